@@ -1,0 +1,20 @@
+"""Find a learning rate that trains about as well as the best of an exhaustive grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrtool.api import FindResult, find_lr
+
+__all__ = ["FindResult", "__version__", "find_lr"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when someone asks for what needs it."""
+    if name in {"FindResult", "find_lr"}:
+        from lrtool import api  # noqa: PLC0415  (this is the laziness)
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'lrtool' has no attribute {name!r}")

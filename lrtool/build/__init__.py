@@ -1,0 +1,1 @@
+"""From names and import paths to torch objects."""

@@ -1,0 +1,360 @@
+"""The YAML file as typed, validated objects.
+
+Everything has a default, unknown keys are errors, and types are strict: "3" is not 3. What needs
+torch to be judged (component names, their arguments) is judged in `lrtool.build.components`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from lrtool.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from lrtool.document import Document
+
+DEFAULT_EPOCHS = 10
+
+
+class Section(BaseModel):
+    """A mapping of the file: strict types, no unknown keys, immutable once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _name_alone(value: Any) -> Any:
+    """`mlp` is short for `{name: mlp}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Component(Section):
+    """A built-in name or an import path `package.module:attribute`, and its arguments."""
+
+    name: str = Field(min_length=1)
+    args: dict[str, JsonValue] = {}
+
+
+class ParameterGroup(Section):
+    """Parameters whose name the regular expression finds; the first group that matches wins."""
+
+    match: str = Field(description="regular expression, searched in the parameter's name")
+    lr_ratio: float = Field(1.0, gt=0, description="this group's rate over the others'")
+    weight_decay: float | None = Field(None, ge=0, description="null: the optimizer's own")
+
+
+class Optimizer(Component):
+    """An optimizer with its parameter groups."""
+
+    groups: list[ParameterGroup] = []
+
+
+class Schedule(Component):
+    """How the rate moves over training."""
+
+    name: str = "constant"
+    warmup: float = Field(0.0, ge=0, description="a fraction of training below 1, or steps")
+
+
+Named = Annotated[Component, BeforeValidator(_name_alone)]
+NamedOptimizer = Annotated[Optimizer, BeforeValidator(_name_alone)]
+NamedSchedule = Annotated[Schedule, BeforeValidator(_name_alone)]
+
+
+def _batch_size(value: Any) -> int | str:
+    if value == "full" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value  # type: ignore[no-any-return]
+    raise PydanticCustomError("batch_size", "must be a whole number of at least 1, or full")
+
+
+def _validation(value: Any) -> float | int | str:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 <= value < 1:
+            return value
+        if isinstance(value, int) and value >= 1:
+            return value
+    raise PydanticCustomError(
+        "validation", "must be a fraction below 1, a whole number of samples, or a path"
+    )
+
+
+def _learning_rate(value: Any) -> float | Literal["auto"] | None:
+    if value is None or value == "auto":
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return float(value)
+    raise PydanticCustomError("learning_rate", "must be a positive number, or auto")
+
+
+def _verify(value: Any) -> bool | Literal["auto"]:
+    if isinstance(value, bool) or value == "auto":
+        return value  # type: ignore[no-any-return]
+    raise PydanticCustomError("verify", "must be true, false or auto")
+
+
+class Data(Section):
+    """Where samples come from and how they are batched."""
+
+    source: str = Field("digits", min_length=1, description="a name, or package.module:factory")
+    args: dict[str, JsonValue] = {}
+    batch_size: Annotated[
+        int | str,
+        PlainValidator(_batch_size),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
+    ] = Field(64, description="full: the whole training set in one batch")
+    validation: Annotated[
+        float | int | str,
+        PlainValidator(_validation),
+        WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
+    ] = Field(0.2, description="a fraction, a count, or a path; 0 for none")
+    workers: int = Field(0, ge=0, le=256, description="processes that load what is not in memory")
+
+
+class Find(Section):
+    """The learning-rate sweep."""
+
+    start: float = Field(1e-7, gt=0)
+    end: float = Field(10.0, gt=0)
+    steps: int = Field(200, ge=2, le=1_000_000)
+    repeats: int = Field(3, ge=1, le=100, description="sweeps, each with a seed of its own")
+    mode: Literal["exponential", "linear"] = "exponential"
+    loss: Literal["batch", "probe"] = Field(
+        "batch", description="probe: the loss on a fixed part of the validation data"
+    )
+    method: Literal["auto", "valley", "slide", "steep", "minimum"] = "auto"
+    verify: Annotated[
+        bool | str,
+        PlainValidator(_verify),
+        WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "auto"}]}),
+    ] = Field(default=False, description="race candidates in short real runs")
+
+    @model_validator(mode="after")
+    def _start_below_end(self) -> Self:
+        if self.start >= self.end:
+            raise PydanticCustomError(
+                "start_end",
+                "start must be below end, but start is {start} and end is {end}",
+                {"start": f"{self.start:g}", "end": f"{self.end:g}"},
+            )
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when a metric of the validation part no longer improves."""
+
+    metric: str = "validation_loss"
+    patience: int = Field(5, ge=1)
+    min_delta: float = Field(0.0, ge=0)
+
+
+class Train(Section):
+    """The training that the rate is meant for."""
+
+    epochs: int | None = Field(None, ge=1, description=f"{DEFAULT_EPOCHS} without max_steps")
+    max_steps: int | None = Field(None, ge=1)
+    schedule: NamedSchedule = Schedule()
+    gradient_clip_norm: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, ge=1, description="batches for each update")
+    early_stopping: EarlyStopping | None = None
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; null: each epoch")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_or_steps(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("epochs") is None and data.get("max_steps") is None:
+            return {**data, "epochs": DEFAULT_EPOCHS}
+        return data
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.epochs is not None and self.max_steps is not None:
+            raise PydanticCustomError("length", "give epochs or max_steps, not both")
+        return self
+
+
+class Runtime(Section):
+    """Where and how the numbers are computed."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    deterministic: bool = False
+
+
+class Config(Section):
+    """The whole file."""
+
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    python_path: list[str] = Field([], description="more directories to import from")
+    data: Data = Data()
+    model: Named = Component(name="mlp")
+    loss: Named = Component(name="cross_entropy")
+    metrics: list[str] = []
+    optimizer: NamedOptimizer = Optimizer(name="adamw")
+    learning_rate: Annotated[
+        float | str | None,
+        PlainValidator(_learning_rate),
+        WithJsonSchema({"anyOf": [{"type": "number"}, {"const": "auto"}, {"type": "null"}]}),
+    ] = Field(None, description="auto: find first; null: the optimizer's own default")
+    find: Find = Find()
+    train: Train = Train(epochs=DEFAULT_EPOCHS)
+    runtime: Runtime = Runtime()
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the whole configuration, in hexadecimal."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def validate(document: Document) -> tuple[Config | None, list[str]]:
+    """Return the configuration, or None with every problem as `file:line:column: key: …`."""
+    try:
+        return Config.model_validate(document.data), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    details += _contradictions(document.data, {detail["type"] for detail in details})
+    return None, [_describe(detail, document) for detail in details]
+
+
+def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]:
+    """Find keys that contradict each other in sections with other mistakes too.
+
+    pydantic compares keys only once each of a section's keys is right by itself.
+    """
+    found: list[ErrorDetails] = []
+    pairs: list[tuple[type[Section], str, tuple[str, str], str]] = [
+        (Find, "find", ("start", "end"), "start_end"),
+        (Train, "train", ("epochs", "max_steps"), "length"),
+    ]
+    for section, name, keys, kind in pairs:
+        raw = data.get(name)
+        if not isinstance(raw, dict) or kind in known:
+            continue
+        try:
+            section.model_validate({key: raw[key] for key in keys if key in raw})
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+            found += [{**detail, "loc": (name,)} for detail in errors if detail["type"] == kind]
+    return found
+
+
+def components(data: dict[str, Any]) -> Config:
+    """Return a configuration that keeps the readable sections and defaults for the others.
+
+    It lets the names and arguments of components be judged although something else is wrong.
+    """
+    kept = dict(data)
+    while True:
+        try:
+            return Config.model_validate(kept)
+        except ValidationError as error:
+            bad = {detail["loc"][0] for detail in error.errors(include_url=False)}
+            kept = {key: value for key, value in kept.items() if key not in bad}
+
+
+def load(document: Document) -> Config:
+    """Return the configuration.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    config, problems = validate(document)
+    if config is None:
+        raise ConfigError(problems)
+    return config
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def _describe(detail: ErrorDetails, document: Document) -> str:  # noqa: C901  (a table of cases)
+    """Word one pydantic error for a person, with its place."""
+    path, kind = detail["loc"], detail["type"]
+    given, context = _spell(detail["input"]), detail.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            known = _keys_at(path[:-1])
+            hint = did_you_mean(str(path[-1]), known) or f"; known here: {', '.join(known)}"
+            message = f"unknown key{hint}"
+        case "missing":
+            message = "is required"
+        case "literal_error":
+            known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            hint = did_you_mean(str(detail["input"]), known)
+            message = f"must be one of {', '.join(known)}, not {given}{hint}"
+        case "greater_than":
+            message = f"must be greater than {context['gt']:g}, not {given}"
+        case "greater_than_equal":
+            message = f"must be at least {context['ge']:g}, not {given}"
+        case "less_than_equal":
+            message = f"must be at most {context['le']:,}, not {given}"
+        case "finite_number":
+            message = f"must be a finite number, not {given}"
+        case "string_too_short":
+            message = "must not be empty"
+        case "string_pattern_mismatch":  # runtime.device is the one field with a pattern
+            message = f"must be auto, cpu, mps, cuda or cuda:N, not {given}"
+        case "batch_size" | "validation" | "learning_rate" | "verify":
+            message = f"{detail['msg']}, not {given}"
+        case _ if kind in _EXPECTED:
+            message = f"must be {_EXPECTED[kind]}, not {given}"
+        case _:
+            message = detail["msg"]
+    return f"{document.locate(path, at_key=kind == 'extra_forbidden')}: {message}"
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that the section at `path` knows."""
+    here: Any = Config
+    for part in path:
+        if isinstance(part, int):  # the lists of sections: optimizer.groups
+            here = ParameterGroup
+            continue
+        annotation = here.model_fields[part].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        here = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), here)
+    return list(here.model_fields)
+
+
+def _spell(value: Any) -> str:
+    """Say what stands in the file, so that a reader sees text where a number was meant."""
+    if isinstance(value, str):
+        shown = value if len(value) <= 40 else value[:37] + "..."
+        return f"the text {shown!r}"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return f"{value}"

@@ -1,0 +1,335 @@
+"""A YAML file as plain data that remembers where each value stands.
+
+PyYAML scans and parses; the meaning of plain words is YAML 1.2's core schema, so `1e-3` is a
+number and `no` a string. Tags are refused, nesting and aliases are bounded: a file is only data.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lrtool.errors import ConfigError, key_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+KeyPath = tuple[str | int, ...]
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 64
+MAX_VALUES = 20_000  # after aliases are followed
+
+_INT = re.compile(r"[-+]?[0-9]+\Z")
+_OCTAL_OR_HEX = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_WORDS: dict[str, bool | float | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A value from the command line: the flag that errors name, the key path, and the value."""
+
+    flag: str
+    path: KeyPath
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain data, and for each key path where its key and its value stand."""
+
+    name: str
+    data: dict[str, Any]
+    keys: dict[KeyPath, str]
+    values: dict[KeyPath, str]
+
+    def locate(self, path: KeyPath, *, at_key: bool = False) -> str:
+        """Say where `path` stands: "file:line:column: key.path", or the flag that set it.
+
+        Args:
+            path: the key path; where it is missing from the file, its nearest ancestor is shown.
+            at_key: point at the key rather than at its value.
+        """
+        marks = self.keys if at_key and path in self.keys else self.values
+        for length in range(len(path), -1, -1):
+            if (mark := marks.get(path[:length])) is not None:
+                break
+        else:
+            mark, length = self.name, 0
+        spelled = key_path(path)
+        if (mark.startswith("--") and length == len(path)) or not spelled:
+            return mark
+        return f"{mark}: {spelled}"
+
+
+def read(path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()) -> Document:
+    """Read a YAML file whose top level is a mapping, then lay `sets` and `flags` over it.
+
+    Args:
+        path: the file.
+        sets: what `--set` was given, each `key.path=value`, typed as in the file.
+        flags: values from other flags; they come last.
+
+    Raises:
+        ConfigError: with every problem that can be told apart, each as `file:line:column: …`.
+    """
+    problems: list[str] = []
+    document = Document(str(path), {}, {}, {})
+    overrides: list[Override] = []
+    try:
+        document = parse(_read_text(path), str(path))
+    except ConfigError as error:
+        problems += error.lines
+    for text in sets:
+        try:
+            overrides.append(parse_override(text))
+        except ConfigError as error:
+            problems += error.lines
+    for override in [*overrides, *flags] if not problems else []:
+        try:
+            _lay_over(document, override)
+        except ConfigError as error:
+            problems += error.lines
+    if problems:
+        raise ConfigError(problems)
+    return document
+
+
+def parse(text: str, name: str) -> Document:
+    """Turn YAML text into a document; `name` stands for the file in messages.
+
+    Raises:
+        ConfigError: as `read`.
+    """
+    walk = _Walk(name)
+    node = _compose(text, name)
+    if node is None:
+        raise ConfigError([f"{name}: the file is empty; `lrtool init digits` writes an example"])
+    if not isinstance(node, yaml.MappingNode):
+        kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+        raise ConfigError(
+            [f"{walk.mark(node)}: the file holds {kind}; it must be a mapping, like 'seed: 0'"]
+        )
+    data = walk.value(node, (), 0)
+    if walk.problems:
+        raise ConfigError(walk.problems)
+    return Document(name, data, walk.keys, walk.values)
+
+
+def parse_override(text: str) -> Override:
+    """Read `a.b=value` as given to `--set`; the value is typed as in the file.
+
+    Raises:
+        ConfigError: there is no "=", a part of the key is empty, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    flag = f"--set {key or text}"
+    if not equals or not all(key.split(".")):
+        raise ConfigError([f"--set {text}: must look like key.path=value, for instance seed=1"])
+    path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    try:
+        node = _compose(value, flag)
+        walk = _Walk(flag)
+        return Override(flag, path, None if node is None else _checked(walk, node))
+    except ConfigError as error:
+        # Positions inside a flag's value help nobody.
+        message = re.sub(r"^.*?:\d+:\d+: ", "", error.lines[0])
+        raise ConfigError([f"{flag}: {message}"]) from None
+
+
+def plain_scalar(text: str) -> str | int | float | bool | None:
+    """Return what a plain (unquoted) YAML 1.2 scalar means in the core schema."""
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        if _INT.match(text):
+            return int(text)
+        if _OCTAL_OR_HEX.match(text):
+            return int(text[2:], 8 if text[1] == "o" else 16)
+    except ValueError:  # Python refuses to read more than 4,300 digits
+        return text
+    if _FLOAT.match(text):
+        return float(text)
+    return text
+
+
+def dump(data: dict[str, Any]) -> str:
+    """Write plain data as YAML that `parse` reads back as the same data."""
+    return yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that YAML 1.2 would read as something else, such as "1e-3"."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  (the base class's signature)
+        return True
+
+
+def _represent_str(dumper: _Dumper, text: str) -> yaml.Node:
+    style = None if isinstance(plain_scalar(text), str) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_str)
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise ConfigError([f"{path}: is a directory, not a configuration file"])
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(
+            [f"{path}: no such file; `lrtool init digits` writes an example to start from"]
+        ) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; not a configuration file"])
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            [f"{path}:{line}: not UTF-8 text (byte {raw[error.start]:#04x} at {error.start})"]
+        ) from None
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    """Parse to nodes, after a flat look at the events for what could hurt a recursive walk."""
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            place = _place(name, event.start_mark)
+            if depth > MAX_DEPTH:
+                raise ConfigError([f"{place}: nested more than {MAX_DEPTH} levels deep"])
+            if tag := getattr(event, "tag", None):
+                raise ConfigError([f"{place}: tags are not allowed, found {tag!r}; remove it"])
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            [f"{name}:{line}: not a text file (character {error.character!r})"]
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError([f"{_place(name, mark)}: not valid YAML: {_in_words(error)}"]) from None
+
+
+def _place(name: str, mark: yaml.Mark | None) -> str:
+    return name if mark is None else f"{name}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _in_words(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or "unreadable"
+    if r"'\t'" in problem:
+        return "a tab; YAML is indented with spaces"
+    if "mapping values are not allowed" in problem:
+        return "a second ':' on this line, or the line before is indented differently"
+    if error.context:
+        problem = f"{error.context}, {problem}"
+    return problem
+
+
+def _checked(walk: _Walk, node: yaml.Node) -> Any:
+    value = walk.value(node, (), 0)
+    if walk.problems:
+        raise ConfigError(walk.problems)
+    return value
+
+
+class _Walk:
+    """Turns nodes into plain data and notes positions and problems on the way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.keys: dict[KeyPath, str] = {}
+        self.values: dict[KeyPath, str] = {}
+        self.problems: list[str] = []
+        self.count = 0
+
+    def mark(self, node: yaml.Node) -> str:
+        return _place(self.name, node.start_mark)
+
+    def value(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
+        self.count += 1
+        # An alias inside its own anchor nests for ever; aliases of aliases multiply.
+        if depth > MAX_DEPTH or self.count > MAX_VALUES:
+            raise ConfigError(
+                [f"{self.mark(node)}: aliases expand to more than a configuration can hold"]
+            )
+        self.values[path] = self.mark(node)
+        if isinstance(node, yaml.ScalarNode):
+            return plain_scalar(node.value) if node.style is None else node.value
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(n, (*path, i), depth + 1) for i, n in enumerate(node.value)]
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(f"{self.mark(key_node)}: a key must be a single word")
+                continue
+            key = str(key_node.value)
+            if key in result:
+                line = self.keys[(*path, key)].rsplit(":", 2)[1]
+                self.problems.append(
+                    f"{self.mark(key_node)}: {key_path((*path, key))}: duplicate key, "
+                    f"first given on line {line}"
+                )
+                continue
+            self.keys[(*path, key)] = self.mark(key_node)
+            result[key] = self.value(value_node, (*path, key), depth + 1)
+        return result
+
+
+def _lay_over(document: Document, override: Override) -> None:
+    """Put one value in its place, making mappings on the way where there are none."""
+    here: Any = document.data
+    path: KeyPath = ()
+    for part in override.path[:-1]:
+        key, child = _child(here, part, override.flag)
+        path = (*path, key)
+        if isinstance(child, str):
+            child = {"name": child}  # `model: mlp` is short for `model: {name: mlp}`
+        elif child is None:
+            child = {}
+        if not isinstance(child, dict | list):
+            raise ConfigError([f"{override.flag}: {key_path(path)} holds a value, not keys"])
+        here[key] = child
+        here = child
+    key, _ = _child(here, override.path[-1], override.flag)
+    here[key] = override.value
+    path = (*path, key)
+    for marks in (document.keys, document.values):
+        for stale in [known for known in marks if known[: len(path)] == path]:
+            del marks[stale]
+        marks[path] = override.flag
+
+
+def _child(parent: dict[str, Any] | list[Any], part: str | int, flag: str) -> tuple[Any, Any]:
+    """Return the key as the parent spells it, and what stands there (None: nothing)."""
+    if isinstance(parent, dict):
+        return str(part), parent.get(str(part))
+    if isinstance(part, int) and part < len(parent):
+        return part, parent[part]
+    raise ConfigError([f"{flag}: {part} is no index of a list with {len(parent)} entries"])

@@ -1,0 +1,100 @@
+"""What a run produced: plain frozen records, without torch.
+
+Learning rates are positive floats; losses are floats, and the last one of a sweep may be NaN or
+infinite, never a made-up number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+StopReason = Literal["completed", "diverged", "nan", "inf", "interrupted"]
+Verdict = Literal["confident", "uncertain", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRow:
+    """One step of a sweep: a line of `metrics.jsonl`.
+
+    Attributes:
+        repeat: which sweep of the run, from 0.
+        step: which step of the sweep, from 0.
+        lr: the rate of this step's update.
+        loss: mean loss of this step's batch (or of the probe), *before* this step's update.
+        skipped: the gradient scaler found overflowing gradients and made no update.
+    """
+
+    repeat: int
+    step: int
+    lr: float
+    loss: float
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One sweep: `loss[i]` belongs to the batch seen with `lr[i]`, before that update."""
+
+    seed: int
+    lr: tuple[float, ...]
+    loss: tuple[float, ...]
+    skipped: tuple[bool, ...]
+    stop_reason: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A smoothed loss over the rate, with an 80% band; one value each per rate.
+
+    `loss[i]` is the loss expected *after* an update with `lr[i]`.
+    """
+
+    lr: tuple[float, ...]
+    loss: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one method says: a rate, or the reason why it has none."""
+
+    lr: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """The rate to train with.
+
+    Attributes:
+        lr: the rate, or None when `verdict` is "none".
+        low: lower end of the interval in which the best rate is believed to lie.
+        high: upper end of that interval.
+        verdict: "confident", "uncertain" (the interval is wider than half a decade) or "none".
+        method: the name of the method that chose the rate.
+        reason: one sentence: why this verdict.
+        advice: what to do next, one sentence each.
+        for_schedule: the schedule that the rate is meant for.
+        for_steps: the number of training steps that it is meant for, if known.
+    """
+
+    lr: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    method: str
+    reason: str
+    advice: tuple[str, ...]
+    for_schedule: str
+    for_steps: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the curve module makes of some sweeps."""
+
+    suggestion: Suggestion
+    suggestions: dict[str, Candidate]
+    curve: Curve | None
