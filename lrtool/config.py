@@ -133,7 +133,7 @@ class Find(Section):
 
     start: float = Field(1e-7, gt=0)
     end: float = Field(10.0, gt=0)
-    steps: int = Field(200, ge=2, le=1_000_000)
+    steps: int = Field(200, ge=2, le=100_000)
     repeats: int = Field(3, ge=1, le=100, description="sweeps, each with a seed of its own")
     mode: Literal["exponential", "linear"] = "exponential"
     loss: Literal["batch", "probe"] = Field(
@@ -204,7 +204,9 @@ class Config(Section):
     """The whole file."""
 
     seed: int = Field(0, ge=0, le=2**32 - 1)
-    python_path: list[str] = Field([], description="more directories to import from")
+    search_path: list[str] = Field(
+        [], description="more directories with data files and modules to import"
+    )
     data: Data = Data()
     model: Named = Component(name="mlp")
     loss: Named = Component(name="cross_entropy")
@@ -220,8 +222,9 @@ class Config(Section):
     runtime: Runtime = Runtime()
 
     def digest(self) -> str:
-        """Return a SHA-256 of the whole configuration, in hexadecimal."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Return a SHA-256 of all that decides a run's numbers, in hexadecimal."""
+        content = self.model_dump(mode="json", exclude={"search_path"})
+        canonical = json.dumps(content, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -237,7 +237,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise ConfigError([f"{_place(name, mark)}: not valid YAML: {_in_words(error)}"]) from None
 
 
-def _place(name: str, mark: yaml.Mark | None) -> str:
+def _place(name: str, mark: Any) -> str:
     return name if mark is None else f"{name}:{mark.line + 1}:{mark.column + 1}"
 
 

@@ -54,6 +54,10 @@ class ConfigError(UserError):
         super().__init__("\n".join(self.lines))
 
 
+class InterruptedRunError(LrtoolError):
+    """Someone asked a run to stop: it saves what it has."""
+
+
 class OutOfMemoryError(LrtoolError):
     """The device or the host has no memory left for one step."""
 

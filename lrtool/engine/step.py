@@ -1,0 +1,206 @@
+"""The step: one update of the parameters. Sweep, race and trainer all use this one.
+
+They differ only in where the rate comes from, so a sweep at a constant rate gives a trainer's
+losses to the last bit. The only `backward()` of the package is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lrtool.errors import UserError
+
+if TYPE_CHECKING:
+    from lrtool.engine.runtime import Runtime
+
+LossFunction = Callable[[Any, Any], Tensor]
+TARGET_KEYS = ("targets", "target", "labels", "label", "y")
+
+
+class StepOut(NamedTuple):
+    """What one step saw; scalar tensors on the device, so that nobody waits for them.
+
+    Attributes:
+        loss: mean over the samples of all micro-batches, before the update.
+        grad_norm: 2-norm of all gradients before clipping; None without clipping.
+        skipped: whether the gradient scaler found an overflow and made no update; None without
+            a scaler.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor | None
+    skipped: Tensor | None
+
+
+Step = Callable[[Sequence[Any], float], StepOut]
+
+
+def make_step(
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    optimizer: torch.optim.Optimizer,
+    runtime: Runtime,
+    *,
+    clip_norm: float | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Step:
+    """Return `step(micro_batches, lr) → StepOut`.
+
+    Args:
+        model: on the runtime's device.
+        loss_fn: `loss(outputs, targets)`, a mean over samples; None: the model's own loss.
+        optimizer: over the model's parameters. `lr` is the rate of its fastest group; the others
+            keep their ratio to it.
+        runtime: device and precision.
+        clip_norm: gradients are scaled down to this 2-norm.
+        scaler: for fp16; its overflowing steps are marked as skipped.
+
+    Raises:
+        UserError: from the step, when the loss is no scalar or no parameter takes part in it.
+    """
+    ratios = rate_ratios(optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def step(micro_batches: Sequence[Any], lr: float) -> StepOut:
+        set_rates(optimizer, ratios, lr)
+        optimizer.zero_grad(set_to_none=True)
+
+        shares = sample_shares(micro_batches)
+        loss: Tensor | None = None
+        for batch, share in zip(micro_batches, shares, strict=True):
+            with runtime.autocast():
+                part = batch_loss(model, loss_fn, batch)
+            if share != 1.0:
+                part = part * share
+            (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
+            loss = part.detach() if loss is None else loss + part.detach()
+        assert loss is not None
+
+        skipped = None
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+            skipped = _any_overflow(parameters)
+        norm = None
+        if clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)  # waits for the device, but for fused optimizers
+            scaler.update()
+        return StepOut(loss, norm, skipped)
+
+    return step
+
+
+def rate_ratios(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return each parameter group's rate over the fastest group's.
+
+    A schedule may already have changed the rates, a warm-up even to 0; `initial_lr`, which torch's
+    schedules leave in the group, is what the user chose.
+    """
+    rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    fastest = max(rates)
+    return [rate / fastest if fastest > 0 else 1.0 for rate in rates]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: float) -> None:
+    """Give each parameter group its share of `lr`; a rate that is a tensor stays that tensor."""
+    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr * ratio)
+        else:
+            group["lr"] = lr * ratio
+
+
+def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor:
+    """Return the scalar loss of one batch, with its graph.
+
+    With `loss_fn`, the batch is `(inputs…, targets)`, or a mapping one of whose keys is in
+    `TARGET_KEYS`; inputs that are a mapping reach the model by keyword, several by position.
+    Without, the model computes its own loss: `training_loss(batch)`, or `training_step(batch, 0)`
+    as Lightning's modules have it, or `model(**batch).loss` as Hugging Face's.
+
+    Raises:
+        UserError: the batch or the loss is none of these.
+    """
+    loss = _own_loss(model, batch) if loss_fn is None else _loss_of(model, loss_fn, batch)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise UserError(f"the loss of a batch must be a scalar tensor, not {what}")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise UserError("no trainable parameter takes part in the loss, so nothing can be learned")
+    return loss.reshape(())
+
+
+def _loss_of(model: nn.Module, loss_fn: LossFunction, batch: Any) -> Tensor:
+    if isinstance(batch, Mapping):
+        key = next((key for key in TARGET_KEYS if key in batch), None)
+        if key is None:
+            raise UserError(
+                f"a batch with the keys {', '.join(map(str, batch))} has no targets: one of "
+                f"{', '.join(TARGET_KEYS)} is expected, or a model with training_loss(batch)"
+            )
+        inputs = {name: value for name, value in batch.items() if name != key}
+        only = next(iter(inputs.values())) if len(inputs) == 1 else None
+        outputs = model(**inputs) if only is None else model(only)
+        return loss_fn(outputs, batch[key])
+    if not isinstance(batch, Sequence) or len(batch) < 2:
+        raise UserError(
+            f"a batch must be (inputs, targets) or a mapping, not {type(batch).__name__}; "
+            "a model with training_loss(batch) may take anything"
+        )
+    *inputs_, targets = batch
+    if len(inputs_) == 1 and isinstance(inputs_[0], Mapping):
+        return loss_fn(model(**inputs_[0]), targets)
+    return loss_fn(model(*inputs_), targets)
+
+
+def _own_loss(model: nn.Module, batch: Any) -> Tensor:
+    if hasattr(model, "training_loss"):
+        return model.training_loss(batch)  # type: ignore[operator, no-any-return]
+    if hasattr(model, "training_step"):
+        result = model.training_step(batch, 0)  # type: ignore[operator]
+        return result["loss"] if isinstance(result, Mapping) else result  # type: ignore[no-any-return]
+    if isinstance(batch, Mapping):
+        loss = getattr(model(**batch), "loss", None)
+        if loss is not None:
+            return loss  # type: ignore[no-any-return]
+    raise UserError(
+        f"no loss function was given, and {type(model).__name__} has no loss of its own: neither "
+        "training_loss(batch), nor training_step(batch, index), nor .loss of what it returns"
+    )
+
+
+def sample_shares(micro_batches: Sequence[Any]) -> list[float]:
+    """Return each micro-batch's share of all samples: the weight of its mean loss."""
+    if len(micro_batches) == 1:
+        return [1.0]
+    counts = [samples_in(batch) for batch in micro_batches]
+    return [count / sum(counts) for count in counts]
+
+
+def samples_in(batch: Any) -> int:
+    """Return the first dimension of the first tensor in a batch; 1 without any."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    values = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        for value in values:
+            if isinstance(value, Tensor | Mapping | Sequence) and not isinstance(value, str):
+                return samples_in(value)
+    return 1
+
+
+def _any_overflow(parameters: list[Tensor]) -> Tensor:
+    """Tell on the device whether any gradient is NaN or infinite.
+
+    The infinity norm is used since squares of large finite gradients could overflow by themselves.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return ~torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=float("inf")))

@@ -1,0 +1,129 @@
+"""The learning-rate range test (Smith 2015, arXiv:1506.01186): a rate that grows at each step."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lrtool.curve.stopping import find_stop
+from lrtool.engine.step import batch_loss
+from lrtool.records import SweepRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lrtool.engine.runtime import Runtime
+    from lrtool.engine.step import LossFunction, Step, StepOut
+
+# Losses stay on the device and are read in bulk: the curve does not depend on how often, since the
+# stop rule trims back to the first step that breaks it.
+READ_AFTER_STEPS = 64
+READ_AFTER_SECONDS = 0.1
+
+
+def sweep_rates(start: float, end: float, steps: int, mode: str = "exponential") -> list[float]:
+    """Return `steps` rates from `start` to `end`, both included.
+
+    exponential: lr_i = start · (end / start)^(i / (steps − 1)); linear: equal differences.
+    """
+    last = steps - 1
+    if mode == "linear":
+        rates = [start + (end - start) * i / last for i in range(steps)]
+    else:
+        rates = [start * (end / start) ** (i / last) for i in range(steps)]
+    return [*rates[:-1], end]
+
+
+def sweep(
+    step: Step,
+    micro_batches: Iterator[Sequence[Any]],
+    rates: Sequence[float],
+    *,
+    repeat: int = 0,
+    probe: Callable[[], Tensor] | None = None,
+) -> Iterator[SweepRow]:
+    """Yield one row for each rate until the losses stop: NaN, infinite, or diverged.
+
+    `row.loss` is that of its batch before the update with `row.lr`, or the probe's. The row that
+    broke the stop rule is the last one. An exception from the step after the losses have already
+    stopped ends the sweep as well: diverged weights break models in ways that say nothing new.
+    """
+    losses: list[float] = []
+    skipped: list[bool] = []
+    pending: list[tuple[Tensor, Tensor | None]] = []
+    deadline = perf_counter() + READ_AFTER_SECONDS
+    for index, lr in enumerate(rates):
+        failure: Exception | None = None
+        try:
+            probed = None if probe is None else probe()
+            out: StepOut = step(next(micro_batches), lr)
+            pending.append((out.loss if probed is None else probed, out.skipped))
+        except Exception as error:  # noqa: BLE001  (raised again below unless already diverged)
+            failure = error
+        last = index == len(rates) - 1 or failure is not None
+        if not last and len(pending) < READ_AFTER_STEPS and perf_counter() < deadline:
+            continue
+
+        done = len(losses)
+        for loss, was_skipped in _read(pending):
+            losses.append(loss)
+            skipped.append(was_skipped)
+        pending.clear()
+        stop = find_stop(losses, skipped)
+        end = len(losses) if stop is None else stop[0] + 1
+        for i in range(done, end):
+            yield SweepRow(repeat, i, rates[i], losses[i], skipped[i])
+        if stop is not None:
+            return
+        if failure is not None:
+            raise failure
+        deadline = perf_counter() + READ_AFTER_SECONDS
+
+
+def _read(pending: list[tuple[Tensor, Tensor | None]]) -> list[tuple[float, bool]]:
+    """Bring losses and marks to the host in one copy each."""
+    if not pending:
+        return []
+    losses = torch.stack([loss for loss, _ in pending]).tolist()
+    if pending[0][1] is None:
+        return [(loss, False) for loss in losses]
+    marks = torch.stack([mark for _, mark in pending if mark is not None]).tolist()
+    return list(zip(losses, marks, strict=True))
+
+
+def make_probe(
+    model: nn.Module, loss_fn: LossFunction | None, batches: Sequence[Any], runtime: Runtime
+) -> Callable[[], Tensor]:
+    """Return a function that evaluates the loss on fixed batches of equal size.
+
+    Dropout is off. Batch norm uses the statistics of the probe itself and updates none: running
+    statistics lag behind weights that move this fast.
+    """
+
+    def probe() -> Tensor:
+        with torch.no_grad(), runtime.autocast(), _probing(model):
+            return torch.stack([batch_loss(model, loss_fn, batch) for batch in batches]).mean()
+
+    return probe
+
+
+@contextmanager
+def _probing(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001  (torch's public base of all batch norms has no public name)
+    tracking = [norm.track_running_stats for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.training = True
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, tracks in zip(norms, tracking, strict=True):
+            norm.track_running_stats = tracks
+        for module, training in modes:
+            module.training = training
