@@ -286,6 +286,15 @@ def load(document: Document) -> Config:
     return config
 
 
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a configuration, for editors."""
+    schema = Config.model_json_schema()
+    for component in ("Component", "Optimizer", "Schedule"):  # the short form is a name alone
+        long = schema["$defs"][component]
+        schema["$defs"][component] = {"anyOf": [{"type": "string"}, long]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 _EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",

@@ -16,7 +16,7 @@ from lrtool.errors import UserError
 if TYPE_CHECKING:
     from lrtool.config import Runtime as RuntimeConfig
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
             "one device; start it without torchrun, and use the rate on all of them"
         )
     device = choose_device(config.device)
-    dtype = _DTYPES[config.precision]
+    dtype = DTYPES[config.precision]
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         raise UserError("runtime.precision: this GPU cannot compute in bf16; use fp16 or fp32")
     if config.deterministic:

@@ -45,6 +45,7 @@ def make_step(
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
     *,
+    ratios: Sequence[float] | None = None,
     clip_norm: float | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Step:
@@ -53,16 +54,17 @@ def make_step(
     Args:
         model: on the runtime's device.
         loss_fn: `loss(outputs, targets)`, a mean over samples; None: the model's own loss.
-        optimizer: over the model's parameters. `lr` is the rate of its fastest group; the others
-            keep their ratio to it.
+        optimizer: over the model's parameters.
         runtime: device and precision.
+        ratios: the rate of each parameter group over `lr`; by default the ratios that the
+            groups' rates have to the first one's.
         clip_norm: gradients are scaled down to this 2-norm.
         scaler: for fp16; its overflowing steps are marked as skipped.
 
     Raises:
         UserError: from the step, when the loss is no scalar or no parameter takes part in it.
     """
-    ratios = rate_ratios(optimizer)
+    ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def step(micro_batches: Sequence[Any], lr: float) -> StepOut:
@@ -99,14 +101,14 @@ def make_step(
 
 
 def rate_ratios(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return each parameter group's rate over the fastest group's.
+    """Return each parameter group's rate over that of the first group with a rate above 0.
 
     A schedule may already have changed the rates, a warm-up even to 0; `initial_lr`, which torch's
     schedules leave in the group, is what the user chose.
     """
     rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
-    fastest = max(rates)
-    return [rate / fastest if fastest > 0 else 1.0 for rate in rates]
+    base = next((rate for rate in rates if rate > 0), 0.0)
+    return [rate / base if base else 1.0 for rate in rates]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: float) -> None:
@@ -129,7 +131,7 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
     Raises:
         UserError: the batch or the loss is none of these.
     """
-    loss = _own_loss(model, batch) if loss_fn is None else _loss_of(model, loss_fn, batch)
+    loss = _own_loss(model, batch) if loss_fn is None else loss_fn(*forward(model, batch))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise UserError(f"the loss of a batch must be a scalar tensor, not {what}")
@@ -138,7 +140,12 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
     return loss.reshape(())
 
 
-def _loss_of(model: nn.Module, loss_fn: LossFunction, batch: Any) -> Tensor:
+def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+    """Return the model's outputs for a batch, and its targets.
+
+    Raises:
+        UserError: the batch has no targets.
+    """
     if isinstance(batch, Mapping):
         key = next((key for key in TARGET_KEYS if key in batch), None)
         if key is None:
@@ -146,19 +153,19 @@ def _loss_of(model: nn.Module, loss_fn: LossFunction, batch: Any) -> Tensor:
                 f"a batch with the keys {', '.join(map(str, batch))} has no targets: one of "
                 f"{', '.join(TARGET_KEYS)} is expected, or a model with training_loss(batch)"
             )
-        inputs = {name: value for name, value in batch.items() if name != key}
-        only = next(iter(inputs.values())) if len(inputs) == 1 else None
-        outputs = model(**inputs) if only is None else model(only)
-        return loss_fn(outputs, batch[key])
+        named = {name: value for name, value in batch.items() if name != key}
+        if len(named) == 1:
+            return model(*named.values()), batch[key]
+        return model(**named), batch[key]
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise UserError(
             f"a batch must be (inputs, targets) or a mapping, not {type(batch).__name__}; "
             "a model with training_loss(batch) may take anything"
         )
-    *inputs_, targets = batch
-    if len(inputs_) == 1 and isinstance(inputs_[0], Mapping):
-        return loss_fn(model(**inputs_[0]), targets)
-    return loss_fn(model(*inputs_), targets)
+    *inputs, targets = batch
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return model(**inputs[0]), targets
+    return model(*inputs), targets
 
 
 def _own_loss(model: nn.Module, batch: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lrtool.curve.stopping import find_stop
 from lrtool.engine.step import batch_loss
-from lrtool.records import SweepRow
+from lrtool.records import StopReason, Sweep, SweepRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -95,10 +95,24 @@ def _read(pending: list[tuple[Tensor, Tensor | None]]) -> list[tuple[float, bool
     return list(zip(losses, marks, strict=True))
 
 
+def to_sweep(rows: Sequence[SweepRow], *, seed: int, planned: int) -> Sweep:
+    """Put the rows of one repeat together and say how it ended, out of `planned` steps."""
+    losses, skipped = [row.loss for row in rows], [row.skipped for row in rows]
+    stop = find_stop(losses, skipped)
+    reason: StopReason = "completed" if len(rows) == planned else "interrupted"
+    return Sweep(
+        seed=seed,
+        lr=tuple(row.lr for row in rows),
+        loss=tuple(losses),
+        skipped=tuple(skipped),
+        stop_reason=reason if stop is None else stop[1],
+    )
+
+
 def make_probe(
-    model: nn.Module, loss_fn: LossFunction | None, batches: Sequence[Any], runtime: Runtime
+    model: nn.Module, loss_fn: LossFunction | None, batch: Any, runtime: Runtime
 ) -> Callable[[], Tensor]:
-    """Return a function that evaluates the loss on fixed batches of equal size.
+    """Return a function that evaluates the loss on one fixed batch.
 
     Dropout is off. Batch norm uses the statistics of the probe itself and updates none: running
     statistics lag behind weights that move this fast.
@@ -106,7 +120,7 @@ def make_probe(
 
     def probe() -> Tensor:
         with torch.no_grad(), runtime.autocast(), _probing(model):
-            return torch.stack([batch_loss(model, loss_fn, batch) for batch in batches]).mean()
+            return batch_loss(model, loss_fn, batch)
 
     return probe
 

@@ -1,0 +1,234 @@
+"""The wiring for objects that the caller already has: the same engine, without a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from lrtool import __version__
+from lrtool.build import optimizers
+from lrtool.curve.suggest import suggest
+from lrtool.data import batches
+from lrtool.engine import runtime as runtimes
+from lrtool.engine.preserve import preserved
+from lrtool.engine.runtime import Runtime
+from lrtool.engine.step import make_step
+from lrtool.engine.stopwatch import Stopwatch
+from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
+from lrtool.errors import UserError
+from lrtool.show import report as reports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from matplotlib.figure import Figure
+    from torch import nn
+
+    from lrtool.engine.step import LossFunction
+    from lrtool.records import Curve, Finding, Sweep, Verdict
+    from lrtool.show.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class FindResult:
+    """What `find_lr` found.
+
+    Attributes:
+        finding: suggestion, every method's candidate, and the smooth curve.
+        sweeps: the raw losses; `loss[i]` is before the update with `lr[i]`.
+    """
+
+    finding: Finding
+    sweeps: tuple[Sweep, ...]
+    _report: Report
+
+    @property
+    def lr(self) -> float | None:
+        """The rate of the first parameter group; None when the verdict is "none"."""
+        return self.finding.suggestion.lr
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 80% interval of the best rate; None when the verdict is "none"."""
+        low, high = self.finding.suggestion.low, self.finding.suggestion.high
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether to trust the rate: confident, uncertain or none."""
+        return self.finding.suggestion.verdict
+
+    @property
+    def reason(self) -> str:
+        """Why this verdict, in one sentence."""
+        return self.finding.suggestion.reason
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to do next, a sentence each."""
+        return self.finding.suggestion.advice
+
+    @property
+    def curve(self) -> Curve | None:
+        """The smooth loss over the rate, with its band."""
+        return self.finding.curve
+
+    def report(self) -> dict[str, Any]:
+        """Return what `lrtool find` writes to report.json, as plain data."""
+        return self._report.model_dump(mode="json")
+
+    def plot(self, directory: Path | str | None = None) -> Figure:
+        """Draw the sweep, and save plot.png and plot.svg if a directory is given."""
+        from lrtool.show import plot  # noqa: PLC0415  (matplotlib, only for those who plot)
+
+        if directory is not None:
+            plot.save(self._report, Path(directory))
+        return plot.draw(self._report)
+
+
+def find_lr(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: LossFunction | None,
+    loader: Iterable[Any],
+    *,
+    start: float = 1e-7,
+    end: float = 10.0,
+    steps: int = 100,
+    repeats: int = 1,
+    mode: Literal["exponential", "linear"] = "exponential",
+    method: str = "auto",
+    schedule: str = "constant",
+    for_steps: int | None = None,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    scaler: torch.amp.GradScaler | None = None,
+) -> FindResult:
+    """Find a learning rate for objects that you have, and leave them exactly as they were.
+
+    Model, buffers, gradients, training modes, optimizer, scaler, the loader's generator and every
+    random state are restored to the last bit, also after an exception or Ctrl-C, so training
+    afterwards is what it would have been without this call. The cost is one copy of the model and
+    the optimizer's state. Only a one-shot iterator given as `loader` is used up.
+
+    Args:
+        model: on its device. A model in evaluation mode is swept in training mode.
+        optimizer: over the model's parameters. The rate found is that of the first parameter
+            group whose rate is not 0; the other groups keep their ratio to it.
+        loss_fn: `loss(outputs, targets)`, a mean over samples. None for a model with a loss of
+            its own: `training_loss(batch)`, Lightning's `training_step`, or Hugging Face's
+            `.loss`.
+        loader: anything that yields batches, as often as needed: `(inputs, targets)`, more inputs
+            before the targets, or a mapping with a key such as `targets` or `labels`.
+        start: first rate, above 0.
+        end: last rate, above `start`.
+        steps: updates of a sweep, at least 2.
+        repeats: sweeps, all from the present weights, over other batches.
+        mode: "exponential" or "linear" distances between the rates.
+        method: "auto", or a rule of the literature: "valley", "slide", "steep", "minimum".
+        schedule: of the training that the rate is meant for, such as "constant" or "one_cycle".
+        for_steps: how long that training is.
+        accumulate: batches for each update.
+        clip_norm: gradients are scaled down to this 2-norm.
+        precision: of the forward pass, by autocast.
+        scaler: your gradient scaler for fp16; a new one without.
+
+    Raises:
+        UserError: (a ValueError) an argument out of range, no batches, or batches that do not fit
+            the model.
+    """
+    _check_arguments(start, end, steps, repeats, accumulate)
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise UserError("the model has no parameters, so there is nothing to train")
+    runtime = Runtime(parameter.device, runtimes.DTYPES[precision])
+    scaler = scaler or runtime.scaler()
+    rates = sweep_rates(start, end, steps, mode)
+    watch = Stopwatch()
+    sweeps: list[Sweep] = []
+    with preserved(model, optimizer, scaler=scaler, generators=_generators(loader)) as restart:
+        stream = batches.from_loader(loader, runtime.device)
+        for repeat in range(repeats):
+            restart()
+            if not model.training:
+                model.train()
+            step = make_step(model, loss_fn, optimizer, runtime, clip_norm=clip_norm, scaler=scaler)
+            rows = sweep(
+                watch.counted(step),
+                batches.micro_batches(stream, accumulate),
+                rates,
+                repeat=repeat,
+            )
+            sweeps.append(to_sweep(list(watch.timed(rows)), seed=repeat, planned=steps))
+    finding = suggest(
+        sweeps,
+        method=method,
+        optimizer=optimizers.kind(optimizer),
+        family=optimizers.family(optimizer),
+        schedule=schedule,
+        steps=for_steps,
+    )
+    arguments = {
+        "model": {"name": type(model).__name__},
+        "optimizer": {"name": type(optimizer).__name__.lower()},
+        "find": {
+            "start": float(start),
+            "end": float(end),
+            "steps": steps,
+            "repeats": repeats,
+            "mode": mode,
+            "method": method,
+        },
+        "train": {
+            "schedule": {"name": schedule},
+            "max_steps": for_steps,
+            "accumulate": accumulate,
+            "gradient_clip_norm": clip_norm,
+        },
+        "runtime": {"device": str(runtime.device), "precision": precision},
+    }
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    report = reports.from_finding(
+        finding,
+        sweeps,
+        status="no_suggestion" if finding.suggestion.lr is None else "completed",
+        config=arguments,
+        config_hash=hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest(),
+        seed=None,
+        data=None,
+        model=reports.Model(
+            name=type(model).__name__,
+            parameters=sum(size for size, _ in sizes),
+            trainable=sum(size for size, trainable in sizes if trainable),
+        ),
+        environment=reports.Environment(lrtool=__version__, **runtimes.environment(runtime.device)),
+        timing=reports.Timing(**watch.timing()),
+    )
+    return FindResult(finding, tuple(sweeps), report)
+
+
+def _check_arguments(start: float, end: float, steps: int, repeats: int, accumulate: int) -> None:
+    if not 0 < start < end < float("inf"):
+        raise UserError(f"start must be above 0 and below end, not start={start}, end={end}")
+    for name, value, least in (
+        ("steps", steps, 2),
+        ("repeats", repeats, 1),
+        ("accumulate", accumulate, 1),
+    ):
+        if value < least:
+            raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """Return the random generators that iterating the loader advances."""
+    sampler = getattr(loader, "sampler", None)
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = {id(g): g for owner in owners if (g := getattr(owner, "generator", None)) is not None}
+    return [g for g in found.values() if isinstance(g, torch.Generator)]

@@ -1,0 +1,66 @@
+"""How long the loop itself takes, apart from set-up, plots and writing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from lrtool.engine.step import samples_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lrtool.engine.step import Step, StepOut
+    from lrtool.records import SweepRow
+
+
+@dataclass
+class Stopwatch:
+    """Counts steps, samples, and the seconds spent in sweeps.
+
+    Attributes:
+        started: `perf_counter()` when the set-up began.
+        setup_s: seconds from then to the first step; None before it.
+        loop_s: seconds in the loops.
+        steps: updates made, also those beyond the step at which a sweep stopped.
+        samples: samples in these steps.
+    """
+
+    started: float = field(default_factory=perf_counter)
+    setup_s: float | None = None
+    loop_s: float = 0.0
+    steps: int = 0
+    samples: int = 0
+
+    def counted(self, step: Step) -> Step:
+        """Return `step`, counting."""
+
+        def count(micro_batches: Sequence[Any], lr: float) -> StepOut:
+            self.steps += 1
+            self.samples += sum(samples_in(batch) for batch in micro_batches)
+            return step(micro_batches, lr)
+
+        return count
+
+    def timed(self, rows: Iterator[SweepRow]) -> Iterator[SweepRow]:
+        """Yield `rows`, timing what they cost but not what is done with them."""
+        started = perf_counter()
+        if self.setup_s is None:
+            self.setup_s = started - self.started
+        for row in rows:
+            self.loop_s += perf_counter() - started
+            yield row
+            started = perf_counter()
+        self.loop_s += perf_counter() - started
+
+    def timing(self) -> dict[str, Any]:
+        """Return the report's `timing`."""
+        per_s = 1 / self.loop_s if self.steps and self.loop_s else None
+        return {
+            "total_s": perf_counter() - self.started,
+            "setup_s": self.setup_s,
+            "steps": self.steps,
+            "steps_per_s": per_s and self.steps * per_s,
+            "samples_per_s": per_s and self.samples * per_s,
+        }

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM: the first one asks a loop to save and stop, the second quits at once."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass
+class Stop:
+    """Whether someone asked to stop.
+
+    Attributes:
+        gentle: a loop is running that looks at `signal` and saves what it has.
+        signal: the number of the signal that came meanwhile, or None.
+    """
+
+    gentle: bool = False
+    signal: int | None = None
+
+    def exit_code(self) -> int:
+        """Return the shell's code for a process that a signal ended."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    def words(self) -> str:
+        """Name the signal for a report."""
+        return f"stopped by {signal.Signals(self.signal or signal.SIGINT).name}"
+
+
+@contextmanager
+def interruptible() -> Iterator[Stop]:
+    """Handle SIGINT and SIGTERM inside the block.
+
+    While `stop.gentle` is set the first signal only notes itself. Otherwise, and from the second
+    one on, the process quits with 130 or 143.
+    """
+    stop = Stop()
+
+    def handle(number: int, _frame: object) -> None:
+        at_once = not stop.gentle or stop.signal is not None
+        stop.signal = number
+        if at_once:
+            raise SystemExit(stop.exit_code())
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,184 @@
+"""What each command does with a configuration, from top to bottom."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import groupby
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrtool import __version__, files
+from lrtool import document as documents
+from lrtool.curve.suggest import suggest
+from lrtool.data import batches
+from lrtool.engine import runtime as runtimes
+from lrtool.engine.stopwatch import Stopwatch
+from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
+from lrtool.errors import InterruptedRunError
+from lrtool.show import plot
+from lrtool.show import report as reports
+from lrtool.task import (
+    FirstBatch,
+    Task,
+    build,
+    open_task,
+    probe_of,
+    step_of,
+    stream,
+    training_steps,
+    try_one_batch,
+    worded,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lrtool.config import Config
+    from lrtool.document import Document
+    from lrtool.records import SweepRow
+    from lrtool.show.report import Report, Status
+
+
+def find(task: Task, directory: Path) -> Iterator[SweepRow | Report]:
+    """Sweep, then suggest a rate: yields each row, and the report last.
+
+    Whoever pulls may throw `InterruptedRunError` into it: the sweeps end there, and the report of
+    what there is follows. Everything is in `directory` when the report is yielded.
+
+    Raises:
+        UserError, OutOfMemoryError: before the sweeps, or from a step; then a report with status
+            `failed` has been written.
+    """
+    first = try_one_batch(task)
+    files.write_text(directory / "config.yaml", documents.dump(resolved(task)))
+    watch = Stopwatch(task.started)
+    rows: list[SweepRow] = []
+
+    def conclude(status: Status | None, reason: str | None = None) -> Report:
+        report = _report(task, first, rows, watch, status=status, reason=reason)
+        reports.write(report, directory)
+        plot.save(report, directory)
+        return report
+
+    try:
+        with (directory / "metrics.jsonl").open("w", buffering=1) as log:
+            for row in _sweeps(task, watch):
+                log.write(json.dumps(_finite(asdict(row))) + "\n")
+                rows.append(row)
+                yield row
+    except InterruptedRunError as stop:
+        yield conclude("interrupted", str(stop))
+        return
+    except GeneratorExit:
+        conclude("interrupted", "closed before the last step")
+        raise
+    except Exception as error:
+        failure = worded(task, error)
+        conclude("failed", str(failure))
+        raise failure from error
+    yield conclude(None)
+
+
+def _sweeps(task: Task, watch: Stopwatch) -> Iterator[SweepRow]:
+    """Yield the rows of all repeats, each with weights and data order from a seed of its own."""
+    find, runtime = task.config.find, task.runtime
+    rates = sweep_rates(find.start, find.end, find.steps, find.mode)
+    for repeat in range(find.repeats):
+        seed = task.config.seed + repeat
+        built = build(task, seed)
+        probe = probe_of(task, built) if find.loss == "probe" else None
+        step = watch.counted(step_of(task, built))
+        micro_batches = batches.micro_batches(stream(task, seed), task.config.train.accumulate)
+        yield from watch.timed(sweep(step, micro_batches, rates, repeat=repeat, probe=probe))
+        runtimes.synchronize(runtime.device)
+
+
+def _report(
+    task: Task,
+    first: FirstBatch,
+    rows: Sequence[SweepRow],
+    watch: Stopwatch,
+    *,
+    status: Status | None,
+    reason: str | None,
+) -> Report:
+    """Put together what there is; without a status, the suggestion decides it."""
+    config = task.config
+    sweeps = [
+        to_sweep(list(group), seed=config.seed + repeat, planned=config.find.steps)
+        for repeat, group in groupby(rows, key=lambda row: row.repeat)
+    ]
+    finding = None
+    if status != "failed":
+        finding = suggest(
+            sweeps,
+            method=config.find.method,
+            optimizer=first.optimizer,
+            family=first.family,
+            schedule=config.train.schedule.name,
+            steps=training_steps(task),
+        )
+        if status is None:
+            found = finding.suggestion.verdict != "none"
+            status = "completed" if found else "no_suggestion"
+    return reports.from_finding(
+        finding,
+        sweeps,
+        status=status or "completed",
+        reason=reason,
+        config=resolved(task),
+        config_hash=config.digest(),
+        seed=config.seed,
+        data=reports.Data(
+            samples={k: n for k, n in task.data.samples.items() if n is not None},
+            shapes=task.data.shapes,
+            hash=task.data.digest,
+        ),
+        model=reports.Model(
+            name=config.model.name, parameters=first.parameters, trainable=first.trainable
+        ),
+        environment=reports.Environment(
+            lrtool=__version__, **runtimes.environment(task.runtime.device)
+        ),
+        timing=reports.Timing(**watch.timing()),
+    )
+
+
+def resolved(task: Task) -> dict[str, Any]:
+    """Return the whole configuration as plain data, which works from any directory."""
+    own = str(Path(task.document.name).resolve().parent)
+    data = task.config.model_dump(mode="json")
+    if own not in data["search_path"]:
+        data["search_path"] = [own, *data["search_path"]]
+    return data
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN: null, and the sweep's stop_reason says which it was."""
+    return {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
+
+
+def check(config: Config, document: Document) -> dict[str, Any]:
+    """Build what the configuration names, send one batch through, and return the facts.
+
+    Raises:
+        UserError, OutOfMemoryError: something does not fit, in words.
+    """
+    task = open_task(config, document)
+    first = try_one_batch(task)
+    return {
+        "config": document.name,
+        "config_hash": config.digest(),
+        "device": str(task.runtime.device),
+        "samples": task.data.samples,
+        "batch_size": task.batch_size,
+        "inputs": first.inputs,
+        "targets": first.targets,
+        "outputs": first.outputs,
+        "loss": first.loss if isfinite(first.loss) else None,
+        "parameters": first.parameters,
+        "trainable": first.trainable,
+        "training_steps": training_steps(task),
+    }

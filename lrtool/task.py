@@ -1,0 +1,327 @@
+"""From a configuration to everything it names, built and tried on one batch."""
+
+from __future__ import annotations
+
+import random
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lrtool import config as configs
+from lrtool import document as documents
+from lrtool.build import components, lookup, losses, models, optimizers
+from lrtool.data import batches
+from lrtool.data.load import Loaded, as_binary, load, to_device
+from lrtool.data.sources import SOURCES
+from lrtool.engine import runtime as runtimes
+from lrtool.engine.step import forward, make_step
+from lrtool.engine.sweep import make_probe
+from lrtool.errors import (
+    ComponentError,
+    ConfigError,
+    LrtoolError,
+    OutOfMemoryError,
+    Problem,
+    UserError,
+)
+
+if TYPE_CHECKING:
+    from lrtool.config import Config
+    from lrtool.document import Document, Override
+    from lrtool.engine.runtime import Runtime
+    from lrtool.engine.step import LossFunction, Step
+
+PROBE_SAMPLES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A configuration and everything it names that is not built anew for each sweep."""
+
+    config: Config
+    document: Document
+    directories: tuple[Path, ...]
+    runtime: Runtime
+    data: Loaded
+    loss_fn: LossFunction
+    started: float
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a batch; the whole training set for `full`."""
+        size = self.config.data.batch_size
+        return size if isinstance(size, int) else len(self.data.train)
+
+
+def read_config(
+    path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()
+) -> tuple[Config, Document]:
+    """Read a configuration and judge all of it, before any data is read.
+
+    Raises:
+        ConfigError: with every problem of the file and of the command line.
+    """
+    document = documents.read(path, sets, flags)
+    config, lines = configs.validate(document)
+    judged = config or configs.components(document.data)
+    problems = components.check(judged, SOURCES, directories_of(judged, document))
+    lines += [f"{document.locate(p.path)}: {p.message}" for p in problems]
+    if config is None or lines:
+        raise ConfigError(sorted(lines, key=_line_and_column))
+    if config.find.verify:
+        warnings.warn(
+            "find.verify is ignored: this version does not race candidates yet", stacklevel=2
+        )
+    return config, document
+
+
+def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
+    """Return where data files and modules are looked for, in this order."""
+    own = Path(document.name).resolve().parent
+    return (own, *(Path(extra) for extra in config.search_path), Path.cwd())
+
+
+def open_task(config: Config, document: Document) -> Task:
+    """Read the data, bring it to the device, and build what all sweeps share.
+
+    Raises:
+        UserError: something that the configuration names cannot be built.
+
+    Warns:
+        UserWarning: a setting is ignored.
+    """
+    started = perf_counter()
+    directories = directories_of(config, document)
+    with located(document):
+        runtime = runtimes.open_runtime(config.runtime)
+        loss_fn = losses.build_loss(config.loss, directories)
+        source = config.data.source
+        factory = lookup.resolve(source, directories) if lookup.is_import_path(source) else None
+        seed_everything(config.seed)  # a factory may draw numbers
+        data = load(config.data, seed=config.seed, factory=factory, directories=directories)
+        if losses.wants_binary(config.loss.name):
+            data = as_binary(data)
+    task = Task(config, document, directories, runtime, data, loss_fn, started)
+    memory_format = runtimes.to_memory_format(runtime, build(task, config.seed).model)
+    return replace(task, data=to_device(data, runtime.device, memory_format))
+
+
+@contextmanager
+def located(document: Document) -> Iterator[None]:
+    """Add file, line and column to the key paths of problems."""
+    try:
+        yield
+    except ComponentError as error:
+        lines = [f"{document.locate(p.path)}: {p.message}" for p in error.problems]
+        raise ConfigError(lines) from error
+
+
+def _line_and_column(problem: str) -> tuple[int, int]:
+    """Sort problems as they stand in the file; those of the command line come first."""
+    found = re.search(r":(\d+):(\d+): ", problem)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model with its loss and optimizer, fresh from a seed.
+
+    Attributes:
+        model: on the device, in training mode.
+        loss_fn: None for a model that computes its own loss.
+        optimizer: over the model's parameters.
+        ratios: each parameter group's rate over the base rate.
+    """
+
+    model: nn.Module
+    loss_fn: LossFunction | None
+    optimizer: torch.optim.Optimizer
+    ratios: list[float]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (users' code draws from the global state)
+    torch.manual_seed(seed)
+
+
+def build(task: Task, seed: int) -> Built:
+    """Build model and optimizer from a seed, the same weights on every device.
+
+    Raises:
+        UserError: they cannot be built from the configuration.
+    """
+    config, data = task.config, task.data
+    facts = {
+        "input_shape": data.input_shape,
+        "num_outputs": data.num_outputs,
+        "vocabulary": data.vocabulary,
+    }
+    seed_everything(seed)
+    with located(task.document):
+        model = runtimes.place(
+            models.build_model(config.model, facts, task.directories), task.runtime
+        )
+        optimizer = optimizers.build_optimizer(
+            config.optimizer, model, lr=1.0, directories=task.directories
+        )
+    ratios = [float(group["lr"]) for group in optimizer.param_groups]
+    loss_fn = None if hasattr(model, "training_loss") else task.loss_fn
+    if task.runtime.compile:
+        model.compile()
+    model.train()
+    return Built(model, loss_fn, optimizer, ratios)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstBatch:
+    """What became of one batch.
+
+    Attributes:
+        inputs: shape with the batch; None for a model with a loss of its own.
+        targets: likewise.
+        outputs: likewise.
+        loss: before any update.
+        parameters: how many numbers the model has.
+        trainable: how many of them are trained.
+        optimizer: name of the optimizer for the suggestion's constants.
+        family: how its updates follow the gradient's scale, if that could be measured.
+    """
+
+    inputs: tuple[int, ...] | None
+    targets: tuple[int, ...] | None
+    outputs: tuple[int, ...] | None
+    loss: float
+    parameters: int
+    trainable: int
+    optimizer: str
+    family: str | None
+
+
+def try_one_batch(task: Task) -> FirstBatch:
+    """Take one step with a throwaway model, so that what does not fit shows before the sweeps.
+
+    Raises:
+        UserError: model, loss and data do not fit each other, in words.
+        OutOfMemoryError: the batch is too large for the device.
+    """
+    built = build(task, task.config.seed)
+    _refuse_a_batch_of_one(task, built.model)
+    batch = next(stream(task, task.config.seed))
+    shapes: list[tuple[int, ...] | None] = [None, None, None]
+    try:
+        if built.loss_fn is not None:
+            with torch.no_grad(), task.runtime.autocast():
+                outputs, targets = forward(built.model, batch)
+            shapes = [_shape(t) for t in (_first_input(batch), targets, outputs)]
+            _refuse_what_does_not_fit(task.config.loss.name, outputs, targets)
+        loss = step_of(task, built)([batch], task.config.find.start).loss
+    except LrtoolError:
+        with located(task.document):
+            raise
+    except Exception as error:
+        if runtimes.is_out_of_memory(error):
+            raise worded(task, error) from error
+        raise UserError(
+            f"the model {task.config.model.name} failed on a batch of inputs "
+            f"{_shape(_first_input(batch))}: {type(error).__name__}: {error}"
+        ) from error
+    sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
+    return FirstBatch(
+        *shapes,
+        loss=float(loss),
+        parameters=sum(size for size, _ in sizes),
+        trainable=sum(size for size, trainable in sizes if trainable),
+        optimizer=optimizers.kind(built.optimizer),
+        family=optimizers.family(built.optimizer),
+    )
+
+
+def _refuse_what_does_not_fit(loss: str, outputs: Any, targets: Any) -> None:
+    problem = losses.fit_problem(loss, outputs, targets)
+    if problem is not None:
+        raise ComponentError([Problem(("loss",), problem)])
+
+
+def _refuse_a_batch_of_one(task: Task, model: nn.Module) -> None:
+    """Batch norm cannot train on a single sample, which may be all the last batch has."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    count = task.data.samples["train"]
+    if count is None or not any(isinstance(module, norms) for module in model.modules()):
+        return
+    if task.batch_size == 1 or count % task.batch_size == 1:
+        problem = (
+            f"{count:,} training samples in batches of {task.batch_size} leave one sample alone "
+            "in the last batch, which batch norm cannot train on; change it by one"
+        )
+        raise ComponentError([Problem(("data", "batch_size"), problem)])
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def _first_input(batch: Any) -> Any:
+    return next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0]
+
+
+def stream(task: Task, seed: int) -> Iterator[Any]:
+    """Return training batches for ever, epoch after epoch, in an order that the seed decides."""
+    return batches.endless(
+        task.data.train, batch_size=task.batch_size, seed=seed, device=task.runtime.device
+    )
+
+
+def step_of(task: Task, built: Built) -> Step:
+    """Return the step of a model with the configuration's clipping and precision."""
+    return make_step(
+        built.model,
+        built.loss_fn,
+        built.optimizer,
+        task.runtime,
+        ratios=built.ratios,
+        clip_norm=task.config.train.gradient_clip_norm,
+        scaler=task.runtime.scaler(),
+    )
+
+
+def probe_of(task: Task, built: Built) -> Callable[[], torch.Tensor]:
+    """Return a probe over the first samples of the validation part, the same for all repeats."""
+    if task.data.validation is None:
+        problem = "a probe needs a validation part; set data.validation, or use find.loss: batch"
+        raise ComponentError([Problem(("find", "loss"), problem)])
+    stream = batches.ordered(
+        task.data.validation, batch_size=PROBE_SAMPLES, device=task.runtime.device
+    )
+    return make_probe(built.model, built.loss_fn, next(stream), task.runtime)
+
+
+def training_steps(task: Task) -> int | None:
+    """Return the number of updates of the training that the configuration describes."""
+    train, count = task.config.train, task.data.samples["train"]
+    if train.max_steps is not None or train.epochs is None:
+        return train.max_steps
+    if count is None:
+        return None
+    return train.epochs * ceil(ceil(count / task.batch_size) / train.accumulate)
+
+
+def worded(task: Task, error: Exception) -> Exception:
+    """Return the error to raise instead: out of memory in words, others as they are."""
+    if runtimes.is_out_of_memory(error):
+        return OutOfMemoryError(
+            f"out of memory with batches of {task.batch_size:,} samples on {task.runtime.device}; "
+            "try a smaller data.batch_size, or train.accumulate with smaller batches"
+        )
+    return error

@@ -1,0 +1,166 @@
+"""After the block everything is as it was, to the last bit and in the same objects."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lrtool.engine.preserve import preserved
+from lrtool.errors import UserError
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(4, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.3)
+        self.last = nn.Linear(8, 4, bias=False)
+        self.tied = nn.Linear(8, 4, bias=False)
+        self.tied.weight = self.last.weight
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.seen = self.seen + 1  # another tensor takes the buffer's place
+        h = self.drop(torch.relu(self.norm(self.first(x))))
+        return self.last(h) + self.tied(h)
+
+
+def train(model, optimizer, steps):
+    losses = []
+    for _ in range(steps):
+        x = torch.randn(16, 4)
+        loss = F.mse_loss(model(x), x) * random.random() + float(np.random.rand())  # noqa: NPY002, S311
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def snapshot(model, optimizer):
+    return copy.deepcopy(
+        (
+            model.state_dict(),
+            model.seen,
+            optimizer.state_dict(),
+            [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+            [m.training for m in model.modules()],
+            random.getstate(),
+            torch.get_rng_state(),
+            np.random.get_state()[1],  # noqa: NPY002
+        )
+    )
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+OPTIMIZERS = [
+    lambda p: torch.optim.Adam(p, lr=0.01),
+    lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1), momentum=0.9),
+    lambda p: torch.optim.Adagrad(p, lr=0.1),
+]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("warm", [0, 3])
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_behind(make, warm, fails):
+    model = Net()
+    model.drop.eval()
+    optimizer = make(list(model.parameters()))
+    generator = torch.Generator().manual_seed(5)
+    train(model, optimizer, warm)
+    before = snapshot(model, optimizer)
+    objects = [id(t) for t in [*model.parameters(), *model.buffers()]]
+    group = optimizer.param_groups[0]
+    own_state = generator.get_state()
+    try:
+        with preserved(model, optimizer, generators=[generator]):
+            assert all(p.grad is None for p in model.parameters())
+            model.train()
+            optimizer.param_groups[0]["weight_decay"] = 0.5
+            torch.randn(3, generator=generator)
+            train(model, optimizer, 5)
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert fails
+    assert same(before, snapshot(model, optimizer))
+    assert objects == [id(t) for t in [*model.parameters(), *model.buffers()]]
+    assert optimizer.param_groups[0] is group
+    assert torch.equal(own_state, generator.get_state())
+
+
+def test_training_after_it_is_training_alone():
+    results = []
+    for look in (False, True):
+        model = Net()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 4)
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        if look:
+            with preserved(model, optimizer):
+                train(model, optimizer, 7)
+        losses = train(model, optimizer, 5)
+        schedule.step()
+        results.append((losses, train(model, optimizer, 5), schedule.get_last_lr()))
+    assert results[0] == results[1]
+
+
+def test_restart_begins_again_from_the_same_weights():
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    train(model, optimizer, 2)
+    runs = []
+    with preserved(model, optimizer) as restart:
+        for _ in range(3):
+            restart()
+            torch.manual_seed(3)
+            random.seed(3)
+            np.random.seed(3)  # noqa: NPY002
+            runs.append(train(model, optimizer, 4))
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_the_scaler_is_restored():
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    before = scaler.state_dict()
+    with preserved(model, optimizer, scaler=scaler):
+        loss = scaler.scale(model(torch.randn(4, 4)).sum() * float("inf"))
+        loss.backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert scaler.get_scale() == 4.0
+    assert scaler.state_dict() == before
+    with preserved(model, optimizer, scaler=torch.amp.GradScaler("cpu", enabled=False)):
+        assert optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_lazy_modules_are_refused():
+    model = nn.LazyLinear(3)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    with (
+        pytest.raises(UserError, match="weight has no weights yet: run the model once on a batch"),
+        preserved(model, optimizer),
+    ):
+        pass
