@@ -152,7 +152,9 @@ def find_lr(
     rates = sweep_rates(start, end, steps, mode)
     watch = Stopwatch()
     sweeps: list[Sweep] = []
-    with preserved(model, optimizer, scaler=scaler, generators=_generators(loader)) as restart:
+    with preserved(
+        model, optimizer, scaler=scaler, generators=batches.generators(loader)
+    ) as restart:
         stream = batches.from_loader(loader, runtime.device)
         for repeat in range(repeats):
             restart()
@@ -223,12 +225,3 @@ def _check_arguments(start: float, end: float, steps: int, repeats: int, accumul
     ):
         if value < least:
             raise UserError(f"{name} must be at least {least}, not {value}")
-
-
-def _generators(loader: Any) -> list[torch.Generator]:
-    """Return the random generators that iterating the loader advances."""
-    sampler = getattr(loader, "sampler", None)
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
-    found = {id(g): g for owner in owners if (g := getattr(owner, "generator", None)) is not None}
-    return [g for g in found.values() if isinstance(g, torch.Generator)]

@@ -33,7 +33,7 @@ from lrtool.task import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from lrtool.config import Config
     from lrtool.document import Document
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lrtool.show.report import Report, Status
 
 
-def find(task: Task, directory: Path) -> Iterator[SweepRow | Report]:
+def find(task: Task, directory: Path) -> Generator[SweepRow | Report]:
     """Sweep, then suggest a rate: yields each row, and the report last.
 
     Whoever pulls may throw `InterruptedRunError` into it: the sweeps end there, and the report of
@@ -110,8 +110,9 @@ def _report(
         to_sweep(list(group), seed=config.seed + repeat, planned=config.find.steps)
         for repeat, group in groupby(rows, key=lambda row: row.repeat)
     ]
-    finding = None
-    if status != "failed":
+    if status == "failed":
+        finding = None
+    else:
         finding = suggest(
             sweeps,
             method=config.find.method,
@@ -120,13 +121,12 @@ def _report(
             schedule=config.train.schedule.name,
             steps=training_steps(task),
         )
-        if status is None:
-            found = finding.suggestion.verdict != "none"
-            status = "completed" if found else "no_suggestion"
+        found: Status = "no_suggestion" if finding.suggestion.lr is None else "completed"
+        status = status or found
     return reports.from_finding(
         finding,
         sweeps,
-        status=status or "completed",
+        status=status,
         reason=reason,
         config=resolved(task),
         config_hash=config.digest(),
@@ -173,7 +173,7 @@ def check(config: Config, document: Document) -> dict[str, Any]:
         "config_hash": config.digest(),
         "device": str(task.runtime.device),
         "samples": task.data.samples,
-        "batch_size": task.batch_size,
+        "batch_size": task.data.batch_size,
         "inputs": first.inputs,
         "targets": first.targets,
         "outputs": first.outputs,

@@ -56,12 +56,6 @@ class Task:
     loss_fn: LossFunction
     started: float
 
-    @property
-    def batch_size(self) -> int:
-        """Samples in a batch; the whole training set for `full`."""
-        size = self.config.data.batch_size
-        return size if isinstance(size, int) else len(self.data.train)
-
 
 def read_config(
     path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()
@@ -219,13 +213,12 @@ def try_one_batch(task: Task) -> FirstBatch:
     built = build(task, task.config.seed)
     _refuse_a_batch_of_one(task, built.model)
     batch = next(stream(task, task.config.seed))
-    shapes: list[tuple[int, ...] | None] = [None, None, None]
+    outputs = targets = None
     try:
         if built.loss_fn is not None:
             with torch.no_grad(), task.runtime.autocast():
                 outputs, targets = forward(built.model, batch)
-            shapes = [_shape(t) for t in (_first_input(batch), targets, outputs)]
-            _refuse_what_does_not_fit(task.config.loss.name, outputs, targets)
+            _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
         loss = step_of(task, built)([batch], task.config.find.start).loss
     except LrtoolError:
         with located(task.document):
@@ -239,7 +232,9 @@ def try_one_batch(task: Task) -> FirstBatch:
         ) from error
     sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
     return FirstBatch(
-        *shapes,
+        inputs=_shape(_first_input(batch)),
+        targets=_shape(targets),
+        outputs=_shape(outputs),
         loss=float(loss),
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
@@ -248,8 +243,8 @@ def try_one_batch(task: Task) -> FirstBatch:
     )
 
 
-def _refuse_what_does_not_fit(loss: str, outputs: Any, targets: Any) -> None:
-    problem = losses.fit_problem(loss, outputs, targets)
+def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
+    problem = losses.fit_problem(name, loss_fn, outputs, targets)
     if problem is not None:
         raise ComponentError([Problem(("loss",), problem)])
 
@@ -260,9 +255,9 @@ def _refuse_a_batch_of_one(task: Task, model: nn.Module) -> None:
     count = task.data.samples["train"]
     if count is None or not any(isinstance(module, norms) for module in model.modules()):
         return
-    if task.batch_size == 1 or count % task.batch_size == 1:
+    if task.data.batch_size == 1 or count % task.data.batch_size == 1:
         problem = (
-            f"{count:,} training samples in batches of {task.batch_size} leave one sample alone "
+            f"{count:,} training samples in batches of {task.data.batch_size} leave one sample alone "
             "in the last batch, which batch norm cannot train on; change it by one"
         )
         raise ComponentError([Problem(("data", "batch_size"), problem)])
@@ -273,13 +268,15 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _first_input(batch: Any) -> Any:
-    return next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0]
+    if isinstance(batch, Mapping):
+        return next(iter(batch.values()), None)
+    return batch[0] if isinstance(batch, Sequence) and batch else batch
 
 
 def stream(task: Task, seed: int) -> Iterator[Any]:
     """Return training batches for ever, epoch after epoch, in an order that the seed decides."""
     return batches.endless(
-        task.data.train, batch_size=task.batch_size, seed=seed, device=task.runtime.device
+        task.data.train, batch_size=task.data.batch_size, seed=seed, device=task.runtime.device
     )
 
 
@@ -314,14 +311,14 @@ def training_steps(task: Task) -> int | None:
         return train.max_steps
     if count is None:
         return None
-    return train.epochs * ceil(ceil(count / task.batch_size) / train.accumulate)
+    return train.epochs * ceil(ceil(count / task.data.batch_size) / train.accumulate)
 
 
 def worded(task: Task, error: Exception) -> Exception:
     """Return the error to raise instead: out of memory in words, others as they are."""
     if runtimes.is_out_of_memory(error):
         return OutOfMemoryError(
-            f"out of memory with batches of {task.batch_size:,} samples on {task.runtime.device}; "
+            f"out of memory with batches of {task.data.batch_size:,} samples on {task.runtime.device}; "
             "try a smaller data.batch_size, or train.accumulate with smaller batches"
         )
     return error

@@ -84,8 +84,10 @@ def test_every_key_has_a_default():
         ),
         (
             "find: {mode: exponentiel}",
-            "f.yaml:1:14: find.mode: must be one of exponential, linear, "
-            "not the text 'exponentiel' (did you mean 'exponential'?)",
+            (
+                "f.yaml:1:14: find.mode: must be one of exponential, linear, "
+                "not the text 'exponentiel' (did you mean 'exponential'?)"
+            ),
         ),
         ("find: [1]", "f.yaml:1:7: find: must be a mapping, not a list"),
         ("find: ~", "f.yaml:1:7: find: must be a mapping, not null"),
@@ -108,8 +110,10 @@ def test_every_key_has_a_default():
         ),
         (
             "data: {zzz: 1}",
-            "f.yaml:1:8: data.zzz: unknown key; known here: source, args, batch_size, "
-            "validation, workers",
+            (
+                "f.yaml:1:8: data.zzz: unknown key; known here: source, args, batch_size, "
+                "validation, workers"
+            ),
         ),
         (
             "train: {epochs: 1, max_steps: 2}",
@@ -121,13 +125,14 @@ def test_every_key_has_a_default():
         ),
         (
             "data: {batch_size: true}",
-            "f.yaml:1:20: data.batch_size: must be a whole number of at least 1, or full, "
-            "not true",
+            "f.yaml:1:20: data.batch_size: must be a whole number of at least 1, or full, not true",
         ),
         (
             "data: {validation: 1.5}",
-            "f.yaml:1:20: data.validation: must be a fraction below 1, a whole number of "
-            "samples, or a path, not 1.5",
+            (
+                "f.yaml:1:20: data.validation: must be a fraction below 1, a whole number of "
+                "samples, or a path, not 1.5"
+            ),
         ),
         (
             "learning_rate: fast",
@@ -135,13 +140,17 @@ def test_every_key_has_a_default():
         ),
         (
             "runtime: {device: gpu}",
-            "f.yaml:1:19: runtime.device: must be auto, cpu, mps, cuda or cuda:N, "
-            "not the text 'gpu'",
+            (
+                "f.yaml:1:19: runtime.device: must be auto, cpu, mps, cuda or cuda:N, "
+                "not the text 'gpu'"
+            ),
         ),
         (
             f"runtime: {{device: {'x' * 50}}}",
-            "f.yaml:1:19: runtime.device: must be auto, cpu, mps, cuda or cuda:N, "
-            f"not the text '{'x' * 37}...'",
+            (
+                "f.yaml:1:19: runtime.device: must be auto, cpu, mps, cuda or cuda:N, "
+                f"not the text '{'x' * 37}...'"
+            ),
         ),
     ],
 )
@@ -197,11 +206,13 @@ def test_the_schema_knows_every_key():
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from([*Config.model_fields, "name", "args", "steps", "epochs", "warmup"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*Config.model_fields, "name", "args", "steps", "epochs", "warmup"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=15,
 )

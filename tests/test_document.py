@@ -76,26 +76,34 @@ def test_positions_of_keys_and_values():
         ("a:\n\tb: 1", "f.yaml:2:1: not valid YAML: a tab; YAML is indented with spaces"),
         (
             "a: !!python/object/apply:os.system [ls]",
-            "f.yaml:1:4: tags are not allowed, found "
-            "'tag:yaml.org,2002:python/object/apply:os.system'; remove it",
+            (
+                "f.yaml:1:4: tags are not allowed, found "
+                "'tag:yaml.org,2002:python/object/apply:os.system'; remove it"
+            ),
         ),
         ("a: 1\n\x00", "f.yaml:2: not a text file (character 0)"),
         ("a: 1\na: 2", "f.yaml:2:1: a: duplicate key, first given on line 1"),
         ("? [a]\n: b", "f.yaml:1:3: a key must be a single word"),
         (
             "a: 1\n---\nb: 2",
-            "f.yaml:2:1: not valid YAML: expected a single document in the stream, "
-            "but found another document",
+            (
+                "f.yaml:2:1: not valid YAML: expected a single document in the stream, "
+                "but found another document"
+            ),
         ),
         (
             "a: b: c",
-            "f.yaml:1:5: not valid YAML: a second ':' on this line, "
-            "or the line before is indented differently",
+            (
+                "f.yaml:1:5: not valid YAML: a second ':' on this line, "
+                "or the line before is indented differently"
+            ),
         ),
         (
             "a: 'x",
-            "f.yaml:1:6: not valid YAML: while scanning a quoted scalar, "
-            "found unexpected end of stream",
+            (
+                "f.yaml:1:6: not valid YAML: while scanning a quoted scalar, "
+                "found unexpected end of stream"
+            ),
         ),
         ("a: *x", "f.yaml:1:4: not valid YAML: found undefined alias 'x'"),
     ],
@@ -105,11 +113,11 @@ def test_broken_text(text, line):
 
 
 def test_an_alias_bomb_is_refused_before_it_grows():
-    levels = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefg", "bcdefgh")]
-    text = "a: &a [1, 1]\n" + "\n".join(levels)
-    assert problems(text) == [
-        "f.yaml:1:11: aliases expand to more than a configuration can hold"
+    levels = [
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefg", "bcdefgh", strict=True)
     ]
+    text = "a: &a [1, 1]\n" + "\n".join(levels)
+    assert problems(text) == ["f.yaml:1:11: aliases expand to more than a configuration can hold"]
 
 
 def test_all_duplicates_are_reported_at_once():
@@ -188,8 +196,10 @@ def test_every_broken_override_is_reported(path):
         "--set a: must look like key.path=value, for instance seed=1",
         "--set =1: must look like key.path=value, for instance seed=1",
         "--set b..c=1: must look like key.path=value, for instance seed=1",
-        "--set d: not valid YAML: while parsing a flow sequence, expected ',' or ']', "
-        "but got '<stream end>'",
+        (
+            "--set d: not valid YAML: while parsing a flow sequence, expected ',' or ']', "
+            "but got '<stream end>'"
+        ),
         "--set e: tags are not allowed, found 'tag:yaml.org,2002:x'; remove it",
         "--set f: g: duplicate key, first given on line 1",
     ]
@@ -212,8 +222,10 @@ plain = st.recursive(
     | st.floats(allow_nan=False)
     | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]))
     | st.sampled_from(["1e-3", "no", "true", "0x1f", "0o7", "~", ".inf", ".5", "1e5", "null"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text("abcdef1.", min_size=1), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text("abcdef1.", min_size=1), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

@@ -170,18 +170,24 @@ def test_models_with_a_loss_of_their_own():
     [
         (
             lambda: batch_loss(line(), None, (1, 2)),
-            "no loss function was given, and Linear has no loss of its own: neither "
-            "training_loss(batch), nor training_step(batch, index), nor .loss of what it returns",
+            (
+                "no loss function was given, and Linear has no loss of its own: neither "
+                "training_loss(batch), nor training_step(batch, index), nor .loss of what it returns"
+            ),
         ),
         (
             lambda: batch_loss(line(), F.mse_loss, {"a": 1, "b": 2}),
-            "a batch with the keys a, b has no targets: one of targets, target, labels, label, y "
-            "is expected, or a model with training_loss(batch)",
+            (
+                "a batch with the keys a, b has no targets: one of targets, target, labels, label, y "
+                "is expected, or a model with training_loss(batch)"
+            ),
         ),
         (
             lambda: batch_loss(line(), F.mse_loss, torch.ones(3)),
-            "a batch must be (inputs, targets) or a mapping, not Tensor; "
-            "a model with training_loss(batch) may take anything",
+            (
+                "a batch must be (inputs, targets) or a mapping, not Tensor; "
+                "a model with training_loss(batch) may take anything"
+            ),
         ),
         (
             lambda: batch_loss(line(), lambda o, _t: o, batch((1.0, 1.0), (1.0, 2.0))),

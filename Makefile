@@ -1,0 +1,32 @@
+# `make demo` and `make test` need Python 3.11 or newer and make; they install the rest into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint bench clean
+
+# A learning rate for a small network on scikit-learn's digits: plot and report under runs/demo.
+demo: $(STAMP)
+	$(BIN)/lrtool find configs/digits.yaml --output runs/demo --overwrite
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Speed against a plain loop and the peers, which live in an environment of their own.
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt -c constraints.txt
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('lrtool needs Python 3.11 or newer: make PYTHON=python3.11') if sys.version_info < (3, 11) else None"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@

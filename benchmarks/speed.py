@@ -1,0 +1,346 @@
+"""How fast a step of the sweep is, beside a plain loop and the peers, alternating in one run.
+
+    make bench                     # in an environment with the peers
+    python benchmarks/speed.py --rounds 9 --json speed.json
+
+Each contender sweeps the same model over the same data with the same optimizer and batch size; the
+range of rates is low, so that no sweep ends early. A round runs every contender once, in turn; the
+table gives medians over rounds, and ratios taken within a round, for machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import lrtool
+from lrtool import document, run
+from lrtool.show.report import Report
+from lrtool.task import open_task, read_config
+
+BATCH = 64
+STEPS = 200
+START, END = 1e-7, 1e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and the data it sweeps over."""
+
+    name: str
+    shape: tuple[int, ...]
+    samples: int
+    config_model: dict[str, Any]
+    make: Callable[[], nn.Module]
+    find_target: float
+    find_lr_target: float
+
+
+def mlp() -> nn.Module:
+    """Return the 64-128-128-10 network."""
+    return nn.Sequential(
+        nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
+    )
+
+
+def cnn() -> nn.Module:
+    """Return two convolutions of 16 and 32 channels with batch norm, for 1 × 28 × 28."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 7 * 7, 10),
+    )
+
+
+CASES = [
+    Case("mlp", (64,), 1437, {"name": "speed:mlp"}, mlp, 0.62, 0.85),
+    Case("cnn", (1, 28, 28), 6400, {"name": "speed:cnn"}, cnn, 0.80, 1.00),
+]
+
+
+def data_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Return inputs and class indices, the same for every contender."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(case.samples, *case.shape, generator=generator)
+    targets = torch.randint(10, (case.samples,), generator=generator)
+    return inputs, targets
+
+
+def fresh(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, DataLoader[Any]]:
+    """Return what a user of an object API has: a model, Adam, and a shuffled DataLoader."""
+    torch.manual_seed(0)
+    model = case.make()
+    loader = DataLoader(TensorDataset(*data_of(case)), batch_size=BATCH, shuffle=True)
+    return model, torch.optim.Adam(model.parameters(), lr=START), loader
+
+
+def plain_loop(case: Case) -> float:
+    """A loop as everyone writes it: DataLoader, zero_grad, backward, step, loss.item()."""
+    model, optimizer, loader = fresh(case)
+    done = 0
+    started = perf_counter()
+    while True:
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            done += 1
+            if done == STEPS:
+                return (perf_counter() - started) / STEPS
+
+
+def lrtool_find(case: Case) -> float:
+    """`lrtool find` on a configuration: the report's steps_per_s."""
+    inputs, targets = data_of(case)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "data.npz", x=inputs.numpy(), y=targets.numpy())
+        settings = {
+            "search_path": [str(Path(__file__).parent)],
+            "data": {
+                "source": "npz",
+                "args": {"path": "data.npz"},
+                "batch_size": BATCH,
+                "validation": 0,
+            },
+            "model": case.config_model,
+            "optimizer": "adam",
+            "find": {"start": START, "end": END, "steps": STEPS, "repeats": 1},
+            "runtime": {"device": "cpu"},
+        }
+        (folder / "speed.yaml").write_text(document.dump(settings))
+        task = open_task(*read_config(folder / "speed.yaml"))
+        *_, report = run.find(task, folder)
+        assert isinstance(report, Report)
+        assert report.timing.steps == STEPS
+        assert report.timing.steps_per_s is not None
+        return 1 / report.timing.steps_per_s
+
+
+def lrtool_find_lr(case: Case) -> float:
+    """`lrtool.find_lr` on the user's own objects: the report's steps_per_s."""
+    result, _ = call_find_lr(case)
+    return 1 / result.report()["timing"]["steps_per_s"]
+
+
+def lrtool_find_lr_call(case: Case) -> float:
+    """The same, with copying, restoring, smoothing and suggesting."""
+    _, elapsed = call_find_lr(case)
+    return elapsed / STEPS
+
+
+def call_find_lr(case: Case) -> tuple[lrtool.FindResult, float]:
+    """Return the result and the seconds of the whole call."""
+    model, optimizer, loader = fresh(case)
+    started = perf_counter()
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader, start=START, end=END, steps=STEPS
+    )
+    elapsed = perf_counter() - started
+    assert result.report()["timing"]["steps"] == STEPS
+    return result, elapsed
+
+
+def torch_lr_finder(case: Case) -> float:
+    """torch-lr-finder's range_test."""
+    from torch_lr_finder import LRFinder  # noqa: PLC0415
+
+    model, optimizer, loader = fresh(case)
+    finder = LRFinder(model, optimizer, nn.CrossEntropyLoss(), device="cpu")
+    started = perf_counter()
+    finder.range_test(loader, end_lr=END, num_iter=STEPS, diverge_th=1e9)
+    elapsed = perf_counter() - started
+    assert len(finder.history["loss"]) == STEPS
+    return elapsed / STEPS
+
+
+def ignite(case: Case) -> float:
+    """Ignite's FastaiLRFinder on a supervised trainer."""
+    from ignite.engine import create_supervised_trainer  # noqa: PLC0415
+    from ignite.handlers import FastaiLRFinder  # noqa: PLC0415
+
+    model, optimizer, loader = fresh(case)
+    trainer = create_supervised_trainer(model, optimizer, nn.CrossEntropyLoss())
+    finder = FastaiLRFinder()
+    started = perf_counter()
+    with finder.attach(
+        trainer,
+        to_save={"model": model, "optimizer": optimizer},
+        end_lr=END,
+        num_iter=STEPS,
+        diverge_th=1e9,
+    ) as with_finder:
+        with_finder.run(loader)
+    elapsed = perf_counter() - started
+    return elapsed / len(finder.get_results()["loss"])
+
+
+def lightning(case: Case) -> float:
+    """Lightning's Tuner.lr_find."""
+    import lightning as pl  # noqa: PLC0415
+    from lightning.pytorch.tuner import Tuner  # noqa: PLC0415
+
+    class Module(pl.LightningModule):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+            self.lr = START
+
+        def training_step(self, batch: Any, _index: int) -> Tensor:
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+    model, _, loader = fresh(case)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        started = perf_counter()
+        found = Tuner(trainer).lr_find(
+            Module(model),
+            loader,
+            min_lr=START,
+            max_lr=END,
+            num_training=STEPS,
+            early_stop_threshold=None,
+        )
+        elapsed = perf_counter() - started
+    assert found is not None
+    return elapsed / len(found.results["loss"])
+
+
+CONTENDERS: dict[str, Callable[[Case], float]] = {
+    "plain loop": plain_loop,
+    "lrtool find": lrtool_find,
+    "lrtool.find_lr": lrtool_find_lr,
+    "  the whole call": lrtool_find_lr_call,
+    "torch-lr-finder": torch_lr_finder,
+    "ignite": ignite,
+    "Lightning": lightning,
+}
+PACKAGES = {
+    "torch-lr-finder": "torch-lr-finder",
+    "ignite": "pytorch-ignite",
+    "Lightning": "lightning",
+}
+
+
+def quietly(contender: Callable[[Case], float], case: Case) -> float:
+    """Run a contender without its progress bars and advice on the screen."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return contender(case)
+
+
+def measure(case: Case, rounds: int) -> dict[str, list[float]]:
+    """Return seconds for a step, one for each round, after one round of warming up."""
+    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for number in range(rounds + 1):
+        for name, contender in CONTENDERS.items():
+            seconds = quietly(contender, case)
+            if number:
+                times[name].append(seconds)
+        print(f"  {case.name}: round {number} of {rounds}", file=sys.stderr)
+    return times
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine and what runs on it."""
+    versions = {"torch": torch.__version__, "lrtool": lrtool.__version__}
+    versions |= {name: metadata.version(package) for name, package in PACKAGES.items()}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def main() -> None:
+    """Measure, print a table for each case, and say which targets are met."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="also write the times here")
+    options = parser.parse_args()
+    for name in ("lightning.pytorch", "ignite", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    where = machine()
+    print(
+        f"{where['processor']}, {where['cores']} cores, {where['threads']} threads, Python", end=" "
+    )
+    print(
+        where["python"],
+        *(f"{name} {version}" for name, version in where["versions"].items()),
+        sep=", ",
+    )
+    print(f"n = {options.rounds} rounds, {STEPS} steps each, batch {BATCH}, Adam\n")
+    results: dict[str, Any] = {"machine": where, "rounds": options.rounds, "seconds_per_step": {}}
+    met = True
+    for case in CASES:
+        times = measure(case, options.rounds)
+        results["seconds_per_step"][case.name] = times
+        print(f"{case.name:16} {'µs a step':>10} {'min – max':>18} {'over torch-lr-finder':>22}")
+        for name, seconds in times.items():
+            ratio = ratio_of(times, name)
+            spread = f"{min(seconds) * 1e6:,.0f} – {max(seconds) * 1e6:,.0f}"
+            print(f"{name:16} {statistics.median(seconds) * 1e6:10,.0f} {spread:>18} {ratio:22.2f}")
+        targets = (("lrtool find", case.find_target), ("lrtool.find_lr", case.find_lr_target))
+        for name, target in targets:
+            ratio = ratio_of(times, name)
+            met &= ratio <= target
+            print(
+                f"{name}: {ratio:.2f}, wanted ≤ {target:.2f}: {'yes' if ratio <= target else 'NO'}"
+            )
+        print()
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    sys.exit(0 if met else 1)
+
+
+def ratio_of(times: dict[str, list[float]], name: str) -> float:
+    """Return the median over rounds of a contender's time over torch-lr-finder's."""
+    pairs = zip(times[name], times["torch-lr-finder"], strict=True)
+    return statistics.median(own / other for own, other in pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Everything that a configuration names, judged before any data is read, all problems at once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lrtool.build import lookup, losses, models
+from lrtool.build.losses import ALIASES, LOSSES
+from lrtool.build.metrics import METRICS
+from lrtool.build.models import MODELS
+from lrtool.build.optimizers import OPTIMIZERS, UNUSABLE
+from lrtool.build.schedules import SCHEDULES
+from lrtool.errors import Problem, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from lrtool.config import Component, Config
+    from lrtool.document import KeyPath
+
+    Problems = Iterator[Problem]
+
+
+def check(
+    config: Config, sources: Mapping[str, Callable[..., Any]], directories: Sequence[Path]
+) -> list[Problem]:
+    """Return what is wrong with the names and arguments of a configuration.
+
+    Args:
+        config: with sound types.
+        sources: the built-in data sources by name; the caller fills their first parameter.
+        directories: where modules of import paths are looked for.
+    """
+    return [
+        *_source(config, sources, directories),
+        *_model(config.model, directories),
+        *_loss(config.loss, directories),
+        *_metrics(config.metrics, directories),
+        *_optimizer(config, directories),
+        *_known(config.train.schedule.name, SCHEDULES, "schedule", ("train", "schedule", "name")),
+    ]
+
+
+def _source(
+    config: Config, sources: Mapping[str, Callable[..., Any]], directories: Sequence[Path]
+) -> Problems:
+    name, path = config.data.source, ("data", "source")
+    if lookup.is_import_path(name):
+        found, problems = _import(name, path, directories)
+        yield from problems
+        positional = 0
+    else:
+        yield from _known(name, sources, "source", path)
+        found, positional = sources.get(name), 1
+    if found is not None:
+        yield from _call(found, config.data.args, ("data", "args"), positional=positional)
+
+
+def _model(component: Component, directories: Sequence[Path]) -> Problems:
+    path = ("model", "name")
+    if lookup.is_import_path(component.name):
+        found, problems = _import(component.name, path, directories)
+        yield from problems
+    else:
+        yield from _known(component.name, MODELS, "model", path)
+        found = MODELS.get(component.name)
+    if found is not None:
+        yield from _call(found, component.args, ("model", "args"), given=models.FACTS)
+
+
+def _loss(component: Component, directories: Sequence[Path]) -> Problems:
+    path = ("loss", "name")
+    if lookup.is_import_path(component.name):
+        found, problems = _import(component.name, path, directories)
+        yield from problems
+        if found is not None:  # a class is built with the arguments, a function called with them
+            positional = 0 if inspect.isclass(found) else 2
+            yield from _call(found, component.args, ("loss", "args"), positional=positional)
+        return
+    yield from _known(component.name, [*LOSSES, *ALIASES], "loss", path, listed=LOSSES)
+    if losses.canonical(component.name) in LOSSES:
+        for name, words in losses.check_args(component.name, component.args):
+            yield _problem(("loss", "args"), name, words)
+
+
+def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
+    for index, name in enumerate(names):
+        path = ("metrics", index)
+        if lookup.is_import_path(name):
+            yield from _import(name, path, directories)[1]
+        else:
+            yield from _known(name, METRICS, "metric", path)
+
+
+def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
+    spec = config.optimizer
+    for index, group in enumerate(spec.groups):
+        try:
+            re.compile(group.match)
+        except re.error as error:
+            problem = f"'{group.match}' is no regular expression: {error}"
+            yield Problem(("optimizer", "groups", index, "match"), problem)
+    path = ("optimizer", "name")
+    if lookup.is_import_path(spec.name):
+        found, problems = _import(spec.name, path, directories)
+        yield from problems
+    elif spec.name in UNUSABLE:
+        yield Problem(path, UNUSABLE[spec.name])
+        return
+    else:
+        yield from _known(spec.name, OPTIMIZERS, "optimizer", path)
+        found = OPTIMIZERS.get(spec.name)
+    if found is None:
+        return
+    wrong = list(_call(found, spec.args, ("optimizer", "args"), given=("lr",), positional=1))
+    yield from wrong
+    if not wrong and spec.name in OPTIMIZERS:
+        try:  # torch checks ranges in the constructor
+            found([torch.nn.Parameter(torch.ones(2, 2))], **spec.args)
+        except Exception as error:  # noqa: BLE001  (ValueError, TypeError, RuntimeError: as it likes)
+            yield Problem(("optimizer", "args"), str(error))
+
+
+def _known(
+    name: str,
+    names: Collection[str],
+    what: str,
+    path: KeyPath,
+    *,
+    listed: Collection[str] | None = None,
+) -> Problems:
+    if name not in names:
+        hint = did_you_mean(name, names) or f"; there are {', '.join(listed or names)}"
+        yield Problem(path, f"no {what} is called '{name}'{hint}")
+
+
+def _import(
+    name: str, path: KeyPath, directories: Sequence[Path]
+) -> tuple[Callable[..., Any] | None, list[Problem]]:
+    try:
+        found = lookup.resolve(name, directories)
+    except UserError as error:
+        return None, [Problem(path, str(error))]
+    if not callable(found):
+        words = f"'{name}' is a {type(found).__name__}; it cannot be called"
+        return None, [Problem(path, words)]
+    return found, []
+
+
+def _call(
+    function: Callable[..., Any],
+    args: Mapping[str, Any],
+    path: KeyPath,
+    *,
+    given: Collection[str] = (),
+    positional: int = 0,
+) -> Problems:
+    for name, words in lookup.check_call(function, args, given=given, positional=positional):
+        yield _problem(path, name, words)
+
+
+def _problem(path: KeyPath, argument: str | None, words: str) -> Problem:
+    return Problem(path if argument is None else (*path, argument), words)

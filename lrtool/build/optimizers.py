@@ -1,0 +1,195 @@
+"""Optimizers: every class of torch.optim by its lower-case name, or the user's by import path."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrtool.build import lookup
+from lrtool.errors import ComponentError, Problem, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from lrtool import config
+
+# Why some classes cannot take lrtool's step.
+UNUSABLE = {
+    "lbfgs": "lbfgs evaluates the loss several times within a step; lrtool's step does it once",
+    "sparseadam": "sparseadam takes sparse gradients only; use adam",
+}
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    name.lower(): found
+    for name, found in sorted(vars(torch.optim).items())
+    if inspect.isclass(found)
+    and issubclass(found, Optimizer)
+    and found is not Optimizer
+    and name.lower() not in UNUSABLE
+}
+
+# A choice of implementation is the user's if one of these is among the arguments.
+_IMPLEMENTATION = {"fused", "foreach", "differentiable", "capturable"}
+
+
+def default_rate(cls: Callable[..., Any]) -> float | None:
+    """Return the rate that a class uses when none is given; None if it has none."""
+    parameter = inspect.signature(cls).parameters.get("lr")
+    default = None if parameter is None else parameter.default
+    if isinstance(default, Tensor):
+        default = default.item()
+    return float(default) if isinstance(default, int | float) else None
+
+
+def build_optimizer(
+    spec: config.Optimizer,
+    model: nn.Module,
+    *,
+    lr: float | None,
+    directories: Sequence[Path],
+) -> Optimizer:
+    """Return the optimizer of a model's trainable parameters.
+
+    The first group holds the parameters that no `groups.match` finds; then come the groups in the
+    configuration's order. Where class and device have a fused form it is used: the same numbers up
+    to rounding, in fewer kernels.
+
+    Args:
+        spec: name, arguments and parameter groups.
+        model: on its device.
+        lr: the base rate; by default the one among the arguments, or the class's own.
+        directories: where modules of import paths are looked for.
+
+    Raises:
+        ComponentError: an argument is wrong, or a group matches nothing.
+        UserError: the model has nothing to train.
+    """
+    cls: Callable[..., Any] = (
+        lookup.resolve(spec.name, directories)
+        if lookup.is_import_path(spec.name)
+        else OPTIMIZERS[spec.name]
+    )
+    args = dict(spec.args)
+    if lr is None:
+        given = args.get("lr", default_rate(cls))
+        if not isinstance(given, int | float):
+            problem = f"{spec.name} has no default rate; give args.lr"
+            raise ComponentError([Problem(("optimizer", "args"), problem)])
+        lr = float(given)
+    args["lr"] = lr
+    groups = _groups(spec, model, lr)
+    try:
+        return _fused(cls, groups, args) or _as_optimizer(cls(groups, **args), spec.name)
+    except UserError:
+        raise
+    except Exception as error:
+        problem = f"{spec.name} cannot be built: {error}"
+        raise ComponentError([Problem(("optimizer",), problem)]) from error
+
+
+def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise UserError("the model has no trainable parameter, so there is nothing to optimize")
+    members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
+    base: list[nn.Parameter] = []
+    for name, parameter in named:
+        matching = (i for i, group in enumerate(spec.groups) if re.search(group.match, name))
+        index = next(matching, None)
+        (base if index is None else members[index]).append(parameter)
+
+    found: list[dict[str, Any]] = [{"params": base, "lr": lr}] if base else []
+    problems = []
+    for index, (group, parameters) in enumerate(zip(spec.groups, members, strict=True)):
+        if not parameters:
+            problems.append(_matches_nothing(index, group.match, [name for name, _ in named]))
+        options: dict[str, Any] = {"params": parameters, "lr": lr * group.lr_ratio}
+        if group.weight_decay is not None:
+            options["weight_decay"] = group.weight_decay
+        found.append(options)
+    if problems:
+        raise ComponentError(problems)
+    return found
+
+
+def _matches_nothing(index: int, pattern: str, names: list[str]) -> Problem:
+    taken = " that no earlier group has" if any(re.search(pattern, name) for name in names) else ""
+    examples = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    message = f"'{pattern}' matches no parameter{taken}; the model has {examples}"
+    return Problem(("optimizer", "groups", index, "match"), message)
+
+
+def _fused(
+    cls: Callable[..., Any], groups: list[dict[str, Any]], args: dict[str, Any]
+) -> Optimizer | None:
+    """Return the optimizer in its fused form; None where class or device have none."""
+    if _IMPLEMENTATION & args.keys() or "fused" not in inspect.signature(cls).parameters:
+        return None
+    try:
+        # Some devices are refused by the constructor, some only by the first step.
+        trial = [{**group, "params": [_like(p) for p in group["params"][:1]]} for group in groups]
+        optimizer = cls(trial, fused=True, **args)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    except (RuntimeError, ValueError, NotImplementedError):
+        return None
+    fused: Optimizer = cls(groups, fused=True, **args)
+    return fused
+
+
+def _like(parameter: Tensor) -> nn.Parameter:
+    """Return a small parameter of the same device and type."""
+    return nn.Parameter(torch.ones(2, 2, device=parameter.device, dtype=parameter.dtype))
+
+
+def _as_optimizer(made: Any, name: str) -> Optimizer:
+    if not isinstance(made, Optimizer):
+        problem = f"{name} made a {type(made).__name__}, not a torch.optim.Optimizer"
+        raise ComponentError([Problem(("optimizer", "name"), problem)])
+    return made
+
+
+def kind(optimizer: Optimizer) -> str:
+    """Return the name by which the suggestion knows an optimizer, such as sgd_momentum."""
+    name = type(optimizer).__name__.lower()
+    if name == "sgd" and optimizer.defaults.get("momentum"):
+        return "sgd_momentum"
+    return name
+
+
+def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
+    """Measure how an optimizer's first update follows the size of the gradient.
+
+    A fresh copy takes one step on a small parameter with gradients scaled × 1 and × 100: an update
+    that stays the same means the sign/Adam family, one that grows 100-fold the SGD family. None
+    where it is neither, or the class cannot be copied like that. The optimizer is not touched.
+    """
+    try:
+        small, large = (_first_update(optimizer, scale) for scale in (1.0, 100.0))
+    except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
+        return None
+    if not small or not large:
+        return None
+    growth = large / small
+    if 0.5 < growth < 2:
+        return "adaptive"
+    return "proportional" if 50 < growth < 200 else None
+
+
+def _first_update(optimizer: Optimizer, scale: float) -> float:
+    generator = torch.Generator().manual_seed(0)
+    parameter = nn.Parameter(torch.zeros(4, 4))
+    options = {**copy.deepcopy(optimizer.defaults), "lr": 1e-3, "weight_decay": 0.0}
+    accepted = inspect.signature(type(optimizer)).parameters
+    fresh = type(optimizer)([parameter], **{k: v for k, v in options.items() if k in accepted})
+    parameter.grad = scale * torch.randn(4, 4, generator=generator)
+    fresh.step()
+    return float(parameter.detach().norm())

@@ -1,0 +1,153 @@
+"""Landmarks of a smoothed curve, and the literature's rules, all in log lr.
+
+An anchor is a place that any reader of the plot would point at. It is not the best rate, which
+lies at a distance from it that depends on the optimizer: see `combine`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lrtool.records import Candidate
+
+if TYPE_CHECKING:
+    from lrtool.curve.smooth import Array, Fit
+
+SIGNIFICANT = 4.0  # standard deviations that the loss must fall to have fallen at all
+SLIDE_WIDTH = 1.2  # decades: 15 steps of a sweep of 100 steps over 8 decades
+SLIDE_TOLERANCE = 0.03  # share of the descent, per decade; .005 a step where a loss falls by 2
+RULES = ("valley", "slide", "steep", "minimum")
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Places on one curve, as log10 of a rate; None where the curve does not have them.
+
+    Attributes:
+        initial: the loss before training, from the plateau at the smallest rates.
+        descent: how far the loss fell below it; 0 if that is no more than noise.
+        start: where the loss leaves the initial loss for good, with a tenth of the descent made.
+        steepest: the fastest fall per decade, between start and minimum.
+        valley: the middle of the fall, half-way between start and minimum.
+        minimum: the lowest loss.
+        divergence: the rate beyond the minimum from which on the loss exceeds the initial loss;
+            None (censored) if the sweep ends before.
+    """
+
+    initial: float
+    descent: float
+    start: float | None = None
+    steepest: float | None = None
+    valley: float | None = None
+    minimum: float | None = None
+    divergence: float | None = None
+
+    @property
+    def present(self) -> tuple[bool, bool]:
+        """Whether the curve has a descent, and whether it diverges."""
+        return self.minimum is not None, self.divergence is not None
+
+
+def locate(fit: Fit, loss: Array) -> Anchors:
+    """Return the anchors of `loss`, the curve of `fit` or one of its replicates, shape (G,)."""
+    log_lr = fit.log_lr
+    lowest = int(np.argmin(loss))
+    initial = float(np.median(loss[: lowest // 4 + 1]))
+    descent = initial - float(loss[lowest])
+    significant = SIGNIFICANT * fit.noise
+    if descent <= significant[lowest]:
+        # no descent: a plateau, up to where the loss rises, if it does
+        initial = float(min(np.median(loss), np.median(loss[: loss.size // 10 + 1])))
+        return Anchors(initial, 0.0, divergence=_divergence(fit, loss, 0, initial, significant))
+    x, y = log_lr[: lowest + 1], loss[: lowest + 1]
+    start = _last_crossing(x, y, initial - 0.1 * descent)
+    falling = x >= start
+    divergence = _divergence(
+        fit, loss, lowest, initial, np.maximum(significant, (fit.ceiling - initial) / 2)
+    )
+    if divergence is None and fit.blew_up:
+        divergence = float(log_lr[-1])  # NaN or infinity, without a rise before
+    return Anchors(
+        initial=initial,
+        descent=descent,
+        start=start,
+        steepest=float(x[falling][np.argmin(np.gradient(loss, log_lr)[: lowest + 1][falling])]),
+        valley=(start + float(x[-1])) / 2,
+        minimum=float(x[-1]),
+        divergence=divergence,
+    )
+
+
+def rules(fit: Fit, loss: Array) -> dict[str, float | None]:
+    """Return log10 of the rate that each rule of the literature gives for `loss`, shape (G,).
+
+    * valley: the middle of the longest valley, the stretch over which the loss falls (fastai's
+      default since pull request 3377, after ESRI's ArcGIS).
+    * slide: an interval of fixed width slides down from the largest rate until the slopes at its
+      two ends agree; its lower end (Novetta's interval slide rule, in fastai).
+    * steep: the steepest descent (Smith 2018, arXiv 1803.09820, and fastai).
+    * minimum: a tenth of the rate with the lowest loss (fastai).
+
+    All four are None where the loss did not fall.
+    """
+    anchors = locate(fit, loss)
+    if anchors.minimum is None:
+        return dict.fromkeys(RULES)
+    return {
+        "valley": anchors.valley,
+        "slide": _slide(fit.log_lr, loss, anchors.descent),
+        "steep": anchors.steepest,
+        "minimum": anchors.minimum - 1,
+    }
+
+
+def candidates(fit: Fit) -> dict[str, Candidate]:
+    """Return what each rule of the literature says about the smoothed curve."""
+    return {
+        name: Candidate(None, _no_rate(name, fit)) if rate is None else Candidate(10.0**rate)
+        for name, rate in rules(fit, fit.loss).items()
+    }
+
+
+def _no_rate(rule: str, fit: Fit) -> str:
+    if locate(fit, fit.loss).minimum is None:
+        return "the loss never fell clearly below its initial value"
+    assert rule == "slide", rule
+    return f"the slopes at the ends of an interval of {SLIDE_WIDTH:g} decades never agree"
+
+
+def _divergence(fit: Fit, loss: Array, lowest: int, initial: float, rise: Array) -> float | None:
+    """Return where the curve leaves the initial loss for good, to rise by more than `rise`.
+
+    For good: the last place, for noise, or a short burst of high losses, may cross it before.
+    """
+    high = np.flatnonzero((loss - initial > rise)[lowest:])
+    if not high.size:
+        return None
+    end = lowest + int(high[-1]) + 1
+    level = initial + 3 * float(np.median(fit.noise))
+    return _last_crossing(fit.log_lr[lowest:end], loss[lowest:end], min(level, loss[end - 1]))
+
+
+def _last_crossing(log_lr: Array, loss: Array, level: float) -> float:
+    """Return the last place where the curve crosses `level`, or its first rate if it never does."""
+    above = loss > level
+    changes = np.flatnonzero(above[1:] != above[:-1])
+    if not changes.size:
+        return float(log_lr[0])
+    i = int(changes[-1])
+    share = (level - loss[i]) / (loss[i + 1] - loss[i])
+    return float(log_lr[i] + share * (log_lr[i + 1] - log_lr[i]))
+
+
+def _slide(log_lr: Array, loss: Array, descent: float) -> float | None:
+    slope = np.gradient(loss, log_lr)
+    right = log_lr >= log_lr[0] + SLIDE_WIDTH
+    left = log_lr[right] - SLIDE_WIDTH
+    difference = (slope[right] - np.interp(left, log_lr, slope))[::-1]
+    agree = np.abs(difference) <= SLIDE_TOLERANCE * descent
+    agree[1:] |= np.sign(difference[1:]) != np.sign(difference[:-1])  # passed between two points
+    return float(left[::-1][np.argmax(agree)]) if agree.any() else None

@@ -1,0 +1,77 @@
+"""When a sweep has to stop: a pure function of the raw losses so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from lrtool.records import StopReason
+
+RUN = 3  # steps in a row that must lie above the ceiling: one wild batch, or two, do not stop
+OPENING = 5  # steps whose median is the initial loss
+NOISES = 10.0  # the least height of the ceiling above the initial loss, in units of batch noise
+RESOLUTION = 32 * float(np.finfo(np.float32).eps)  # losses are computed in float32
+
+
+def find_stop(
+    losses: Sequence[float] | NDArray[np.float64], skipped: ArrayLike | None = None
+) -> tuple[int, StopReason] | None:
+    """Return the first step at which a sweep must stop, and why; None if it may go on.
+
+    Divergence is measured against the initial loss, with the descent so far (initial − best) as
+    the scale and the noise of the batches as its floor: the sweep stops at the first step t with
+
+        loss[t−2], loss[t−1], loss[t] > initial + max(initial − best, 10 noise),
+
+    where everything on the right comes from the losses up to t. So the answer is the same for
+    every prefix that contains it, however often it is asked for; it does not change when losses
+    are scaled (by a positive factor) or shifted, so negative losses are as good as any; and the
+    curve may rise above the initial loss by as much as it fell below before the sweep ends.
+
+    Args:
+        losses: the raw losses of the steps so far, before each update, in the order of the steps.
+        skipped: which steps the gradient scaler skipped, one for each loss; none by default.
+            Their losses, finite or not, are ignored.
+    """
+    values = np.asarray(losses, dtype=float)
+    steps = np.arange(values.size)
+    if skipped is not None:
+        steps = np.flatnonzero(~np.asarray(skipped, dtype=bool))
+        values = values[steps]
+    broken = np.flatnonzero(~np.isfinite(values))
+    if broken.size:
+        first = int(broken[0])
+        diverged = _diverged(values[:first])
+        if diverged is None:
+            return int(steps[first]), "nan" if np.isnan(values[first]) else "inf"
+        return int(steps[diverged]), "diverged"
+    diverged = _diverged(values)
+    return None if diverged is None else (int(steps[diverged]), "diverged")
+
+
+def _diverged(losses: NDArray[np.float64]) -> int | None:
+    """Return the index of the first of the finite `losses` that completes a divergence."""
+    if losses.size <= OPENING:
+        return None
+    # the first loss itself counts too: a sweep that diverges at once has no other sound one
+    initial = min(float(np.median(losses[:OPENING])), float(losses[0]))
+    # max and min over runs of three: a single spike, up or down, moves neither
+    a, b, c = losses[:-2], losses[1:-1], losses[2:]
+    lowest = np.minimum(np.minimum(a, b), c)
+    best = np.minimum.accumulate(np.maximum(np.maximum(a, b), c))
+    # Noise from the steps between batches up to the run's first, so that a divergence does not
+    # hide itself. The fourth power of the mean fourth root is .86 standard deviations for normal
+    # noise and hardly feels a huge step, such as a spike; a running median would be slow.
+    with np.errstate(over="ignore"):
+        roots = np.sqrt(np.sqrt(np.abs(np.diff(losses))))[: lowest.size - 1]
+        noise = np.append(np.inf, (np.cumsum(roots) / np.arange(1, lowest.size)) ** 4)
+        noise = np.maximum(noise, RESOLUTION * abs(initial))
+        above = lowest > initial + np.maximum(initial - best, NOISES * noise)
+    above[: OPENING - RUN + 1] = False  # the initial loss is known from the fifth step on
+    return int(np.argmax(above)) + RUN - 1 if above.any() else None

@@ -1,0 +1,164 @@
+"""What speaks against a suggestion, and what to change about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lrtool.curve.smooth import LEAST_POINTS, effects
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtool.curve.anchors import Anchors
+    from lrtool.curve.smooth import Fit
+    from lrtool.records import Sweep
+
+WIDE = 0.5  # decades: a wider interval is uncertain
+EDGE = 0.1  # decades from the end of the range
+ONSET = 1.0  # decades: a loss that rises without a longer plateau before it diverged at once
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something that speaks against a suggestion: a clause, and a sentence on what to do."""
+
+    reason: str
+    advice: str
+
+
+def too_short(sweeps: Sequence[Sweep]) -> Doubt:
+    """Say why no sweep has enough usable steps."""
+    longest = max(sweeps, key=lambda sweep: effects(sweep)[0].size)
+    count, taken = effects(longest)[0].size, len(longest.loss)
+    few = f"fewer than the {LEAST_POINTS} that a curve needs"
+    if sum(longest.skipped) > taken / 2:
+        return Doubt(
+            f"the gradient scaler skipped {sum(longest.skipped)} of {taken} steps",
+            "Use runtime.precision bf16 or fp32, or look for losses too large for fp16.",
+        )
+    match longest.stop_reason:
+        case "nan" | "inf":
+            word = {"nan": "NaN", "inf": "infinite"}[longest.stop_reason]
+            return Doubt(
+                f"the loss was {word} at step {taken - 1}, after {count} usable steps",
+                "Check the data and the loss function, or start the sweep lower (find.start).",
+            )
+        case "diverged":
+            return Doubt(
+                f"the loss diverged at once, after {count} usable steps",
+                "Start the sweep lower (find.start).",
+            )
+        case "interrupted":
+            return Doubt(
+                f"the sweep was interrupted after {count} usable steps, {few}",
+                "Let the sweep run to its end.",
+            )
+    return Doubt(
+        f"the sweep has {count} usable steps, {few}",
+        "Take more steps in the sweep (find.steps).",
+    )
+
+
+def obstacle(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> Doubt | None:
+    """Return why a curve without a descent gives no suggestion at all; None if it may."""
+    if anchors.minimum is not None:
+        return None
+    start, end = 10 ** fit.log_lr[[0, -1]]
+    if anchors.divergence is not None:
+        if anchors.divergence - fit.log_lr[0] > ONSET:
+            return None
+        return Doubt(
+            f"the loss never fell: it rises from about the first rate, {start:.2g}, on",
+            "Start the sweep lower (find.start).",
+        )
+    reasons = {sweep.stop_reason for sweep in sweeps}
+    if reasons & {"nan", "inf"}:
+        return Doubt(
+            f"the loss became NaN or infinite at a rate of about {end:.2g} without falling before",
+            "Check the data and the loss function, or start the sweep lower (find.start).",
+        )
+    if "interrupted" in reasons:
+        return Doubt(
+            "the sweep was interrupted before the loss fell",
+            "Let the sweep run to its end.",
+        )
+    return Doubt(
+        f"the loss is flat from {start:.2g} to {end:.2g}: no rate changed it beyond its noise",
+        "Raise find.end, or take more steps or repeats; check that the gradients reach the model.",
+    )
+
+
+def doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Doubt]:
+    """Return what the curve itself says against any suggestion made from it."""
+    found = []
+    if anchors.minimum is None:
+        found.append(
+            Doubt(
+                "the loss never fell clearly, so that only the rate at which it diverges is known",
+                "Take more steps in the sweep (find.steps), or more repeats (find.repeats).",
+            )
+        )
+    elif anchors.start is not None and anchors.start < fit.log_lr[0] + EDGE:
+        found.append(
+            Doubt(
+                "the loss falls from the first rate on, so that its initial level is not known",
+                "Start the sweep lower (find.start).",
+            )
+        )
+    at_end = anchors.minimum is not None and anchors.minimum > fit.log_lr[-1] - EDGE
+    if at_end and not fit.blew_up:
+        interrupted = any(sweep.stop_reason == "interrupted" for sweep in sweeps)
+        found.append(
+            Doubt(
+                "the loss still falls at the last rate of the sweep",
+                "Let the sweep run to its end." if interrupted else "Raise find.end.",
+            )
+        )
+    return found
+
+
+def outside(fit: Fit, log_lr: float) -> Doubt | None:
+    """Doubt a rate that the sweeps never tried."""
+    if log_lr < fit.log_lr[0]:
+        return Doubt(
+            "the best rate seems to lie below the range of the sweep",
+            "Start the sweep lower (find.start).",
+        )
+    if log_lr > fit.log_lr[-1]:
+        return Doubt("the best rate seems to lie above the range of the sweep", "Raise find.end.")
+    return None
+
+
+def silent(method: str, reason: str) -> Doubt:
+    """Say that a rule has no rate for this curve."""
+    return Doubt(f"{method} has no rate: {reason}", "Use find.method auto, or repeat the sweep.")
+
+
+def unsteady(method: str, share: float) -> Doubt:
+    """Doubt a rule that has no rate for many of the bootstrap's replicates."""
+    return Doubt(
+        f"{method} has no rate for {share:.0%} of the curves that the noise allows",
+        "Use find.method auto, or repeat the sweep (find.repeats).",
+    )
+
+
+def contradiction(conflict: float) -> Doubt:
+    """Doubt anchors far from where the optimizer's best rate usually is."""
+    side = "below" if conflict > 0 else "above"
+    return Doubt(
+        f"the curve puts the rate {abs(conflict):.1f} decades {side} the optimizer's usual one",
+        "Race candidates in short training runs (--verify).",
+    )
+
+
+def wide(low: float, high: float) -> Doubt | None:
+    """Doubt an interval, in log10, wider than half a decade."""
+    if high - low <= WIDE + np.finfo(float).eps:
+        return None
+    return Doubt(
+        f"the interval spans {high - low:.1f} decades",
+        "Race candidates in short training runs (--verify), or repeat the sweep (find.repeats).",
+    )

@@ -1,0 +1,261 @@
+"""How batches reach the device, as plain iterators.
+
+A batch is whatever the model's step takes: (inputs, targets), a mapping, or an object of the
+user's. Samples in memory are batched by one permutation an epoch, without Python work for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+
+from lrtool.data.part import Resident, Streamed
+from lrtool.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtool.data.part import Part
+
+
+def epoch(
+    part: Part, *, batch_size: int, seed: int, epoch: int, device: torch.device
+) -> Iterator[Any]:
+    """Yield the batches of one epoch; the last one may be short.
+
+    The order depends on `seed` and `epoch` alone, so a resumed run can make epoch 7 again. Of an
+    iterable dataset and of the user's own DataLoader, the order is their own.
+
+    Args:
+        part: the samples.
+        batch_size: samples in a batch; the user's own DataLoader has a size of its own.
+        seed: of the run.
+        epoch: counted from 0.
+        device: where batches are put.
+    """
+    if isinstance(part, Resident):
+        yield from _shuffled(part, batch_size, _generator(seed, epoch), device)
+        return
+    if isinstance(part, Streamed):
+        loader = _loader(part, batch_size, _generator(seed, epoch), device, shuffle=True)
+    else:
+        loader = whole_batches(part.loader)
+    for batch in loader:
+        yield batch_to(batch, device)
+
+
+def endless(
+    part: Part, *, batch_size: int, seed: int, device: torch.device, first: int = 0
+) -> Iterator[Any]:
+    """Yield batches for ever, from the start of epoch `first` on.
+
+    Raises:
+        DataError: an epoch yields no batch.
+    """
+    for number in count(first):
+        empty = True
+        for batch in epoch(part, batch_size=batch_size, seed=seed, epoch=number, device=device):
+            empty = False
+            yield batch
+        if empty:
+            raise DataError(f"the training data yield no batch in epoch {number + 1}")
+
+
+def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[Any]:
+    """Yield each sample once, unshuffled, to evaluate a model; draws no random number."""
+    if isinstance(part, Resident):
+        for start in range(0, part.size, batch_size):
+            rows = slice(start, start + batch_size)
+            yield part.inputs[rows].to(device), part.targets[rows].to(device)
+        return
+    if isinstance(part, Streamed):
+        loader = _loader(part, batch_size, torch.Generator(), device, shuffle=False)
+    else:
+        loader = whole_batches(part.loader)
+    for batch in loader:
+        yield batch_to(batch, device)
+
+
+def micro_batches(stream: Iterable[Any], accumulate: int) -> Iterator[list[Any]]:
+    """Yield lists of `accumulate` batches, one list an update; the last one may be short."""
+    batches = iter(stream)
+    while group := list(islice(batches, accumulate)):
+        yield group
+
+
+def from_loader(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Yield the batches of whatever the user has, for ever.
+
+    Something that can be iterated anew is, once exhausted. Of an iterator, which cannot, the
+    batches are remembered.
+
+    Args:
+        loader: a DataLoader, a list, a generator, …: anything that yields batches.
+        device: where batches are put.
+
+    Raises:
+        DataError: it yields no batch.
+    """
+    seen: list[Any] = []
+    one_shot = isinstance(loader, Iterator)
+    if isinstance(loader, DataLoader):
+        loader = whole_batches(loader)
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            if one_shot:
+                seen.append(batch)
+            yield batch_to(batch, device)
+        if empty:
+            raise DataError("the loader yields no batch; give it at least one")
+        if one_shot:
+            loader, one_shot = seen, False
+
+
+def batch_to(batch: Any, device: torch.device) -> Any:
+    """Return the batch with its tensors on `device`.
+
+    Tuples, named tuples, lists and mappings are looked into; objects with a method `to` are asked;
+    all else stays as it is. Copies to a CUDA device do not block.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=device.type == "cuda")
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(batch_to(item, device) for item in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(batch_to(item, device) for item in batch)
+    if isinstance(batch, Mapping):
+        return {key: batch_to(value, device) for key, value in batch.items()}
+    return batch
+
+
+def generators(loader: Any) -> list[torch.Generator]:
+    """Return the random generators that a DataLoader and its samplers draw from."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    holders = (
+        loader,
+        getattr(loader, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+
+def whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a DataLoader with the same batches in the same order, read faster where possible.
+
+    A DataLoader over a TensorDataset takes samples one by one and stacks them; here a batch is
+    gathered at once. Samplers and generators are the loader's own and are drawn from alike. In
+    every case that may differ the loader itself is returned.
+    """
+    dataset = loader.dataset
+    if not (
+        type(loader) is DataLoader
+        and type(dataset) is TensorDataset
+        and loader.collate_fn is default_collate
+        and loader.num_workers == 0
+        and loader.timeout == 0
+        and not loader.pin_memory_device
+        and loader.batch_sampler is not None
+        and all(_is_plain(tensor) for tensor in dataset.tensors)
+    ):
+        return loader
+    return DataLoader(
+        _Rows(dataset),
+        batch_sampler=loader.batch_sampler,
+        collate_fn=_as_is,
+        generator=loader.generator,
+        pin_memory=loader.pin_memory,
+    )
+
+
+class _Rows(Dataset[Any]):
+    """A TensorDataset that hands out batches, collated as `default_collate` would."""
+
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, indices: Sequence[Any]) -> Any:
+        if set(map(type, indices)) == {int}:
+            rows = torch.tensor(indices)
+            try:
+                return [tensor.index_select(0, rows) for tensor in self.dataset.tensors]
+            except IndexError:  # counted from the end, or out of range: as torch has it
+                pass
+        return default_collate([self.dataset[index] for index in indices])
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        type(tensor) is Tensor
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        and not tensor.requires_grad
+    )
+
+
+def _shuffled(
+    part: Resident, batch_size: int, generator: torch.Generator, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    inputs, targets = part.inputs, part.targets
+    if batch_size >= part.size:
+        yield inputs.to(device), targets.to(device)
+        return
+    # Gathered as NHWC, a batch stays channels_last, and is ready 4 times as soon.
+    nhwc = _is_channels_last(inputs)
+    if nhwc:
+        inputs = inputs.permute(0, 2, 3, 1)
+    order = torch.randperm(part.size, generator=generator).to(inputs.device)
+    for start in range(0, part.size, batch_size):
+        rows = order[start : start + batch_size]
+        batch = inputs.index_select(0, rows)
+        if nhwc:
+            batch = batch.permute(0, 3, 1, 2)
+        yield batch.to(device), targets.index_select(0, rows).to(device)
+
+
+def _is_channels_last(inputs: Tensor) -> bool:
+    return (
+        inputs.ndim == 4
+        and not inputs.is_contiguous()
+        and inputs.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _loader(
+    part: Streamed,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device,
+    *,
+    shuffle: bool,
+) -> DataLoader[Any]:
+    return DataLoader(
+        part.dataset,
+        batch_size,
+        shuffle=shuffle and not part.iterable,
+        num_workers=part.workers,
+        pin_memory=device.type == "cuda",
+        generator=generator,
+    )
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    """Return a generator for one epoch, independent of those of other seeds and epochs."""
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))

@@ -1,0 +1,200 @@
+"""What a user's own data factory returns, as the parts of a run."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+from lrtool.data.part import OwnLoader, Resident, Streamed
+from lrtool.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lrtool import config
+    from lrtool.data.part import Part
+    from lrtool.data.split import Split
+
+
+def call_factory(
+    factory: Callable[..., Any], spec: config.Data, split: Split
+) -> tuple[Part, Part | None]:
+    """Call the factory with `data.args` and return the training and the validation part.
+
+    It may return (train, validation), or train alone, each a pair (inputs, targets) of tensors or
+    arrays, a Dataset or a DataLoader. A pair of arrays is always (inputs, targets). Without a
+    validation part, `data.validation` of the training part is split off; a DataLoader or an
+    iterable dataset cannot be split.
+
+    Raises:
+        DataError: the factory raised, or returned something else.
+
+    Warns:
+        UserWarning: `data.validation` is ignored.
+    """
+    name = f"data.source {spec.source}"
+    try:
+        made = factory(**spec.args)
+    except Exception as error:
+        raise DataError(f"{name}: raised {type(error).__name__}: {error}") from error
+    first, second = _unpack(made, name)
+    train = _part(first, spec.workers, f"{name}: train")
+    if second is not None:
+        if "validation" in spec.model_fields_set:
+            _warn(f"data.validation is ignored: {spec.source} returns a validation part of its own")
+        return train, _part(second, spec.workers, f"{name}: validation")
+    if not spec.validation:
+        return train, None
+    if isinstance(train, OwnLoader) or (isinstance(train, Streamed) and train.iterable):
+        kind = "a DataLoader" if isinstance(train, OwnLoader) else "an iterable dataset"
+        _warn(
+            f"data.validation is ignored: {spec.source} returns {kind}, which cannot be split;"
+            " there is no validation part unless it returns (train, validation)"
+        )
+        return train, None
+    return _split(train, split, name)
+
+
+def _unpack(made: Any, name: str) -> tuple[Any, Any]:
+    if _is_source(made):
+        return made, None
+    if isinstance(made, tuple | list) and len(made) == 2 and _is_source(made[0]):
+        first, second = made
+        if second is None or _is_source(second):
+            return first, second
+    raise DataError(
+        f"{name}: returned {_describe(made)}; it must return (train, validation) or train alone,"
+        " each a pair (inputs, targets) of tensors or arrays, a Dataset or a DataLoader"
+    )
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(item, Tensor | np.ndarray) for item in value)
+    )
+
+
+def _is_source(value: Any) -> bool:
+    if _is_pair(value) or isinstance(value, Dataset | DataLoader):
+        return True
+    # Datasets of other libraries have the two methods without the base class.
+    plain = isinstance(value, tuple | list | dict | str | bytes | Tensor | np.ndarray)
+    return not plain and hasattr(value, "__getitem__") and hasattr(value, "__len__")
+
+
+def _describe(made: Any) -> str:
+    if isinstance(made, tuple | list):
+        kinds = ", ".join(type(item).__name__ for item in made[:4])
+        return f"a {type(made).__name__} of {len(made)} ({kinds})"
+    return "None" if made is None else f"an object of type {type(made).__name__}"
+
+
+def _part(value: Any, workers: int, name: str) -> Part:
+    if isinstance(value, DataLoader):
+        return OwnLoader(value)
+    pair = value if _is_pair(value) else _pair_of(value)
+    if pair is not None:
+        return to_resident(pair[0], pair[1], name)
+    part = Streamed(value, workers)
+    if not part.iterable and not part.size:
+        fault = "has no __len__" if part.size is None else "is empty"
+        raise DataError(f"{name}: the dataset {type(value).__name__} {fault}")
+    return part
+
+
+def _pair_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
+    """Return the inputs and targets of a dataset that is no more than two tensors."""
+    if type(dataset) is Subset:
+        pair = _pair_of(dataset.dataset)
+        rows = torch.as_tensor(dataset.indices)
+        return None if pair is None else (pair[0][rows], pair[1][rows])
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+        return dataset.tensors[0], dataset.tensors[1]
+    return None
+
+
+def to_resident(inputs: Any, targets: Any, name: str) -> Resident:
+    """Turn two arrays or tensors into a part in memory.
+
+    Values stay as they are, neither scaled nor standardised. Types become what training takes:
+    floats torch's default type, also inputs of bytes or booleans; other integers, and targets of
+    integers or booleans, int64. Targets of floats (N,) become (N, 1).
+
+    Raises:
+        DataError: not numbers, different lengths, no samples, or values that are not finite.
+    """
+    x, y = _tensor(inputs, f"{name}: inputs"), _tensor(targets, f"{name}: targets")
+    if len(x) != len(y):
+        raise DataError(f"{name}: {len(x)} inputs, but {len(y)} targets")
+    if not len(x):
+        raise DataError(f"{name}: has no samples")
+    as_float = x.is_floating_point() or x.dtype in {torch.uint8, torch.bool}
+    x = x.to(torch.get_default_dtype() if as_float else torch.int64)
+    if y.is_floating_point():
+        y = y.to(torch.get_default_dtype())
+        y = y[:, None] if y.ndim == 1 else y
+    else:
+        y = y.to(torch.int64)
+    _refuse_not_finite(x, f"{name}: inputs")
+    _refuse_not_finite(y, f"{name}: targets")
+    return Resident(x, y)
+
+
+def _tensor(values: Any, origin: str) -> Tensor:
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "fiub":
+            raise DataError(f"{origin} are of type {values.dtype}; they must be numbers")
+        native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        # torch takes neither negative strides nor, without a warning, read-only memory.
+        values = torch.from_numpy(np.require(native, requirements=["C", "W"]))
+    tensor: Tensor = values.detach()
+    if tensor.is_complex():
+        raise DataError(f"{origin} are of type {tensor.dtype}; they must be real numbers")
+    if tensor.ndim == 0:
+        raise DataError(f"{origin} are a single value, not one for each sample")
+    return tensor
+
+
+def _refuse_not_finite(values: Tensor, origin: str) -> None:
+    if not values.is_floating_point() or bool(values.isfinite().all()):
+        return
+    bad = ~values.isfinite().flatten(1).all(dim=1)
+    row = int(bad.int().argmax())
+    held = values[row][~values[row].isfinite()].flatten()[0]
+    raise DataError(
+        f"{origin}: row {row} (counted from 0) holds {float(held)}; {int(bad.sum())} of"
+        f" {len(values)} rows have a value that is not finite: mend or remove them"
+    )
+
+
+def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, Part | None]:
+    size = train.size
+    assert size is not None, "iterable datasets are not split"
+    if isinstance(train, Streamed):
+        rows, held_out = split.indices(size, name)
+        assert held_out is not None, "the caller knows that a validation part is wanted"
+        return (
+            Streamed(Subset(train.dataset, rows.tolist()), train.workers),
+            Streamed(Subset(train.dataset, held_out.tolist()), train.workers),
+        )
+    y = train.targets
+    classes = y.cpu().numpy() if y.dtype == torch.int64 and y.ndim == 1 else None
+    rows, held_out = split.indices(size, name, classes)
+    assert held_out is not None, "the caller knows that a validation part is wanted"
+
+    def part(which: Any) -> Resident:
+        index = torch.from_numpy(which).to(y.device)
+        return Resident(train.inputs[index.to(train.inputs.device)], y[index])
+
+    return part(rows), part(held_out)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)

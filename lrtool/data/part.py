@@ -1,0 +1,65 @@
+"""Where the samples of a part live while a run lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch.utils.data import IterableDataset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import DataLoader, Dataset
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resident:
+    """Samples that fit in memory: inputs (N, …) and targets (N, …), on the device."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def size(self) -> int:
+        """The number of samples."""
+        return len(self.inputs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Streamed:
+    """Samples that a dataset makes one by one, in the order that a run decides.
+
+    Attributes:
+        dataset: map-style or iterable.
+        workers: processes that make samples; 0 for the run's own.
+    """
+
+    dataset: Dataset[Any]
+    workers: int
+
+    @property
+    def iterable(self) -> bool:
+        """Whether the dataset alone decides its order."""
+        return isinstance(self.dataset, IterableDataset)
+
+    @property
+    def size(self) -> int | None:
+        """The number of samples, or None where the dataset does not tell."""
+        return len(self.dataset) if isinstance(self.dataset, Sized) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnLoader:
+    """A DataLoader of the user's own: its batches, its order, its workers."""
+
+    loader: DataLoader[Any]
+
+    @property
+    def size(self) -> int | None:
+        """The number of samples of its dataset, or None where that does not tell."""
+        dataset = self.loader.dataset
+        return len(dataset) if isinstance(dataset, Sized) else None
+
+
+Part: TypeAlias = Resident | Streamed | OwnLoader

@@ -1,0 +1,36 @@
+"""The built-in sources by name.
+
+A source is a function `source(split, *, …) -> Parts`; its keyword-only arguments are `data.args`
+of the configuration, and the first line of its docstring is what `lrtool list sources` shows. The
+libraries that sources need are imported when one is read, for this registry is on the way to
+every command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lrtool.data.sources.idx import idx
+from lrtool.data.sources.npz import npz
+from lrtool.data.sources.sklearn_sets import breast_cancer, diabetes, digits, iris, wine
+from lrtool.data.sources.synthetic import synthetic
+from lrtool.data.sources.table import csv
+from lrtool.data.sources.text import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lrtool.data.samples import Parts
+
+SOURCES: dict[str, Callable[..., Parts]] = {
+    "digits": digits,
+    "wine": wine,
+    "breast_cancer": breast_cancer,
+    "iris": iris,
+    "diabetes": diabetes,
+    "csv": csv,
+    "npz": npz,
+    "idx": idx,
+    "text": text,
+    "synthetic": synthetic,
+}

@@ -1,0 +1,145 @@
+"""IDX files, the format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist/)."""
+# ruff: noqa: TC001  (annotations are evaluated, to check data.args)
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lrtool.data.input_files import find_file, read_bytes
+from lrtool.data.samples import Parts, Samples, divide
+from lrtool.data.split import Split
+from lrtool.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_IMAGES, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
+_UNSIGNED_BYTE = 0x08
+
+
+def idx(split: Split, *, path: str) -> Parts:
+    """MNIST and Fashion-MNIST files (IDX), gzipped or not.
+
+    Inputs are (1, H, W): grey values divided by 255, then standardised with the mean and deviation
+    of all pixels of the training part.
+
+    Args:
+        split: how to split; `data.validation` may be a path like `path`, such as DIRECTORY/t10k.
+        path: a directory that holds `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, each
+            perhaps with `.gz`, or what stands before `-images-idx3-ubyte`.
+
+    Raises:
+        DataError: a file is missing or broken, or images and labels do not go together.
+    """
+    images_file, images, labels = _read_pair(path, split.directories)
+    if split.path is None:
+        rows, held_out = split.indices(len(labels), str(images_file), labels)
+        parts = divide(images, labels, rows, held_out, num_outputs=int(labels.max()) + 1)
+    else:
+        other_file, other_images, other_labels = _read_pair(split.path, split.directories)
+        if other_images.shape[1:] != images.shape[1:]:
+            raise DataError(
+                f"{other_file}: images of {_spell(other_images)} pixels, but {images_file} has"
+                f" images of {_spell(images)}"
+            )
+        parts = Parts(
+            train=Samples(images, labels),
+            validation=Samples(other_images, other_labels),
+            num_outputs=int(max(labels.max(), other_labels.max())) + 1,
+        )
+    grey = _standardised_grey(parts.train.inputs)
+
+    def to_inputs(part: Samples) -> Samples:
+        return Samples(grey[part.inputs][:, None], part.targets)
+
+    return Parts(
+        train=to_inputs(parts.train),
+        validation=None if parts.validation is None else to_inputs(parts.validation),
+        num_outputs=parts.num_outputs,
+    )
+
+
+def _standardised_grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what each of the 256 grey values becomes, so that `images` has mean 0, deviation 1."""
+    # By parts, because bincount copies its input as 8-byte integers.
+    counts = np.sum(
+        [np.bincount(part.ravel(), minlength=256) for part in np.array_split(images, 64)], axis=0
+    )
+    grey = np.arange(256) / 255
+    mean = np.average(grey, weights=counts)
+    deviation = math.sqrt(np.average((grey - mean) ** 2, weights=counts))
+    return ((grey - mean) / (deviation or 1)).astype(np.float32)
+
+
+def _read_pair(
+    path: str, directories: Sequence[Path]
+) -> tuple[Path, NDArray[np.uint8], NDArray[np.int64]]:
+    starts = ("/train", "")
+    images_file = find_file(
+        path, directories, [f"{start}{_IMAGES}{end}" for start in starts for end in ("", ".gz")]
+    )
+    stem = str(images_file).removesuffix(".gz").removesuffix(_IMAGES)
+    labels_file = find_file(f"{stem}{_LABELS}", [Path()], ["", ".gz"])
+    images, labels = _read(images_file, 3), _read(labels_file, 1)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{labels_file}: {len(labels)} labels, but {images_file} has {len(images)} images"
+        )
+    return images_file, images, labels.astype(np.int64)
+
+
+def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Return the array of a file: 4 bytes of magic number, 4 a dimension, the values."""
+    content = _content(path)
+    magic = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
+    if content[:4] != magic:
+        raise DataError(
+            f"{path}: byte 0: the magic number is 0x{content[:4].hex()}, but 0x{magic.hex()} marks"
+            f" an IDX file of unsigned bytes in {dimensions} dimension{'s'[: dimensions > 1]}"
+        )
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise DataError(f"{path}: ends at byte {len(content)}, inside the {header}-byte header")
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
+    expected = header + math.prod(shape)
+    if not math.prod(shape):
+        raise DataError(f"{path}: byte 4: the header gives the sizes {shape}, so there is no value")
+    if len(content) < expected:
+        raise DataError(
+            f"{path}: truncated: ends at byte {len(content)}, but the sizes {shape} of its header"
+            f" need {expected} bytes"
+        )
+    if len(content) > expected:
+        raise DataError(
+            f"{path}: byte {expected}: {len(content) - expected} bytes too many after the values"
+            f" that the sizes {shape} of its header announce"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _content(path: Path) -> bytes:
+    content = read_bytes(path)
+    if path.suffix != ".gz":
+        return content
+    packed = io.BytesIO(content)
+    try:
+        with gzip.GzipFile(fileobj=packed) as file:
+            return file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the gzip data break before byte {packed.tell()} of {len(content)}: {error};"
+            " fetch the file again"
+        ) from None
+
+
+def _spell(images: NDArray[np.uint8]) -> str:
+    return " × ".join(map(str, images.shape[1:]))

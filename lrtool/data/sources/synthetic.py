@@ -1,0 +1,95 @@
+"""Samples drawn from a formula, of any size and noise."""
+# ruff: noqa: PLC0415  (scikit-learn is imported only when it is needed)
+# ruff: noqa: TC001  (annotations are evaluated, to check data.args)
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from lrtool.data.samples import Parts, divide, standardise
+from lrtool.data.split import Split
+from lrtool.errors import DataError
+
+
+def synthetic(
+    split: Split,
+    *,
+    task: Literal["classification", "regression"] = "classification",
+    samples: int = 1000,
+    features: int = 20,
+    informative: int | None = None,
+    classes: int | None = None,
+    noise: float = 0.1,
+) -> Parts:
+    """Made-up samples: Gaussian clusters to classify, or a linear function to regress.
+
+    Drawn with the seed of the run. Inputs, and regression targets, are standardised with the mean
+    and deviation of the training part.
+
+    Args:
+        split: how to split.
+        task: classification: each class is two Gaussian clusters at corners of a hypercube
+            (Guyon 2003, "Design of experiments for the NIPS 2003 variable selection benchmark").
+            regression: a random linear function of the inputs.
+        samples: the number of samples.
+        features: the number of input columns.
+        informative: how many of them the target depends on; null: all.
+        classes: the number of classes; null: 2. For classification alone.
+        noise: classification: the share of targets drawn at random. regression: the deviation of
+            the Gaussian noise over that of the noiseless target.
+
+    Raises:
+        DataError: the sizes contradict each other.
+    """
+    from sklearn.datasets import make_classification, make_regression
+
+    informative = features if informative is None else informative
+    _check(samples=samples, features=features, informative=informative)
+    if noise < 0:
+        raise DataError(f"data.args.noise: must be at least 0, not {noise:g}")
+    if task == "regression":
+        if classes is not None:
+            raise DataError("data.args.classes: means nothing for task: regression; remove it")
+        inputs, signal = make_regression(
+            samples, features, n_informative=informative, random_state=split.seed
+        )
+        random = np.random.default_rng(split.seed)
+        targets = signal + noise * signal.std() * random.standard_normal(samples)
+        rows, held_out = split.indices(samples, "synthetic")
+        scaled = standardise(targets[:, None], rows)
+        return divide(standardise(inputs, rows), scaled, rows, held_out, num_outputs=1)
+
+    classes = 2 if classes is None else classes
+    if classes < 2:
+        raise DataError(f"data.args.classes: must be at least 2, not {classes}")
+    if 2 * classes > 2**informative:
+        raise DataError(
+            f"data.args.informative: {informative} informative features have room for"
+            f" {2**informative // 2} classes, not {classes}; raise informative or features"
+        )
+    if noise > 1:
+        raise DataError(f"data.args.noise: is a share, so at most 1, not {noise:g}")
+    inputs, labels = make_classification(
+        samples,
+        features,
+        n_informative=informative,
+        n_redundant=0,
+        n_classes=classes,
+        flip_y=noise,
+        random_state=split.seed,
+    )
+    labels = labels.astype(np.int64)
+    rows, held_out = split.indices(samples, "synthetic", labels)
+    return divide(standardise(inputs, rows), labels, rows, held_out, num_outputs=classes)
+
+
+def _check(*, samples: int, features: int, informative: int) -> None:
+    for name, value in (("samples", samples), ("features", features), ("informative", informative)):
+        if value < 1:
+            raise DataError(f"data.args.{name}: must be at least 1, not {value}")
+    if informative > features:
+        raise DataError(
+            f"data.args.informative: {informative} of {features} features cannot be informative"
+        )

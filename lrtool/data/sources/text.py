@@ -1,0 +1,81 @@
+"""Plain text, a character at a time."""
+# ruff: noqa: TC001  (annotations are evaluated, to check data.args)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lrtool.data.input_files import find_file, read_text
+from lrtool.data.samples import Parts, Samples
+from lrtool.data.split import Split
+from lrtool.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def text(split: Split, *, path: str, context: int = 64) -> Parts:
+    """Characters of a UTF-8 text, to predict the next one.
+
+    A sample is a window of `context` characters; its targets are the same window one character
+    on. Windows do not overlap. The validation part is the end of the text, never windows from its
+    middle, or another file when `data.validation` is a path. The tokens are the characters of the
+    training part in code-point order, and one more that stands for every character unseen there:
+    it is never a training target, so such characters cost what they should.
+
+    Args:
+        split: how to split; a fraction or a number of windows.
+        path: the text.
+        context: the number of characters in a window.
+
+    Raises:
+        DataError: the text is not UTF-8, or too short for a window in each part.
+    """
+    if context < 1:
+        raise DataError(f"data.args.context: must be at least 1, not {context}")
+    file = find_file(path, split.directories)
+    codes = _codes(file, context)
+    validation_codes = None
+    if split.path is not None:
+        validation_codes = _codes(find_file(split.path, split.directories), context)
+    else:
+        windows = (len(codes) - 1) // context
+        held_out = split.size(windows, f"{file} (windows of {context} characters)")
+        if held_out:
+            # One character is the last target of one part and the first input of the next.
+            end = (windows - held_out) * context
+            codes, validation_codes = codes[: end + 1], codes[end:]
+    known = np.unique(codes)
+    return Parts(
+        train=_windows(codes, known, context),
+        validation=None if validation_codes is None else _windows(validation_codes, known, context),
+        num_outputs=len(known) + 1,
+        vocabulary=len(known) + 1,
+    )
+
+
+def _codes(path: Path, context: int) -> NDArray[np.uint32]:
+    """Return the code points of a text that fills at least one window."""
+    content = read_text(path)
+    if len(content) <= context:
+        raise DataError(
+            f"{path}: {len(content)} characters are too few for one window of data.args.context"
+            f" {context} and the character after it"
+        )
+    return np.frombuffer(content.encode("utf-32-le"), np.dtype("<u4"))
+
+
+def _windows(codes: NDArray[np.uint32], known: NDArray[np.uint32], context: int) -> Samples:
+    """Cut into windows; a character that is not `known` becomes the token len(known)."""
+    tokens = np.searchsorted(known, codes)
+    unseen = known[np.minimum(tokens, len(known) - 1)] != codes
+    tokens = np.where(unseen, len(known), tokens).astype(np.int64)
+    length = (len(tokens) - 1) // context * context
+    return Samples(
+        inputs=tokens[:length].reshape(-1, context),
+        targets=tokens[1 : length + 1].reshape(-1, context),
+    )

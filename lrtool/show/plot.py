@@ -1,0 +1,287 @@
+"""The learning-rate plot, drawn from a report alone, without a display and without pyplot.
+
+A ribbon above the losses names the regions, one below them shows the usual guideline, and the
+legend stands underneath: no label ever lies on the data. Colours are those of Okabe and Ito (2008),
+which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.markers import CARETDOWN, CARETUP
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+)
+
+from lrtool.files import whole_file
+from lrtool.show import words
+from lrtool.show.limits import Limits, choose, numbers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+    from lrtool.show.report import Report, Suggestion, Sweep
+
+GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
+
+INK, GREY, RULE = "#1a1a1a", "#595959", "#e4e4e4"
+CURVE = "#0072B2"
+REPEATS = (  # colour and marker of each sweep, then again from the first
+    ("#56B4E9", "o"),
+    ("#E69F00", "s"),
+    ("#CC79A7", "^"),
+    ("#009E73", "D"),
+    ("#D55E00", "v"),
+    ("#595959", "P"),
+)
+REGIONS = {"too low": "#d6eaf6", "good": "#a9dcca", "too high": "#f8d9c4"}
+LEFT, WIDTH = 0.095, 0.875  # of the figure: what the ribbons and the losses share
+SMOOTH, BAND = "expected loss after an update, with its 80% band", "band"
+SKIPPED, BEYOND = "update skipped", "beyond the axis, or not a number"
+LEGEND_SWEEPS = 4  # more share one entry
+VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
+
+STYLE: dict[Any, Any] = {  # whatever the reader's own matplotlibrc says
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the first one comes with matplotlib
+    "font.size": 9,
+    "text.color": INK,
+    "text.usetex": False,
+    "axes.edgecolor": GREY,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "auto",
+    "savefig.bbox": None,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "lrtool",
+}
+
+
+def save(report: Report, directory: Path) -> list[Path]:
+    """Draw the report into `plot.png` and `plot.svg`, whole; equal reports give equal bytes.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        OSError: the directory cannot be written, or the disk is full.
+    """
+    figure = draw(report)
+    paths = [directory / "plot.png", directory / "plot.svg"]
+    for path, stamp in zip(paths, ("Software", "Date"), strict=True):
+        with mpl.rc_context(STYLE), whole_file(path) as file:
+            figure.savefig(file, format=path.suffix[1:], dpi=160, metadata={stamp: None})
+    return paths
+
+
+def draw(report: Report) -> Figure:
+    """Return the plot of a report: 9 × 6.4 inches, losses over rates."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 6.4))
+        FigureCanvasAgg(figure)
+        limits = choose(report)
+        losses = figure.add_axes((LEFT, 0.205, WIDTH, 0.545), label="losses")
+        _write_header(figure, report)
+        _set_axes(losses, report, limits)
+        _draw_sweeps(losses, report.sweeps, limits)
+        _draw_curve(losses, report)
+        _draw_guideline(_ribbon(figure, 0.165, "guideline"), limits)
+        said = report.suggestion
+        if said and said.lr:
+            ribbon = _ribbon(figure, 0.75, "regions")
+            _draw_regions(losses, ribbon, said, limits)
+            _draw_rate(losses, ribbon, said.lr, limits)
+        _draw_legend(figure, losses)
+    return figure
+
+
+def _write_header(figure: Figure, report: Report) -> None:
+    said = report.suggestion
+    title, lines = "No trustworthy suggestion", []
+    if said and said.lr:
+        title = f"Learning rate {words.rate(said.lr)}: {said.verdict}"
+        good = words.interval(said)
+        purpose = f"for a {words.purpose(said)}"
+        lines.append(f"Good from {good}, {purpose}" if good else purpose.capitalize())
+    if report.status in {"interrupted", "failed"}:
+        title += f" ({report.status})"
+    if report.reason:
+        lines += textwrap.wrap(report.reason, 105, max_lines=2, placeholder=" …")
+    subject = words.subject(report)
+    lines.append(subject if len(subject) <= 105 else f"{subject[:104]}…")
+    style: dict[str, Any] = {"va": "top", "parse_math": False}  # a $ is a $
+    figure.text(LEFT, 0.978, _drawable(title), size=15, weight="bold", **style)
+    for index, line in enumerate(lines):
+        figure.text(LEFT, 0.93 - 0.03 * index, _drawable(line), color=GREY, **style)
+
+
+def _drawable(text: str) -> str:
+    """Replace what the font cannot draw."""
+    font = get_font(findfont("DejaVu Sans"))
+    return "".join(c if font.get_char_index(ord(c)) else "?" for c in text)
+
+
+def _set_axes(axes: Axes, report: Report, limits: Limits) -> None:
+    axes.set_xscale("log" if limits.log else "linear")
+    axes.set_xlim(limits.left, limits.right)
+    axes.set_ylim(limits.bottom, limits.top)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if limits.log and limits.right > 30 * limits.left:
+        axes.xaxis.set_major_locator(LogLocator(numticks=13))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.rate(value)))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    formatter = ScalarFormatter(useOffset=False)
+    formatter.set_powerlimits((-4, 6))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(formatter)
+    axes.yaxis.get_offset_text().set_visible(False)  # where the ribbon is: the label says it
+    formatter.set_locs(axes.get_yticks().tolist())
+    axes.grid(color=RULE, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.tick_params(axis="x", pad=21)  # below the guideline's ribbon
+    axes.set_xlabel(f"learning rate ({'log' if limits.log else 'linear'} scale)")
+    probe = words.setting(report, "find", "loss") == "probe"
+    name = "validation loss (probe)" if probe else "training loss"
+    unit = formatter.get_offset()
+    axes.set_ylabel(f"{name}, before the update" + f" (× {unit})" * bool(unit))
+
+
+def _draw_sweeps(axes: Axes, sweeps: tuple[Sweep, ...], limits: Limits) -> None:
+    """Draw every raw loss; what lies beyond the axis, or is no number, is marked at its edge."""
+    many = len(sweeps) > LEGEND_SWEEPS
+    bitmap = sum(len(sweep.lr) for sweep in sweeps) > VECTOR_POINTS
+    edge: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+    for index, sweep in enumerate(sweeps):
+        color, marker = REPEATS[index % len(REPEATS)]
+        name = f"{len(sweeps)} sweeps" if many else f"sweep {index + 1}"
+        lr, loss = np.array(sweep.lr), numbers(sweep.loss)
+        above = np.isnan(loss) | (loss > limits.top)
+        below = loss < limits.bottom
+        skipped = np.isin(np.arange(len(lr)), sweep.skipped) & ~(above | below)
+        inside = ~(above | below | skipped)
+        low, high = np.full(len(lr), 0.015), np.full(len(lr), 0.985)
+        for there, height, label, style in (
+            (inside, loss, name, {"marker": marker, "ms": 3.8, "mew": 0, "alpha": 0.55}),
+            (skipped, loss, SKIPPED, {"marker": "x", "ms": 5, "mew": 1.2}),
+            (above, high, BEYOND, {"marker": CARETUP, "ms": 4, "mew": 0, **edge}),
+            (below, low, BEYOND, {"marker": CARETDOWN, "ms": 4, "mew": 0, **edge}),
+        ):
+            if there.any():
+                style |= {"color": color, "ls": "none", "rasterized": bitmap, "label": label}
+                axes.plot(lr[there], height[there], **style)
+
+
+def _draw_curve(axes: Axes, report: Report) -> None:
+    if report.curve:
+        lr = np.array(report.curve.lr)
+        low, high = numbers(report.curve.low), numbers(report.curve.high)
+        axes.fill_between(lr, low, high, color=CURVE, alpha=0.2, lw=0, zorder=3, label=BAND)
+        axes.plot(lr, numbers(report.curve.loss), color=CURVE, lw=2.2, zorder=4, label=SMOOTH)
+    if not any(np.isfinite(numbers(sweep.loss)).any() for sweep in report.sweeps):
+        axes.text(0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", size=12)
+        axes.set_yticks([])
+
+
+def _ribbon(figure: Figure, bottom: float, label: str) -> Axes:
+    """Add a strip as wide as the losses, from 0 to 1 both ways."""
+    axes = figure.add_axes((LEFT, bottom, WIDTH, 0.036), label=label, xlim=(0, 1), ylim=(0, 1))
+    axes.set_axis_off()
+    return axes
+
+
+def _draw_guideline(ribbon: Axes, limits: Limits) -> None:
+    left, right = (min(max(limits.fraction(lr), 0.0), 1.0) for lr in GUIDELINE)
+    ribbon.axvspan(0, 1, color="#f5f5f5", lw=0)
+    ribbon.axvspan(left, right, color="#cccccc", lw=0, label="guideline")
+    text = "usual guideline: {} to {}".format(*map(words.rate, GUIDELINE))
+    if left >= 1:
+        text = f"{text} →"
+    if right <= 0:
+        text = f"← {text}"
+    name = _name(ribbon, text, (left + right) / 2)
+    half = _half_width(name)
+    if 2 * half > right - left:  # beside the band
+        name.set_x(right + 1.1 * half if right + 2.2 * half < 1 else left - 1.1 * half)
+
+
+def _draw_regions(losses: Axes, ribbon: Axes, said: Suggestion, limits: Limits) -> None:
+    """Shade what is too low, good and too high, and name each where there is room above."""
+    if said.low is None or said.high is None:
+        return
+    low, high = limits.fraction(said.low), limits.fraction(said.high)
+    paper = {"boxstyle": "square,pad=0.1", "facecolor": REGIONS["good"], "edgecolor": "none"}
+    good = _name(ribbon, "good", (low + high) / 2, weight="bold", zorder=5, bbox=paper)
+    half, centre = _half_width(good), good.get_position()[0]
+    for region, left, right in (
+        ("too low", limits.left, said.low),
+        ("good", said.low, said.high),
+        ("too high", said.high, limits.right),
+    ):
+        ribbon.axvspan(limits.fraction(left), limits.fraction(right), color=REGIONS[region], lw=0)
+        losses.axvspan(left, right, color=REGIONS[region], alpha=0.3, lw=0, zorder=0, gid=region)
+    for region, left, right in (
+        ("too low", 0.0, min(low, centre - half)),
+        ("too high", max(high, centre + half), 1.0),
+    ):
+        name = _name(ribbon, region, (left + right) / 2)
+        if 2.2 * _half_width(name) > right - left:
+            name.remove()
+
+
+def _draw_rate(losses: Axes, ribbon: Axes, lr: float, limits: Limits) -> None:
+    losses.axvline(lr, color=INK, lw=1.5, zorder=6, gid="suggestion")
+    here = limits.fraction(lr)
+    ribbon.plot([here, here], [0, 1.15], color=INK, lw=1.5, zorder=4, clip_on=False)
+    flag = _name(ribbon, words.rate(lr), here, weight="bold", color="white", zorder=7)
+    flag.set(y=1.65, bbox={"boxstyle": "round,pad=0.3", "facecolor": INK, "edgecolor": "none"})
+
+
+def _name(ribbon: Axes, text: str, centre: float, **style: Any) -> Text:
+    """Write on a ribbon, around `centre` but not beyond its ends."""
+    name = ribbon.text(centre, 0.46, text, va="center", ha="center", size=9, **style)
+    half = _half_width(name)
+    name.set_x(min(max(centre, 1.2 * half), 1 - 1.2 * half))
+    return name
+
+
+def _half_width(text: Text) -> float:
+    """Return half of a text's width, as a fraction of its ribbon."""
+    assert text.axes is not None
+    return text.get_window_extent().width / text.axes.bbox.width / 2
+
+
+def _draw_legend(figure: Figure, losses: Axes) -> None:
+    """List each kind of mark once, under the plot: the sweeps, then the others."""
+    entries: dict[str, Any] = {}
+    for handle, label in zip(*losses.get_legend_handles_labels(), strict=True):
+        entries.setdefault(label, handle)
+    if BAND in entries:
+        entries[SMOOTH] = (entries.pop(BAND), entries.pop(SMOOTH))  # one on top of the other
+    others = {label: entries.pop(label) for label in (SMOOTH, SKIPPED, BEYOND) if label in entries}
+    for row, bottom in ((entries, 0.045), (others, 0.008)):
+        style: dict[str, Any] = {"ncols": max(len(row), 1), "frameon": False, "markerscale": 1.4}
+        figure.legend(
+            row.values(), row.keys(), loc="lower center", bbox_to_anchor=(0.5, bottom), **style
+        )

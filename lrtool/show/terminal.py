@@ -1,0 +1,207 @@
+"""What a person sees in a terminal: progress on stderr, results on stdout.
+
+Text of the user's is never read as markup. `NO_COLOR` and terminals that know only ASCII are
+honoured.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from lrtool.show import chart, words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lrtool.records import SweepRow
+    from lrtool.show.report import Report, Suggestion
+
+REFRESH_S = 0.1
+FIRST_LINE_S, LINE_S = 2.0, 5.0
+COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold red"}
+PLAIN = str.maketrans({"–": "-", "×": "x", "…": "...", "·": ",", "→": "->"})
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console that prints text as it is."""
+    return Console(
+        stderr=stderr,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+class Progress:
+    """Shows on stderr how far the sweeps are: a live bar, or a line now and then where none can be.
+
+    Args:
+        repeats: how many sweeps.
+        steps: steps of each, at most.
+        quiet: show nothing.
+    """
+
+    def __init__(self, *, repeats: int, steps: int, quiet: bool = False) -> None:
+        self._repeats = repeats
+        self._steps = steps
+        self._quiet = quiet
+        self._bar: Bar | None = None
+        self._rows = 0
+        self._last: SweepRow | None = None
+        self._shown: SweepRow | None = None
+
+    def __enter__(self) -> Self:
+        live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        if live and not self._quiet:
+            columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+            self._bar = Bar(
+                *columns, console=_console(stderr=True), auto_refresh=False, transient=True
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=self._repeats * self._steps)
+        self._started = monotonic()
+        self._next = self._started + (REFRESH_S if self._bar else FIRST_LINE_S)
+        return self
+
+    def update(self, row: SweepRow) -> None:
+        """Take one row into account; most calls cost less than a microsecond and show nothing."""
+        self._rows += 1
+        self._last = row
+        now = monotonic()
+        if now >= self._next:
+            self._next = now + (REFRESH_S if self._bar else LINE_S)
+            self._show(row, now)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self._last is not self._shown and self._last is not None:
+            self._show(self._last, monotonic())
+
+    def _show(self, row: SweepRow, now: float) -> None:
+        if self._quiet:
+            return
+        self._shown = row
+        speed = self._rows / max(now - self._started, 1e-9)
+        text = (
+            f"sweep {row.repeat + 1}/{self._repeats}, step {row.step + 1}/{self._steps}, "
+            f"rate {words.rate(row.lr)}, loss {row.loss:.4g}, {speed:,.0f} steps/s"
+        )
+        if self._bar:
+            done = row.repeat * self._steps + row.step + 1
+            self._bar.update(self._task, completed=done, description=text, refresh=True)
+        else:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201  (a plain line, whole)
+
+
+def print_summary(report: Report, *, directory: Path, config: Path) -> None:
+    """Print the result on stdout: a table, the curve, and where the files lie.
+
+    Args:
+        report: of a `find`.
+        directory: of the run.
+        config: the configuration's path, as the user typed it.
+    """
+    console = _console()
+    said = report.suggestion
+    rows: list[tuple[str, Text]] = []
+    if said and said.lr:
+        rate = Text.assemble(
+            (words.rate(said.lr), "bold"), "  ", (said.verdict, COLOURS[said.verdict])
+        )
+        rows.append(("Learning rate", rate))
+        rows.append(("Interval", Text(words.interval(said) or "–")))
+        rows.append(("For", Text(f"a {words.purpose(said)}")))
+    else:
+        rows.append(("Learning rate", Text("no trustworthy suggestion", COLOURS["none"])))
+    if report.status in {"interrupted", "failed"}:
+        rows.append(("Status", Text(report.status, COLOURS["none"])))
+    if report.reason:
+        rows.append(("Why", Text(report.reason)))
+    for index, step in enumerate(_next_steps(said, config)):
+        rows.append(("" if index else "Next", Text(step)))
+    rows.append(("Took", Text(_took(report))))
+    _print_grid(console, rows)
+    picture = chart.draw(report, console.width - 2, ascii_only=console.options.ascii_only)
+    if picture:
+        console.print()
+        console.print(Text(picture), soft_wrap=True)
+    console.print()
+    console.print(_legible(Text(f"Report and plots: {directory}"), console), soft_wrap=True)
+
+
+def _next_steps(said: Suggestion | None, config: Path) -> list[str]:
+    steps = list(said.advice) if said else []
+    if said and said.lr:
+        steps.insert(0, f"write `learning_rate: {words.rate(said.lr)}` into {config}")
+    return steps
+
+
+def _took(report: Report) -> str:
+    timing = report.timing
+    speed = f" at {timing.steps_per_s:,.0f} steps/s" if timing.steps_per_s else ""
+    return f"{timing.total_s:.1f} s, {timing.steps:,} steps{speed}"
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values on stdout, a line each."""
+    _print_grid(
+        _console(),
+        [(name.replace("_", " "), Text(_spell(value))) for name, value in facts.items()],
+    )
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table on stdout; the keys of the first row are its heads."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in rows[0] if rows else ():
+        table.add_column(head.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_legible(Text(_spell(value)), console) for value in row.values()))
+    console.print(table)
+
+
+def _print_grid(console: Console, rows: Sequence[tuple[str, Text]]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, text in rows:
+        table.add_row(Text(title), _legible(text, console))
+    console.print(table)
+
+
+def _spell(value: Any) -> str:  # noqa: PLR0911  (a table of cases)
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.6g}"
+        case dict():
+            return ", ".join(f"{key} {_spell(item)}" for key, item in value.items())
+        case list() | tuple():
+            return " × ".join(map(_spell, value)) if value else "–"
+        case _:
+            return str(value)
+
+
+def _legible(text: Text, console: Console) -> Text:
+    """Replace what a terminal without UTF-8 cannot show."""
+    if console.options.ascii_only:
+        text.plain = text.plain.translate(PLAIN).encode("ascii", "backslashreplace").decode()
+    return text

@@ -1,0 +1,327 @@
+from collections import UserDict, namedtuple
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
+
+from lrtool.data import batches
+from lrtool.data.part import OwnLoader, Resident, Streamed
+from lrtool.errors import DataError
+
+CPU = torch.device("cpu")
+# Python 3.12 and later warn when a process with threads forks, as every DataLoader with workers does.
+forks = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+
+class Squares(Dataset):
+    def __init__(self, count=10):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return torch.tensor([float(index)]), index**2
+
+
+class Counter(IterableDataset):
+    def __iter__(self):
+        return iter(range(5))
+
+
+def numbered(count):
+    return Resident(torch.arange(count)[:, None].float(), torch.arange(count))
+
+
+def an_epoch(part, batch_size=4, seed=0, epoch=0):
+    return list(batches.epoch(part, batch_size=batch_size, seed=seed, epoch=epoch, device=CPU))
+
+
+def order(part, **chosen):
+    return [int(i) for inputs, _ in an_epoch(part, **chosen) for i in inputs[:, 0]]
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**32 - 1), st.integers(0, 1000))
+def test_an_epoch_has_each_sample_once(count, batch_size, seed, epoch):
+    made = an_epoch(numbered(count), batch_size, seed, epoch)
+    sizes = [len(targets) for _, targets in made]
+    assert sizes == [batch_size] * (count // batch_size) + [count % batch_size] * (
+        count % batch_size > 0
+    )
+    assert sorted(torch.cat([targets for _, targets in made]).tolist()) == list(range(count))
+    assert all((inputs[:, 0] == targets).all() for inputs, targets in made)
+
+
+@pytest.mark.parametrize("part", [numbered(20), Streamed(Squares(20), 0)])
+def test_seed_and_epoch_alone_decide_the_order(part):
+    first = order(part, seed=3, epoch=5)
+    torch.manual_seed(1)
+    torch.rand(7)
+    assert order(part, seed=3, epoch=5) == first
+    assert order(part, seed=3, epoch=6) != first
+    assert order(part, seed=4, epoch=5) != first
+    assert order(part, seed=5, epoch=3) != first
+    assert sorted(first) == list(range(20))
+
+
+def test_orders_of_neighbouring_seeds_and_epochs_are_unlike():
+    part = numbered(100)
+    orders = np.array([order(part, seed=s, epoch=e) for s in range(5) for e in range(5)])
+    correlations = np.corrcoef(orders)[np.triu_indices(25, 1)]
+    assert np.abs(correlations).max() < 0.45  # 300 pairs of deviation 0.1
+
+
+def test_the_whole_set_is_not_copied():
+    part = numbered(5)
+    for size in (5, 6):
+        ((inputs, targets),) = an_epoch(part, batch_size=size)
+        assert inputs is part.inputs
+        assert targets is part.targets
+
+
+def test_no_random_number_is_drawn_from_the_global_state():
+    state = torch.get_rng_state()
+    for part in (numbered(10), Streamed(Squares(), 0)):
+        an_epoch(part)
+        list(batches.ordered(part, batch_size=3, device=CPU))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_batches_keep_channels_last():
+    inputs = torch.rand(10, 3, 4, 5)
+    part = Resident(inputs.contiguous(memory_format=torch.channels_last), torch.arange(10))
+    for batch, targets in an_epoch(part):
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(batch, inputs[targets])
+
+
+@forks
+def test_workers_do_not_change_the_order():
+    alone, helped = (
+        [(x.tolist(), y.tolist()) for x, y in an_epoch(Streamed(Squares(9), workers), seed=1)]
+        for workers in (0, 2)
+    )
+    assert alone == helped
+    assert sum(len(y) for _, y in alone) == 9
+
+
+def test_an_iterable_dataset_keeps_its_order():
+    assert [b.tolist() for b in an_epoch(Streamed(Counter(), 0), 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_a_loader_of_the_users_own_is_iterated_as_it_is():
+    loader = DataLoader(Squares(5), batch_size=2, collate_fn=lambda items: {"n": len(items)})
+    assert an_epoch(OwnLoader(loader), 64) == [{"n": 2}, {"n": 2}, {"n": 1}]
+    assert list(batches.ordered(OwnLoader(loader), batch_size=64, device=CPU)) == [
+        {"n": 2},
+        {"n": 2},
+        {"n": 1},
+    ]
+
+
+def test_ordered():
+    for part in (numbered(5), Streamed(Squares(5), 0)):
+        made = list(batches.ordered(part, batch_size=2, device=CPU))
+        assert [inputs[:, 0].tolist() for inputs, _ in made] == [[0, 1], [2, 3], [4]]
+
+
+def test_endless_goes_on_with_the_next_epoch():
+    part = numbered(5)
+    stream = batches.endless(part, batch_size=2, seed=7, device=CPU)
+    made = [targets.tolist() for _, targets in islice(stream, 9)]
+    expected = [[y.tolist() for _, y in an_epoch(part, 2, seed=7, epoch=e)] for e in range(3)]
+    assert made == [batch for epoch in expected for batch in epoch]
+    later = batches.endless(part, batch_size=2, seed=7, device=CPU, first=2)
+    assert [y.tolist() for _, y in islice(later, 3)] == expected[2]
+
+
+def test_endless_over_nothing():
+    loader = DataLoader(Squares(3), batch_size=4, drop_last=True)
+    with pytest.raises(DataError, match="^the training data yield no batch in epoch 1$"):
+        next(batches.endless(OwnLoader(loader), batch_size=4, seed=0, device=CPU))
+
+
+def test_micro_batches():
+    assert list(batches.micro_batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(batches.micro_batches(iter("ab"), 1)) == [["a"], ["b"]]
+
+
+Point = namedtuple("Point", "x y")  # noqa: PYI024  (torch collates into such)
+
+
+class Asked:
+    def to(self, device):
+        return f"on {device}"
+
+
+def test_batch_to_looks_into_everything():
+    meta = torch.device("meta")
+    one = torch.ones(1)
+    batch = {"a": [one, (one, "word")], "b": Point(one, 3), "c": None, "d": Asked()}
+    moved = batches.batch_to(batch, meta)
+    assert moved["a"][0].device == moved["a"][1][0].device == moved["b"].x.device == meta
+    assert (moved["a"][1][1], moved["b"].y, moved["c"], moved["d"]) == ("word", 3, None, "on meta")
+    assert type(moved["b"]) is Point
+    assert batches.batch_to(UserDict(x=one), meta)["x"].device == meta
+    assert batches.batch_to(one, CPU) is one
+
+
+def take(loader, count):
+    return list(islice(batches.from_loader(loader, CPU), count))
+
+
+def test_from_loader_starts_anew_when_exhausted():
+    assert take([1, 2], 5) == [1, 2, 1, 2, 1]
+    loader = DataLoader(Squares(3), batch_size=2)
+    assert [y.tolist() for _, y in take(loader, 5)] == [[0, 1], [4], [0, 1], [4], [0, 1]]
+
+
+def test_from_loader_remembers_what_it_cannot_read_twice():
+    assert take((i for i in (1, 2, 3)), 7) == [1, 2, 3, 1, 2, 3, 1]
+    assert take(iter([1]), 3) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("loader", [[], iter(()), DataLoader(Squares(1), 2, drop_last=True)])
+def test_from_loader_over_nothing(loader):
+    with pytest.raises(DataError, match="^the loader yields no batch; give it at least one$"):
+        take(loader, 1)
+
+
+X, Y = torch.rand(23, 3, 2), torch.randint(0, 4, (23,))
+DATA = TensorDataset(X, Y)
+WEIGHTS = torch.rand(23)
+
+
+def seeded():
+    return torch.Generator().manual_seed(5)
+
+
+class Words:
+    """A sampler of the user's own, which draws at once rather than when first asked."""
+
+    def __iter__(self):
+        return iter(torch.randperm(23).tolist())
+
+    def __len__(self):
+        return 23
+
+
+MAKERS = {
+    "in order": lambda: DataLoader(DATA, 4),
+    "shuffled": lambda: DataLoader(DATA, 4, shuffle=True),
+    "generator": lambda: DataLoader(DATA, 4, shuffle=True, generator=seeded()),
+    "drop_last": lambda: DataLoader(DATA, 4, shuffle=True, drop_last=True),
+    "weights": lambda: DataLoader(DATA, 4, sampler=WeightedRandomSampler(WEIGHTS, 30)),
+    "weights, generator": lambda: DataLoader(
+        DATA, 4, sampler=WeightedRandomSampler(WEIGHTS, 9, generator=seeded()), generator=seeded()
+    ),
+    "replacement": lambda: DataLoader(DATA, 4, sampler=RandomSampler(DATA, True, 50)),
+    "subset": lambda: DataLoader(DATA, 4, sampler=SubsetRandomSampler([1, 5, 22])),
+    "from the end": lambda: DataLoader(DATA, 2, sampler=[-1, 3, -23]),
+    "tensors": lambda: DataLoader(DATA, 2, sampler=list(torch.arange(5))),
+    "own sampler": lambda: DataLoader(DATA, 5, sampler=Words()),
+    "batch sampler": lambda: DataLoader(
+        DATA, batch_sampler=BatchSampler(SequentialSampler(DATA), 6, drop_last=True)
+    ),
+    "batches given": lambda: DataLoader(DATA, batch_sampler=[[3], [1, 2]]),
+    "batch of 1": lambda: DataLoader(DATA, shuffle=True),
+    "three tensors": lambda: DataLoader(TensorDataset(X, Y, X), 4, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+def test_whole_batches_are_the_same_and_draw_the_same(make):
+    def run(read):
+        torch.manual_seed(11)
+        loader = make()
+        made = [batch for _ in range(2) for batch in read(loader)]
+        return made, [torch.get_rng_state(), *(g.get_state() for g in batches.generators(loader))]
+
+    plain, states = run(lambda loader: loader)
+    whole, own_states = run(batches.whole_batches)
+    assert batches.whole_batches(make()).dataset is not DATA
+    assert len(plain) == len(whole) > 0
+    for expected, found in zip(plain, whole, strict=True):
+        assert type(found) is type(expected)
+        assert len(found) == len(expected)
+        for a, b in zip(expected, found, strict=True):
+            assert torch.equal(a, b)
+            assert (a.dtype, a.stride()) == (b.dtype, b.stride())
+    assert len(states) == len(own_states)
+    assert all(map(torch.equal, states, own_states))
+
+
+def test_whole_batches_stopped_early_have_drawn_the_same():
+    for count in (1, 3):
+        states = []
+        for read in (iter, lambda loader: iter(batches.whole_batches(loader))):
+            torch.manual_seed(2)
+            list(islice(read(MAKERS["shuffled"]()), count))
+            states.append(torch.get_rng_state())
+        assert torch.equal(*states)
+
+
+class Flipped(TensorDataset):
+    def __getitem__(self, index):
+        return tuple(-tensor for tensor in super().__getitem__(index))
+
+
+class Loader(DataLoader):
+    def __iter__(self):
+        yield "own"
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(Flipped(X, Y), 4),
+        DataLoader(DATA, 4, collate_fn=lambda items: default_collate(items)),  # noqa: PLW0108  (another function)
+        DataLoader(DATA, batch_size=None),
+        DataLoader(DATA, 4, num_workers=1),
+        DataLoader(TensorDataset(X.transpose(1, 2), Y), 4),
+        DataLoader(TensorDataset(X.clone().requires_grad_(), Y), 4),
+        DataLoader(TensorDataset(torch.nn.Parameter(X), Y), 4),
+        DataLoader(Squares(), 4),
+        Loader(DATA, 4),
+    ],
+)
+def test_whole_batches_leaves_every_doubtful_loader_alone(loader):
+    assert batches.whole_batches(loader) is loader
+
+
+def test_whole_batches_raise_what_the_loader_raises():
+    loader = DataLoader(DATA, 2, sampler=[0, 23])
+    messages = []
+    for read in (loader, batches.whole_batches(loader)):
+        with pytest.raises(IndexError) as caught:
+            list(read)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+def test_generators_are_found_once():
+    mine, other = seeded(), seeded()
+    loader = DataLoader(DATA, 4, shuffle=True, generator=mine)
+    assert batches.generators(loader) == [mine]
+    sampler = RandomSampler(DATA, generator=other)
+    assert batches.generators(DataLoader(DATA, 4, sampler=sampler, generator=mine)) == [mine, other]
+    nested = DataLoader(DATA, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
+    assert batches.generators(nested) == [other]
+    assert batches.generators(iter([])) == []

@@ -1,0 +1,167 @@
+import re
+import zipfile
+
+import numpy as np
+import pytest
+
+from lrtool.data.sources.npz import npz
+from lrtool.errors import DataError
+
+X = np.arange(12, dtype=np.float64).reshape(6, 2)
+Y = np.array([0, 1, 0, 1, 0, 1])
+
+
+@pytest.fixture
+def save(tmp_path):
+    def to_file(name="data.npz", **arrays):
+        np.savez_compressed(tmp_path / name, **arrays)
+        return name
+
+    return to_file
+
+
+def test_numbers_as_they_are(save, split):
+    parts = npz(split(2, seed=1), path=save(x=X, y=Y))
+    both = np.concatenate([parts.train.inputs, parts.validation.inputs])
+    assert sorted(both.tolist()) == X.tolist()
+    assert (both.dtype, parts.train.targets.dtype) == (np.float32, np.int64)
+    assert np.bincount(parts.validation.targets).tolist() == [1, 1]
+    assert (parts.num_outputs, parts.vocabulary) == (2, None)
+    assert (parts.train.targets == parts.train.inputs[:, 0] // 2 % 2).all()
+
+
+def test_names_of_arrays(save, split):
+    parts = npz(split(), path=save(pixels=X, labels=Y), inputs="pixels", targets="labels")
+    assert len(parts.train.inputs) == 6
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "shapes", "outputs", "vocabulary"),
+    [
+        (np.zeros(3), np.zeros(3), [(3, 1), (3, 1)], 1, None),
+        (np.zeros((3, 4)), np.zeros((3, 2)), [(3, 4), (3, 2)], 2, None),
+        (np.zeros((3, 8, 8), np.uint8), np.ones((3, 1), int), [(3, 8, 8), (3,)], 2, None),
+        (np.full((3, 5), 6), np.full((3, 5), 7, np.int16), [(3, 5), (3, 5)], 8, 7),
+        (np.zeros((3, 5), bool), np.array([0, 4, 2], np.uint8), [(3, 5), (3,)], 5, None),
+    ],
+)
+def test_shapes_and_types(inputs, targets, shapes, outputs, vocabulary, save, split):
+    parts = npz(split(), path=save(x=inputs, y=targets))
+    train = parts.train
+    assert [train.inputs.shape, train.targets.shape] == shapes
+    assert train.inputs.dtype == (np.float32 if vocabulary is None else np.int64)
+    assert train.targets.dtype == (np.float32 if targets.dtype.kind == "f" else np.int64)
+    assert (parts.num_outputs, parts.vocabulary) == (outputs, vocabulary)
+
+
+def test_bytes_are_not_scaled(save, split):
+    parts = npz(split(), path=save(x=np.array([[255], [7]], np.uint8), y=[0, 1]))
+    assert parts.train.inputs.tolist() == [[255], [7]]
+
+
+def test_a_validation_archive(save, split):
+    other = save("other.npz", x=X[:2] + 100, y=np.array([1, 2]))
+    parts = npz(split(other), path=save(x=X, y=Y))
+    assert len(parts.train.targets) == 6
+    assert parts.validation.inputs[0].tolist() == [100, 101]
+    assert parts.num_outputs == 3
+    tokens = save("tokens.npz", x=np.array([[9, 0]]), y=[1])
+    assert npz(split(tokens), path=save(x=X.astype(int)[:3], y=Y[:3])).vocabulary == 10
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"inputs": X, "y": Y}, "{file}: no array 'x'; it holds inputs, y"),
+        ({"x": X, "Y": Y}, "{file}: no array 'y' (did you mean 'Y'?); it holds x, Y"),
+        ({}, "{file}: no array 'x'; it holds none"),
+        ({"x": X, "y": Y[:4]}, "{file}: 'x' has 6 rows and 'y' has 4"),
+        ({"x": X, "y": 3}, "{file}: 'y' is a single value, not one for each sample"),
+        ({"x": X[:0], "y": Y[:0]}, "{file}: 'x' and 'y' have no rows"),
+        ({"x": X, "y": Y.astype(str)}, "{file}: 'y' is of type <U21; it must hold numbers"),
+        ({"x": X * 1j, "y": Y}, "{file}: 'x' is of type complex128; it must hold numbers"),
+        (
+            {"x": X.astype(object), "y": Y},
+            "{file}: 'x' is pickled, which could run code, or is no .npz at all; save plain arrays"
+            " of numbers with numpy.savez",
+        ),
+        (
+            {"x": np.where(X == 9, np.nan, X), "y": Y},
+            "{file}: 'x': row 4 (counted from 0) holds nan; 1 of 6 rows have a value that is not"
+            " finite: mend or remove them",
+        ),
+        ({"x": X * 1e300, "y": Y}, "{file}: 'x': row 0 (counted from 0) holds inf"),
+        ({"x": X, "y": np.where(Y, np.inf, 0)}, "{file}: 'y': row 1 (counted from 0) holds inf"),
+        (
+            {"x": X, "y": Y - 1},
+            "{file}: 'y': row 0 (counted from 0) holds -1; integers are class indices and count"
+            " from 0",
+        ),
+        (
+            {"x": X, "y": Y * 100_000},
+            "{file}: 'y': row 1 (counted from 0) holds class 100000, but there are only 6 rows;"
+            " save targets to regress as floats",
+        ),
+        (
+            {"x": X.astype(int).reshape(6, 1, 2), "y": Y},
+            "{file}: 'x' holds int64 with shape (6, 1, 2); integers are tokens and must be (N, T):"
+            " save numbers as float32, images as uint8 or float32",
+        ),
+        (
+            {"x": X.astype(int) - 5, "y": Y},
+            "{file}: 'x': row 0 (counted from 0) holds -5; integers are tokens and count from 0",
+        ),
+    ],
+)
+def test_refused(arrays, message, save, split, tmp_path):
+    path = save(**arrays)
+    message = message.replace("{file}", str(tmp_path / path))
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        npz(split(), path=path)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (
+            X[:, :1],
+            Y,
+            "'x' is float32 with shape (6, 1), which does not go with float32 and (6, 2)",
+        ),
+        (X, Y * 0.5, "'y' is float32 with shape (6, 1), which does not go with int64 and (6,)"),
+    ],
+)
+def test_refused_validation_archives(x, y, message, save, split, tmp_path):
+    path, other = save(x=X, y=Y), save("other.npz", x=x, y=y)
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / other}: {message}")):
+        npz(split(other), path=path)
+
+
+def test_broken_archives(save, split, tmp_path):
+    whole = (tmp_path / save(x=X, y=Y)).read_bytes()
+    broken = tmp_path / "broken.npz"
+
+    def refused(content):
+        broken.write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            npz(split(), path="broken.npz")
+        return str(caught.value).removeprefix(f"{broken}")
+
+    assert refused(whole[:-30]).startswith(" cannot be read, the file is broken: ")
+    assert refused(b"") == ": the file is empty"
+    assert "is pickled, which could run code, or is no .npz at all" in refused(b"\x80\x04N.")
+    assert "is pickled, which could run code, or is no .npz at all" in refused(b"hello, world")
+    start = whole.index(b"y.npy") + 30  # inside the compressed data of y
+    bad = whole[:start] + bytes(byte ^ 0xFF for byte in whole[start : start + 8])
+    assert refused(bad + whole[start + 8 :]).startswith(
+        ": 'y' cannot be read, the file is broken: "
+    )
+    with zipfile.ZipFile(broken, "w") as archive:
+        archive.writestr("x.npy", b"PK")
+    assert refused(broken.read_bytes()) == ": 'x' is no array, the file is broken"
+
+
+def test_a_single_array(split, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    with pytest.raises(DataError, match=r"x\.npy: holds one array; save two by name with numpy\."):
+        npz(split(), path="x.npy")

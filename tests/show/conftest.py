@@ -1,0 +1,248 @@
+"""Made-up reports: a smooth valley with a diverging tail, in any number of variations."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lrtool import records
+from lrtool.show import report as reports
+
+ENVIRONMENT = reports.Environment(
+    lrtool="0.1.0",
+    torch="2.13.0",
+    python="3.11.9",
+    platform="Linux",
+    device="cpu",
+    device_name="x86_64",
+    threads=2,
+)
+TIMING = reports.Timing(
+    total_s=2.5, setup_s=0.5, steps=600, steps_per_s=1200.0, samples_per_s=76_800.0
+)
+CONFIG = {
+    "seed": 0,
+    "data": {"source": "digits", "batch_size": 64},
+    "model": {"name": "mlp", "args": {"hidden": [128, 128]}},
+    "loss": {"name": "cross_entropy", "args": {}},
+    "optimizer": {"name": "adamw", "args": {}},
+    "find": {"start": 1e-7, "end": 10.0, "loss": "batch", "mode": "exponential"},
+}
+
+
+def valley(lr):
+    """2.3 at low rates, about 0.4 near 0.01, exploding beyond 0.3."""
+    x = np.log10(lr)
+    return 0.4 + 1.9 / (1 + np.exp(3 * (x + 3))) + np.exp(6 * (x + 0.5))
+
+
+def make_sweeps(
+    repeats=3, steps=200, *, start=1e-7, end=10.0, noise=0.08, linear=False, loss=valley
+):
+    lr = np.linspace(start, end, steps) if linear else np.geomspace(start, end, steps)
+    sweeps = []
+    for seed in range(repeats):
+        random = np.random.default_rng(seed)
+        shape = loss(lr)
+        losses = shape + noise * random.standard_normal(steps)
+        first, best = loss(np.array([1e-7, 3e-2]))
+        beyond = np.flatnonzero((shape - first) / 20 > first - best)
+        stop = beyond[0] + 1 if beyond.size else steps
+        sweeps.append(
+            records.Sweep(
+                seed=seed,
+                lr=tuple(lr[:stop].tolist()),
+                loss=tuple(losses[:stop].tolist()),
+                skipped=(False,) * int(stop),
+                stop_reason="diverged" if stop < steps else "completed",
+            )
+        )
+    return sweeps
+
+
+def make_curve(lr, loss=valley, width=0.1):
+    lr = np.asarray(lr)
+    values = loss(lr)
+    return records.Curve(
+        lr=tuple(lr.tolist()),
+        loss=tuple(values.tolist()),
+        low=tuple((values - width).tolist()),
+        high=tuple((values + width).tolist()),
+    )
+
+
+def make_suggestion(lr=0.0032, low=0.0018, high=0.0056, verdict="confident", **changes):
+    facts = {
+        "method": "auto",
+        "reason": "three sweeps agree within 0.2 decades",
+        "advice": (),
+        "for_schedule": "constant",
+        "for_steps": 230,
+    }
+    return records.Suggestion(lr=lr, low=low, high=high, verdict=verdict, **(facts | changes))
+
+
+NO_SUGGESTION = make_suggestion(
+    None,
+    None,
+    None,
+    "none",
+    reason="the loss never fell below where it began",
+    advice=("raise find.end, or look for a fault in the model or the data",),
+)
+DEFAULT = object()
+
+
+def make_report(
+    *, sweeps=DEFAULT, curve=DEFAULT, suggestion=DEFAULT, status=None, reason=None, **changes
+):
+    sweeps = make_sweeps() if sweeps is DEFAULT else sweeps
+    if curve is DEFAULT:
+        longest = max((sweep.lr for sweep in sweeps), key=len, default=())
+        curve = make_curve(longest[:-5]) if len(longest) > 5 else None
+    suggestion = make_suggestion() if suggestion is DEFAULT else suggestion
+    candidates = {
+        "valley": records.Candidate(0.0021),
+        "steep": records.Candidate(None, "the curve never falls"),
+    }
+    finding = suggestion and records.Finding(suggestion, candidates, curve)
+    found = suggestion is not None and suggestion.verdict != "none"
+    facts = {
+        "config": CONFIG,
+        "config_hash": "c0ffee",
+        "seed": 0,
+        "data": reports.Data(
+            samples={"train": 1437, "validation": 360},
+            shapes={"inputs": (64,), "targets": ()},
+            hash="abc",
+        ),
+        "model": reports.Model(name="mlp", parameters=26_122, trainable=26_122),
+        "environment": ENVIRONMENT,
+        "timing": TIMING,
+    }
+    return reports.from_finding(
+        finding,
+        sweeps,
+        status=status or ("completed" if found else "no_suggestion"),
+        reason=reason,
+        **(facts | changes),
+    )
+
+
+def _odd_reports():
+    def sweep(lr, loss, stop_reason="completed", skipped=None):
+        skipped = skipped or (False,) * len(lr)
+        return records.Sweep(0, tuple(lr), tuple(loss), skipped, stop_reason)
+
+    def moved(scale, offset):
+        def loss(lr):
+            return scale * valley(lr) + offset
+
+        sweeps = make_sweeps(loss=loss, noise=0.08 * abs(scale), end=0.5)
+        curve = make_curve(sweeps[0].lr, loss, 0.1 * abs(scale))
+        return make_report(sweeps=sweeps, curve=curve)
+
+    lr = tuple(np.geomspace(1e-7, 10, 200).tolist())
+    nan = math.nan
+    nothing = {"suggestion": NO_SUGGESTION, "curve": None}
+    flat = lambda lr: np.full_like(lr, 2.3)  # noqa: E731  (a one-line function beside its use)
+    linear = make_sweeps(linear=True, start=1e-4, end=1.0)
+    short = make_sweeps(end=1e-3)
+    return {
+        "usual": make_report(),
+        "uncertain, wide interval": make_report(
+            suggestion=make_suggestion(0.003, 0.0002, 0.05, "uncertain")
+        ),
+        "narrow interval": make_report(suggestion=make_suggestion(0.0032, 0.0031, 0.0033)),
+        "left edge": make_report(suggestion=make_suggestion(1.1e-7, 1e-7, 2e-7)),
+        "right edge": make_report(
+            sweeps=short,
+            suggestion=make_suggestion(1e-3, 0.8e-3, 1e-3),
+            curve=make_curve(short[0].lr),
+        ),
+        "no interval": make_report(suggestion=make_suggestion(0.0032, None, None)),
+        "one repeat": make_report(sweeps=make_sweeps(1)),
+        "eight repeats": make_report(sweeps=make_sweeps(8)),
+        "no suggestion": make_report(
+            sweeps=make_sweeps(loss=flat), **nothing, reason="the loss never fell: " + "why " * 60
+        ),
+        "no suggestion, with a curve": make_report(
+            sweeps=make_sweeps(loss=flat), curve=make_curve(lr, flat), suggestion=NO_SUGGESTION
+        ),
+        "one point": make_report(sweeps=[sweep([1e-3], [2.3], "interrupted")], **nothing),
+        "two points": make_report(sweeps=[sweep([1e-3, 1e-2], [2.3, 2.2])], **nothing),
+        "first loss NaN": make_report(sweeps=[sweep([1e-7], [nan], "nan")] * 3, **nothing),
+        "all NaN": make_report(sweeps=[sweep(lr, [nan] * 200, "nan")], **nothing),
+        "no sweeps": make_report(
+            sweeps=[],
+            suggestion=None,
+            status="failed",
+            reason="out of memory",
+            data=None,
+            model=None,
+        ),
+        "interrupted": make_report(
+            sweeps=[
+                *make_sweeps(1),
+                sweep(lr[:90], valley(np.array(lr[:90])).tolist(), "interrupted"),
+            ],
+            status="interrupted",
+            reason="interrupted by SIGINT in sweep 2 of 3",
+        ),
+        "interrupted at once": make_report(sweeps=[sweep([], [], "interrupted")], **nothing),
+        "nan in the end": make_report(
+            sweeps=[sweep(lr[:150], [*valley(np.array(lr[:149])).tolist(), nan], "nan")]
+        ),
+        "inf in the end": make_report(
+            sweeps=[sweep(lr[:150], [*valley(np.array(lr[:149])).tolist(), math.inf], "inf")]
+        ),
+        "skipped steps": make_report(
+            sweeps=[
+                sweep(
+                    lr[:150],
+                    valley(np.array(lr[:150])).tolist(),
+                    skipped=tuple(i < 4 or i == 70 for i in range(150)),
+                )
+            ]
+        ),
+        "negative": moved(1.0, -10.0),
+        "times 1000": moved(1000.0, 0.0),
+        "plus 1000": moved(1.0, 1000.0),
+        "huge": moved(1e30, 0.0),
+        "largest": moved(1e307, 0.0),
+        "tiny": moved(1e-12, 0.0),
+        "constant": make_report(sweeps=make_sweeps(loss=flat, noise=0), **nothing),
+        "constant zero": make_report(sweeps=make_sweeps(loss=np.zeros_like, noise=0), **nothing),
+        "noisy": make_report(sweeps=make_sweeps(noise=0.6)),
+        "linear": make_report(sweeps=linear, curve=make_curve(linear[0].lr[:-5])),
+        "narrow sweep": make_report(
+            sweeps=make_sweeps(start=1e-3, end=4e-3), suggestion=make_suggestion()
+        ),
+        "beyond the guideline": make_report(
+            sweeps=make_sweeps(start=0.05, end=0.5), suggestion=make_suggestion(0.1, 0.08, 0.2)
+        ),
+        "below the guideline": make_report(
+            sweeps=make_sweeps(start=1e-9, end=5e-5), suggestion=make_suggestion(1e-5, 5e-6, 4e-5)
+        ),
+        "odd text": make_report(
+            sweeps=make_sweeps(1),
+            model=reports.Model(
+                name="[bold]my_package.$x_1$:模型" + "ResNet" * 20, parameters=1, trainable=1
+            ),
+            reason="see [red]notes[/red] \\[x] $y^2$ :smile: 100%",
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def make():
+    """Return the builder of reports; every part of them can be replaced."""
+    return make_report
+
+
+ODD = _odd_reports()
+
+
+@pytest.fixture(params=list(ODD))
+def odd(request):
+    return ODD[request.param]
