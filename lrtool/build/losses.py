@@ -110,15 +110,17 @@ def build_loss(component: config.Component, directories: Sequence[Path]) -> Loss
     """
     args = component.args
     if lookup.is_import_path(component.name):
-        function = lookup.resolve(component.name, directories)
-        if inspect.isclass(function):  # a module such as torch.nn.HuberLoss
-            function, args = function(**args), {}
-        if not callable(function):
-            problem = f"{component.name} is a {type(function).__name__}; it cannot be called"
+        found = lookup.resolve(component.name, directories)
+        if inspect.isclass(found):  # a module such as torch.nn.HuberLoss
+            found, args = found(**args), {}
+        if not callable(found):
+            problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
             raise ComponentError([Problem(("loss", "name"), problem)])
-        return functools.partial(function, **args)
+        return functools.partial(found, **args)
     name = canonical(component.name)
-    function = _cross_entropy if name == "cross_entropy" else LOSSES[name].function
+    function: Callable[..., Tensor] = LOSSES[name].function
+    if name == "cross_entropy":
+        function = _cross_entropy
     if name == "kl_div":
         args = {**args, "reduction": "batchmean"}  # torch's "mean" also divides by the outputs
     weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}

@@ -16,7 +16,8 @@ from lrtool.records import Candidate
 if TYPE_CHECKING:
     from lrtool.curve.smooth import Array, Fit
 
-SIGNIFICANT = 4.0  # standard deviations that the loss must fall to have fallen at all
+SIGNIFICANT = 5.0  # standard deviations that the loss must fall, somewhere, to have fallen at all
+SIGNIFICANT_END = 4.0  # the same for a rise at one place, the end: less happens there by chance
 SLIDE_WIDTH = 1.2  # decades: 15 steps of a sweep of 100 steps over 8 decades
 SLIDE_TOLERANCE = 0.03  # share of the descent, per decade; .005 a step where a loss falls by 2
 RULES = ("valley", "slide", "steep", "minimum")
@@ -57,19 +58,24 @@ def locate(fit: Fit, loss: Array) -> Anchors:
     lowest = int(np.argmin(loss))
     initial = float(np.median(loss[: lowest // 4 + 1]))
     descent = initial - float(loss[lowest])
-    significant = SIGNIFICANT * fit.noise
-    if descent <= significant[lowest]:
-        # no descent: a plateau, up to where the loss rises, if it does
+    if descent <= SIGNIFICANT * float(np.hypot(fit.noise[lowest], fit.noise[lowest // 8])):
+        # no descent: a plateau, up to where the loss rises for good, if it does
         initial = float(min(np.median(loss), np.median(loss[: loss.size // 10 + 1])))
-        return Anchors(initial, 0.0, divergence=_divergence(fit, loss, 0, initial, significant))
+        rises = loss[-1] - initial > SIGNIFICANT_END * fit.noise[-1]
+        level = initial + 3 * float(np.median(fit.noise))
+        return Anchors(
+            initial, 0.0, divergence=_last_crossing(log_lr, loss, level) if rises else None
+        )
     x, y = log_lr[: lowest + 1], loss[: lowest + 1]
     start = _last_crossing(x, y, initial - 0.1 * descent)
     falling = x >= start
-    divergence = _divergence(
-        fit, loss, lowest, initial, np.maximum(significant, (fit.ceiling - initial) / 2)
-    )
-    if divergence is None and fit.blew_up:
-        divergence = float(log_lr[-1])  # NaN or infinity, without a rise before
+    high = np.flatnonzero(loss[lowest:] > (initial + fit.ceiling) / 2)
+    if high.size:
+        # the last place: noise, or a short burst of high losses, may cross the level before
+        end = lowest + int(high[-1]) + 1
+        divergence = _last_crossing(log_lr[lowest:end], loss[lowest:end], initial)
+    else:
+        divergence = float(log_lr[-1]) if fit.blew_up else None  # NaN or inf without a rise
     return Anchors(
         initial=initial,
         descent=descent,
@@ -117,19 +123,6 @@ def _no_rate(rule: str, fit: Fit) -> str:
         return "the loss never fell clearly below its initial value"
     assert rule == "slide", rule
     return f"the slopes at the ends of an interval of {SLIDE_WIDTH:g} decades never agree"
-
-
-def _divergence(fit: Fit, loss: Array, lowest: int, initial: float, rise: Array) -> float | None:
-    """Return where the curve leaves the initial loss for good, to rise by more than `rise`.
-
-    For good: the last place, for noise, or a short burst of high losses, may cross it before.
-    """
-    high = np.flatnonzero((loss - initial > rise)[lowest:])
-    if not high.size:
-        return None
-    end = lowest + int(high[-1]) + 1
-    level = initial + 3 * float(np.median(fit.noise))
-    return _last_crossing(fit.log_lr[lowest:end], loss[lowest:end], min(level, loss[end - 1]))
 
 
 def _last_crossing(log_lr: Array, loss: Array, level: float) -> float:

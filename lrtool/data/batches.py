@@ -50,15 +50,13 @@ def epoch(
         yield batch_to(batch, device)
 
 
-def endless(
-    part: Part, *, batch_size: int, seed: int, device: torch.device, first: int = 0
-) -> Iterator[Any]:
-    """Yield batches for ever, from the start of epoch `first` on.
+def endless(part: Part, *, batch_size: int, seed: int, device: torch.device) -> Iterator[Any]:
+    """Yield batches for ever, epoch after epoch.
 
     Raises:
         DataError: an epoch yields no batch.
     """
-    for number in count(first):
+    for number in count():
         empty = True
         for batch in epoch(part, batch_size=batch_size, seed=seed, epoch=number, device=device):
             empty = False
@@ -165,7 +163,7 @@ def whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
         and loader.collate_fn is default_collate
         and loader.num_workers == 0
         and loader.timeout == 0
-        and not loader.pin_memory_device
+        and not getattr(loader, "pin_memory_device", "")  # deprecated
         and loader.batch_sampler is not None
         and all(_is_plain(tensor) for tensor in dataset.tensors)
     ):

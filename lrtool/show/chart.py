@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEIGHT = 10  # lines of the plotting region
 LABEL = 8  # columns for a rate below the frame
 LOSSES = 11  # columns for the frame and the losses beside it
-FRAME = str.maketrans("│─┌┐└┘━▲", "|-++++=^")
+FRAME = str.maketrans("│─┌┐└┘━▲×", "|-++++=^x")
 
 
 def draw(report: Report, width: int, *, ascii_only: bool = False) -> str | None:
@@ -37,24 +37,30 @@ def draw(report: Report, width: int, *, ascii_only: bool = False) -> str | None:
     y = numbers(report.curve.loss)
     if not np.isfinite(y).any():
         return None
-    columns = max(min(width, 100) - LOSSES, 10)
+    width = max(min(width, 100), 30)
+    largest = max(abs(limits.bottom), abs(limits.top))
+    unit = 1.0 if 1e-3 <= largest < 1e6 else 10.0 ** np.floor(np.log10(largest))
     picture = plot_to_string(
         xs=x[np.isfinite(y)],
-        ys=y[np.isfinite(y)],
+        ys=y[np.isfinite(y)] / unit,
         lines=True,
-        width=columns,
+        width=width - LOSSES,
+        line_length_hard_cap=width,  # long losses leave less for the curve
         height=HEIGHT,
         x_min=0.0,
         x_max=1.0,
-        y_min=limits.bottom,
-        y_max=limits.top,
+        y_min=limits.bottom / unit,
+        y_max=limits.top / unit,
         x_gridlines=[limits.fraction(said.lr)] if said and said.lr else [],
         y_gridlines=[],
         x_labels=False,
         color=False,
         character_set="ascii" if ascii_only else "braille",
     )
-    lines = [*picture.splitlines(), " " + _rates(limits, columns)]
+    lines = picture.splitlines()
+    columns = len(lines[0]) - 2
+    scale = f" (× {unit:.0e})" if unit != 1 else ""
+    lines = [f"loss over learning rate{scale}", *lines, " " + _rates(limits, columns)]
     if said and said.lr:
         lines.insert(-1, " " + _marker(said, said.lr, limits, columns))
     text = "\n".join(line.rstrip() for line in lines)
@@ -62,13 +68,15 @@ def draw(report: Report, width: int, *, ascii_only: bool = False) -> str | None:
 
 
 def _rates(limits: Limits, columns: int) -> str:
-    """Write rates under their columns: as many decades as fit, or fifths of a linear axis."""
+    """Write rates under their columns: as many decades as fit, or fifths of the axis."""
+    ticks = []
     if limits.log:
-        first, last = np.ceil(np.log10(limits.left)), np.floor(np.log10(limits.right))
-        stride = max(int(np.ceil((last - first + 1) * LABEL / columns)), 1)
-        ticks = [10.0**power for power in range(int(first), int(last) + 1) if power % stride == 0]
-    else:
-        ticks = np.linspace(limits.left, limits.right, 6)[1:-1].tolist()
+        first, last = int(np.ceil(np.log10(limits.left))), int(np.log10(limits.right) // 1)
+        stride = -((last - first + 1) * LABEL // -columns)  # rounded up
+        ticks = [10.0**power for power in range(first, last + 1) if power % stride == 0]
+    if len(ticks) < 2:  # a linear axis, or less than two decades
+        spaced = np.geomspace if limits.log else np.linspace
+        ticks = spaced(limits.left, limits.right, 6)[1:-1].tolist()
     line = ""
     for tick in ticks:
         label = words.rate(tick)

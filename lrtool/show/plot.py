@@ -123,9 +123,9 @@ def _write_header(figure: Figure, report: Report) -> None:
     if report.status in {"interrupted", "failed"}:
         title += f" ({report.status})"
     if report.reason:
-        lines += textwrap.wrap(report.reason, 105, max_lines=2, placeholder=" …")
+        lines += textwrap.wrap(report.reason, 100, max_lines=2, placeholder=" …")
     subject = words.subject(report)
-    lines.append(subject if len(subject) <= 105 else f"{subject[:104]}…")
+    lines.append(subject if len(subject) <= 100 else f"{subject[:99]}…")
     style: dict[str, Any] = {"va": "top", "parse_math": False}  # a $ is a $
     figure.text(LEFT, 0.978, _drawable(title), size=15, weight="bold", **style)
     for index, line in enumerate(lines):
@@ -283,5 +283,5 @@ def _draw_legend(figure: Figure, losses: Axes) -> None:
     for row, bottom in ((entries, 0.045), (others, 0.008)):
         style: dict[str, Any] = {"ncols": max(len(row), 1), "frameon": False, "markerscale": 1.4}
         figure.legend(
-            row.values(), row.keys(), loc="lower center", bbox_to_anchor=(0.5, bottom), **style
+            [*row.values()], [*row], loc="lower center", bbox_to_anchor=(0.5, bottom), **style
         )

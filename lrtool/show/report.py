@@ -39,7 +39,13 @@ Rate = Annotated[float, Field(gt=0)]
 class Part(BaseModel):
     """A mapping of the report: strict types, no unknown keys, immutable, every number finite."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,  # every key is always written
+    )
 
 
 class Suggestion(Part):

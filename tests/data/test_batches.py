@@ -24,7 +24,7 @@ from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.errors import DataError
 
 CPU = torch.device("cpu")
-# Python 3.12 and later warn when a process with threads forks, as every DataLoader with workers does.
+# From Python 3.12 on, a process with threads is warned when it forks, as for a loader's workers.
 forks = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
@@ -148,13 +148,11 @@ def test_endless_goes_on_with_the_next_epoch():
     made = [targets.tolist() for _, targets in islice(stream, 9)]
     expected = [[y.tolist() for _, y in an_epoch(part, 2, seed=7, epoch=e)] for e in range(3)]
     assert made == [batch for epoch in expected for batch in epoch]
-    later = batches.endless(part, batch_size=2, seed=7, device=CPU, first=2)
-    assert [y.tolist() for _, y in islice(later, 3)] == expected[2]
 
 
 def test_endless_over_nothing():
     loader = DataLoader(Squares(3), batch_size=4, drop_last=True)
-    with pytest.raises(DataError, match="^the training data yield no batch in epoch 1$"):
+    with pytest.raises(DataError, match=r"^the training data yield no batch in epoch 1$"):
         next(batches.endless(OwnLoader(loader), batch_size=4, seed=0, device=CPU))
 
 
@@ -200,7 +198,7 @@ def test_from_loader_remembers_what_it_cannot_read_twice():
 
 @pytest.mark.parametrize("loader", [[], iter(()), DataLoader(Squares(1), 2, drop_last=True)])
 def test_from_loader_over_nothing(loader):
-    with pytest.raises(DataError, match="^the loader yields no batch; give it at least one$"):
+    with pytest.raises(DataError, match=r"^the loader yields no batch; give it at least one$"):
         take(loader, 1)
 
 
@@ -232,7 +230,9 @@ MAKERS = {
     "weights, generator": lambda: DataLoader(
         DATA, 4, sampler=WeightedRandomSampler(WEIGHTS, 9, generator=seeded()), generator=seeded()
     ),
-    "replacement": lambda: DataLoader(DATA, 4, sampler=RandomSampler(DATA, True, 50)),
+    "replacement": lambda: DataLoader(
+        DATA, 4, sampler=RandomSampler(DATA, replacement=True, num_samples=50)
+    ),
     "subset": lambda: DataLoader(DATA, 4, sampler=SubsetRandomSampler([1, 5, 22])),
     "from the end": lambda: DataLoader(DATA, 2, sampler=[-1, 3, -23]),
     "tensors": lambda: DataLoader(DATA, 2, sampler=list(torch.arange(5))),

@@ -81,26 +81,34 @@ IMAGE_FILE, LABEL_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (
             packed(IMAGES)[:-5],
             LABELS,
-            f"{IMAGE_FILE}: truncated: ends at byte 251, but the sizes (20, 4, 3) of its header need"
-            " 256 bytes",
+            (
+                f"{IMAGE_FILE}: truncated: ends at byte 251, but the sizes (20, 4, 3) of its header"
+                " need 256 bytes"
+            ),
         ),
         (
             packed(IMAGES) + b"abc",
             LABELS,
-            f"{IMAGE_FILE}: byte 256: 3 bytes too many after the values that the sizes (20, 4, 3)"
-            " of its header announce",
+            (
+                f"{IMAGE_FILE}: byte 256: 3 bytes too many after the values that the sizes (20, 4,"
+                " 3) of its header announce"
+            ),
         ),
         (
             packed(LABELS),
             LABELS,
-            f"{IMAGE_FILE}: byte 0: the magic number is 0x00000801, but 0x00000803 marks an IDX file"
-            " of unsigned bytes in 3 dimensions",
+            (
+                f"{IMAGE_FILE}: byte 0: the magic number is 0x00000801, but 0x00000803 marks an IDX"
+                " file of unsigned bytes in 3 dimensions"
+            ),
         ),
         (
             IMAGES,
             b"\x1f",
-            f"{LABEL_FILE}: byte 0: the magic number is 0x1f, but 0x00000801 marks an IDX file of"
-            " unsigned bytes in 1 dimension",
+            (
+                f"{LABEL_FILE}: byte 0: the magic number is 0x1f, but 0x00000801 marks an IDX file"
+                " of unsigned bytes in 1 dimension"
+            ),
         ),
         (packed(IMAGES)[:9], LABELS, f"{IMAGE_FILE}: ends at byte 9, inside the 16-byte header"),
         (
@@ -112,12 +120,14 @@ IMAGE_FILE, LABEL_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (
             packed(IMAGES)[:4] + b"\xff" * 12,
             LABELS,
-            f"{IMAGE_FILE}: truncated: ends at byte 16, but the sizes (4294967295, 4294967295,"
-            " 4294967295) of its header need",
+            (
+                f"{IMAGE_FILE}: truncated: ends at byte 16, but the sizes (4294967295, 4294967295,"
+                " 4294967295) of its header need"
+            ),
         ),
     ],
 )
-def test_broken_files(images, labels, message, write, split, tmp_path):
+def test_broken_files(images, labels, message, *, write, split, tmp_path):
     write(images, labels)
     with pytest.raises(DataError, match=f"^{re.escape(f'{tmp_path}/{message}')}"):
         idx(split(), path=".")

@@ -36,11 +36,15 @@ class Stream(IterableDataset):
         return iter([(torch.zeros(3), 1)] * 6)
 
 
-def loaded(made, *, seed=0, **spec):
+def make(made, *, seed=0, **spec):
     """Load what a factory returns."""
-    data = config.Data(source="mine:make", **{**SMALL, **spec})
-    factory = made if callable(made) and not isinstance(made, Dataset) else lambda: made
+    factory = made if callable(made) else lambda: made
+    data = config.Data(source="mine:make", **spec)
     return load(data, seed=seed, factory=factory, directories=[])
+
+
+def loaded(made, **spec):
+    return make(made, **{**SMALL, **spec})
 
 
 def built_in(source, directories=(), seed=0, **spec):
@@ -141,7 +145,7 @@ def test_facts_of_pairs(pair, outputs, vocabulary):
 
 
 def test_facts_look_at_the_validation_part_too():
-    data = loaded(((X.astype(int), Y), (X.astype(int) + 5, Y + 2)))
+    data = make(((X.astype(int), Y), (X.astype(int) + 5, Y + 2)), batch_size=4)
     assert (data.num_outputs, data.vocabulary) == (4, 45)
 
 
@@ -164,15 +168,273 @@ def test_facts_look_at_the_validation_part_too():
     ],
 )
 def test_what_a_factory_may_return(made, train, validation):
-    data = load(
-        config.Data(source="mine:make", batch_size=4, validation=0)
-        if validation is None
-        else config.Data.model_construct(
-            {"source", "batch_size"}, source="mine:make", args={}, batch_size=4, validation=0.2, workers=0
-        ),
-        seed=0,
-        factory=lambda: made,
-        directories=[],
-    )
+    spec = {} if train is OwnLoader else {"batch_size": 4}
+    if validation is None:
+        spec["validation"] = 0
+    data = make(made, **spec)
     assert type(data.train) is train
     assert type(data.validation) is (validation or type(None))
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (None, "None"),
+        (3, "an object of type int"),
+        ((X, Y, X), "a tuple of 3 (ndarray, ndarray, ndarray)"),
+        (((X, Y), 3), "a tuple of 2 (tuple, int)"),
+        ((X, None), "a tuple of 2 (ndarray, NoneType)"),
+        ((None, Pairs()), "a tuple of 2 (NoneType, Pairs)"),
+        ({"train": (X, Y)}, "an object of type dict"),
+        ([], "a list of 0 ()"),
+        (torch.tensor(X), "an object of type Tensor"),
+    ],
+)
+def test_what_a_factory_may_not_return(made, kind):
+    message = (
+        f"data.source mine:make: returned {kind}; it must return (train, validation) or train"
+        " alone, each a pair (inputs, targets) of tensors or arrays, a Dataset or a DataLoader"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        loaded(lambda: made)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ((X, Y[:4]), "train: 20 inputs, but 4 targets"),
+        ((X[:0], Y[:0]), "train: has no samples"),
+        ((X, Y.astype(str)), "train: targets are of type <U21; they must be numbers"),
+        ((X.astype(object), Y), "train: inputs are of type object; they must be numbers"),
+        (
+            (torch.zeros(20, dtype=torch.complex64), Y),
+            "train: inputs are of type torch.complex64; they must be real numbers",
+        ),
+        ((torch.tensor(1), Y), "train: inputs are a single value, not one for each sample"),
+        (
+            (np.where(X == 13, np.nan, X), Y),
+            (
+                "train: inputs: row 6 (counted from 0) holds nan; 1 of 20 rows have a value that is"
+                " not finite: mend or remove them"
+            ),
+        ),
+        ((X * 1e300, Y), "train: inputs: row 0 (counted from 0) holds inf; 20 of 20 rows"),
+        (
+            ((X, Y), (X, np.where(Y, -np.inf, 0))),
+            "validation: targets: row 1 (counted from 0) holds -inf; 10 of 20 rows",
+        ),
+        (Pairs(0), "train: the dataset Pairs is empty"),
+    ],
+)
+def test_refused_data(pair, message):
+    with pytest.raises(DataError, match=f"^data.source mine:make: {re.escape(message)}"):
+        make(pair)
+
+
+def test_a_dataset_without_a_length():
+    class Endless(Dataset):
+        def __getitem__(self, index):
+            return torch.zeros(3), 1
+
+    with pytest.raises(DataError, match=r"train: the dataset Endless has no __len__$"):
+        loaded(Endless())
+
+
+def test_errors_of_a_factory_are_worded():
+    def fail(size):
+        raise KeyError(size)
+
+    with pytest.raises(DataError, match=r"^data.source mine:make: raised KeyError: 3$") as caught:
+        loaded(fail, args={"size": 3})
+    assert isinstance(caught.value.__cause__, KeyError)
+
+    class Broken(Pairs):
+        def __getitem__(self, index):
+            raise OSError("disk gone")
+
+    message = r"^data.source mine:make: reading the first samples raised OSError: disk gone$"
+    with pytest.raises(DataError, match=message):
+        loaded(Broken())
+    with pytest.raises(DataError, match=r"^data.source mine:make: yields no training batch$"):
+        make(DataLoader(Pairs(2), 3, drop_last=True), validation=0)
+
+
+def test_a_pair_alone_is_split_by_class_and_seed():
+    first, again, other = (loaded((X, Y), seed=s, validation=0.3) for s in (1, 1, 2))
+    assert first.samples == {"train": 14, "validation": 6}
+    assert first.validation.targets.bincount().tolist() == [3, 3]
+    assert (first.train.inputs[:, 0] // 2 % 2 == first.train.targets).all()
+    both = torch.cat([first.train.inputs, first.validation.inputs])
+    assert sorted(both.tolist()) == X.tolist()
+    assert first.digest == again.digest != other.digest
+
+
+def test_a_dataset_alone_is_split():
+    data = loaded(Pairs(10), validation=3, seed=1)
+    seen = [int(x[0]) for part in (data.train, data.validation) for x, _ in part.dataset]
+    assert data.samples == {"train": 7, "validation": 3}
+    assert sorted(seen) == list(range(10)) != seen
+
+
+def test_a_split_needs_no_path():
+    with pytest.raises(
+        DataError, match=r"data.source mine:make cannot read a validation part from"
+    ):
+        loaded((X, Y), validation="other")
+
+
+@pytest.mark.parametrize(
+    ("made", "spec", "message"),
+    [
+        (
+            ((X, Y), (X, Y)),
+            {"batch_size": 4, "validation": 0.5},
+            "data.validation is ignored: mine:make returns a validation part of its own",
+        ),
+        (
+            DataLoader(Pairs(), 3),
+            {},
+            (
+                "data.validation is ignored: mine:make returns a DataLoader, which cannot be split;"
+                " there is no validation part unless it returns (train, validation)"
+            ),
+        ),
+        (
+            Stream(),
+            {},
+            (
+                "data.validation is ignored: mine:make returns an iterable dataset, which cannot be"
+                " split; there is no validation part unless it returns (train, validation)"
+            ),
+        ),
+        (
+            DataLoader(Pairs(), 3),
+            {"validation": 0, "batch_size": 3},
+            "data.batch_size is ignored: mine:make returns a DataLoader of its own",
+        ),
+        (
+            DataLoader(Pairs(), 3),
+            {"validation": 0, "workers": 2},
+            "data.workers is ignored: mine:make returns a DataLoader of its own",
+        ),
+        (
+            (X, Y),
+            {"validation": 0, "batch_size": 4, "workers": 2},
+            "data.workers is ignored: the samples of mine:make are in memory",
+        ),
+    ],
+)
+def test_settings_that_are_ignored(made, spec, message):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        make(made, **spec)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("loader", "size"),
+    [
+        (DataLoader(Pairs(10), 3), 3),
+        (DataLoader(Pairs(10), batch_sampler=[[1, 2], [3]]), 2),
+        (DataLoader(Pairs(10), batch_size=None), 3),  # a sample is taken for a batch: (3,) inputs
+        (DataLoader(Pairs(10), batch_sampler=[[1, 2]], collate_fn=lambda b: {"n": len(b)}), 1),
+        (DataLoader(Pairs(10), batch_sampler=[[1, 2]], collate_fn=lambda _: object()), 1),
+    ],
+)
+def test_the_batch_size_of_a_loader_of_the_users_own(loader, size):
+    assert make(loader, validation=0).batch_size == size
+
+
+def test_batch_sizes_of_datasets():
+    assert loaded(Pairs(10), batch_size="full").batch_size == 10
+    assert loaded(Stream(), batch_size=50).batch_size == 50
+    with pytest.raises(DataError, match=r"10 training samples of mine:make"):
+        loaded(Pairs(10), batch_size=11)
+    with pytest.raises(DataError, match=r"^data.batch_size: full needs to know how many samples"):
+        loaded(Stream(), batch_size="full")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "outputs"),
+    [
+        (Pairs(), None),
+        (Pairs(targets=[0, 4, 2]), 5),
+        (Pairs(targets=torch.tensor([0.5])), None),
+        (Subset(Pairs(targets=[0, 6]), [0]), 7),
+    ],
+)
+def test_facts_of_datasets(dataset, outputs):
+    data = loaded(dataset, batch_size=1)
+    assert data.input_shape == (3,)
+    assert data.num_outputs == outputs
+    assert data.shapes == {"inputs": (3,), "targets": ()}
+
+
+def test_classes_of_a_dataset_by_name():
+    pets = Pairs()
+    pets.classes = ["cat", "dog", "eel"]
+    assert loaded(Subset(pets, range(4))).num_outputs == 3
+
+
+def test_facts_of_mappings_and_float_targets():
+    class Mapped(Pairs):
+        def __getitem__(self, index):
+            return {"x": torch.zeros(2, 5), "labels": 1.0, "name": "word"}
+
+    class Real(Pairs):
+        def __getitem__(self, index):
+            return torch.zeros(2), torch.zeros(4)
+
+    data = loaded(Mapped())
+    assert (data.input_shape, data.num_outputs) == (None, None)
+    assert data.shapes == {"x": (2, 5), "labels": ()}
+    assert loaded(Real()).num_outputs == 4
+
+
+def test_a_look_at_the_data_draws_no_random_number():
+    class Noisy(Pairs):
+        def __getitem__(self, index):
+            return torch.rand(3), index
+
+    generator = torch.Generator().manual_seed(1)
+    loader = DataLoader(Noisy(), 2, shuffle=True, generator=generator)
+    states = torch.get_rng_state(), generator.get_state()
+    make(loader, validation=0)
+    loaded(Noisy())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert torch.equal(generator.get_state(), states[1])
+
+
+def test_two_classes_as_one_output():
+    data = as_binary(make(((X, Y), (X[:4], Y[:4])), batch_size=4))
+    for part in (data.train, data.validation):
+        assert part.targets.dtype == torch.float32
+        assert part.targets[:4].tolist() == [[0], [1], [0], [1]]
+    assert data.num_outputs == 1
+    assert data.shapes == {"inputs": (2,), "targets": (1,)}
+    assert as_binary(data).train is data.train
+
+
+def test_what_is_not_binary():
+    with pytest.raises(
+        DataError, match=r"needs exactly 2 classes, but the data have 3 classes; use"
+    ):
+        as_binary(loaded((X, Y + 1)))
+    with pytest.raises(DataError, match=r"but the data have targets of shape \(2,\)"):
+        as_binary(loaded((X, X.astype(int) % 2)))
+    with pytest.raises(DataError, match=r"floats of shape \(N, 1\), but .* have torch.int64; let"):
+        as_binary(loaded(Pairs()))
+
+
+def test_to_device():
+    images = np.zeros((8, 3, 4, 5), np.float32)
+    data = to_device(loaded((images, np.arange(8))), torch.device("cpu"), torch.channels_last)
+    assert data.train.inputs.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(data.train.inputs, torch.zeros(8, 3, 4, 5))
+    back = to_device(data, torch.device("meta"), torch.contiguous_format)
+    assert back.train.inputs.is_contiguous()
+    assert back.train.targets.device.type == back.train.inputs.device.type == "meta"
+    assert back.validation is None
+    table = to_device(loaded((X, Y)), torch.device("cpu"), torch.channels_last)
+    assert table.train.inputs.is_contiguous()
+    own = loaded(Pairs())
+    assert to_device(own, torch.device("meta"), torch.channels_last).train is own.train

@@ -45,7 +45,7 @@ def test_names_of_arrays(save, split):
         (np.zeros((3, 5), bool), np.array([0, 4, 2], np.uint8), [(3, 5), (3,)], 5, None),
     ],
 )
-def test_shapes_and_types(inputs, targets, shapes, outputs, vocabulary, save, split):
+def test_shapes_and_types(inputs, targets, shapes, outputs, vocabulary, *, save, split):
     parts = npz(split(), path=save(x=inputs, y=targets))
     train = parts.train
     assert [train.inputs.shape, train.targets.shape] == shapes
@@ -82,30 +82,40 @@ def test_a_validation_archive(save, split):
         ({"x": X * 1j, "y": Y}, "{file}: 'x' is of type complex128; it must hold numbers"),
         (
             {"x": X.astype(object), "y": Y},
-            "{file}: 'x' is pickled, which could run code, or is no .npz at all; save plain arrays"
-            " of numbers with numpy.savez",
+            (
+                "{file}: 'x' is pickled, which could run code, or is no .npz at all; save plain"
+                " arrays of numbers with numpy.savez"
+            ),
         ),
         (
             {"x": np.where(X == 9, np.nan, X), "y": Y},
-            "{file}: 'x': row 4 (counted from 0) holds nan; 1 of 6 rows have a value that is not"
-            " finite: mend or remove them",
+            (
+                "{file}: 'x': row 4 (counted from 0) holds nan; 1 of 6 rows have a value that is"
+                " not finite: mend or remove them"
+            ),
         ),
         ({"x": X * 1e300, "y": Y}, "{file}: 'x': row 0 (counted from 0) holds inf"),
         ({"x": X, "y": np.where(Y, np.inf, 0)}, "{file}: 'y': row 1 (counted from 0) holds inf"),
         (
             {"x": X, "y": Y - 1},
-            "{file}: 'y': row 0 (counted from 0) holds -1; integers are class indices and count"
-            " from 0",
+            (
+                "{file}: 'y': row 0 (counted from 0) holds -1; integers are class indices and count"
+                " from 0"
+            ),
         ),
         (
             {"x": X, "y": Y * 100_000},
-            "{file}: 'y': row 1 (counted from 0) holds class 100000, but there are only 6 rows;"
-            " save targets to regress as floats",
+            (
+                "{file}: 'y': row 1 (counted from 0) holds class 100000, but there are only 6 rows;"
+                " save targets to regress as floats"
+            ),
         ),
         (
             {"x": X.astype(int).reshape(6, 1, 2), "y": Y},
-            "{file}: 'x' holds int64 with shape (6, 1, 2); integers are tokens and must be (N, T):"
-            " save numbers as float32, images as uint8 or float32",
+            (
+                "{file}: 'x' holds int64 with shape (6, 1, 2); integers are tokens and must be (N,"
+                " T): save numbers as float32, images as uint8 or float32"
+            ),
         ),
         (
             {"x": X.astype(int) - 5, "y": Y},
@@ -131,7 +141,7 @@ def test_refused(arrays, message, save, split, tmp_path):
         (X, Y * 0.5, "'y' is float32 with shape (6, 1), which does not go with int64 and (6,)"),
     ],
 )
-def test_refused_validation_archives(x, y, message, save, split, tmp_path):
+def test_refused_validation_archives(x, y, message, *, save, split, tmp_path):
     path, other = save(x=X, y=Y), save("other.npz", x=x, y=y)
     with pytest.raises(DataError, match=re.escape(f"{tmp_path / other}: {message}")):
         npz(split(other), path=path)

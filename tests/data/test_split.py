@@ -71,8 +71,10 @@ def test_the_seed_decides():
         (
             0.01,
             20,
-            "data.validation: 0.01 of the 20 samples of wine is none; give a larger fraction, or 0"
-            " for no validation",
+            (
+                "data.validation: 0.01 of the 20 samples of wine is none; give a larger fraction,"
+                " or 0 for no validation"
+            ),
         ),
         (
             20,
@@ -87,8 +89,10 @@ def test_the_seed_decides():
         (
             "test.csv",
             20,
-            "data.validation: wine cannot read a validation part from a path ('test.csv'); give a"
-            " fraction below 1, a number of samples, or 0",
+            (
+                "data.validation: wine cannot read a validation part from a path ('test.csv'); give"
+                " a fraction below 1, a number of samples, or 0"
+            ),
         ),
     ],
 )

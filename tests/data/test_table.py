@@ -78,7 +78,7 @@ def test_a_split_does_not_leak(write, split):
         ("many", "auto", 1, np.float32),
     ],
 )
-def test_the_task_by_the_target(target, task, outputs, dtype, write, split):
+def test_the_task_by_the_target(target, task, outputs, dtype, *, write, split):
     rows = [
         (i, ["a", "b"][i % 2], ["True", "False"][i % 2], i % 3, 0.5 * (i % 4), i % 21)
         for i in range(42)
@@ -134,7 +134,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
     [
         ("", {}, "{file}: the file is empty"),
         ("x,y\n", {}, "{file}: holds no row below the header"),
-        ("x,y\n1,a\n2\n3,b\n", {}, "{file}: line 3: 1 fields, but the header has 2"),
+        ("x,y\n1,a\n2\n3,b\n", {}, "{file}: line 3: 1 field, but the header has 2"),
         ("x,y\n1,2,a\n3,4,b\n", {}, "{file}: line 2: 3 fields, but the header has 2"),
         ('x,y\n"1\n1",a\n2,b,c\n', {}, "{file}: line 4: 3 fields, but the header has 2"),
         ('x,y\n1,"a\n', {}, "{file}: line 2: not a table: unexpected end of data"),
@@ -145,14 +145,18 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
         (
             "x,kind\n1,a\n",
             {"target": "knd"},
-            "data.args.target: no such column in {file}: 'knd' (did you mean 'kind'?); there are"
-            " 'x', 'kind'",
+            (
+                "data.args.target: no such column in {file}: 'knd' (did you mean 'kind'?); there"
+                " are 'x', 'kind'"
+            ),
         ),
         (
             "x;y\n1;a\n",
             {},
-            "{file}: line 1: the header is a single field, 'x;y'; if it should be more, set"
-            " data.args.delimiter",
+            (
+                "{file}: line 1: the header is a single field, 'x;y'; if it should be more, set"
+                " data.args.delimiter"
+            ),
         ),
         ("y\n1\n2\n", {}, "{file}: no column is left to be an input, besides 'y'"),
         ("x,y\n1,a\n", {"drop": ["x"]}, "{file}: no column is left to be an input, besides 'y'"),
@@ -174,57 +178,75 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
         (
             ",x,y\n0,1,a\n1,2,b\n",
             {},
-            "{file}: line 1: column 1 has no name; row numbers are no input: leave it out with"
-            " data.args.drop: [''], or name it",
+            (
+                "{file}: line 1: column 1 has no name; row numbers are no input: leave it out with"
+                " data.args.drop: [''], or name it"
+            ),
         ),
         (
             "x,y\n1,a\n2,\n3,NA\n",
             {},
-            "{file}: line 3: the target 'y' is missing, as in 2 of 3 rows; remove these rows or"
-            " fill it in",
+            (
+                "{file}: line 3: the target 'y' is missing, as in 2 of 3 rows; remove these rows or"
+                " fill it in"
+            ),
         ),
         ("x,y\n1,a\n2,a\n", {}, "{file}: every target 'y' is 'a'; there is nothing to learn"),
         (
             "x,y\n1,2.5\n2,two\n",
             {"task": "regression"},
-            "{file}: line 3: the target 'y' is 'two', not a number, which regression needs; mend"
-            " it, or set data.args.task: classification",
+            (
+                "{file}: line 3: the target 'y' is 'two', not a number, which regression needs;"
+                " mend it, or set data.args.task: classification"
+            ),
         ),
         (
             "x,y\n" + REAL + "1,oops\n",
             {},
-            "{file}: line 27: the target 'y' is 'oops', not a number, which regression needs; mend"
-            " it, or set data.args.task: classification",
+            (
+                "{file}: line 27: the target 'y' is 'oops', not a number, which regression needs;"
+                " mend it, or set data.args.task: classification"
+            ),
         ),
         (
             "x,y\n" + REAL + "1,inf\n",
             {},
-            "{file}: line 27: the target 'y' is 'inf', not a number, which regression needs; mend"
-            " it, or set data.args.task: classification",
+            (
+                "{file}: line 27: the target 'y' is 'inf', not a number, which regression needs;"
+                " mend it, or set data.args.task: classification"
+            ),
         ),
         (
             "x,y\n" + REAL,
             {"task": "classification"},
-            "{file}: the target 'y' has 25 different values in 25 rows, too many to be classes;"
-            " set data.args.task: regression, or another data.args.target",
+            (
+                "{file}: the target 'y' has 25 different values in 25 rows, too many to be classes;"
+                " set data.args.task: regression, or another data.args.target"
+            ),
         ),
         (
             "x,y\n" + TYPO + "12a,0\n",
             {},
-            "{file}: line 22: column 'x' holds '12a' among numbers; mend it, empty it, or name the"
-            " column in data.args.categorical",
+            (
+                "{file}: line 22: column 'x' holds '12a' among numbers; mend it, empty it, or name"
+                " the column in data.args.categorical"
+            ),
         ),
         (
             "x,y\n1,a\n-inf,b\n",
             {},
-            "{file}: line 3: column 'x' holds '-inf', which is not finite; mend it, or empty it if"
-            " it is missing",
+            (
+                "{file}: line 3: column 'x' holds '-inf', which is not finite; mend it, or empty it"
+                " if it is missing"
+            ),
         ),
         (
             "x,name,y\n" + MANY,
             {},
-            "{file}: column 'name' holds 30 different words in 30 rows, too many to learn from:"
-            " leave it out with data.args.drop, or name it in data.args.categorical",
+            (
+                "{file}: column 'name' holds 30 different words in 30 rows, too many to learn from:"
+                " leave it out with data.args.drop, or name it in data.args.categorical"
+            ),
         ),
         ("x,y\n1,a\n", {"delimiter": ""}, "data.args.delimiter: must be one character, not ''"),
         (
@@ -234,7 +256,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
         ),
     ],
 )
-def test_refused(content, args, message, write, split, tmp_path):
+def test_refused(content, args, message, *, write, split, tmp_path):
     path = write(content)
     message = message.replace("{file}", str(tmp_path / path))
     with pytest.raises(DataError, match=f"^{re.escape(message)}"):
@@ -256,7 +278,7 @@ def test_names_may_be_words_on_request(write, split):
     [
         ("x,z\n1,a\n", "{other}: line 1: no column 'y', which {file} has"),
         ("x,y\n1,c\n", "{other}: line 2: the class 'c' of 'y' is not in {file}"),
-        ("x,y\n1,a\n2\n", "{other}: line 3: 1 fields, but the header has 2"),
+        ("x,y\n1,a\n2\n", "{other}: line 3: 1 field, but the header has 2"),
         ("x,y\n1,\n", "{other}: line 2: the target 'y' is missing, as in 1 of 4 rows"),
     ],
 )

@@ -246,3 +246,8 @@ ODD = _odd_reports()
 @pytest.fixture(params=list(ODD))
 def odd(request):
     return ODD[request.param]
+
+
+@pytest.fixture
+def odd_named():
+    return ODD.__getitem__

@@ -125,8 +125,8 @@ def _read(path: Path, delimiter: str) -> _Table:
                 continue
             if rows and len(fields) != len(rows[0]):
                 raise DataError(
-                    f"{path}: line {reader.line_num}: {len(fields)} fields, but the header has"
-                    f" {len(rows[0])}"
+                    f"{path}: line {reader.line_num}: {len(fields)} field{'s'[: len(fields) != 1]},"
+                    f" but the header has {len(rows[0])}"
                 )
             rows.append([field.strip() for field in fields])
             lines.append(reader.line_num)

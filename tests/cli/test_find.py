@@ -1,0 +1,313 @@
+"""`lrtool find`: streams, files, exit codes, interruption."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lrtool import config, document
+from lrtool.show import report as reports
+
+QUICK = """
+data: {source: iris, batch_size: 30}
+model: {name: mlp, args: {hidden: [16]}}
+optimizer: adam
+find: {start: 1e-5, end: 10, steps: 100, repeats: 2}
+train: {epochs: 20, schedule: cosine}
+runtime: {device: cpu}
+"""
+
+
+def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml")
+    assert done.returncode == 0, done.stderr
+    [directory] = (tmp_path / "runs" / "quick").iterdir()
+    assert re.fullmatch(r"\d{8}T\d{6}Z-find", directory.name)
+    names = {path.name for path in directory.iterdir()}
+    assert names == {"report.json", "plot.png", "plot.svg", "config.yaml", "metrics.jsonl"}
+
+    report = reports.read(directory / "report.json")
+    assert report.status == "completed"
+    assert report.command == "find"
+    assert report.suggestion.for_schedule == "cosine"
+    assert report.suggestion.for_steps == 20 * 4  # 120 training samples in batches of 30
+    assert 1e-3 < report.suggestion.lr < 1
+    assert report.suggestion.low <= report.suggestion.lr <= report.suggestion.high
+    assert set(report.suggestions) == {"auto", "valley", "slide", "steep", "minimum"}
+    assert [sweep.seed for sweep in report.sweeps] == [0, 1]
+    assert report.data.samples == {"train": 120, "validation": 30}
+    assert report.model.parameters == 4 * 16 + 16 + 16 * 3 + 3
+    assert report.environment.device == "cpu"
+    assert report.timing.steps_per_s > 0
+    assert report.timing.setup_s < report.timing.total_s
+
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == sum(len(sweep.lr) for sweep in report.sweeps)
+    assert [row["loss"] for row in rows if row["repeat"] == 1] == list(report.sweeps[1].loss)
+    assert rows[0] == {
+        "repeat": 0,
+        "step": 0,
+        "lr": 1e-5,
+        "loss": report.sweeps[0].loss[0],
+        "skipped": False,
+    }
+
+    rate = reports_rate(report)
+    assert rate in done.stdout
+    assert report.suggestion.verdict in done.stdout
+    assert f"learning_rate: {rate}" in done.stdout
+    assert str(directory.relative_to(tmp_path)) in done.stdout
+    assert "step" in done.stderr
+
+
+def reports_rate(report):
+    from lrtool.show.words import rate
+
+    return rate(report.suggestion.lr)
+
+
+def test_the_resolved_configuration_gives_the_same_run_from_anywhere(lrtool, write, tmp_path):
+    write("own/quick.yaml", QUICK.replace("mlp, args: {hidden: [16]}", '"net:Net"'))
+    write(
+        "own/net.py",
+        "from torch import nn\ndef Net(input_shape, num_outputs):\n"
+        "    return nn.Linear(input_shape[0], num_outputs)\n",
+    )
+    first = lrtool("find", "own/quick.yaml", "--output", "a", "--seed", 3, "--json")
+    assert first.returncode == 0, first.stderr
+    second = lrtool("find", "a/config.yaml", "--output", "b", "--json")
+    assert second.returncode == 0, second.stderr
+    one, two = json.loads(first.stdout), json.loads(second.stdout)
+    assert one["sweeps"] == two["sweeps"]
+    assert one["suggestion"] == two["suggestion"]
+    assert one["config_hash"] == two["config_hash"]
+    read = config.load(document.read(tmp_path / "a" / "config.yaml"))
+    assert read.seed == 3
+
+
+def test_json_puts_nothing_but_the_report_on_stdout(lrtool, write, tmp_path):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml", "--json", "--output", "out")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out/report.json").read_text())
+    assert done.stderr == ""
+
+
+def test_quiet_prints_the_rate_alone(lrtool, write):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml", "--quiet")
+    assert done.returncode == 0
+    assert 1e-3 < float(done.stdout) < 1
+    assert done.stderr == ""
+
+
+def test_shortcuts_are_keys_of_the_configuration(lrtool, write, tmp_path):
+    write("quick.yaml", QUICK)
+    done = lrtool(
+        "find",
+        "quick.yaml",
+        "--loss",
+        "multi_margin_loss",
+        "--optimizer",
+        "sgd",
+        "--batch-size",
+        "full",
+        "--start",
+        "1e-4",
+        "--end",
+        "100",
+        "--steps",
+        50,
+        "--repeats",
+        1,
+        "--device",
+        "cpu",
+        "--seed",
+        7,
+        "--set",
+        "train.max_steps=99",
+        "--set",
+        "train.schedule=linear",
+        "--output",
+        "out",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    resolved = json.loads(done.stdout)["config"]
+    assert resolved["loss"]["name"] == "multi_margin_loss"
+    assert resolved["optimizer"]["name"] == "sgd"
+    assert resolved["data"]["batch_size"] == "full"
+    assert (resolved["find"]["start"], resolved["find"]["end"]) == (1e-4, 100)
+    assert (resolved["find"]["steps"], resolved["find"]["repeats"]) == (50, 1)
+    assert resolved["seed"] == 7
+    assert json.loads(done.stdout)["suggestion"]["for_steps"] == 99
+
+
+def test_another_optimizer_does_not_inherit_arguments(lrtool, write):
+    write(
+        "quick.yaml", QUICK.replace("optimizer: adam", "optimizer: {name: adam, args: {eps: 1e-7}}")
+    )
+    done = lrtool("find", "quick.yaml", "--optimizer", "sgd", "--json")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "lrtool: warning: --optimizer sgd: the arguments of adam (eps) are dropped" in done.stderr
+    )
+    assert json.loads(done.stdout)["config"]["optimizer"]["args"] == {}
+
+
+def test_a_flat_curve_is_exit_3_with_a_report(lrtool, write, tmp_path):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml", "--end", "1e-4", "--start", "1e-9", "--output", "out")
+    assert done.returncode == 3
+    report = reports.read(tmp_path / "out" / "report.json")
+    assert report.status == "no_suggestion"
+    assert report.suggestion.lr is None
+    assert report.suggestion.verdict == "none"
+    assert report.suggestion.advice
+    assert report.suggestion.advice[0] in " ".join(done.stdout.split())
+    assert (tmp_path / "out" / "plot.png").stat().st_size > 1000
+
+
+def test_a_directory_with_a_run_is_refused(lrtool, write, tmp_path):
+    write("quick.yaml", QUICK)
+    (tmp_path / "out").mkdir()
+    write("out/mine.txt", "mine")
+    assert lrtool("find", "quick.yaml", "--output", "out", "--quiet").returncode == 0
+    before = (tmp_path / "out/report.json").read_bytes()
+    again = lrtool("find", "quick.yaml", "--output", "out")
+    assert again.returncode == 2
+    assert again.stdout == ""
+    assert again.stderr == (
+        "lrtool: error: --output out: holds a run already (report.json); choose another "
+        "directory, or --overwrite\n"
+    )
+    assert (tmp_path / "out/report.json").read_bytes() == before
+    over = lrtool("find", "quick.yaml", "--output", "out", "--overwrite", "--quiet")
+    assert over.returncode == 0
+    assert (tmp_path / "out/report.json").read_bytes() != before  # other times
+    assert (tmp_path / "out/mine.txt").read_text() == "mine"
+
+
+def test_output_that_is_a_file_or_cannot_be_made(lrtool, write):
+    write("quick.yaml", QUICK)
+    write("file", "")
+    done = lrtool("find", "quick.yaml", "--output", "file")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lrtool: error: --output file: is a file; give a directory\n"
+    done = lrtool("find", "quick.yaml", "--output", "file/below")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_sweep_and_the_report_follows(write, tmp_path, number, code):
+    write("slow.yaml", QUICK.replace("steps: 100", "steps: 100000"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lrtool", "find", "slow.yaml", "--output", "out"],
+        cwd=tmp_path,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size > 10_000):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "Traceback" not in stderr
+    report = reports.read(tmp_path / "out" / "report.json")
+    assert report.status == "interrupted"
+    assert report.reason == f"stopped by {number.name}"
+    assert report.sweeps[-1].stop_reason == "interrupted"
+    assert len(report.sweeps[-1].lr) > 50
+    assert (tmp_path / "out" / "plot.svg").exists()
+    assert str(tmp_path.name) or stdout
+
+
+def test_out_of_memory_is_exit_5(lrtool, write):
+    write(
+        "greedy.py",
+        "import torch\nfrom torch import nn\nclass Net(nn.Linear):\n"
+        "    def __init__(self, input_shape, num_outputs):\n"
+        "        super().__init__(input_shape[0], num_outputs)\n"
+        "    def forward(self, x):\n"
+        "        torch.empty(10**15)\n"
+        "        return super().forward(x)\n",
+    )
+    write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"greedy:Net"'))
+    done = lrtool("find", "quick.yaml")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr == (
+        "lrtool: error: out of memory with batches of 30 samples on cpu; try a smaller "
+        "data.batch_size, or train.accumulate with smaller batches\n"
+    )
+
+
+def test_a_failure_in_the_sweep_leaves_a_report(lrtool, write, tmp_path):
+    write(
+        "fragile.py",
+        "from torch import nn\nclass Net(nn.Linear):\n"
+        "    def __init__(self, input_shape, num_outputs):\n"
+        "        super().__init__(input_shape[0], num_outputs)\n"
+        "        self.calls = 0\n"
+        "    def forward(self, x):\n"
+        "        self.calls += 1\n"
+        "        if self.calls == 40:\n"
+        "            raise ValueError('the 40th batch')\n"
+        "        return super().forward(x)\n",
+    )
+    write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"fragile:Net"'))
+    done = lrtool("find", "quick.yaml", "--output", "out", "--quiet")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "lrtool: error: the model fragile:Net failed on a batch of inputs (30, 4): "
+        "ValueError: the 40th batch\n"
+    )
+    report = reports.read(tmp_path / "out" / "report.json")
+    assert report.status == "failed"
+    assert "the 40th batch" in report.reason
+    assert len(report.sweeps[0].loss) == 39
+
+
+def test_a_bug_is_exit_1_and_says_so(write, tmp_path):
+    write("quick.yaml", QUICK)
+    code = (
+        "import lrtool.curve.suggest as s, sys\n"
+        "def broken(*a, **k): raise RuntimeError('boom')\n"
+        "s.suggest = broken\n"
+        "sys.argv = ['lrtool', 'find', 'quick.yaml', '--quiet']\n"
+        "from lrtool.cli import main; main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: boom" in done.stderr
+    assert "this is a bug in lrtool; please report it" in done.stderr
+
+
+def test_no_color_and_no_escape_codes_without_a_terminal(lrtool, write):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml", NO_COLOR="1")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_ignored_settings_are_said(lrtool, write):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml", "--set", "find.verify=true", "--json")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "lrtool: warning: find.verify is ignored: this version does not race candidates yet\n"
+    )

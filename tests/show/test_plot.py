@@ -1,0 +1,242 @@
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from lrtool import records
+from lrtool.show import plot
+
+
+def axes_of(figure, label):
+    return next(axes for axes in figure.axes if axes.get_label() == label)
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def header(figure):
+    return [text.get_text() for text in figure.texts]
+
+
+def lines(axes, label):
+    return [line for line in axes.lines if line.get_label() == label]
+
+
+def legend(figure):
+    return [text.get_text() for box in figure.legends for text in box.get_texts()]
+
+
+def boxes(figure):
+    """The extent of every visible text, in pixels."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    found = [*figure.texts]
+    for axes in figure.axes:
+        found += axes.texts
+        if axes.axison:
+            found += [axes.xaxis.label, axes.yaxis.label]
+            for axis in (axes.xaxis, axes.yaxis):
+                low, high = axis.get_view_interval()
+                found += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+    for box in figure.legends:
+        found += box.get_texts()
+    return [(t.get_text(), t.get_window_extent(renderer)) for t in found if t.get_text()]
+
+
+def test_what_an_ordinary_plot_says(make):
+    figure = plot.draw(make())
+    assert header(figure) == [
+        "Learning rate 0.0032: confident",
+        "Good from 0.0018 to 0.0056, for a constant schedule over 230 steps",
+        "three sweeps agree within 0.2 decades",
+        "mlp, 26,122 parameters · adamw · digits, 1,437 samples · batch 64",
+    ]
+    losses = axes_of(figure, "losses")
+    assert losses.get_xscale() == "log"
+    assert losses.get_xlabel() == "learning rate (log scale)"
+    assert losses.get_ylabel() == "training loss, before the update"
+    assert texts(axes_of(figure, "regions")) == ["good", "too low", "too high", "0.0032"]
+    assert texts(axes_of(figure, "guideline")) == ["usual guideline: 0.0001 to 0.01"]
+    assert legend(figure) == ["sweep 1", "sweep 2", "sweep 3", plot.SMOOTH, plot.BEYOND]
+
+
+def test_every_raw_loss_is_drawn_inside_or_at_the_edge(make):
+    report = make()
+    losses = axes_of(plot.draw(report), "losses")
+    drawn = {}
+    for index, sweep in enumerate(report.sweeps):
+        (inside,) = lines(losses, f"sweep {index + 1}")
+        lr, loss = np.array(sweep.lr), np.array(sweep.loss)
+        top = losses.get_ylim()[1]
+        assert np.array_equal(inside.get_xdata(), lr[loss <= top])
+        assert np.array_equal(inside.get_ydata(), loss[loss <= top])
+        drawn[index] = inside.get_color(), inside.get_marker()
+    assert len(set(drawn.values())) == 3
+    beyond = sum(len(line.get_xdata()) for line in lines(losses, plot.BEYOND))
+    assert beyond == sum(np.sum(np.array(s.loss) > losses.get_ylim()[1]) for s in report.sweeps)
+    assert beyond > 0
+
+
+def test_the_smooth_curve_lies_above_the_points_with_its_band(make):
+    report = make()
+    losses = axes_of(plot.draw(report), "losses")
+    (smooth,) = lines(losses, plot.SMOOTH)
+    assert tuple(smooth.get_xdata()) == report.curve.lr
+    assert tuple(smooth.get_ydata()) == report.curve.loss
+    (band,) = losses.collections
+    low, high = band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()
+    assert low == pytest.approx(min(report.curve.low))
+    assert high == pytest.approx(max(report.curve.high))
+    assert smooth.zorder > band.zorder > lines(losses, "sweep 1")[0].zorder
+
+
+def test_the_suggestion_is_a_line_within_its_shaded_interval(make):
+    losses = axes_of(plot.draw(make()), "losses")
+    (line,) = (line for line in losses.lines if line.get_gid() == "suggestion")
+    assert line.get_xdata() == [0.0032, 0.0032]
+    spans = {p.get_gid(): (p.get_x(), p.get_x() + p.get_width()) for p in losses.patches}
+    left, right = losses.get_xlim()
+    assert spans["too low"] == pytest.approx((left, 0.0018))
+    assert spans["good"] == pytest.approx((0.0018, 0.0056))
+    assert spans["too high"] == pytest.approx((0.0056, right))
+
+
+def test_ticks_are_decades_spelled_like_the_rate(make):
+    figure = plot.draw(make())
+    figure.draw_without_rendering()
+    losses = axes_of(figure, "losses")
+    shown = [t.get_text() for t in losses.get_xticklabels()]
+    assert {"1e-7", "1e-6", "1e-5", "0.0001", "0.001", "0.01", "0.1", "1"} <= set(shown)
+    assert len(losses.xaxis.get_minorticklocs()) == 0
+
+
+def test_a_linear_sweep_has_a_linear_axis(make):
+    sweep = records.Sweep(0, (0.1, 0.2, 0.3, 0.4), (2.0, 1.0, 0.5, 0.7), (False,) * 4, "completed")
+    losses = axes_of(plot.draw(make(sweeps=[sweep], curve=None)), "losses")
+    assert losses.get_xscale() == "linear"
+    assert losses.get_xlabel() == "learning rate (linear scale)"
+
+
+def test_a_probe_is_named_on_the_axis(make):
+    losses = axes_of(plot.draw(make(config={"find": {"loss": "probe"}})), "losses")
+    assert losses.get_ylabel() == "validation loss (probe), before the update"
+
+
+def test_without_a_suggestion_there_are_no_regions_and_the_title_says_why(odd_named):
+    figure = plot.draw(odd_named("no suggestion, with a curve"))
+    assert header(figure)[:2] == [
+        "No trustworthy suggestion",
+        "the loss never fell below where it began",
+    ]
+    assert [axes.get_label() for axes in figure.axes] == ["losses", "guideline"]
+    assert not axes_of(figure, "losses").patches
+
+
+def test_an_interrupted_run_says_so(odd_named):
+    figure = plot.draw(odd_named("interrupted"))
+    assert header(figure)[0] == "Learning rate 0.0032: confident (interrupted)"
+    assert header(figure)[2] == "interrupted by SIGINT in sweep 2 of 3"
+
+
+def test_a_diverged_tail_does_not_squash_the_descent(odd_named):
+    for name, scale, offset in (("usual", 1, 0), ("plus 1000", 1, 1000), ("huge", 1e30, 0)):
+        bottom, top = axes_of(plot.draw(odd_named(name)), "losses").get_ylim()
+        assert 0.4 < 1.9 * scale / (top - bottom) < 0.9, name  # the descent, over the axis
+        assert bottom < 0.4 * scale + offset < 2.3 * scale + offset < top
+
+
+def test_nan_is_marked_at_the_edge(odd_named):
+    losses = axes_of(plot.draw(odd_named("nan in the end")), "losses")
+    (mark,) = lines(losses, plot.BEYOND)
+    assert mark.get_xdata() == pytest.approx([odd_named("nan in the end").sweeps[0].lr[-1]])
+
+
+def test_skipped_steps_are_marked_apart(odd_named):
+    report = odd_named("skipped steps")
+    losses = axes_of(plot.draw(report), "losses")
+    (mark,) = lines(losses, plot.SKIPPED)
+    assert mark.get_xdata() == pytest.approx([report.sweeps[0].lr[i] for i in (0, 1, 2, 3, 70)])
+
+
+def test_many_sweeps_share_one_entry_of_the_legend(odd_named):
+    assert legend(plot.draw(odd_named("eight repeats")))[:2] == ["8 sweeps", plot.SMOOTH]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("beyond the guideline", "← usual guideline: 0.0001 to 0.01"),
+        ("below the guideline", "usual guideline: 0.0001 to 0.01 →"),
+    ],
+)
+def test_a_guideline_off_the_axis_is_pointed_at(odd_named, name, text):
+    assert texts(axes_of(plot.draw(odd_named(name)), "guideline")) == [text]
+
+
+def test_text_of_the_user_is_no_markup(odd_named):
+    shown = header(plot.draw(odd_named("odd text")))
+    assert "see [red]notes[/red] \\[x] $y^2$ :smile: 100%" in shown
+    assert shown[-1].startswith("[bold]my_package.$x_1$:??ResNetResNet")
+
+
+def test_odd_reports_draw_without_overlaps_inside_the_figure(odd):
+    figure = plot.draw(odd)
+    width, height = figure.canvas.get_width_height()
+    found = boxes(figure)
+    assert len(found) > 5
+    for index, (text, box) in enumerate(found):
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y1 <= height, text
+        for other_text, other in found[index + 1 :]:
+            apart = (
+                box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0
+            )
+            assert apart, (text, other_text)
+
+
+def test_equal_reports_give_equal_files(make, tmp_path):
+    def files(name):
+        directory = tmp_path / name
+        directory.mkdir()
+        return [path.read_bytes() for path in plot.save(make(), directory)]
+
+    assert files("first") == files("second")
+
+
+def test_the_files(make, tmp_path):
+    png, svg = plot.save(make(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.png", "plot.svg"]
+    assert imread(png).shape[:2] == (1024, 1440)  # 9 × 6.4 inches at 160 dpi
+    written = "".join(ET.parse(svg).getroot().itertext())  # noqa: S314  (our own file)
+    assert "Learning rate 0.0032: confident" in written
+    assert "usual guideline: 0.0001 to 0.01" in written
+
+
+def test_a_readers_own_style_changes_nothing(make, tmp_path):
+    (png, _) = plot.save(make(), tmp_path)
+    plain = png.read_bytes()
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "font.family": "serif"}):
+        plot.save(make(), tmp_path)
+    assert png.read_bytes() == plain
+    assert dict(mpl.rcParams) == before
+
+
+def test_pyplot_and_a_display_are_not_needed():
+    code = (
+        "import sys, lrtool.show.plot;"
+        "print([m for m in ('matplotlib.pyplot', 'torch', 'scipy') if m in sys.modules])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "MPLBACKEND"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,290 @@
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lrtool import records
+from lrtool.errors import UserError
+from lrtool.show import report as reports
+
+rates = st.floats(min_value=1e-300, max_value=1e300)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+losses = st.floats()
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@st.composite
+def sweeps(draw):
+    rows = draw(st.lists(st.tuples(rates, losses, st.booleans()), max_size=6))
+    return records.Sweep(
+        seed=draw(st.integers(0, 2**32)),
+        lr=tuple(row[0] for row in rows),
+        loss=tuple(row[1] for row in rows),
+        skipped=tuple(row[2] for row in rows),
+        stop_reason=draw(st.sampled_from(["completed", "diverged", "nan", "inf", "interrupted"])),
+    )
+
+
+@st.composite
+def findings(draw):
+    lr = draw(st.none() | rates)
+    suggestion = records.Suggestion(
+        lr=lr,
+        low=draw(rates) if lr else None,
+        high=draw(rates) if lr else None,
+        verdict="none" if lr is None else draw(st.sampled_from(["confident", "uncertain"])),
+        method=draw(text),
+        reason=draw(text),
+        advice=tuple(draw(st.lists(text, max_size=3))),
+        for_schedule=draw(text),
+        for_steps=draw(st.none() | st.integers(1, 10**9)),
+    )
+    points = draw(st.lists(st.tuples(rates, losses, losses, losses), max_size=5))
+    curve = (
+        draw(st.none() | st.just(records.Curve(*map(tuple, zip(*points, strict=True)))))
+        if points
+        else None
+    )
+    names = draw(st.dictionaries(text, st.builds(records.Candidate, st.none() | rates, text)))
+    return records.Finding(suggestion, names, curve)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.none() | findings(), st.lists(sweeps(), max_size=3), st.dictionaries(text, json_values))
+def test_a_written_report_reads_back_equal_and_is_strict_json(
+    tmp_path_factory, finding, runs, config
+):
+    report = reports.from_finding(
+        finding,
+        runs,
+        status="completed",
+        config=config,
+        config_hash="x",
+        seed=0,
+        data=None,
+        model=None,
+        environment=ENVIRONMENT,
+        timing=TIMING,
+    )
+    path = reports.write(report, tmp_path_factory.getbasetemp())
+    assert reports.read(path) == report
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+ENVIRONMENT = reports.Environment(
+    lrtool="0", torch="2", python="3", platform="x", device="cpu", device_name="y", threads=1
+)
+TIMING = reports.Timing(total_s=1.0, setup_s=None, steps=0, steps_per_s=None, samples_per_s=None)
+
+
+def test_the_report_has_the_fields_of_the_design(make):
+    report = json.loads(reports.to_json(make()))
+    assert list(report) == [
+        "schema_version",
+        "command",
+        "status",
+        "reason",
+        "suggestion",
+        "suggestions",
+        "sweeps",
+        "curve",
+        "config",
+        "config_hash",
+        "data",
+        "model",
+        "environment",
+        "seed",
+        "timing",
+    ]
+    assert report["schema_version"] == 1
+    assert report["command"] == "find"
+    assert report["status"] == "completed"
+    assert report["reason"] == "three sweeps agree within 0.2 decades"
+    assert report["suggestion"] == {
+        "lr": 0.0032,
+        "low": 0.0018,
+        "high": 0.0056,
+        "verdict": "confident",
+        "method": "auto",
+        "advice": [],
+        "for_schedule": "constant",
+        "for_steps": 230,
+    }
+    assert report["suggestions"] == {
+        "valley": {"lr": 0.0021, "reason": None},
+        "steep": {"lr": None, "reason": "the curve never falls"},
+    }
+    assert [set(sweep) for sweep in report["sweeps"]] == [
+        {"seed", "lr", "loss", "skipped", "stop_reason"}
+    ] * 3
+    assert set(report["curve"]) == {"lr", "loss", "low", "high"}
+    assert set(report["timing"]) == {
+        "total_s",
+        "setup_s",
+        "steps",
+        "steps_per_s",
+        "samples_per_s",
+    }
+
+
+def test_raw_losses_are_kept_and_what_is_no_number_is_null(make):
+    sweep = records.Sweep(
+        seed=7,
+        lr=(1e-3, 1e-2, 0.1, 1.0),
+        loss=(2.5, 0.1 + 0.2, math.inf, math.nan),
+        skipped=(False, True, False, True),
+        stop_reason="nan",
+    )
+    stored = json.loads(reports.to_json(make(sweeps=[sweep])))["sweeps"]
+    assert stored == [
+        {
+            "seed": 7,
+            "lr": [0.001, 0.01, 0.1, 1.0],
+            "loss": [2.5, 0.30000000000000004, None, None],
+            "skipped": [1, 3],
+            "stop_reason": "nan",
+        }
+    ]
+
+
+def test_infinite_values_of_a_configuration_are_spelled_as_in_yaml(make):
+    config = {"a": math.inf, "b": [-math.inf, {"c": math.nan}], "d": 1.5}
+    assert make(config=config).config == {"a": ".inf", "b": ["-.inf", {"c": ".nan"}], "d": 1.5}
+
+
+def test_a_run_that_failed_early_still_reports(make):
+    report = make(
+        suggestion=None, sweeps=[], status="failed", reason="no memory", data=None, model=None
+    )
+    assert (report.status, report.reason) == ("failed", "no memory")
+    assert report.suggestion is None
+    assert report.suggestions == {}
+    assert report.curve is None
+
+
+def test_numbers_stand_on_one_line_and_parts_are_indented(make):
+    lines = reports.to_json(make()).splitlines()
+    assert lines[0] == "{"
+    assert lines[1] == '  "schema_version": 1,'
+    assert '  "status": "completed",' in lines
+    assert '      "skipped": [],' in lines
+    assert sum(line.startswith('      "loss": [') for line in lines) == 3
+    assert len(lines) < 120
+
+
+def test_every_odd_report_survives_a_round_trip(odd, tmp_path):
+    assert reports.read(reports.write(odd, tmp_path)) == odd
+
+
+def test_reports_are_immutable(make):
+    with pytest.raises(ValidationError, match="frozen"):
+        make().status = "failed"
+
+
+def broken(make, tmp_path, change):
+    data = json.loads(reports.to_json(make()))
+    change(data)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError) as caught:
+        reports.read(path)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_a_newer_report_says_so(make, tmp_path):
+    assert broken(make, tmp_path, lambda data: data.update(schema_version=2, more=1)) == (
+        "written by a newer lrtool (schema version 2; this one reads 1): update lrtool"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(extra=1), "extra: Extra inputs are not permitted"),
+        (lambda data: data.pop("timing"), "timing: Field required"),
+        (lambda data: data.update(seed="0"), "seed: Input should be a valid integer"),
+        (
+            lambda data: data["suggestion"].update(lr=None),
+            'suggestion: Value error, a suggestion has a rate, or the verdict "none"',
+        ),
+        (
+            lambda data: data["sweeps"][1]["lr"].pop(),
+            "sweeps.1: Value error, a sweep has one loss for each rate, and skips only",
+        ),
+        (
+            lambda data: data["curve"]["low"].pop(),
+            "curve: Value error, a curve has one loss, one low and one high for each rate",
+        ),
+        (
+            lambda data: data["timing"].update(total_s=math.inf),
+            "timing.total_s: Input should be a finite number",
+        ),
+        (lambda data: data.update(seed="0", command="x"), "(and 1 more)"),
+    ],
+)
+def test_a_changed_report_is_refused_with_the_place(make, tmp_path, change, message):
+    found = broken(make, tmp_path, change)
+    assert found.startswith("not a report of lrtool: ")
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a report of lrtool: Invalid JSON: EOF"),
+        (b"{", "not a report of lrtool: Invalid JSON: EOF"),
+        (b"\xff\xfe\x00", "not a report of lrtool: Invalid JSON"),
+        (b"[" * 100_000, "not a report of lrtool: Invalid JSON: recursion limit exceeded"),
+        (b"[]", "not a report of lrtool: Input should be an object"),
+    ],
+)
+def test_a_foreign_file_is_refused_in_words(tmp_path, content, message):
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        reports.read(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.json: cannot be read: No such file"):
+        reports.read(tmp_path / "nowhere.json")
+    with pytest.raises(UserError, match=r"cannot be read: Is a directory"):
+        reports.read(tmp_path)
+
+
+def test_the_schema_names_every_field_and_requires_it(make):
+    schema = reports.json_schema()
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert schema["additionalProperties"] is False
+    stored = json.loads(reports.to_json(make()))
+    assert list(schema["properties"]) == list(stored)
+    assert set(schema["required"]) == set(stored)
+    for name, part in (("Suggestion", "suggestion"), ("Curve", "curve"), ("Timing", "timing")):
+        assert list(schema["$defs"][name]["properties"]) == list(stored[part])
+    json.dumps(schema, allow_nan=False)
+
+
+def test_neither_report_nor_terminal_import_heavy_libraries():
+    code = (
+        "import sys, lrtool.show.report, lrtool.show.terminal;"
+        "print([m for m in ('torch', 'matplotlib', 'scipy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

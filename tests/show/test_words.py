@@ -1,0 +1,58 @@
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrtool import document as documents
+from lrtool.show import words
+
+
+def test_rates_are_spelled_as_people_write_them():
+    spelled = {
+        0.00316: "0.0032",
+        0.0000123: "1.2e-5",
+        0.00001: "1e-5",
+        0.0001: "0.0001",
+        0.1 + 0.2: "0.3",
+        0.996: "1",
+        9.96: "10",
+        123.0: "120",
+        99_999.0: "100000",
+        2.5e6: "2.5e6",
+        5e-324: "4.9e-324",
+    }
+    assert {lr: words.rate(lr) for lr in spelled} == spelled
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300))
+def test_a_spelled_rate_is_a_yaml_number_within_five_percent(lr):
+    text = words.rate(lr)
+    read = documents.plain_scalar(text)
+    assert isinstance(read, int | float), text
+    assert abs(read / lr - 1) <= 0.0501
+    assert words.rate(read) == text
+    assert len(re.sub(r"e.*", "", text).replace(".", "").strip("0")) <= 2
+
+
+def test_subject_names_model_optimizer_data_and_batch(make):
+    assert (
+        words.subject(make()) == "mlp, 26,122 parameters · adamw · digits, 1,437 samples · batch 64"
+    )
+
+
+def test_subject_says_what_it_knows_of_a_call_without_configuration(make):
+    report = make(config={"start": 1e-7}, data=None)
+    assert words.subject(report) == "mlp, 26,122 parameters"
+
+
+def test_purpose_says_schedule_and_length(make):
+    said = make().suggestion
+    assert words.purpose(said) == "constant schedule over 230 steps"
+    unknown = said.model_copy(update={"for_schedule": "one_cycle", "for_steps": None})
+    assert words.purpose(unknown) == "one cycle schedule"
+
+
+def test_interval(make):
+    said = make().suggestion
+    assert words.interval(said) == "0.0018 to 0.0056"
+    assert words.interval(said.model_copy(update={"low": None})) is None
