@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from lrtool import __version__
 from lrtool.build import optimizers
 from lrtool.curve.suggest import suggest
@@ -26,6 +24,7 @@ from lrtool.show import report as reports
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import torch
     from matplotlib.figure import Figure
     from torch import nn
 

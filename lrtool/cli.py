@@ -272,12 +272,19 @@ def main() -> None:
     """Run the command line; every way to fail ends in one of the documented exit codes."""
     import warnings
 
-    def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-        if issubclass(category, UserWarning):
+    from lrtool.errors import LrtoolWarning
+
+    show_others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, LrtoolWarning):
             _say(f"warning: {message}")
+        else:
+            show_others(message, category, *where)
 
     with warnings.catch_warnings():
-        warnings.showwarning = show_warning  # type: ignore[assignment]
+        warnings.simplefilter("always", LrtoolWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
         try:
             app()
         except Exception as error:  # noqa: BLE001  (the one boundary)

@@ -186,7 +186,7 @@ class Train(Section):
     @model_validator(mode="after")
     def _not_both(self) -> Self:
         if self.epochs is not None and self.max_steps is not None:
-            raise PydanticCustomError("length", "give epochs or max_steps, not both")
+            raise PydanticCustomError("length", "give epochs or max_steps, not both; null for the other")
         return self
 
 

@@ -100,7 +100,7 @@ def read(path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()) -
             problems += error.lines
     for override in [*overrides, *flags] if not problems else []:
         try:
-            _lay_over(document, override)
+            lay_over(document, override)
         except ConfigError as error:
             problems += error.lines
     if problems:
@@ -302,7 +302,7 @@ class _Walk:
         return result
 
 
-def _lay_over(document: Document, override: Override) -> None:
+def lay_over(document: Document, override: Override) -> None:
     """Put one value in its place, making mappings on the way where there are none."""
     here: Any = document.data
     path: KeyPath = ()

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+class LrtoolWarning(UserWarning):
+    """A setting is ignored, or something went another way than the user may think."""
+
+
 class LrtoolError(Exception):
     """Everything that lrtool raises on purpose."""
 

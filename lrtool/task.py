@@ -30,6 +30,7 @@ from lrtool.errors import (
     ComponentError,
     ConfigError,
     LrtoolError,
+    LrtoolWarning,
     OutOfMemoryError,
     Problem,
     UserError,
@@ -62,10 +63,21 @@ def read_config(
 ) -> tuple[Config, Document]:
     """Read a configuration and judge all of it, before any data is read.
 
+    Args:
+        path: the YAML file.
+        sets: `key.path=value`, typed as in the file.
+        flags: values from other flags; one for a whole component is its name.
+
     Raises:
         ConfigError: with every problem of the file and of the command line.
+
+    Warns:
+        LrtoolWarning: a setting is ignored.
     """
-    document = documents.read(path, sets, flags)
+    names = [flag for flag in flags if flag.path in {("loss",), ("optimizer",)}]
+    document = documents.read(path, sets, [flag for flag in flags if flag not in names])
+    for flag in names:
+        _rename(document, flag)
     config, lines = configs.validate(document)
     judged = config or configs.components(document.data)
     problems = components.check(judged, SOURCES, directories_of(judged, document))
@@ -74,9 +86,27 @@ def read_config(
         raise ConfigError(sorted(lines, key=_line_and_column))
     if config.find.verify:
         warnings.warn(
-            "find.verify is ignored: this version does not race candidates yet", stacklevel=2
+            "find.verify is ignored: this version does not race candidates yet",
+            LrtoolWarning,
+            stacklevel=2,
         )
     return config, document
+
+
+def _rename(document: Document, flag: Override) -> None:
+    """Give a component another name; arguments that were meant for the old one go."""
+    key, name = flag.path[0], flag.value
+    component = document.data.get(str(key))
+    before = dict(component) if isinstance(component, dict) else {}
+    documents.lay_over(document, replace(flag, path=(key, "name")))
+    if before.get("args") and before.get("name") != name:
+        dropped = ", ".join(before["args"])
+        warnings.warn(
+            f"{flag.flag} {name}: the arguments of {before['name']} ({dropped}) are dropped",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+        del document.data[str(key)]["args"]
 
 
 def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
@@ -92,7 +122,7 @@ def open_task(config: Config, document: Document) -> Task:
         UserError: something that the configuration names cannot be built.
 
     Warns:
-        UserWarning: a setting is ignored.
+        LrtoolWarning: a setting is ignored.
     """
     started = perf_counter()
     directories = directories_of(config, document)
@@ -228,7 +258,7 @@ def try_one_batch(task: Task) -> FirstBatch:
             raise worded(task, error) from error
         raise UserError(
             f"the model {task.config.model.name} failed on a batch of inputs "
-            f"{_shape(_first_input(batch))}: {type(error).__name__}: {error}"
+            f"{_shape(_first_input(batch))}: {type(error).__name__}: {error}{lookup.place(error)}"
         ) from error
     sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
     return FirstBatch(
@@ -257,8 +287,8 @@ def _refuse_a_batch_of_one(task: Task, model: nn.Module) -> None:
         return
     if task.data.batch_size == 1 or count % task.data.batch_size == 1:
         problem = (
-            f"{count:,} training samples in batches of {task.data.batch_size} leave one sample alone "
-            "in the last batch, which batch norm cannot train on; change it by one"
+            f"{count:,} training samples in batches of {task.data.batch_size} leave one sample "
+            "alone in the last batch, which batch norm cannot train on; change it by one"
         )
         raise ComponentError([Problem(("data", "batch_size"), problem)])
 
@@ -315,10 +345,20 @@ def training_steps(task: Task) -> int | None:
 
 
 def worded(task: Task, error: Exception) -> Exception:
-    """Return the error to raise instead: out of memory in words, others as they are."""
+    """Return the error to raise in place of one from a step: words where it is the user's."""
+    config, data = task.config, task.data
     if runtimes.is_out_of_memory(error):
         return OutOfMemoryError(
-            f"out of memory with batches of {task.data.batch_size:,} samples on {task.runtime.device}; "
+            f"out of memory with batches of {data.batch_size:,} samples on {task.runtime.device}; "
             "try a smaller data.batch_size, or train.accumulate with smaller batches"
+        )
+    own = [
+        n
+        for n in (config.model.name, config.loss.name, config.data.source)
+        if lookup.is_import_path(n)
+    ]
+    if own and not isinstance(error, LrtoolError):
+        return UserError(
+            f"{' or '.join(own)} failed: {type(error).__name__}: {error}{lookup.place(error)}"
         )
     return error

@@ -12,7 +12,7 @@ from lrtool.errors import ConfigError
 def load(text, sets=()):
     read = document.parse(text, "f.yaml")
     for text_ in sets:
-        document._lay_over(read, document.parse_override(text_))
+        document.lay_over(read, document.parse_override(text_))
     return config.load(read)
 
 
@@ -117,7 +117,7 @@ def test_every_key_has_a_default():
         ),
         (
             "train: {epochs: 1, max_steps: 2}",
-            "f.yaml:1:8: train: give epochs or max_steps, not both",
+            "f.yaml:1:8: train: give epochs or max_steps, not both; null for the other",
         ),
         (
             "data: {batch_size: 0}",
@@ -170,7 +170,7 @@ train: {epochs: 3, max_steps: 4, accumulate: 0}
     assert "find.mode: must be one of" in text
     assert "start must be below end, but start is 1 and end is 0.001" in text
     assert "train.accumulate: must be at least 1, not 0" in text
-    assert "give epochs or max_steps, not both" in text
+    assert "give epochs or max_steps, not both; null for the other" in text
 
 
 def test_load_raises_what_validate_returns():

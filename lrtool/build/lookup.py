@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -14,7 +15,6 @@ from lrtool.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
 
 
 def is_import_path(name: str) -> bool:
@@ -61,20 +61,22 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
                 f"no module named '{error.name}'; looked in {looked} and the installed packages"
             ) from error
         raise UserError(
-            f"module '{name}' imports '{error.name}', which is not installed{_line(error)}"
+            f"module '{name}' imports '{error.name}', which is not installed{place(error)}"
         ) from error
     except Exception as error:
         raise UserError(
-            f"importing '{name}' failed: {type(error).__name__}: {error}{_line(error)}"
+            f"importing '{name}' failed: {type(error).__name__}: {error}{place(error)}"
         ) from error
 
 
-def _line(error: Exception) -> str:
-    """Name the last line of a user's file on the way to the error."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    own = [f for f in frames if f.filename != __file__]
+def place(error: Exception) -> str:
+    """Return " (file:line)" of the last line of the user's own code on the way to an error."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
+    foreign = (str(Path(__file__).parent.parent), "importlib", "site-packages", sys.base_prefix)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(part in f.filename for part in foreign)]
+    own = [f for f in own if not f.filename.startswith("<")]
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 

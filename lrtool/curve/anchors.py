@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 5.0  # standard deviations that the loss must fall, somewhere, to have fallen at all
 SIGNIFICANT_END = 4.0  # the same for a rise at one place, the end: less happens there by chance
+BASIN = 0.05  # share of the descent by which the basin around the lowest loss rises above it
 SLIDE_WIDTH = 1.2  # decades: 15 steps of a sweep of 100 steps over 8 decades
 SLIDE_TOLERANCE = 0.03  # share of the descent, per decade; .005 a step where a loss falls by 2
 RULES = ("valley", "slide", "steep", "minimum")
@@ -33,7 +34,8 @@ class Anchors:
         start: where the loss leaves the initial loss for good, with a tenth of the descent made.
         steepest: the fastest fall per decade, between start and minimum.
         valley: the middle of the fall, half-way between start and minimum.
-        minimum: the lowest loss.
+        minimum: the lowest loss: the middle of the basin within 5% of the descent from it, for
+            noise alone decides where in a flat basin the very lowest point lies.
         divergence: the rate beyond the minimum from which on the loss exceeds the initial loss;
             None (censored) if the sweep ends before.
     """
@@ -66,7 +68,11 @@ def locate(fit: Fit, loss: Array) -> Anchors:
         return Anchors(
             initial, 0.0, divergence=_last_crossing(log_lr, loss, level) if rises else None
         )
+    rim = float(loss[lowest]) + BASIN * descent
+    higher = np.flatnonzero(loss[lowest:] > rim)
     x, y = log_lr[: lowest + 1], loss[: lowest + 1]
+    right = float(log_lr[lowest + higher[0]] if higher.size else log_lr[-1])
+    minimum = (_last_crossing(x, y, rim) + right) / 2
     start = _last_crossing(x, y, initial - 0.1 * descent)
     falling = x >= start
     high = np.flatnonzero(loss[lowest:] > (initial + fit.ceiling) / 2)
@@ -81,8 +87,8 @@ def locate(fit: Fit, loss: Array) -> Anchors:
         descent=descent,
         start=start,
         steepest=float(x[falling][np.argmin(np.gradient(loss, log_lr)[: lowest + 1][falling])]),
-        valley=(start + float(x[-1])) / 2,
-        minimum=float(x[-1]),
+        valley=(start + minimum) / 2,
+        minimum=minimum,
         divergence=divergence,
     )
 

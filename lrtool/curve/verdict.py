@@ -159,6 +159,6 @@ def wide(low: float, high: float) -> Doubt | None:
     if high - low <= WIDE + np.finfo(float).eps:
         return None
     return Doubt(
-        f"the interval spans {high - low:.1f} decades",
+        f"the interval spans {high - low:.2f} decades",
         "Race candidates in short training runs (--verify), or repeat the sweep (find.repeats).",
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lrtool.data.part import OwnLoader, Resident, Streamed
-from lrtool.errors import DataError
+from lrtool.errors import DataError, LrtoolWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,4 +197,4 @@ def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, P
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+    warnings.warn(message, LrtoolWarning, stacklevel=4)

@@ -14,7 +14,7 @@ from lrtool.data.factory import call_factory, to_resident
 from lrtool.data.part import OwnLoader, Resident
 from lrtool.data.sources import SOURCES
 from lrtool.data.split import Split
-from lrtool.errors import DataError
+from lrtool.errors import DataError, LrtoolWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ def load(
         DataError: the data cannot be read or cannot be trained on.
 
     Warns:
-        UserWarning: a setting is ignored.
+        LrtoolWarning: a setting is ignored.
     """
     split = Split(spec.validation, seed, tuple(directories))
     train: Part
@@ -202,7 +202,7 @@ def _warn_of_ignored(spec: config.Data, train: Part) -> None:
     if spec.workers and isinstance(train, Resident):
         ignored.append(f"data.workers is ignored: the samples of {spec.source} are in memory")
     for message in ignored:
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, LrtoolWarning, stacklevel=3)
 
 
 def _digest(train: Part, validation: Part | None) -> str | None:

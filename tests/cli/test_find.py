@@ -107,7 +107,7 @@ def test_quiet_prints_the_rate_alone(lrtool, write):
     assert done.stderr == ""
 
 
-def test_shortcuts_are_keys_of_the_configuration(lrtool, write, tmp_path):
+def test_shortcuts_are_keys_of_the_configuration(lrtool, write):
     write("quick.yaml", QUICK)
     done = lrtool(
         "find",
@@ -134,6 +134,8 @@ def test_shortcuts_are_keys_of_the_configuration(lrtool, write, tmp_path):
         "train.max_steps=99",
         "--set",
         "train.schedule=linear",
+        "--set",
+        "train.epochs=~",
         "--output",
         "out",
         "--json",
@@ -272,8 +274,8 @@ def test_a_failure_in_the_sweep_leaves_a_report(lrtool, write, tmp_path):
     done = lrtool("find", "quick.yaml", "--output", "out", "--quiet")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "lrtool: error: the model fragile:Net failed on a batch of inputs (30, 4): "
-        "ValueError: the 40th batch\n"
+        "lrtool: error: fragile:Net failed: ValueError: the 40th batch "
+        f"({tmp_path / 'fragile.py'}:9)\n"
     )
     report = reports.read(tmp_path / "out" / "report.json")
     assert report.status == "failed"

@@ -19,7 +19,9 @@ def rates(start=1e-7, end=10.0, steps=200):
     return start * (end / start) ** (np.arange(steps) / (steps - 1))
 
 
-def sweep(seed=0, *, noise=0.03, lr=None, curve=loss_at, scale=1.0, offset=0.0, stop=True, **places):
+def sweep(
+    seed=0, *, noise=0.03, lr=None, curve=loss_at, scale=1.0, offset=0.0, stop=True, **places
+):
     """One sweep with Gaussian noise; `loss[i + 1]` follows the update with `lr[i]`."""
     lr = rates() if lr is None else np.asarray(lr, dtype=float)
     clean = np.append(INITIAL, curve(np.log10(lr[:-1]), **places))
