@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lrtool import __version__
 from lrtool.build import optimizers
-from lrtool.curve.suggest import suggest
+from lrtool.curve.suggest import METHODS, suggest
 from lrtool.data import batches
 from lrtool.engine import runtime as runtimes
 from lrtool.engine.preserve import preserved
@@ -18,7 +18,7 @@ from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
-from lrtool.errors import UserError
+from lrtool.errors import UserError, did_you_mean
 from lrtool.show import report as reports
 
 if TYPE_CHECKING:
@@ -142,7 +142,10 @@ def find_lr(
         UserError: (a ValueError) an argument out of range, no batches, or batches that do not fit
             the model.
     """
-    _check_arguments(start, end, steps, repeats, accumulate)
+    _check_arguments(start, end, steps=steps, repeats=repeats, accumulate=accumulate)
+    _check_choice("mode", mode, ("exponential", "linear"))
+    _check_choice("precision", precision, tuple(runtimes.DTYPES))
+    _check_choice("method", method, METHODS)
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise UserError("the model has no parameters, so there is nothing to train")
@@ -214,13 +217,16 @@ def find_lr(
     return FindResult(finding, tuple(sweeps), report)
 
 
-def _check_arguments(start: float, end: float, steps: int, repeats: int, accumulate: int) -> None:
+def _check_arguments(start: float, end: float, **counts: int) -> None:
     if not 0 < start < end < float("inf"):
         raise UserError(f"start must be above 0 and below end, not start={start}, end={end}")
-    for name, value, least in (
-        ("steps", steps, 2),
-        ("repeats", repeats, 1),
-        ("accumulate", accumulate, 1),
-    ):
-        if value < least:
-            raise UserError(f"{name} must be at least {least}, not {value}")
+    for name, count in counts.items():
+        least = 2 if name == "steps" else 1
+        if count < least:
+            raise UserError(f"{name} must be at least {least}, not {count}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        hint = did_you_mean(value, choices)
+        raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")

@@ -75,13 +75,14 @@ def locate(fit: Fit, loss: Array) -> Anchors:
     minimum = (_last_crossing(x, y, rim) + right) / 2
     start = _last_crossing(x, y, initial - 0.1 * descent)
     falling = x >= start
+    divergence: float | None = None
     high = np.flatnonzero(loss[lowest:] > (initial + fit.ceiling) / 2)
     if high.size:
         # the last place: noise, or a short burst of high losses, may cross the level before
         end = lowest + int(high[-1]) + 1
         divergence = _last_crossing(log_lr[lowest:end], loss[lowest:end], initial)
-    else:
-        divergence = float(log_lr[-1]) if fit.blew_up else None  # NaN or inf without a rise
+    elif fit.blew_up:
+        divergence = float(log_lr[-1])  # NaN or infinity without a rise before
     return Anchors(
         initial=initial,
         descent=descent,

@@ -38,6 +38,7 @@ BLOCKS = 256  # a longer sweep is averaged over neighbouring steps down to this 
 MEDIAN_WINDOW = 7  # steps, centred
 SPIKE = 5.0  # robust standard deviations from the centred median that make a loss a spike
 REPLICATES = 200
+LARGEST = float(np.finfo(np.float32).max)  # squares of larger losses overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,11 @@ def effects(sweep: Sweep) -> Points:
     """Return log10(lr) of the updates that were made and the loss after each, both shape (n,).
 
     The loss of a step is measured before its update, so what lr[i] did shows in loss[i+1]. Skipped
-    steps and losses that are not finite are left out.
+    steps and losses that float32 cannot hold are left out.
     """
     loss = np.asarray(sweep.loss, dtype=float)
     made = ~np.asarray(sweep.skipped, dtype=bool)
-    usable = made[:-1] & made[1:] & np.isfinite(loss[1:])
+    usable = made[:-1] & made[1:] & (np.abs(loss[1:]) <= LARGEST)
     return np.log10(np.asarray(sweep.lr, dtype=float))[:-1][usable], loss[1:][usable]
 
 
@@ -151,8 +152,12 @@ def local_quadratic(log_lr: Array, at: Array, bandwidth: float) -> Array:
     nearest = np.partition(distance, min(NEIGHBOURS, log_lr.size) - 1, axis=1)
     width = np.maximum(bandwidth, 1.01 * nearest[:, min(NEIGHBOURS, log_lr.size) - 1])[:, None]
     scaled = offset / width
-    weight = np.clip(1 - np.abs(scaled) ** 3, 0, None) ** 3
-    moments = [np.sum(weight * scaled**power, axis=1) for power in range(5)]
+    tricube = np.clip(1 - np.abs(scaled * scaled * scaled), 0, None)
+    weight = tricube * tricube * tricube  # NumPy's ** is slow for these
+    moments, term = [], weight
+    for _ in range(5):
+        moments.append(term.sum(axis=1))
+        term = term * scaled
     normal = np.array([[moments[row + column] for column in range(3)] for row in range(3)])
     normal = np.moveaxis(normal, 2, 0) + 1e-9 * moments[0][:, None, None] * np.eye(3)
     value = np.linalg.solve(normal, np.array([[1.0], [0.0], [0.0]]))[:, :, 0]  # (m, 3)
@@ -213,13 +218,14 @@ def _bandwidth(points: list[Points]) -> float:
 
 
 def _grid(log_lrs: list[Array]) -> Array:
-    """Return evenly spaced points over all rates, without those far from any rate."""
+    """Return evenly spaced points within the sweeps, without those far from any rate."""
     rates = np.unique(np.concatenate(log_lrs))
     count = max(2, round((rates[-1] - rates[0]) * POINTS_PER_DECADE) + 1)
     grid = np.linspace(rates[0], rates[-1], count)
     after = np.clip(np.searchsorted(rates, grid), 1, rates.size - 1)
     distance = np.minimum(np.abs(grid - rates[after - 1]), np.abs(rates[after] - grid))
-    result: Array = grid[distance <= GAP]
+    swept = np.any([(grid > x[0] - 1e-9) & (grid < x[-1] + 1e-9) for x in log_lrs], axis=0)
+    result: Array = grid[(distance <= GAP) & swept]
     return result
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WIDE = 0.5  # decades: a wider interval is uncertain
 EDGE = 0.1  # decades from the end of the range
+PLATEAU = 0.25  # share of the decades up to the minimum that the loss must stay level
 ONSET = 1.0  # decades: a loss that rises without a longer plateau before it diverged at once
 
 
@@ -101,15 +102,17 @@ def doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Doubt]:
                 "Take more steps in the sweep (find.steps), or more repeats (find.repeats).",
             )
         )
-    elif anchors.start is not None and anchors.start < fit.log_lr[0] + EDGE:
+    elif anchors.start is not None and anchors.start - fit.log_lr[0] < PLATEAU * (
+        anchors.minimum - fit.log_lr[0]
+    ):
         found.append(
             Doubt(
                 "the loss falls from the first rate on, so that its initial level is not known",
                 "Start the sweep lower (find.start).",
             )
         )
-    at_end = anchors.minimum is not None and anchors.minimum > fit.log_lr[-1] - EDGE
-    if at_end and not fit.blew_up:
+    lowest = fit.log_lr[np.argmin(fit.loss)]
+    if anchors.minimum is not None and lowest > fit.log_lr[-1] - EDGE and not fit.blew_up:
         interrupted = any(sweep.stop_reason == "interrupted" for sweep in sweeps)
         found.append(
             Doubt(

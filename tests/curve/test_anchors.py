@@ -19,14 +19,16 @@ def test_anchors_of_a_clean_curve():
     descent = 2.3 - truth[bottom]
     start = fine[np.flatnonzero(truth[:bottom] > 2.3 - 0.1 * descent)[-1]]
     steepest = fine[np.argmin(np.gradient(truth, fine)[:bottom])]
+    basin = fine[truth <= truth[bottom] + 0.05 * descent]
+    minimum = (basin[0] + basin[-1]) / 2
     diverges = fine[bottom + np.flatnonzero(truth[bottom:] > 2.3)[0]]
     anchors = found(*(sweep(k, noise=0.001) for k in range(3)))
     assert anchors.initial == pytest.approx(2.3, abs=0.01)
     assert anchors.descent == pytest.approx(descent, abs=0.03)
     assert anchors.start == pytest.approx(start, abs=0.1)
     assert anchors.steepest == pytest.approx(steepest, abs=0.1)
-    assert anchors.minimum == pytest.approx(fine[bottom], abs=0.15)
-    assert anchors.valley == pytest.approx((start + fine[bottom]) / 2, abs=0.1)
+    assert anchors.minimum == pytest.approx(minimum, abs=0.1)
+    assert anchors.valley == pytest.approx((start + minimum) / 2, abs=0.1)
     assert anchors.divergence == pytest.approx(diverges, abs=0.1)
 
 
@@ -69,7 +71,7 @@ def test_an_exactly_flat_curve_has_no_anchors_however_large():
 def test_a_plateau_then_divergence():
     anchors = found(sweep(0, curve=lambda u: 2.3 + np.exp(np.clip((u + 0.5) / 0.12, -50, 12))))
     assert anchors.minimum is None
-    assert anchors.divergence == pytest.approx(-0.7, abs=0.3)
+    assert anchors.divergence == pytest.approx(-0.9, abs=0.3)  # .03, the noise, above 2.3
 
 
 def test_rules_in_log_lr():

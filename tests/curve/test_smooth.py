@@ -120,10 +120,24 @@ def test_linear_rates_leave_a_gap_undrawn():
     assert at(found, -1.5) == pytest.approx(loss_at(-1.5), abs=0.05)
 
 
+def test_sweeps_of_ranges_apart_are_not_joined():
+    found = fit([sweep(0, lr=rates(1e-7, 1e-4, 80)), sweep(1, lr=rates(1e-3, 10, 80))])
+    assert np.isfinite(found.loss).all()
+    assert not np.any((found.log_lr > -3.99) & (found.log_lr < -3.01))
+
+
 def test_a_long_sweep_is_averaged():
     found = fit([sweep(0, noise=0.3, lr=rates(steps=20_000))])
     inside = (found.log_lr > -6.5) & (found.log_lr < -1.5)
     assert np.abs(found.loss - loss_at(found.log_lr))[inside].max() < 0.05
+
+
+def test_losses_beyond_float32_count_as_infinite():
+    one = sweep(0)
+    huge = Sweep(0, one.lr, (*one.loss[:-2], 1e300, -1e200), one.skipped, "diverged")
+    shorter = Sweep(0, one.lr[:-2], one.loss[:-2], one.skipped[:-2], "diverged")
+    np.testing.assert_allclose(fit([huge]).loss, fit([shorter]).loss)
+    assert fit([recorded(rates(), np.full(200, 1e308), stop=False)]) is None
 
 
 def test_too_few_points():
