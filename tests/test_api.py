@@ -270,8 +270,10 @@ def test_precision_accumulation_and_clipping():
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         (
             {"method": "vally"},
-            ("method must be one of auto, valley, slide, steep, minimum, not 'vally' "
-            "(did you mean 'valley'?)"),
+            (
+                "method must be one of auto, valley, slide, steep, minimum, not 'vally' "
+                "(did you mean 'valley'?)"
+            ),
         ),
     ],
 )

@@ -1,0 +1,219 @@
+"""check, list, schema, help, and every way to hold them wrong."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+KINDS = {
+    "losses": {"cross_entropy", "mse_loss", "huber_loss"},
+    "optimizers": {"adam", "adamw", "sgd", "rmsprop"},
+    "schedules": {"constant", "cosine", "one_cycle"},
+    "models": {"linear", "mlp", "cnn", "resnet", "gru", "transformer"},
+    "metrics": {"accuracy", "f1"},
+    "sources": {"digits", "csv", "npz", "idx", "text", "synthetic"},
+}
+
+
+def test_check_tells_shapes_and_sizes(lrtool, write):
+    write("a.yaml", "data: {source: digits}\nmodel: {name: mlp, args: {hidden: [32]}}\n")
+    done = lrtool("check", "a.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["inputs"] == [64, 1, 8, 8]
+    assert facts["targets"] == [64]
+    assert facts["outputs"] == [64, 10]
+    assert facts["parameters"] == 64 * 32 + 32 + 32 * 10 + 10
+    assert facts["samples"] == {"train": 1438, "validation": 359}
+    assert facts["training_steps"] == 10 * 23
+    assert facts["loss"] == pytest.approx(2.3, abs=0.2)
+    table = lrtool("check", "a.yaml", "--batch-size", "full")
+    assert "1,438 × 10" in table.stdout
+    assert lrtool("check", "a.yaml", "--quiet").stdout == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list(lrtool, kind):
+    rows = json.loads(lrtool("list", kind, "--json").stdout)
+    assert KINDS[kind] <= {row["name"] for row in rows}
+    table = lrtool("list", kind)
+    assert table.returncode == 0
+    assert all(name in table.stdout for name in KINDS[kind])
+
+
+def test_list_shows_default_rates_and_keras_names(lrtool):
+    rates = {
+        row["name"]: row["learning_rate"]
+        for row in json.loads(lrtool("list", "optimizers", "--json").stdout)
+    }
+    assert (rates["adam"], rates["rmsprop"], rates["adadelta"]) == (0.001, 0.01, 1.0)
+    table = lrtool("list", "losses").stdout
+    assert "sparse_categorical_crossentropy" in table
+
+
+def test_schemas(lrtool):
+    config = json.loads(lrtool("schema").stdout)
+    assert "learning_rate" in config["properties"]
+    report = json.loads(lrtool("schema", "report").stdout)
+    assert {"suggestion", "sweeps", "timing"} <= set(report["properties"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["find"],
+        ["find", "a.yaml", "b.yaml"],
+        ["find", "a.yaml", "--step", "3"],  # no abbreviations
+        ["find", "a.yaml", "--steps", "many"],
+        ["list", "loss"],
+        ["schema", "else"],
+        ["train-it"],
+    ],
+)
+def test_usage_errors_are_exit_2(lrtool, arguments):
+    done = lrtool(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert "Usage" in done.stderr
+
+
+def test_help_and_version(lrtool):
+    done = lrtool("--help")
+    assert done.returncode == 0
+    for command in ("find", "check", "list", "init", "schema"):
+        assert command in done.stdout
+    done = lrtool("find", "-h")
+    assert all(flag in done.stdout for flag in ("--set", "--loss", "--optimizer", "--batch-size"))
+    assert lrtool("--version").stdout == "0.1.0\n"
+
+
+def test_help_takes_at_most_twice_an_empty_typer_program(tmp_path):
+    empty = tmp_path / "empty.py"
+    empty.write_text(
+        "import typer\napp = typer.Typer()\n"
+        "@app.command()\ndef a() -> None: ...\n@app.command()\ndef b() -> None: ...\napp()\n"
+    )
+
+    def seconds(*command):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    for arguments in (["--help"], ["find", "--help"]):
+        pairs = [
+            (seconds("-m", "lrtool", *arguments), seconds(str(empty), "--help")) for _ in range(5)
+        ]
+        assert min(own for own, _ in pairs) <= 2 * min(other for _, other in pairs)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nsys.argv = ['lrtool', 'find', '--help']\nfrom lrtool.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'scipy', 'sklearn', 'matplotlib', 'pandas', 'numpy', 'pydantic'}\n"
+        "print('LOADED', *sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "LOADED"
+
+
+def test_every_problem_at_once_with_its_place(lrtool, write):
+    write(
+        "a.yaml",
+        """sede: 1
+data: {source: digitz, batch_size: 0}
+model: {name: mlp, args: {hiden: [3], dropout: high}}
+loss: cross_entropi
+metrics: [acuracy]
+optimizer: {name: adm, groups: [{match: "("}]}
+find: {start: 10, end: 1}
+train: {schedule: cosin, epochs: no}
+""",
+    )
+    done = lrtool("find", "a.yaml", "--set", "seed=x", "--set", "runtime.precision=fp8")
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    starts = [line.split(": ")[0] for line in lines]
+    assert starts[2:] == sorted(starts[2:], key=lambda s: [int(n) for n in s.split(":")[1:]])
+    text = done.stderr
+    for expected in (
+        "--set seed: must be a whole number, not the text 'x'",
+        "--set runtime.precision: must be one of fp32, bf16, fp16, not the text 'fp8'",
+        "a.yaml:1:1: sede: unknown key (did you mean 'seed'?)",
+        "a.yaml:2:36: data.batch_size: must be a whole number of at least 1, or full, not 0",
+        "a.yaml:3:27: model.args.hiden: unknown argument (did you mean 'hidden'?)",
+        "a.yaml:3:48: model.args.dropout: must be a number, not the text 'high'",
+        "a.yaml:4:7: loss.name: no loss is called 'cross_entropi' (did you mean 'cross_entropy'?)",
+        "a.yaml:5:11: metrics.0: no metric is called 'acuracy' (did you mean 'accuracy'?)",
+        "a.yaml:6:19: optimizer.name: no optimizer is called 'adm' (did you mean 'adam'?)",
+        "a.yaml:6:40: optimizer.groups.0.match: '(' is no regular expression",
+        "a.yaml:7:7: find: start must be below end, but start is 10 and end is 1",
+        "a.yaml:8:33: train.epochs: must be a whole number, not the text 'no'",
+    ):
+        assert expected in text, text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"\x00\x01\x02", "not a text file"),
+        (b"seed: \xff", "not UTF-8 text"),
+        (b"a:\n\tb: 1", "a tab; YAML is indented with spaces"),
+        (b"[" * 3000, "nested more than 64 levels deep"),
+        (b"a: !!python/object/apply:os.system [ls]", "tags are not allowed"),
+        (b"a: &a [*a, *a]", "aliases expand to more than a configuration can hold"),
+        (b"- seed: 1", "the file holds a list"),
+        (b"seed: 1\nseed: 2", "duplicate key, first given on line 1"),
+    ],
+)
+def test_broken_files_are_exit_2(lrtool, tmp_path, content, words):
+    (tmp_path / "a.yaml").write_bytes(content)
+    done = lrtool("find", "a.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("a.yaml")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "loss: l1",
+            ("a.yaml:1:7: loss: l1 takes targets that are floats, not class indices; outputs "
+            "(64, 10) float32, targets (64,) int64; losses that fit: cross_entropy, nll_loss, "
+            "multi_margin_loss"),
+        ),
+        (
+            "data: {source: diabetes}",
+            ("loss: cross_entropy takes class indices, not floats; outputs (64, 1) float32, "
+            "targets (64, 1) float32; losses that fit: mse_loss, l1_loss"),
+        ),
+        ("data: {source: text}", "data.args: the argument 'path' is required"),
+        (
+            "model: transformer",
+            ("a.yaml:1:8: model: transformer takes tokens (T,), but an input holds numbers of "
+            "shape (1, 8, 8)"),
+        ),
+        ("model: nowhere.nets:Net", "model.name: no module named 'nowhere'"),
+        ("model: torch.nn:Linaer", "has no attribute 'Linaer' (did you mean 'Linear'?)"),
+        ("data: {batch_size: 2000}", "fewer"),
+        ("optimizer: {name: sgd, args: {momentum: -1}}", "Invalid momentum value: -1"),
+        ("optimizer: lbfgs", "lbfgs evaluates the loss several times within a step"),
+        ("runtime: {device: 'cuda:99'}", "runtime.device: cuda:99 is not here"),
+        ("find: {loss: probe}\ndata: {validation: 0}", "a probe needs a validation part"),
+        (
+            "model: cnn\ndata: {batch_size: 1437}",
+            "1,438 training samples in batches of 1437 leave one sample alone in the last batch",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_exit_2(lrtool, write, text, expected):
+    write("a.yaml", text)
+    done = lrtool("find", "a.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,84 @@
+"""Each example configuration runs, from a copy that `lrtool init` makes."""
+
+import gzip
+import json
+import time
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from lrtool import examples
+
+NAMES = ["digits", "char_lm", "ci_smoke", "custom_model", "fashion_mnist", "regression", "tabular"]
+
+
+def write_idx(folder, prefix, images, labels):
+    """Files as MNIST has them: a magic number, big-endian sizes, bytes."""
+    for name, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+        head = bytes([0, 0, 8, array.ndim])
+        head += b"".join(size.to_bytes(4, "big") for size in array.shape)
+        path = folder / f"{prefix}-{name}.gz"
+        path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
+
+
+@pytest.fixture
+def options(tmp_path):
+    """What keeps the two large examples short: fewer steps, and files in Fashion-MNIST's format."""
+    images, labels = load_digits(return_X_y=True)
+    images = np.pad(np.kron(images.reshape(-1, 8, 8), np.ones((3, 3))), ((0, 0), (2, 2), (2, 2)))
+    write_idx(tmp_path, "train", images[:600] * 15, labels[:600])
+    write_idx(tmp_path, "t10k", images[600:700] * 15, labels[600:700])
+    return {
+        "fashion_mnist": [
+            "--set",
+            f"data.args.path={tmp_path}",
+            "--set",
+            f"data.validation={tmp_path}/t10k",
+            "--steps",
+            100,
+            "--repeats",
+            1,
+            "--batch-size",
+            20,
+        ],
+        "char_lm": ["--steps", 90, "--repeats", 1, "--set", "model.args.layers=1"],
+    }
+
+
+def test_these_are_all():
+    assert examples.names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_runs(lrtool, options, tmp_path, name):
+    copied = lrtool("init", name)
+    assert copied.returncode == 0, copied.stderr
+    assert copied.stdout.splitlines()[0] == f"{name}.yaml"
+    started = time.monotonic()
+    done = lrtool("find", f"{name}.yaml", "--json", "--output", "out", *options.get(name, []))
+    elapsed = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["suggestion"]["lr"] > 0
+    assert report["suggestion"]["verdict"] in {"confident", "uncertain"}
+    if name == "ci_smoke":
+        assert elapsed < 30  # under 10 on a machine of its own
+
+
+def test_init_refuses_to_replace_and_to_guess(lrtool, tmp_path):
+    assert lrtool("init", "tabular").stdout.splitlines() == ["tabular.yaml", "tabular.csv"]
+    again = lrtool("init", "tabular")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == (
+        "lrtool: error: tabular.yaml: exists already; add --overwrite to replace it\n"
+    )
+    assert lrtool("init", "tabular.yaml", "--overwrite").returncode == 0
+    assert lrtool("init", "digits", "--output", "new/folder").returncode == 0
+    assert (tmp_path / "new/folder/digits.yaml").exists()
+    unknown = lrtool("init", "digitz")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert unknown.stderr == (
+        "lrtool: error: no example is called 'digitz' (did you mean 'digits'?); "
+        f"there are {', '.join(NAMES)}\n"
+    )
