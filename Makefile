@@ -18,12 +18,16 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # Speed against a plain loop and the peers, which live in an environment of their own.
-bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt -c constraints.txt
-	$(BIN)/python benchmarks/speed.py
+bench: .venv-bench/.installed
+	.venv-bench/bin/python benchmarks/speed.py
+
+.venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
+	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('lrtool needs Python 3.11 or newer: make PYTHON=python3.11') if sys.version_info < (3, 11) else None"

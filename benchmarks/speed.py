@@ -264,7 +264,12 @@ PACKAGES = {
 
 def quietly(contender: Callable[[Case], float], case: Case) -> float:
     """Run a contender without its progress bars and advice on the screen."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    screen = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(screen),
+        contextlib.redirect_stdout(screen),
+    ):
         warnings.simplefilter("ignore")
         return contender(case)
 

@@ -6,6 +6,7 @@ torch to be judged (component names, their arguments) is judged in `lrtool.build
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -186,7 +187,9 @@ class Train(Section):
     @model_validator(mode="after")
     def _not_both(self) -> Self:
         if self.epochs is not None and self.max_steps is not None:
-            raise PydanticCustomError("length", "give epochs or max_steps, not both; null for the other")
+            raise PydanticCustomError(
+                "length", "give epochs or max_steps, not both; null for the other"
+            )
         return self
 
 
@@ -261,17 +264,29 @@ def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]
 
 
 def components(data: dict[str, Any]) -> Config:
-    """Return a configuration that keeps the readable sections and defaults for the others.
+    """Return a configuration without what cannot be read, defaults in its place.
 
     It lets the names and arguments of components be judged although something else is wrong.
     """
-    kept = dict(data)
+    kept = copy.deepcopy(data)
     while True:
         try:
             return Config.model_validate(kept)
         except ValidationError as error:
-            bad = {detail["loc"][0] for detail in error.errors(include_url=False)}
-            kept = {key: value for key, value in kept.items() if key not in bad}
+            for detail in error.errors(include_url=False):
+                _remove(kept, detail["loc"])
+
+
+def _remove(data: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    """Delete the value at `path`, or its nearest ancestor that can be deleted alone."""
+    here: Any = data
+    owner, key = data, path[0]
+    for part in path:
+        if not isinstance(here, dict) or part not in here:
+            break
+        owner, key = here, part
+        here = here[part]
+    owner.pop(key, None)
 
 
 def load(document: Document) -> Config:

@@ -70,7 +70,8 @@ class Suggestion:
 
     Attributes:
         lr: the rate, or None when `verdict` is "none".
-        low: lower end of the interval in which the best rate is believed to lie.
+        low: lower end of the 80% interval: so probably it reaches into the stretch of rates that
+            train almost as well as the best one.
         high: upper end of that interval.
         verdict: "confident", "uncertain" (the interval is wider than half a decade) or "none".
         method: the name of the method that chose the rate.

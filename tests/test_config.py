@@ -179,10 +179,22 @@ def test_load_raises_what_validate_returns():
 
 
 def test_components_survive_mistakes_elsewhere():
-    data = {"model": {"name": "mlp", "args": {"x": 1}}, "seed": "x", "find": {"a": 1}}
+    data = {
+        "model": {"name": "mlp", "args": {"x": 1}, "arg": {}},
+        "seed": "x",
+        "find": {"a": 1, "steps": 50},
+        "train": {"schedule": "cosin", "epochs": "no"},
+        "optimizer": {"groups": [{"match": 1}, {"match": "b"}], "name": "adm"},
+        "loss": {"args": {}},
+    }
     kept = config.components(data)
     assert kept.model.args == {"x": 1}
     assert kept.seed == 0
+    assert kept.find.steps == 50
+    assert kept.train.schedule.name == "cosin"
+    assert kept.optimizer.name == "adm"
+    assert kept.loss.name == "cross_entropy"
+    assert data["seed"] == "x"  # the original is untouched
 
 
 def test_the_resolved_configuration_is_a_valid_configuration():

@@ -122,8 +122,11 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
     if not wrong and spec.name in OPTIMIZERS:
         try:  # torch checks ranges in the constructor
             found([torch.nn.Parameter(torch.ones(2, 2))], **spec.args)
-        except Exception as error:  # noqa: BLE001  (ValueError, TypeError, RuntimeError: as it likes)
+        except ValueError as error:
             yield Problem(("optimizer", "args"), str(error))
+        except Exception as error:  # noqa: BLE001  (whatever a value of a wrong kind leads to)
+            words = f"{spec.name} cannot take these: {type(error).__name__}: {error}"
+            yield Problem(("optimizer", "args"), words)
 
 
 def _known(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
 
 from lrtool.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
 
 
 def is_import_path(name: str) -> bool:
@@ -71,27 +76,23 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
 
 def place(error: Exception) -> str:
     """Return " (file:line)" of the last line of the user's own code on the way to an error."""
-    if isinstance(error, SyntaxError) and error.filename:
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f" ({error.filename}:{error.lineno})"
-    foreign = (str(Path(__file__).parent.parent), "importlib", "site-packages", sys.base_prefix)
+    foreign = ("<", str(Path(__file__).parent.parent), sysconfig.get_path("stdlib"))
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not any(part in f.filename for part in foreign)]
-    own = [f for f in own if not f.filename.startswith("<")]
+    own = [f for f in frames if not f.filename.startswith(foreign)]
+    own = [f for f in own if not {"site-packages", "dist-packages"} & {*Path(f.filename).parts}]
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def signature(function: Callable[..., Any]) -> inspect.Signature | None:
     """Return a callable's signature with its annotations evaluated; None for some of C's."""
-    try:
-        return inspect.signature(function, eval_str=True)
-    except (NameError, TypeError, AttributeError):  # annotations that only a type checker knows
-        pass
-    except ValueError:
-        return None
-    try:
-        return inspect.signature(function)
-    except (ValueError, TypeError):
-        return None
+    for evaluate in (True, False):  # some annotations make sense to a type checker only
+        try:
+            return inspect.signature(function, eval_str=evaluate)
+        except Exception:  # noqa: BLE001, S112  (an annotation may raise anything; then without)
+            continue
+    return None
 
 
 def facts_for(function: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,8 +129,9 @@ def check_call(
     known = signature(function)
     if known is None:
         return []
-    parameters = list(known.parameters.values())[positional:]
+    parameters = list(known.parameters.values())
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    parameters = parameters[positional:]
     usable = {p.name: p for p in parameters if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}}
     yours = [name for name in usable if name not in given]
     problems: list[tuple[str | None, str]] = []
@@ -160,33 +162,51 @@ _EXPECTED = {
     "bool_type": "true or false",
     "string_type": "text",
     "list_type": "a list",
+    "dict_type": "a mapping",
     "none_required": "null",
 }
 
 
 def _check_value(annotation: Any, value: Any) -> list[str]:
     """Hold a value against an annotation of plain types; others are the function's own affair."""
+    parts = get_args(annotation)
+    if float in parts and Tensor in parts:  # torch's rates; no file holds a tensor
+        annotation = Union[tuple(part for part in parts if part is not Tensor)]  # noqa: UP007  (a computed union)
     if not _is_plain(annotation):
         return []
     try:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        wanted = [_EXPECTED.get(d["type"]) or d["msg"] for d in details]
-        shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
-        if details[0]["loc"] and isinstance(details[0]["loc"][0], int):
-            return [f"item {details[0]['loc'][0]} must be {wanted[0]}, in {shown}"]
-        return [f"must be {' or '.join(dict.fromkeys(wanted))}, not {shown}"]
-    return []
+    else:
+        return []
+    shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
+    for detail in details:
+        item = next((part for part in detail["loc"] if isinstance(part, int)), None)
+        if item is not None:
+            return [f"item {item} must be {_wanted(detail)}, in {shown}"]
+    hint = did_you_mean(value, _choices(annotation)) if isinstance(value, str) else ""
+    return [f"must be {' or '.join(dict.fromkeys(map(_wanted, details)))}, not {shown}{hint}"]
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    if detail["type"] == "literal_error":
+        choices = str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
+        return f"one of {choices}"
+    return _EXPECTED.get(detail["type"], detail["msg"])
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Return the texts that an annotation's Literals name."""
+    if get_origin(annotation) is Literal:
+        return [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    return [choice for part in get_args(annotation) for choice in _choices(part)]
 
 
 def _is_plain(annotation: Any) -> bool:
-    parts = getattr(annotation, "__args__", None)
-    if getattr(annotation, "__origin__", None) is not None and type(annotation).__name__ == (
-        "_LiteralGenericAlias"
-    ):
+    origin = get_origin(annotation)
+    if origin is None:
+        return isinstance(annotation, type) and annotation in _PLAIN
+    if origin is Literal:
         return True
-    if parts is None:
-        return annotation in _PLAIN if isinstance(annotation, type) else False
-    origin = getattr(annotation, "__origin__", None)
-    return (origin is None or origin in _PLAIN) and all(_is_plain(part) for part in parts)
+    return origin in {Union, UnionType, list, dict} and all(map(_is_plain, get_args(annotation)))

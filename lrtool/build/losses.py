@@ -20,7 +20,7 @@ from lrtool.build import lookup
 from lrtool.errors import ComponentError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lrtool import config
@@ -61,7 +61,8 @@ LOSSES: dict[str, Kind] = {
     ),
     "binary_cross_entropy": Kind(F.binary_cross_entropy, "probabilities", ("bce",)),
     "multilabel_soft_margin_loss": Kind(F.multilabel_soft_margin_loss, "probabilities"),
-    "kl_div": Kind(F.kl_div, "probabilities"),
+    # torch's "mean" divides by the number of outputs as well, which is no mean over samples
+    "kl_div": Kind(functools.partial(F.kl_div, reduction="batchmean"), "probabilities"),
     "soft_margin_loss": Kind(F.soft_margin_loss, "signs"),
     "hinge_embedding_loss": Kind(F.hinge_embedding_loss, "signs"),
     "multilabel_margin_loss": Kind(F.multilabel_margin_loss, "label sets"),
@@ -112,7 +113,14 @@ def build_loss(component: config.Component, directories: Sequence[Path]) -> Loss
     if lookup.is_import_path(component.name):
         found = lookup.resolve(component.name, directories)
         if inspect.isclass(found):  # a module such as torch.nn.HuberLoss
-            found, args = found(**args), {}
+            try:
+                found, args = found(**args), {}
+            except Exception as error:
+                problem = (
+                    f"{component.name} cannot be built: {type(error).__name__}: {error}"
+                    f"{lookup.place(error)}"
+                )
+                raise ComponentError([Problem(("loss",), problem)]) from error
         if not callable(found):
             problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
             raise ComponentError([Problem(("loss", "name"), problem)])
@@ -121,15 +129,17 @@ def build_loss(component: config.Component, directories: Sequence[Path]) -> Loss
     function: Callable[..., Tensor] = LOSSES[name].function
     if name == "cross_entropy":
         function = _cross_entropy
-    if name == "kl_div":
-        args = {**args, "reduction": "batchmean"}  # torch's "mean" also divides by the outputs
     weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}
-    fixed = functools.partial(function, **{k: v for k, v in args.items() if k not in _TENSORS})
+    if weights:
+        function = functools.partial(_weighted, function, weights)
+    return functools.partial(function, **{k: v for k, v in args.items() if k not in _TENSORS})
 
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return fixed(outputs, targets, **{k: w.to(outputs) for k, w in weights.items()})
 
-    return loss if weights else fixed
+def _weighted(
+    function: Loss, weights: dict[str, Tensor], outputs: Tensor, targets: Tensor, **args: Any
+) -> Tensor:
+    weights = {name: weight.to(outputs) for name, weight in weights.items()}
+    return function(outputs, targets, **weights, **args)
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor, **args: Any) -> Tensor:
@@ -157,13 +167,15 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
     if lookup.is_import_path(name):
         problem = _try(loss, outputs, targets)
         return None if problem is None else f"{problem}; {_both(outputs, targets)}"
-    problem = _mismatch(canonical(name), outputs, targets) or _try(loss, outputs, targets)
+    args = loss.keywords if isinstance(loss, functools.partial) else {}
+    problem = _mismatch(canonical(name), outputs, targets, args) or _try(loss, outputs, targets)
     if problem is None:
         return None
     fitting = [
         other
         for other, kind in LOSSES.items()
-        if _mismatch(other, outputs, targets) is None
+        if other != canonical(name)
+        and _mismatch(other, outputs, targets, {}) is None
         and _try(kind.function, outputs, targets) is None
     ]
     advice = f"losses that fit: {', '.join(fitting)}" if fitting else "no built-in loss fits these"
@@ -188,13 +200,15 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     return None
 
 
-def _mismatch(name: str, outputs: Tensor, targets: Tensor) -> str | None:  # noqa: PLR0911  (a list of rules, the first broken one speaks)
+def _mismatch(  # noqa: C901, PLR0911  (a list of rules, the first broken one speaks)
+    name: str, outputs: Tensor, targets: Tensor, args: Mapping[str, Any]
+) -> str | None:
     """Hold a built-in loss's rules against a batch."""
     takes = LOSSES[name].takes
     if takes == "classes":
         if targets.is_floating_point():
             return _soft_classes(name, outputs, targets)
-        return _classes(outputs, targets)
+        return _classes(outputs, targets, ignored=args.get("ignore_index", -100))
     if takes == "label sets":
         fits = not targets.is_floating_point() and targets.shape == outputs.shape
         return None if fits else "takes rows of class indices, as many as there are outputs"
@@ -204,7 +218,10 @@ def _mismatch(name: str, outputs: Tensor, targets: Tensor) -> str | None:  # noq
         return "takes targets of the outputs' shape"
     if takes == "signs" and not bool((targets.abs() == 1).all()):
         return "takes targets that are −1 or 1"
-    if takes == "probabilities" and not bool(((targets >= 0) & (targets <= 1)).all()):
+    if args.get("log_target"):  # kl_div's targets as logarithms
+        if bool((targets > 0).any()):
+            return "takes targets that are log-probabilities, and some of these are above 0"
+    elif takes == "probabilities" and not bool(((targets >= 0) & (targets <= 1)).all()):
         return "takes targets between 0 and 1"
     if name == "binary_cross_entropy" and not bool(((outputs >= 0) & (outputs <= 1)).all()):
         return (
@@ -225,7 +242,7 @@ def _soft_classes(name: str, outputs: Tensor, targets: Tensor) -> str | None:
     return "takes class indices, not floats"
 
 
-def _classes(outputs: Tensor, targets: Tensor) -> str | None:
+def _classes(outputs: Tensor, targets: Tensor, *, ignored: int) -> str | None:
     if outputs.ndim < 2 or outputs.shape[:1] + outputs.shape[2:] != targets.shape:
         if outputs.ndim > 2 and outputs.shape[:-1] == targets.shape:
             return (
@@ -233,7 +250,7 @@ def _classes(outputs: Tensor, targets: Tensor) -> str | None:
                 "return outputs.transpose(1, -1)"
             )
         return "takes one class index for each prediction"
-    counted = targets[targets != -100]  # torch's default ignore_index
+    counted = targets[targets != ignored]
     if counted.numel() == 0:
         return None
     low, high, classes = int(counted.min()), int(counted.max()), outputs.shape[1]

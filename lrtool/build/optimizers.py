@@ -40,8 +40,8 @@ _IMPLEMENTATION = {"fused", "foreach", "differentiable", "capturable"}
 
 def default_rate(cls: Callable[..., Any]) -> float | None:
     """Return the rate that a class uses when none is given; None if it has none."""
-    parameter = inspect.signature(cls).parameters.get("lr")
-    default = None if parameter is None else parameter.default
+    known = lookup.signature(cls)
+    default = known.parameters["lr"].default if known and "lr" in known.parameters else None
     if isinstance(default, Tensor):
         default = default.item()
     return float(default) if isinstance(default, int | float) else None
@@ -67,7 +67,8 @@ def build_optimizer(
         directories: where modules of import paths are looked for.
 
     Raises:
-        ComponentError: an argument is wrong, or a group matches nothing.
+        ComponentError: an argument is wrong, a group matches nothing, or wants a weight decay that
+            the class does not have.
         UserError: the model has nothing to train.
     """
     cls: Callable[..., Any] = (
@@ -85,12 +86,19 @@ def build_optimizer(
     args["lr"] = lr
     groups = _groups(spec, model, lr)
     try:
-        return _fused(cls, groups, args) or _as_optimizer(cls(groups, **args), spec.name)
-    except UserError:
-        raise
+        optimizer = _fused(cls, groups, args) or cls(groups, **args)
     except Exception as error:
         problem = f"{spec.name} cannot be built: {error}"
         raise ComponentError([Problem(("optimizer",), problem)]) from error
+    if not isinstance(optimizer, Optimizer):
+        problem = f"{spec.name} made a {type(optimizer).__name__}, not a torch.optim.Optimizer"
+        raise ComponentError([Problem(("optimizer", "name"), problem)])
+    decays = [i for i, group in enumerate(spec.groups) if group.weight_decay is not None]
+    if decays and "weight_decay" not in optimizer.defaults:
+        problem = f"{spec.name} has no weight decay"
+        paths = [("optimizer", "groups", i, "weight_decay") for i in decays]
+        raise ComponentError([Problem(path, problem) for path in paths])
+    return optimizer
 
 
 def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[str, Any]]:
@@ -119,9 +127,11 @@ def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[st
 
 
 def _matches_nothing(index: int, pattern: str, names: list[str]) -> Problem:
-    taken = " that no earlier group has" if any(re.search(pattern, name) for name in names) else ""
+    taken = (
+        " that earlier groups have left" if any(re.search(pattern, name) for name in names) else ""
+    )
     examples = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    message = f"'{pattern}' matches no parameter{taken}; the model has {examples}"
+    message = f"'{pattern}' matches no trainable parameter{taken}; the model has {examples}"
     return Problem(("optimizer", "groups", index, "match"), message)
 
 
@@ -129,7 +139,8 @@ def _fused(
     cls: Callable[..., Any], groups: list[dict[str, Any]], args: dict[str, Any]
 ) -> Optimizer | None:
     """Return the optimizer in its fused form; None where class or device have none."""
-    if _IMPLEMENTATION & args.keys() or "fused" not in inspect.signature(cls).parameters:
+    known = lookup.signature(cls)
+    if _IMPLEMENTATION & args.keys() or known is None or "fused" not in known.parameters:
         return None
     try:
         # Some devices are refused by the constructor, some only by the first step.
@@ -139,7 +150,7 @@ def _fused(
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-    except (RuntimeError, ValueError, NotImplementedError):
+    except Exception:  # noqa: BLE001  (whatever it is, the plain form says it better)
         return None
     fused: Optimizer = cls(groups, fused=True, **args)
     return fused
@@ -148,13 +159,6 @@ def _fused(
 def _like(parameter: Tensor) -> nn.Parameter:
     """Return a small parameter of the same device and type."""
     return nn.Parameter(torch.ones(2, 2, device=parameter.device, dtype=parameter.dtype))
-
-
-def _as_optimizer(made: Any, name: str) -> Optimizer:
-    if not isinstance(made, Optimizer):
-        problem = f"{name} made a {type(made).__name__}, not a torch.optim.Optimizer"
-        raise ComponentError([Problem(("optimizer", "name"), problem)])
-    return made
 
 
 def kind(optimizer: Optimizer) -> str:
@@ -166,14 +170,16 @@ def kind(optimizer: Optimizer) -> str:
 
 
 def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
-    """Measure how an optimizer's first update follows the size of the gradient.
+    """Measure how an optimizer's update follows the size of the gradient.
 
-    A fresh copy takes one step on a small parameter with gradients scaled × 1 and × 100: an update
-    that stays the same means the sign/Adam family, one that grows 100-fold the SGD family. None
-    where it is neither, or the class cannot be copied like that. The optimizer is not touched.
+    A fresh copy takes a few steps on a small parameter with gradients scaled × 1 and × 100: an
+    update that stays the same means the sign/Adam family, one that grows 100-fold the SGD family.
+    None where it is neither, or the class cannot be copied like that. The optimizer and torch's
+    random state are not touched.
     """
     try:
-        small, large = (_first_update(optimizer, scale) for scale in (1.0, 100.0))
+        with torch.random.fork_rng(devices=[]):
+            small, large = (_update(optimizer, scale) for scale in (1.0, 100.0))
     except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
         return None
     if not small or not large:
@@ -184,12 +190,16 @@ def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
     return "proportional" if 50 < growth < 200 else None
 
 
-def _first_update(optimizer: Optimizer, scale: float) -> float:
+def _update(optimizer: Optimizer, scale: float) -> float:
     generator = torch.Generator().manual_seed(0)
     parameter = nn.Parameter(torch.zeros(4, 4))
-    options = {**copy.deepcopy(optimizer.defaults), "lr": 1e-3, "weight_decay": 0.0}
+    on_cpu = {"fused": None, "foreach": None, "capturable": False}
+    options = {**copy.deepcopy(optimizer.defaults), **on_cpu, "lr": 1e-3, "weight_decay": 0.0}
     accepted = inspect.signature(type(optimizer)).parameters
     fresh = type(optimizer)([parameter], **{k: v for k, v in options.items() if k in accepted})
     parameter.grad = scale * torch.randn(4, 4, generator=generator)
-    fresh.step()
-    return float(parameter.detach().norm())
+    before = parameter.detach().clone()
+    for _ in range(8):  # RAdam's first five updates are those of SGD
+        before.copy_(parameter.detach())
+        fresh.step()
+    return float((parameter.detach() - before).norm())

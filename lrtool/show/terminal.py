@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lrtool.show.report import Report, Suggestion
 
 REFRESH_S = 0.1
+PIPED_WIDTH = 1000
 FIRST_LINE_S, LINE_S = 2.0, 5.0
 COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold red"}
 PLAIN = str.maketrans({"–": "-", "×": "x", "…": "...", "·": ",", "→": "->"})
@@ -165,6 +166,8 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table on stdout; the keys of the first row are its heads."""
     console = _console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH  # for grep: a row is a line
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in rows[0] if rows else ():
         table.add_column(head.replace("_", " "), overflow="fold")

@@ -112,7 +112,7 @@ def test_help_imports_nothing_heavy():
     code = (
         "import sys\nsys.argv = ['lrtool', 'find', '--help']\nfrom lrtool.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'scipy', 'sklearn', 'matplotlib', 'pandas', 'numpy', 'pydantic'}\n"
+        "heavy = {'torch', 'scipy', 'sklearn', 'matplotlib', 'pandas', 'numpy'}\n"
         "print('LOADED', *sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -148,9 +148,10 @@ train: {schedule: cosin, epochs: no}
         "a.yaml:4:7: loss.name: no loss is called 'cross_entropi' (did you mean 'cross_entropy'?)",
         "a.yaml:5:11: metrics.0: no metric is called 'acuracy' (did you mean 'accuracy'?)",
         "a.yaml:6:19: optimizer.name: no optimizer is called 'adm' (did you mean 'adam'?)",
-        "a.yaml:6:40: optimizer.groups.0.match: '(' is no regular expression",
+        "a.yaml:6:41: optimizer.groups.0.match: '(' is no regular expression",
         "a.yaml:7:7: find: start must be below end, but start is 10 and end is 1",
-        "a.yaml:8:33: train.epochs: must be a whole number, not the text 'no'",
+        "a.yaml:8:19: train.schedule.name: no schedule is called 'cosin' (did you mean 'cosine'?)",
+        "a.yaml:8:34: train.epochs: must be a whole number, not the text 'no'",
     ):
         assert expected in text, text
 
@@ -183,24 +184,33 @@ def test_broken_files_are_exit_2(lrtool, tmp_path, content, words):
     [
         (
             "loss: l1",
-            ("a.yaml:1:7: loss: l1 takes targets that are floats, not class indices; outputs "
-            "(64, 10) float32, targets (64,) int64; losses that fit: cross_entropy, nll_loss, "
-            "multi_margin_loss"),
+            (
+                "a.yaml:1:7: loss: l1 takes targets that are floats, not class indices; outputs "
+                "(64, 10) float32, targets (64,) int64; losses that fit: cross_entropy, nll_loss, "
+                "multi_margin_loss"
+            ),
         ),
         (
             "data: {source: diabetes}",
-            ("loss: cross_entropy takes class indices, not floats; outputs (64, 1) float32, "
-            "targets (64, 1) float32; losses that fit: mse_loss, l1_loss"),
+            (
+                "loss: cross_entropy takes class indices, not floats; outputs (64, 1) float32, "
+                "targets (64, 1) float32; losses that fit: mse_loss, l1_loss"
+            ),
         ),
         ("data: {source: text}", "data.args: the argument 'path' is required"),
         (
             "model: transformer",
-            ("a.yaml:1:8: model: transformer takes tokens (T,), but an input holds numbers of "
-            "shape (1, 8, 8)"),
+            (
+                "a.yaml:1:8: model: transformer takes tokens (T,), but an input holds numbers of "
+                "shape (1, 8, 8)"
+            ),
         ),
         ("model: nowhere.nets:Net", "model.name: no module named 'nowhere'"),
         ("model: torch.nn:Linaer", "has no attribute 'Linaer' (did you mean 'Linear'?)"),
-        ("data: {batch_size: 2000}", "fewer"),
+        (
+            "data: {batch_size: 2000}",
+            "data.batch_size: 2000 is more than the 1438 training samples of digits",
+        ),
         ("optimizer: {name: sgd, args: {momentum: -1}}", "Invalid momentum value: -1"),
         ("optimizer: lbfgs", "lbfgs evaluates the loss several times within a step"),
         ("runtime: {device: 'cuda:99'}", "runtime.device: cuda:99 is not here"),
