@@ -21,12 +21,11 @@ import statistics
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +37,9 @@ import lrtool
 from lrtool import document, run
 from lrtool.show.report import Report
 from lrtool.task import open_task, read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BATCH = 64
 STEPS = 200

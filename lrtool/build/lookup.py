@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import sys
 import sysconfig
 import traceback
@@ -68,13 +69,14 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
         raise UserError(
             f"module '{name}' imports '{error.name}', which is not installed{place(error)}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard may exit
+        words = error.msg if isinstance(error, SyntaxError) else error
         raise UserError(
-            f"importing '{name}' failed: {type(error).__name__}: {error}{place(error)}"
+            f"importing '{name}' failed: {type(error).__name__}: {words}{place(error)}"
         ) from error
 
 
-def place(error: Exception) -> str:
+def place(error: BaseException) -> str:
     """Return " (file:line)" of the last line of the user's own code on the way to an error."""
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f" ({error.filename}:{error.lineno})"
@@ -180,7 +182,8 @@ def _check_value(annotation: Any, value: Any) -> list[str]:
         details = error.errors(include_url=False)
     else:
         return []
-    shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
+    spelled = json.dumps(value, ensure_ascii=False)  # true and null, as in the file
+    shown = f"the text {value!r}" if isinstance(value, str) else spelled
     for detail in details:
         item = next((part for part in detail["loc"] if isinstance(part, int)), None)
         if item is not None:

@@ -124,7 +124,7 @@ def build_loss(component: config.Component, directories: Sequence[Path]) -> Loss
         if not callable(found):
             problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
             raise ComponentError([Problem(("loss", "name"), problem)])
-        return functools.partial(found, **args)
+        return functools.partial(found, **args) if args else found
     name = canonical(component.name)
     function: Callable[..., Tensor] = LOSSES[name].function
     if name == "cross_entropy":
@@ -161,12 +161,13 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
     """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         if lookup.is_import_path(name):
-            return _try(loss, outputs, targets)
+            problem = _try(loss, outputs, targets)
+            return None if problem is None else f"{name} {problem}"
         got = " and ".join(type(part).__name__ for part in (outputs, targets))
         return f"{name} compares two tensors, but outputs and targets are {got}"
     if lookup.is_import_path(name):
         problem = _try(loss, outputs, targets)
-        return None if problem is None else f"{problem}; {_both(outputs, targets)}"
+        return None if problem is None else f"{name} {problem}; {_both(outputs, targets)}"
     args = loss.keywords if isinstance(loss, functools.partial) else {}
     problem = _mismatch(canonical(name), outputs, targets, args) or _try(loss, outputs, targets)
     if problem is None:
@@ -192,7 +193,7 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
         with torch.no_grad():
             value = loss(outputs, targets)
     except Exception as error:  # noqa: BLE001  (whatever torch or the user's function says)
-        return f"failed: {type(error).__name__}: {error}"
+        return f"failed: {type(error).__name__}: {error}{lookup.place(error)}"
     if not isinstance(value, Tensor):
         return f"returned a {type(value).__name__}, not a tensor"
     if value.numel() != 1:
@@ -216,6 +217,8 @@ def _mismatch(  # noqa: C901, PLR0911  (a list of rules, the first broken one sp
         return "takes targets that are floats, not class indices"
     if targets.shape != outputs.shape:
         return "takes targets of the outputs' shape"
+    if name == "poisson_nll_loss" and bool((targets < 0).any()):
+        return "takes targets that are counts, and some of these are below 0"
     if takes == "signs" and not bool((targets.abs() == 1).all()):
         return "takes targets that are −1 or 1"
     if args.get("log_target"):  # kl_div's targets as logarithms

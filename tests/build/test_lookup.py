@@ -100,9 +100,16 @@ def test_an_exception_while_importing(tmp_path, module):
 
 def test_a_syntax_error_while_importing(tmp_path, module):
     name = module("x = 1\ny = = 2")
-    text = failure(f"{name}:f", tmp_path)
-    assert text.startswith(f"importing '{name}' failed: SyntaxError: invalid syntax")
-    assert text.endswith(f" ({tmp_path / name}.py:2)")
+    assert failure(f"{name}:f", tmp_path) == (
+        f"importing '{name}' failed: SyntaxError: invalid syntax ({tmp_path / name}.py:2)"
+    )
+
+
+def test_a_script_that_exits_while_importing(tmp_path, module):
+    name = module("import sys\nsys.exit('usage: script FILE')")
+    assert failure(f"{name}:f", tmp_path) == (
+        f"importing '{name}' failed: SystemExit: usage: script FILE ({tmp_path / name}.py:2)"
+    )
 
 
 def raised(function, *args):
@@ -177,17 +184,17 @@ def test_values_that_fit(args):
     [
         ({"count": "3"}, "must be a whole number, not the text '3'"),
         ({"count": 1.5}, "must be a whole number, not 1.5"),
-        ({"count": True}, "must be a whole number, not True"),
-        ({"count": None}, "must be a whole number, not None"),
+        ({"count": True}, "must be a whole number, not true"),
+        ({"count": None}, "must be a whole number, not null"),
         ({"rate": "high"}, "must be a number, not the text 'high'"),
         ({"flag": 1}, "must be true or false, not 1"),
         ({"name": 3}, "must be text, not 3"),
-        ({"widths": 3}, "must be a list or null, not 3"),
-        ({"widths": [1, "a"]}, "item 1 must be a whole number, in [1, 'a']"),
+        ({"widths": 3}, "must be a list, not 3"),
+        ({"widths": [1, "a"]}, 'item 1 must be a whole number, in [1, "a"]'),
         ({"kind": "rulu"}, "must be one of relu, tanh, not the text 'rulu' (did you mean 'relu'?)"),
         ({"kind": 3}, "must be one of relu, tanh, not 3"),
-        ({"table": [1]}, "must be a mapping or null, not [1]"),
-        ({"maybe": "a"}, "must be a whole number or null, not the text 'a'"),
+        ({"table": [1]}, "must be a mapping, not [1]"),
+        ({"maybe": "a"}, "must be a whole number, not the text 'a'"),
     ],
 )
 def test_values_that_do_not_fit(args, words):

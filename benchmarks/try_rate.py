@@ -1,0 +1,142 @@
+"""Train with the rate that `lrtool find` names, and with a third and three times of it.
+
+    python benchmarks/try_rate.py configs/digits.yaml --seeds 3
+
+A plain PyTorch loop: the configuration gives data, model, loss, optimizer, schedule and length, but
+the loop and the schedule are torch's own, not lrtool's engine. The finder's seeds (0, 1, …) are
+apart from the training seeds (1000, 1001, …).
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim import lr_scheduler as schedules
+
+from lrtool import run
+from lrtool.build.models import build_model
+from lrtool.build.optimizers import build_optimizer
+from lrtool.data import batches
+from lrtool.show.report import Report
+from lrtool.task import Task, open_task, read_config, training_steps
+
+FACTORS = (1 / 3, 1.0, 3.0)
+
+
+def found_rate(task: Task) -> float:
+    """Return the rate that the finder names."""
+    with tempfile.TemporaryDirectory() as folder:
+        *_, report = run.find(task, Path(folder))
+    assert isinstance(report, Report)
+    said = report.suggestion
+    assert said is not None
+    if said.lr is None:
+        raise SystemExit(f"no suggestion: {report.reason}")
+    print(f"found {said.lr:.3g} ({said.low:.3g} to {said.high:.3g}), {said.verdict}")
+    return said.lr
+
+
+def schedule_of(
+    optimizer: torch.optim.Optimizer, name: str, warmup: float, steps: int, lr: float
+) -> schedules.LRScheduler:
+    """Return torch's own schedule for a configuration's."""
+    early = max(1, round(warmup * steps) if warmup < 1 else int(warmup))
+    if name == "one_cycle":
+        return schedules.OneCycleLR(
+            optimizer, lr, total_steps=steps, pct_start=early / steps, cycle_momentum=False
+        )
+    if name == "cosine":
+        return schedules.SequentialLR(
+            optimizer,
+            [
+                schedules.LinearLR(optimizer, 1 / early, total_iters=early),
+                schedules.CosineAnnealingLR(optimizer, steps - early),
+            ],
+            milestones=[early],
+        )
+    if name == "constant":
+        return schedules.ConstantLR(optimizer, 1.0)
+    raise SystemExit(f"this script knows no schedule {name}")
+
+
+def train(task: Task, lr: float, seed: int, steps: int) -> tuple[float, float, float]:
+    """Return the training loss (mean of the last 50 steps), validation loss and accuracy."""
+    config, data = task.config, task.data
+    torch.manual_seed(seed)
+    facts = {
+        "input_shape": data.input_shape,
+        "num_outputs": data.num_outputs,
+        "vocabulary": data.vocabulary,
+    }
+    model = build_model(config.model, facts, task.directories)
+    optimizer = build_optimizer(config.optimizer, model, lr=lr, directories=task.directories)
+    plan = config.train.schedule
+    schedule = schedule_of(optimizer, plan.name, plan.warmup, steps, lr)
+    stream = batches.endless(
+        data.train, batch_size=data.batch_size, seed=seed, device=torch.device("cpu")
+    )
+    recent = []
+    for _ in range(steps):
+        x, y = next(stream)
+        loss = task.loss_fn(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        if config.train.gradient_clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.gradient_clip_norm)
+        optimizer.step()
+        schedule.step()
+        recent = [*recent[-49:], loss.detach()]
+    return float(torch.stack(recent).mean()), *evaluate(task, model)
+
+
+@torch.no_grad()
+def evaluate(task: Task, model: torch.nn.Module) -> tuple[float, float]:
+    """Return loss and accuracy (NaN for regression) on the validation part."""
+    model.eval()
+    assert task.data.validation is not None
+    total = right = count = predictions = 0.0
+    for x, y in batches.ordered(task.data.validation, batch_size=500, device=torch.device("cpu")):
+        outputs = model(x)
+        total += float(task.loss_fn(outputs, y)) * len(x)
+        count += len(x)
+        if not y.is_floating_point():
+            right += float((outputs.argmax(1) == y).sum())
+            predictions += y.numel()
+    return total / count, right / predictions if predictions else float("nan")
+
+
+def main() -> None:
+    """Find a rate, then print a row for each factor."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", dest="sets", action="append", default=[])
+    options = parser.parse_args()
+    task = open_task(*read_config(options.config, options.sets))
+    steps = training_steps(task)
+    assert steps is not None
+    print(f"{options.config}: {platform.machine()}, {torch.get_num_threads()} threads,", end=" ")
+    print(f"torch {torch.__version__}; {steps} steps, n = {options.seeds} seeds, mean ± deviation")
+    lr = found_rate(task)
+    for factor in FACTORS:
+        started = time.perf_counter()
+        runs = [train(task, factor * lr, 1000 + seed, steps) for seed in range(options.seeds)]
+        cells = []
+        for name, values in zip(
+            ("train loss", "validation loss", "accuracy"), zip(*runs, strict=True), strict=True
+        ):
+            if not np.isnan(values).all():  # regression has no accuracy
+                spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                cells.append(f"{name} {np.mean(values):.4f} ± {spread:.4f}")
+        elapsed = time.perf_counter() - started
+        print(f"  {factor:4.2f} × = {factor * lr:.3g}: {', '.join(cells)} ({elapsed:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()
