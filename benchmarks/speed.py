@@ -36,7 +36,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import lrtool
 from lrtool import document, run
 from lrtool.show.report import Report
-from lrtool.task import open_task, read_config
+from lrtool.settings import read_config
+from lrtool.task import open_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -211,7 +211,7 @@ def _read(
     config: Path, sets: Sequence[str] | None, flags: dict[str, tuple[str, Any]]
 ) -> tuple[Config, Document]:
     from lrtool.document import Override
-    from lrtool.task import read_config
+    from lrtool.settings import read_config
 
     overrides = [
         Override(flag, tuple(key.split(".")), value)

@@ -24,7 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from lrtool.errors import ConfigError, did_you_mean
+from lrtool.errors import ConfigError
+from lrtool.wording import describe
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -238,7 +239,7 @@ def validate(document: Document) -> tuple[Config | None, list[str]]:
     except ValidationError as error:
         details = error.errors(include_url=False)
     details += _contradictions(document.data, {detail["type"] for detail in details})
-    return None, [_describe(detail, document) for detail in details]
+    return None, [_line(detail, document) for detail in details]
 
 
 def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]:
@@ -286,7 +287,7 @@ def _remove(data: dict[str, Any], path: tuple[str | int, ...]) -> None:
             break
         owner, key = here, part
         here = here[part]
-    owner.pop(key, None)
+    owner.pop(str(key), None)
 
 
 def load(document: Document) -> Config:
@@ -310,52 +311,10 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-}
-
-
-def _describe(detail: ErrorDetails, document: Document) -> str:  # noqa: C901  (a table of cases)
-    """Word one pydantic error for a person, with its place."""
-    path, kind = detail["loc"], detail["type"]
-    given, context = _spell(detail["input"]), detail.get("ctx", {})
-    match kind:
-        case "extra_forbidden":
-            known = _keys_at(path[:-1])
-            hint = did_you_mean(str(path[-1]), known) or f"; known here: {', '.join(known)}"
-            message = f"unknown key{hint}"
-        case "missing":
-            message = "is required"
-        case "literal_error":
-            known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            hint = did_you_mean(str(detail["input"]), known)
-            message = f"must be one of {', '.join(known)}, not {given}{hint}"
-        case "greater_than":
-            message = f"must be greater than {context['gt']:g}, not {given}"
-        case "greater_than_equal":
-            message = f"must be at least {context['ge']:g}, not {given}"
-        case "less_than_equal":
-            message = f"must be at most {context['le']:,}, not {given}"
-        case "finite_number":
-            message = f"must be a finite number, not {given}"
-        case "string_too_short":
-            message = "must not be empty"
-        case "string_pattern_mismatch":  # runtime.device is the one field with a pattern
-            message = f"must be auto, cpu, mps, cuda or cuda:N, not {given}"
-        case "batch_size" | "validation" | "learning_rate" | "verify":
-            message = f"{detail['msg']}, not {given}"
-        case _ if kind in _EXPECTED:
-            message = f"must be {_EXPECTED[kind]}, not {given}"
-        case _:
-            message = detail["msg"]
-    return f"{document.locate(path, at_key=kind == 'extra_forbidden')}: {message}"
+def _line(detail: ErrorDetails, document: Document) -> str:
+    path, unknown = detail["loc"], detail["type"] == "extra_forbidden"
+    place = document.locate(path, at_key=unknown)
+    return f"{place}: {describe(detail, _keys_at(path[:-1]) if unknown else ())}"
 
 
 def _keys_at(path: tuple[str | int, ...]) -> list[str]:
@@ -369,19 +328,3 @@ def _keys_at(path: tuple[str | int, ...]) -> list[str]:
         options = getattr(annotation, "__args__", (annotation,))
         here = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), here)
     return list(here.model_fields)
-
-
-def _spell(value: Any) -> str:
-    """Say what stands in the file, so that a reader sees text where a number was meant."""
-    if isinstance(value, str):
-        shown = value if len(value) <= 40 else value[:37] + "..."
-        return f"the text {shown!r}"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return f"{value}"

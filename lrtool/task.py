@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import random
-import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +13,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrtool import config as configs
-from lrtool import document as documents
-from lrtool.build import components, lookup, losses, models, optimizers
+from lrtool.build import lookup, losses, models, optimizers
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
-from lrtool.data.sources import SOURCES
 from lrtool.engine import runtime as runtimes
 from lrtool.engine.step import forward, make_step
 from lrtool.engine.sweep import make_probe
 from lrtool.errors import (
     ComponentError,
-    ConfigError,
     LrtoolError,
-    LrtoolWarning,
     OutOfMemoryError,
     Problem,
     UserError,
 )
+from lrtool.settings import directories_of, located
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lrtool.config import Config
-    from lrtool.document import Document, Override
+    from lrtool.document import Document
     from lrtool.engine.runtime import Runtime
     from lrtool.engine.step import LossFunction, Step
 
@@ -56,63 +50,6 @@ class Task:
     data: Loaded
     loss_fn: LossFunction
     started: float
-
-
-def read_config(
-    path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()
-) -> tuple[Config, Document]:
-    """Read a configuration and judge all of it, before any data is read.
-
-    Args:
-        path: the YAML file.
-        sets: `key.path=value`, typed as in the file.
-        flags: values from other flags; one for a whole component is its name.
-
-    Raises:
-        ConfigError: with every problem of the file and of the command line.
-
-    Warns:
-        LrtoolWarning: a setting is ignored.
-    """
-    names = [flag for flag in flags if flag.path in {("loss",), ("optimizer",)}]
-    document = documents.read(path, sets, [flag for flag in flags if flag not in names])
-    for flag in names:
-        _rename(document, flag)
-    config, lines = configs.validate(document)
-    judged = config or configs.components(document.data)
-    problems = components.check(judged, SOURCES, directories_of(judged, document))
-    lines += [f"{document.locate(p.path)}: {p.message}" for p in problems]
-    if config is None or lines:
-        raise ConfigError(sorted(lines, key=_line_and_column))
-    if config.find.verify:
-        warnings.warn(
-            "find.verify is ignored: this version does not race candidates yet",
-            LrtoolWarning,
-            stacklevel=2,
-        )
-    return config, document
-
-
-def _rename(document: Document, flag: Override) -> None:
-    """Give a component another name; arguments that were meant for the old one go."""
-    key, name = flag.path[0], flag.value
-    component = document.data.get(str(key))
-    before = dict(component) if isinstance(component, dict) else {}
-    documents.lay_over(document, replace(flag, path=(key, "name")))
-    if before.get("args") and before.get("name") != name:
-        dropped = ", ".join(before["args"])
-        warnings.warn(
-            f"{flag.flag} {name}: the arguments of {before['name']} ({dropped}) are dropped",
-            LrtoolWarning,
-            stacklevel=2,
-        )
-        del document.data[str(key)]["args"]
-
-
-def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
-    """Return where data files and modules are looked for, in this order."""
-    own = Path(document.name).resolve().parent
-    return (own, *(Path(extra) for extra in config.search_path), Path.cwd())
 
 
 def open_task(config: Config, document: Document) -> Task:
@@ -138,22 +75,6 @@ def open_task(config: Config, document: Document) -> Task:
     task = Task(config, document, directories, runtime, data, loss_fn, started)
     memory_format = runtimes.to_memory_format(runtime, build(task, config.seed).model)
     return replace(task, data=to_device(data, runtime.device, memory_format))
-
-
-@contextmanager
-def located(document: Document) -> Iterator[None]:
-    """Add file, line and column to the key paths of problems."""
-    try:
-        yield
-    except ComponentError as error:
-        lines = [f"{document.locate(p.path)}: {p.message}" for p in error.problems]
-        raise ConfigError(lines) from error
-
-
-def _line_and_column(problem: str) -> tuple[int, int]:
-    """Sort problems as they stand in the file; those of the command line come first."""
-    found = re.search(r":(\d+):(\d+): ", problem)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

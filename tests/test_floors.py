@@ -10,19 +10,20 @@ import pytest
 import lrtool
 
 PACKAGE = Path(lrtool.__file__).parent
-GROUND = {"config", "records", "errors", "document", "files", "interrupts"}
+GROUND = {"config", "records", "errors", "document", "files", "interrupts", "wording"}
 ROOMS = {"engine", "show", "build", "data"}
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "curve": 0,
     **dict.fromkeys(ROOMS, 1),
-    "task": 2,
     "rundir": 2,
     "examples": 2,
-    "run": 3,
-    "api": 3,
-    "cli": 4,
-    "__main__": 5,
+    "settings": 2,
+    "task": 3,
+    "run": 4,
+    "api": 4,
+    "cli": 5,
+    "__main__": 6,
 }
 
 

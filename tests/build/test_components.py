@@ -6,7 +6,7 @@ from lrtool import config
 from lrtool.build import components
 from lrtool.data.sources import SOURCES
 from lrtool.errors import ConfigError
-from lrtool.task import read_config
+from lrtool.settings import read_config
 
 
 def check(directories=(), **sections):

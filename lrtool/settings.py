@@ -1,0 +1,95 @@
+"""A configuration file read and judged as a whole, and the places of what goes wrong later."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrtool import config as configs
+from lrtool import document as documents
+from lrtool.build import components
+from lrtool.data.sources import SOURCES
+from lrtool.errors import ComponentError, ConfigError, LrtoolWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lrtool.config import Config
+    from lrtool.document import Document, Override
+
+
+def read_config(
+    path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()
+) -> tuple[Config, Document]:
+    """Read a configuration and judge all of it, before any data is read.
+
+    Args:
+        path: the YAML file.
+        sets: `key.path=value`, typed as in the file.
+        flags: values from other flags; one for a whole component is its name.
+
+    Raises:
+        ConfigError: with every problem of the file and of the command line.
+
+    Warns:
+        LrtoolWarning: a setting is ignored.
+    """
+    names = [flag for flag in flags if flag.path in {("loss",), ("optimizer",)}]
+    document = documents.read(path, sets, [flag for flag in flags if flag not in names])
+    for flag in names:
+        _rename(document, flag)
+    config, lines = configs.validate(document)
+    judged = config or configs.components(document.data)
+    problems = components.check(judged, SOURCES, directories_of(judged, document))
+    lines += [f"{document.locate(p.path)}: {p.message}" for p in problems]
+    if config is None or lines:
+        raise ConfigError(sorted(lines, key=_line_and_column))
+    if config.find.verify:
+        warnings.warn(
+            "find.verify is ignored: this version does not race candidates yet",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+    return config, document
+
+
+def _rename(document: Document, flag: Override) -> None:
+    """Give a component another name; arguments that were meant for the old one go."""
+    key, name = flag.path[0], flag.value
+    component = document.data.get(str(key))
+    before = dict(component) if isinstance(component, dict) else {}
+    documents.lay_over(document, replace(flag, path=(key, "name")))
+    if before.get("args") and before.get("name") != name:
+        dropped = ", ".join(before["args"])
+        warnings.warn(
+            f"{flag.flag} {name}: the arguments of {before['name']} ({dropped}) are dropped",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+        del document.data[str(key)]["args"]
+
+
+def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
+    """Return where data files and modules are looked for, in this order."""
+    own = Path(document.name).resolve().parent
+    return (own, *(Path(extra) for extra in config.search_path), Path.cwd())
+
+
+@contextmanager
+def located(document: Document) -> Iterator[None]:
+    """Add file, line and column to the key paths of problems."""
+    try:
+        yield
+    except ComponentError as error:
+        lines = [f"{document.locate(p.path)}: {p.message}" for p in error.problems]
+        raise ConfigError(lines) from error
+
+
+def _line_and_column(problem: str) -> tuple[int, int]:
+    """Sort problems as they stand in the file; those of the command line come first."""
+    found = re.search(r":(\d+):(\d+): ", problem)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -1,0 +1,79 @@
+"""pydantic's findings in words for a person: what must stand there, and what does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrtool.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic_core import ErrorDetails
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def describe(detail: ErrorDetails, known_keys: Sequence[str] = ()) -> str:  # noqa: C901  (a table of cases)
+    """Word one pydantic error.
+
+    Args:
+        detail: from `ValidationError.errors()`.
+        known_keys: the keys that the mapping may have, for one that it may not.
+    """
+    kind, context, given = detail["type"], detail.get("ctx", {}), spell(detail["input"])
+    match kind:
+        case "extra_forbidden":
+            key = str(detail["loc"][-1])
+            hint = did_you_mean(key, known_keys) or f"; known here: {', '.join(known_keys)}"
+            message = f"unknown key{hint}"
+        case "missing":
+            message = "is required"
+        case "literal_error":
+            known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            hint = did_you_mean(str(detail["input"]), known)
+            message = f"must be one of {', '.join(known)}, not {given}{hint}"
+        case "greater_than":
+            message = f"must be greater than {context['gt']:g}, not {given}"
+        case "greater_than_equal":
+            message = f"must be at least {context['ge']:g}, not {given}"
+        case "less_than_equal":
+            message = f"must be at most {context['le']:,}, not {given}"
+        case "finite_number":
+            message = f"must be a finite number, not {given}"
+        case "string_too_short":
+            message = "must not be empty"
+        case "string_pattern_mismatch":  # runtime.device is the one field with a pattern
+            message = f"must be auto, cpu, mps, cuda or cuda:N, not {given}"
+        case "batch_size" | "validation" | "learning_rate" | "verify":
+            message = f"{detail['msg']}, not {given}"
+        case _ if kind in _EXPECTED:
+            message = f"must be {_EXPECTED[kind]}, not {given}"
+        case _:
+            message = detail["msg"]
+    return message
+
+
+def spell(value: Any) -> str:
+    """Say what stands in the file, so that a reader sees text where a number was meant."""
+    if isinstance(value, str):
+        shown = value if len(value) <= 40 else value[:37] + "..."
+        return f"the text {shown!r}"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return f"{value}"
