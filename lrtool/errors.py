@@ -31,10 +31,14 @@ class DataError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a configuration: the key path, such as ("train", "epochs"), and words."""
+    """One thing wrong in a configuration: the key path, such as ("train", "epochs"), and words.
+
+    `at_key` tells that the key itself is wrong, not its value.
+    """
 
     path: tuple[str | int, ...]
     message: str
+    at_key: bool = False
 
 
 class ComponentError(UserError):

@@ -45,7 +45,7 @@ def read_config(
     config, lines = configs.validate(document)
     judged = config or configs.components(document.data)
     problems = components.check(judged, SOURCES, directories_of(judged, document))
-    lines += [f"{document.locate(p.path)}: {p.message}" for p in problems]
+    lines += [f"{document.locate(p.path, at_key=p.at_key)}: {p.message}" for p in problems]
     if config is None or lines:
         raise ConfigError(sorted(lines, key=_line_and_column))
     if config.find.verify:

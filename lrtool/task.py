@@ -66,6 +66,8 @@ def open_task(config: Config, document: Document) -> Task:
     with located(document):
         runtime = runtimes.open_runtime(config.runtime)
         loss_fn = losses.build_loss(config.loss, directories)
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(runtime.device)
         source = config.data.source
         factory = lookup.resolve(source, directories) if lookup.is_import_path(source) else None
         seed_everything(config.seed)  # a factory may draw numbers
@@ -162,18 +164,19 @@ def try_one_batch(task: Task) -> FirstBatch:
         OutOfMemoryError: the batch is too large for the device.
     """
     built = build(task, task.config.seed)
-    _refuse_a_batch_of_one(task, built.model)
+    with located(task.document):
+        _refuse_a_batch_of_one(task, built.model)
+        _refuse_a_probe_of_nothing(task)
     batch = next(stream(task, task.config.seed))
     outputs = targets = None
     try:
         if built.loss_fn is not None:
-            with torch.no_grad(), task.runtime.autocast():
+            with located(task.document), torch.no_grad(), task.runtime.autocast():
                 outputs, targets = forward(built.model, batch)
-            _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
+                _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
         loss = step_of(task, built)([batch], task.config.find.start).loss
     except LrtoolError:
-        with located(task.document):
-            raise
+        raise
     except Exception as error:
         if runtimes.is_out_of_memory(error):
             raise worded(task, error) from error
@@ -214,6 +217,12 @@ def _refuse_a_batch_of_one(task: Task, model: nn.Module) -> None:
         raise ComponentError([Problem(("data", "batch_size"), problem)])
 
 
+def _refuse_a_probe_of_nothing(task: Task) -> None:
+    if task.config.find.loss == "probe" and task.data.validation is None:
+        problem = "a probe needs a validation part; set data.validation, or find.loss: batch"
+        raise ComponentError([Problem(("find", "loss"), problem)])
+
+
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
@@ -246,9 +255,7 @@ def step_of(task: Task, built: Built) -> Step:
 
 def probe_of(task: Task, built: Built) -> Callable[[], torch.Tensor]:
     """Return a probe over the first samples of the validation part, the same for all repeats."""
-    if task.data.validation is None:
-        problem = "a probe needs a validation part; set data.validation, or use find.loss: batch"
-        raise ComponentError([Problem(("find", "loss"), problem)])
+    assert task.data.validation is not None, "try_one_batch refuses a probe of nothing"
     stream = batches.ordered(
         task.data.validation, batch_size=PROBE_SAMPLES, device=task.runtime.device
     )

@@ -168,4 +168,6 @@ def _call(
 
 
 def _problem(path: KeyPath, argument: str | None, words: str) -> Problem:
-    return Problem(path if argument is None else (*path, argument), words)
+    if argument is None:
+        return Problem(path, words)
+    return Problem((*path, argument), words, at_key=words.startswith(lookup.UNKNOWN))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+UNKNOWN = "unknown argument"
+
+
 def is_import_path(name: str) -> bool:
     """Tell an import path from a built-in name: it has a colon."""
     return ":" in name
@@ -143,7 +146,7 @@ def check_call(
         elif not takes_any:
             hint = did_you_mean(name, yours)
             shape = f"signature ({', '.join(map(spell, (usable[n] for n in yours)))})"
-            problems.append((name, f"unknown argument{hint}; {shape}"))
+            problems.append((name, f"{UNKNOWN}{hint}; {shape}"))
     for name in yours:
         if usable[name].default is inspect.Parameter.empty and name not in args:
             problems.append((None, f"the argument '{name}' is required"))

@@ -209,7 +209,10 @@ def _mismatch(  # noqa: C901, PLR0911  (a list of rules, the first broken one sp
     if takes == "classes":
         if targets.is_floating_point():
             return _soft_classes(name, outputs, targets)
-        return _classes(outputs, targets, ignored=args.get("ignore_index", -100))
+        problem = _classes(outputs, targets, ignored=args.get("ignore_index", -100))
+        if problem is None and name == "nll_loss" and not bool((outputs <= 0).all()):
+            return "takes outputs that are log-probabilities; for logits there is cross_entropy"
+        return problem
     if takes == "label sets":
         fits = not targets.is_floating_point() and targets.shape == outputs.shape
         return None if fits else "takes rows of class indices, as many as there are outputs"

@@ -323,7 +323,7 @@ def test_what_does_not_fit(name, outputs, targets, words):
 def test_the_whole_text():
     assert problem("l1", VALUES, CLASSES) == (
         "l1 takes targets that are floats, not class indices; outputs (4, 3) float32, "
-        "targets (4,) int64; losses that fit: cross_entropy, nll_loss, multi_margin_loss"
+        "targets (4,) int64; losses that fit: cross_entropy, multi_margin_loss"
     )
     assert problem("cross_entropy", VALUES, VALUES) == (
         "cross_entropy takes class indices, not floats; outputs (4, 3) float32, targets (4, 3) "
@@ -349,7 +349,7 @@ def test_ignored_indices_are_not_held_against_the_range():
     kept = torch.tensor([0, 255, 2, 1])
     assert problem("cross_entropy", VALUES, kept, ignore_index=255) is None
     assert problem("cross_entropy", VALUES, kept - 1, ignore_index=-1) is not None
-    assert problem("nll", VALUES, torch.tensor([0, -1, 2, 1]), ignore_index=-1) is None
+    assert problem("nll", -VALUES.abs(), torch.tensor([0, -1, 2, 1]), ignore_index=-1) is None
     weighted = {"ignore_index": -1, "weight": [1, 2, 3]}
     assert problem("cross_entropy", VALUES, torch.tensor([0, -1, 2, 1]), **weighted) is None
     assert problem("cross_entropy", VALUES, CLASSES, ignore_index=0) is None
@@ -364,10 +364,17 @@ def test_logarithms_as_targets():
     )
 
 
+def test_nll_wants_log_probabilities():
+    assert problem("nll", VALUES.log_softmax(1), CLASSES) is None
+    assert problem("nll", VALUES, CLASSES).startswith(
+        "nll takes outputs that are log-probabilities; for logits there is cross_entropy; "
+    )
+
+
 def test_torchs_own_words_where_the_rules_see_nothing():
     found = problem("cross_entropy", VALUES, CLASSES, weight=[1.0, 2.0])
     assert re.match(r"cross_entropy failed: RuntimeError: weight tensor should be defined", found)
-    assert found.endswith("losses that fit: nll_loss, multi_margin_loss")
+    assert found.endswith("losses that fit: multi_margin_loss")
     found = problem("cross_entropy", VALUES, CLASSES.int())
     assert re.match(r"cross_entropy failed: RuntimeError: expected .* Int", found)
     found = problem("multilabel_margin_loss", VALUES, SETS + 5)

@@ -158,6 +158,16 @@ def test_depth_counts_the_residual_networks_layers():
         assert 1 + convolutions + 1 == depth  # the stem's convolution, and the last layer
 
 
+def test_each_stage_halves_the_image_and_doubles_the_channels():
+    model = make("resnet", IMAGES, width=2, depth=14)
+    x, shapes = batch(IMAGES), []
+    for module in model:
+        x = module(x)
+        if isinstance(module, convolutional.Residual):
+            shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(2, 8, 4), (2, 8, 4), (4, 4, 2), (4, 4, 2), (8, 2, 1), (8, 2, 1)]
+
+
 def test_a_residual_block_by_hand():
     block = convolutional.Residual(2, 2, stride=1).eval()
     x = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
