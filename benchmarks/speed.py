@@ -35,8 +35,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lrtool
 from lrtool import document, run
-from lrtool.show.report import Report
 from lrtool.settings import read_config
+from lrtool.show.report import Report
 from lrtool.task import open_task
 
 if TYPE_CHECKING:

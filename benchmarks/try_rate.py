@@ -23,8 +23,8 @@ from lrtool import run
 from lrtool.build.models import build_model
 from lrtool.build.optimizers import build_optimizer
 from lrtool.data import batches
-from lrtool.show.report import Report
 from lrtool.settings import read_config
+from lrtool.show.report import Report
 from lrtool.task import Task, open_task, training_steps
 
 FACTORS = (1 / 3, 1.0, 3.0)

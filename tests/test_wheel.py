@@ -34,7 +34,7 @@ def test_the_examples_are_inside(wheel):
 
 
 def test_it_runs_from_an_empty_environment(wheel, tmp_path):
-    # The dependencies are those of this environment, seen through a .pth file; lrtool is the wheel's.
+    # Dependencies are those of this environment, through a .pth file; lrtool is the wheel's.
     home = tmp_path / "env"
     venv.create(home, with_pip=False)
     [packages] = home.glob("lib/python*/site-packages")

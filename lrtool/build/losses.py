@@ -201,7 +201,7 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     return None
 
 
-def _mismatch(  # noqa: C901, PLR0911  (a list of rules, the first broken one speaks)
+def _mismatch(  # noqa: C901, PLR0911, PLR0912  (a list of rules, the first broken one speaks)
     name: str, outputs: Tensor, targets: Tensor, args: Mapping[str, Any]
 ) -> str | None:
     """Hold a built-in loss's rules against a batch."""

@@ -51,7 +51,7 @@ def test_these_are_all():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_runs(lrtool, options, tmp_path, name):
+def test_an_example_runs(lrtool, options, name):
     copied = lrtool("init", name)
     assert copied.returncode == 0, copied.stderr
     assert copied.stdout.splitlines()[0] == f"{name}.yaml"

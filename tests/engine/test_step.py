@@ -172,14 +172,15 @@ def test_models_with_a_loss_of_their_own():
             lambda: batch_loss(line(), None, (1, 2)),
             (
                 "no loss function was given, and Linear has no loss of its own: neither "
-                "training_loss(batch), nor training_step(batch, index), nor .loss of what it returns"
+                "training_loss(batch), nor training_step(batch, index), nor .loss of what it "
+                "returns"
             ),
         ),
         (
             lambda: batch_loss(line(), F.mse_loss, {"a": 1, "b": 2}),
             (
-                "a batch with the keys a, b has no targets: one of targets, target, labels, label, y "
-                "is expected, or a model with training_loss(batch)"
+                "a batch with the keys a, b has no targets: one of targets, target, labels, "
+                "label, y is expected, or a model with training_loss(batch)"
             ),
         ),
         (
