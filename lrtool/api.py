@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from lrtool import __version__
 from lrtool.build import optimizers
 from lrtool.curve.suggest import METHODS, suggest
@@ -24,7 +26,6 @@ from lrtool.show import report as reports
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import torch
     from matplotlib.figure import Figure
     from torch import nn
 
@@ -154,9 +155,13 @@ def find_lr(
     rates = sweep_rates(start, end, steps, mode)
     watch = Stopwatch()
     sweeps: list[Sweep] = []
-    with preserved(
-        model, optimizer, scaler=scaler, generators=batches.generators(loader)
-    ) as restart:
+    with (
+        torch.inference_mode(mode=False),  # whatever the caller has switched off
+        torch.enable_grad(),
+        preserved(
+            model, optimizer, scaler=scaler, generators=batches.generators(loader)
+        ) as restart,
+    ):
         stream = batches.from_loader(loader, runtime.device)
         for repeat in range(repeats):
             restart()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json as jsons
 import sys
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,7 +101,8 @@ def find(
         "--repeats": ("find.repeats", repeats),
         **_common_flags(loss, optimizer, batch_size, device, seed),
     }
-    with interruptible() as stop:
+    # Users' modules may print; stdout is for the result alone.
+    with interruptible() as stop, redirect_stdout(sys.stderr):
         settings, document = _read(config, sets, flags)
         report, directory = _find(
             settings, document, stop, output=output, overwrite=overwrite, quiet=quiet or json
@@ -131,10 +132,11 @@ def check(
 ) -> None:
     """Validate, build, and send one batch through: shapes and parameter counts."""
     flags = _common_flags(loss, optimizer, batch_size, device, seed)
-    settings, document = _read(config, sets, flags)
-    from lrtool.run import check as run_check
+    with redirect_stdout(sys.stderr):
+        settings, document = _read(config, sets, flags)
+        from lrtool.run import check as run_check
 
-    facts = run_check(settings, document)
+        facts = run_check(settings, document)
     if json:
         typer.echo(jsons.dumps(facts, indent=2))
     elif not quiet:

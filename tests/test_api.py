@@ -296,3 +296,21 @@ def test_models_and_loaders_with_nothing_in_them():
     with pytest.raises(UserError) as caught:
         lrtool.find_lr(model, optimizer, F.cross_entropy, [])
     assert str(caught.value) == "the loader yields no batch; give it at least one"
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_switched_on_for_the_sweep(context):
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    batches = list(loader())
+    with context():
+        result = lrtool.find_lr(model, optimizer, F.cross_entropy, batches, steps=60, start=1e-5)
+        assert not torch.is_grad_enabled()
+    assert min(result.sweeps[0].loss) < result.sweeps[0].loss[0]
+
+
+def test_lbfgs_is_refused_in_words():
+    model = net()
+    optimizer = torch.optim.LBFGS(model.parameters())
+    with pytest.raises(UserError, match="LBFGS evaluates the loss several times within a step"):
+        lrtool.find_lr(model, optimizer, F.cross_entropy, loader())

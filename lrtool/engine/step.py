@@ -62,8 +62,11 @@ def make_step(
         scaler: for fp16; its overflowing steps are marked as skipped.
 
     Raises:
-        UserError: from the step, when the loss is no scalar or no parameter takes part in it.
+        UserError: the optimizer needs more than one evaluation of the loss; from the step, when the
+            loss is no scalar or no parameter takes part in it.
     """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UserError("LBFGS evaluates the loss several times within a step; this step does once")
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 

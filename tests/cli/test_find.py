@@ -313,3 +313,17 @@ def test_ignored_settings_are_said(lrtool, write):
     assert done.stderr == (
         "lrtool: warning: find.verify is ignored: this version does not race candidates yet\n"
     )
+
+
+def test_what_users_modules_print_stays_off_stdout(lrtool, write):
+    write(
+        "chatty.py",
+        "from torch import nn\nprint('imported')\ndef Net(input_shape, num_outputs):\n"
+        "    print('built')\n    return nn.Linear(input_shape[0], num_outputs)\n",
+    )
+    write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"chatty:Net"'))
+    done = lrtool("find", "quick.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["parameters"] == 15
+    assert "imported" in done.stderr
+    assert "built" in done.stderr
