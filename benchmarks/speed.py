@@ -37,7 +37,7 @@ import lrtool
 from lrtool import document, run
 from lrtool.settings import read_config
 from lrtool.show.report import Report
-from lrtool.task import open_task
+from lrtool.task import open_task, try_one_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,7 @@ def lrtool_find(case: Case) -> float:
         }
         (folder / "speed.yaml").write_text(document.dump(settings))
         task = open_task(*read_config(folder / "speed.yaml"))
-        *_, report = run.find(task, folder)
+        *_, report = run.find(task, try_one_batch(task), folder)
         assert isinstance(report, Report)
         assert report.timing.steps == STEPS
         assert report.timing.steps_per_s is not None

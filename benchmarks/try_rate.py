@@ -25,7 +25,7 @@ from lrtool.build.optimizers import build_optimizer
 from lrtool.data import batches
 from lrtool.settings import read_config
 from lrtool.show.report import Report
-from lrtool.task import Task, open_task, training_steps
+from lrtool.task import Task, open_task, training_steps, try_one_batch
 
 FACTORS = (1 / 3, 1.0, 3.0)
 
@@ -33,7 +33,7 @@ FACTORS = (1 / 3, 1.0, 3.0)
 def found_rate(task: Task) -> float:
     """Return the rate that the finder names."""
     with tempfile.TemporaryDirectory() as folder:
-        *_, report = run.find(task, Path(folder))
+        *_, report = run.find(task, try_one_batch(task), Path(folder))
     assert isinstance(report, Report)
     said = report.suggestion
     assert said is not None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,8 @@ import torch
 
 from lrtool import __version__
 from lrtool.build import optimizers
+from lrtool.build.schedules import SCHEDULES
+from lrtool.config import MAX_RATE, MIN_RATE
 from lrtool.curve.suggest import METHODS, suggest
 from lrtool.data import batches
 from lrtool.engine import runtime as runtimes
@@ -43,9 +46,9 @@ class FindResult:
         sweeps: the raw losses; `loss[i]` is before the update with `lr[i]`.
     """
 
-    finding: Finding
-    sweeps: tuple[Sweep, ...]
-    _report: Report
+    finding: Finding = field(repr=False)
+    sweeps: tuple[Sweep, ...] = field(repr=False)
+    _report: Report = field(repr=False)
 
     @property
     def lr(self) -> float | None:
@@ -54,7 +57,7 @@ class FindResult:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 80% interval of the best rate; None when the verdict is "none"."""
+        """An interval that reaches the good rates with about 80%; None for the verdict "none"."""
         low, high = self.finding.suggestion.low, self.finding.suggestion.high
         return None if low is None or high is None else (low, high)
 
@@ -112,10 +115,11 @@ def find_lr(
 ) -> FindResult:
     """Find a learning rate for objects that you have, and leave them exactly as they were.
 
-    Model, buffers, gradients, training modes, optimizer, scaler, the loader's generator and every
-    random state are restored to the last bit, also after an exception or Ctrl-C, so training
-    afterwards is what it would have been without this call. The cost is one copy of the model and
-    the optimizer's state. Only a one-shot iterator given as `loader` is used up.
+    Model, loss, optimizer, scaler, gradients, the loader's generator and the random states of
+    Python, NumPy and torch are restored to the last bit, also after an exception or Ctrl-C, so
+    training afterwards is what it would have been without this call. The cost is one copy of the
+    model and the optimizer's state. What is not restored: a one-shot iterator given as `loader` is
+    used up, and so are random generators and counters inside a dataset or on a module.
 
     Args:
         model: on its device. A model in evaluation mode is swept in training mode.
@@ -143,14 +147,16 @@ def find_lr(
         UserError: (a ValueError) an argument out of range, no batches, or batches that do not fit
             the model.
     """
-    _check_arguments(start, end, steps=steps, repeats=repeats, accumulate=accumulate)
+    steps, repeats, accumulate = index(steps), index(repeats), index(accumulate)
+    counts = {"steps": steps, "repeats": repeats, "accumulate": accumulate}
+    if for_steps is not None:
+        for_steps = counts["for_steps"] = index(for_steps)
+    _check_numbers(start, end, clip_norm, counts)
     _check_choice("mode", mode, ("exponential", "linear"))
     _check_choice("precision", precision, tuple(runtimes.DTYPES))
     _check_choice("method", method, METHODS)
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise UserError("the model has no parameters, so there is nothing to train")
-    runtime = Runtime(parameter.device, runtimes.DTYPES[precision])
+    _check_choice("schedule", schedule, tuple(SCHEDULES))
+    runtime = Runtime(_device_of(model, optimizer, loss_fn), runtimes.DTYPES[precision])
     scaler = scaler or runtime.scaler()
     rates = sweep_rates(start, end, steps, mode)
     watch = Stopwatch()
@@ -159,7 +165,12 @@ def find_lr(
         torch.inference_mode(mode=False),  # whatever the caller has switched off
         torch.enable_grad(),
         preserved(
-            model, optimizer, scaler=scaler, generators=batches.generators(loader)
+            model,
+            optimizer,
+            loss_fn=loss_fn,
+            scaler=scaler,
+            loader=loader,
+            generators=batches.generators(loader),
         ) as restart,
     ):
         stream = batches.from_loader(loader, runtime.device)
@@ -222,13 +233,35 @@ def find_lr(
     return FindResult(finding, tuple(sweeps), report)
 
 
-def _check_arguments(start: float, end: float, **counts: int) -> None:
+def _check_numbers(
+    start: float, end: float, clip_norm: float | None, counts: dict[str, int]
+) -> None:
     if not 0 < start < end < float("inf"):
         raise UserError(f"start must be above 0 and below end, not start={start}, end={end}")
+    if start < MIN_RATE or end > MAX_RATE:
+        raise UserError(f"rates must lie between 1e-20 and 1e10, not start={start}, end={end}")
+    if clip_norm is not None and not clip_norm > 0:
+        raise UserError(f"clip_norm must be above 0, not {clip_norm}")
     for name, count in counts.items():
         least = 2 if name == "steps" else 1
         if count < least:
             raise UserError(f"{name} must be at least {least}, not {count}")
+
+
+def _device_of(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: LossFunction | None
+) -> torch.device:
+    """Return where the model lives, if there is something in it to train."""
+    parameters = list(model.parameters())
+    if not parameters:
+        raise UserError("the model has no parameters, so there is nothing to train")
+    if any(parameter.is_meta for parameter in parameters):
+        raise UserError("the model is on the device meta, without weights; load or make them first")
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = [*parameters, *(loss_fn.parameters() if isinstance(loss_fn, torch.nn.Module) else [])]
+    if not any(id(parameter) in trained for parameter in own):
+        raise UserError("the optimizer has no parameter of this model; build it from this model's")
+    return parameters[0].device
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

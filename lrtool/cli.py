@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import json as jsons
+import os
 import sys
-from contextlib import closing, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ import typer
 from lrtool import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lrtool.config import Config
     from lrtool.document import Document
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lrtool.records import SweepRow
     from lrtool.show.report import Report
 
-DONE, BUG, USAGE, NO_SUGGESTION, OUT_OF_MEMORY, SIGINT = 0, 1, 2, 3, 5, 130
+DONE, BUG, USAGE, NO_SUGGESTION, OUT_OF_MEMORY, BROKEN_PIPE = 0, 1, 2, 3, 5, 141
 
 app = typer.Typer(
     name="lrtool",
@@ -44,7 +45,8 @@ Sets = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Nothing but JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Run directory [runs/<config>/<time>-find].")
+    Path | None,
+    typer.Option("--output", "-o", help="Run directory; runs/<config>/<time>-find otherwise."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Loss = Annotated[str | None, typer.Option(help="Name or import path; see `lrtool list losses`.")]
@@ -101,8 +103,7 @@ def find(
         "--repeats": ("find.repeats", repeats),
         **_common_flags(loss, optimizer, batch_size, device, seed),
     }
-    # Users' modules may print; stdout is for the result alone.
-    with interruptible() as stop, redirect_stdout(sys.stderr):
+    with interruptible() as stop, _stdout_for_the_result():
         settings, document = _read(config, sets, flags)
         report, directory = _find(
             settings, document, stop, output=output, overwrite=overwrite, quiet=quiet or json
@@ -112,7 +113,8 @@ def find(
     elif quiet:
         _print_rate(report)
     else:
-        _print_summary(report, directory, config)
+        changed = sets or any(value is not None for _, value in flags.values())
+        _print_summary(report, directory, directory / "config.yaml" if changed else config)
     if stop.signal is not None:
         raise typer.Exit(stop.exit_code())
     raise typer.Exit(DONE if report.status == "completed" else NO_SUGGESTION)
@@ -132,7 +134,7 @@ def check(
 ) -> None:
     """Validate, build, and send one batch through: shapes and parameter counts."""
     flags = _common_flags(loss, optimizer, batch_size, device, seed)
-    with redirect_stdout(sys.stderr):
+    with _stdout_for_the_result():
         settings, document = _read(config, sets, flags)
         from lrtool.run import check as run_check
 
@@ -238,17 +240,18 @@ def _find(
     from lrtool.run import find as run_find
     from lrtool.show.report import Report
     from lrtool.show.terminal import Progress
-    from lrtool.task import open_task
+    from lrtool.task import open_task, try_one_batch
 
     if output is not None:
         rundir.check(output, overwrite=overwrite)
     task = open_task(settings, document)
+    first = try_one_batch(task)
     if output is None:
         directory = rundir.create_new(Path("runs") / Path(document.name).stem, "find")
     else:
         directory = rundir.create(output)
     progress = Progress(repeats=settings.find.repeats, steps=settings.find.steps, quiet=quiet)
-    with progress, closing(run_find(task, directory)) as events:
+    with progress, closing(run_find(task, first, directory)) as events:
         stop.gentle = True
         event: SweepRow | Report = next(events)
         while not isinstance(event, Report):
@@ -271,6 +274,28 @@ def _print_rate(report: Report) -> None:
         from lrtool.show.words import rate
 
         typer.echo(rate(report.suggestion.lr))
+    else:
+        _say(f"no suggestion: {report.reason}")
+
+
+@contextmanager
+def _stdout_for_the_result() -> Iterator[None]:
+    """Send whatever users' modules print to stderr, from C or a child process too."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # closed, or no descriptors at all
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _print_summary(report: Report, directory: Path, config: Path) -> None:
@@ -285,6 +310,7 @@ def main() -> None:
 
     from lrtool.errors import LrtoolWarning
 
+    os.environ["MPLBACKEND"] = "agg"  # plots are files; a backend for windows may not be there
     show_others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
@@ -312,9 +338,16 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, LrtoolError):
         _say(f"error: {error}")
         return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else USAGE
-    if isinstance(error, OSError) and error.filename is not None:
-        _say(f"error: {error.filename}: {error.strerror}")
+    if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _say(f"error: {where}{error.strerror}")
         return USAGE
+    if isinstance(error, MemoryError):
+        _say(f"error: out of memory: {error}")
+        return OUT_OF_MEMORY
     import traceback
 
     traceback.print_exception(error)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lrtool.document import Document
 
 DEFAULT_EPOCHS = 10
+MIN_RATE, MAX_RATE = 1e-20, 1e10  # beyond these, float32 weights and their products overflow
 
 
 class Section(BaseModel):
@@ -61,9 +62,22 @@ class ParameterGroup(Section):
     weight_decay: float | None = Field(None, ge=0, description="null: the optimizer's own")
 
 
+class Model(Component):
+    """A model."""
+
+    name: str = Field("mlp", min_length=1)
+
+
+class Loss(Component):
+    """What is minimised: the mean over samples."""
+
+    name: str = Field("cross_entropy", min_length=1)
+
+
 class Optimizer(Component):
     """An optimizer with its parameter groups."""
 
+    name: str = Field("adamw", min_length=1)
     groups: list[ParameterGroup] = []
 
 
@@ -74,7 +88,8 @@ class Schedule(Component):
     warmup: float = Field(0.0, ge=0, description="a fraction of training below 1, or steps")
 
 
-Named = Annotated[Component, BeforeValidator(_name_alone)]
+NamedModel = Annotated[Model, BeforeValidator(_name_alone)]
+NamedLoss = Annotated[Loss, BeforeValidator(_name_alone)]
 NamedOptimizer = Annotated[Optimizer, BeforeValidator(_name_alone)]
 NamedSchedule = Annotated[Schedule, BeforeValidator(_name_alone)]
 
@@ -156,6 +171,10 @@ class Find(Section):
                 "start must be below end, but start is {start} and end is {end}",
                 {"start": f"{self.start:g}", "end": f"{self.end:g}"},
             )
+        if self.start < MIN_RATE or self.end > MAX_RATE:
+            raise PydanticCustomError(
+                "range", "rates must lie between {low} and {high}", {"low": "1e-20", "high": "1e10"}
+            )
         return self
 
 
@@ -212,10 +231,10 @@ class Config(Section):
         [], description="more directories with data files and modules to import"
     )
     data: Data = Data()
-    model: Named = Component(name="mlp")
-    loss: Named = Component(name="cross_entropy")
+    model: NamedModel = Model()
+    loss: NamedLoss = Loss()
     metrics: list[str] = []
-    optimizer: NamedOptimizer = Optimizer(name="adamw")
+    optimizer: NamedOptimizer = Optimizer()
     learning_rate: Annotated[
         float | str | None,
         PlainValidator(_learning_rate),
@@ -305,7 +324,7 @@ def load(document: Document) -> Config:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration, for editors."""
     schema = Config.model_json_schema()
-    for component in ("Component", "Optimizer", "Schedule"):  # the short form is a name alone
+    for component in ("Model", "Loss", "Optimizer", "Schedule"):  # the short form is a name alone
         long = schema["$defs"][component]
         schema["$defs"][component] = {"anyOf": [{"type": "string"}, long]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

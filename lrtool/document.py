@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lrtool.errors import ConfigError, key_path
+from lrtool.errors import ConfigError, LrtoolWarning, key_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,13 +76,20 @@ class Document:
         return f"{mark}: {spelled}"
 
 
-def read(path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()) -> Document:
-    """Read a YAML file whose top level is a mapping, then lay `sets` and `flags` over it.
+def read(
+    path: Path,
+    sets: Sequence[str] = (),
+    flags: Sequence[Override] = (),
+    names: Sequence[Override] = (),
+) -> Document:
+    """Read a YAML file whose top level is a mapping, and lay values over it.
 
     Args:
         path: the file.
         sets: what `--set` was given, each `key.path=value`, typed as in the file.
         flags: values from other flags; they come last.
+        names: other names for components; they come first, and take the place of the file's
+            component with its arguments.
 
     Raises:
         ConfigError: with every problem that can be told apart, each as `file:line:column: …`.
@@ -98,6 +106,8 @@ def read(path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()) -
             overrides.append(parse_override(text))
         except ConfigError as error:
             problems += error.lines
+    for name in names if not problems else ():
+        _rename(document, name)
     for override in [*overrides, *flags] if not problems else []:
         try:
             lay_over(document, override)
@@ -324,6 +334,23 @@ def lay_over(document: Document, override: Override) -> None:
         for stale in [known for known in marks if known[: len(path)] == path]:
             del marks[stale]
         marks[path] = override.flag
+
+
+def _rename(document: Document, name: Override) -> None:
+    """Give a component another name; arguments that were meant for the old one go."""
+    key = str(name.path[0])
+    component = document.data.get(key)
+    before = component if isinstance(component, dict) else {"name": component}
+    args = before.get("args")
+    if args and before.get("name") != name.value:
+        warnings.warn(
+            f"{name.flag} {name.value}: the arguments of {before.get('name')} ({', '.join(args)}) "
+            "are dropped",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+        del before["args"]
+    lay_over(document, Override(name.flag, (key, "name"), name.value))
 
 
 def _child(parent: dict[str, Any] | list[Any], part: str | int, flag: str) -> tuple[Any, Any]:

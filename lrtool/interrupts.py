@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ def interruptible() -> Iterator[Stop]:
     """Handle SIGINT and SIGTERM inside the block.
 
     While `stop.gentle` is set the first signal only notes itself. Otherwise, and from the second
-    one on, the process quits with 130 or 143.
+    one on, the process quits with 130 or 143 on the spot: an exception could be swallowed by
+    whatever runs at that moment.
     """
     stop = Stop()
 
@@ -45,7 +47,7 @@ def interruptible() -> Iterator[Stop]:
         at_once = not stop.gentle or stop.signal is not None
         stop.signal = number
         if at_once:
-            raise SystemExit(stop.exit_code())
+            os._exit(stop.exit_code())
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

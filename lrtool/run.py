@@ -25,6 +25,7 @@ from lrtool.task import (
     build,
     open_task,
     probe_of,
+    repeat_seed,
     step_of,
     stream,
     training_steps,
@@ -41,17 +42,15 @@ if TYPE_CHECKING:
     from lrtool.show.report import Report, Status
 
 
-def find(task: Task, directory: Path) -> Generator[SweepRow | Report]:
+def find(task: Task, first: FirstBatch, directory: Path) -> Generator[SweepRow | Report]:
     """Sweep, then suggest a rate: yields each row, and the report last.
 
     Whoever pulls may throw `InterruptedRunError` into it: the sweeps end there, and the report of
     what there is follows. Everything is in `directory` when the report is yielded.
 
     Raises:
-        UserError, OutOfMemoryError: before the sweeps, or from a step; then a report with status
-            `failed` has been written.
+        UserError, OutOfMemoryError: from a step; a report with status `failed` has been written.
     """
-    first = try_one_batch(task)
     files.write_text(directory / "config.yaml", documents.dump(resolved(task)))
     watch = Stopwatch(task.started)
     rows: list[SweepRow] = []
@@ -74,7 +73,7 @@ def find(task: Task, directory: Path) -> Generator[SweepRow | Report]:
     except GeneratorExit:
         conclude("interrupted", "closed before the last step")
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failure = worded(task, error)
         conclude("failed", str(failure))
         raise failure from error
@@ -86,7 +85,7 @@ def _sweeps(task: Task, watch: Stopwatch) -> Iterator[SweepRow]:
     find, runtime = task.config.find, task.runtime
     rates = sweep_rates(find.start, find.end, find.steps, find.mode)
     for repeat in range(find.repeats):
-        seed = task.config.seed + repeat
+        seed = repeat_seed(task.config.seed, repeat)
         built = build(task, seed)
         probe = probe_of(task, built) if find.loss == "probe" else None
         step = watch.counted(step_of(task, built))
@@ -107,7 +106,7 @@ def _report(
     """Put together what there is; without a status, the suggestion decides it."""
     config = task.config
     sweeps = [
-        to_sweep(list(group), seed=config.seed + repeat, planned=config.find.steps)
+        to_sweep(list(group), seed=repeat_seed(config.seed, repeat), planned=config.find.steps)
         for repeat, group in groupby(rows, key=lambda row: row.repeat)
     ]
     if status == "failed":

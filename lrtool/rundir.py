@@ -52,6 +52,9 @@ def create(directory: Path) -> Path:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        (directory / "metrics.jsonl").touch(exist_ok=False)  # one of two processes comes first
+    except FileExistsError as error:
+        raise UserError(f"--output {directory}: another process is using it") from error
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
     return directory

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +38,7 @@ def read_config(
         LrtoolWarning: a setting is ignored.
     """
     names = [flag for flag in flags if flag.path in {("loss",), ("optimizer",)}]
-    document = documents.read(path, sets, [flag for flag in flags if flag not in names])
-    for flag in names:
-        _rename(document, flag)
+    document = documents.read(path, sets, [flag for flag in flags if flag not in names], names)
     config, lines = configs.validate(document)
     judged = config or configs.components(document.data)
     problems = components.check(judged, SOURCES, directories_of(judged, document))
@@ -55,22 +52,6 @@ def read_config(
             stacklevel=2,
         )
     return config, document
-
-
-def _rename(document: Document, flag: Override) -> None:
-    """Give a component another name; arguments that were meant for the old one go."""
-    key, name = flag.path[0], flag.value
-    component = document.data.get(str(key))
-    before = dict(component) if isinstance(component, dict) else {}
-    documents.lay_over(document, replace(flag, path=(key, "name")))
-    if before.get("args") and before.get("name") != name:
-        dropped = ", ".join(before["args"])
-        warnings.warn(
-            f"{flag.flag} {name}: the arguments of {before['name']} ({dropped}) are dropped",
-            LrtoolWarning,
-            stacklevel=2,
-        )
-        del document.data[str(key)]["args"]
 
 
 def directories_of(config: Config, document: Document) -> tuple[Path, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from math import ceil
 from time import perf_counter
@@ -16,12 +17,15 @@ from torch import nn
 from lrtool.build import lookup, losses, models, optimizers
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
+from lrtool.data.part import OwnLoader, Resident
 from lrtool.engine import runtime as runtimes
 from lrtool.engine.step import forward, make_step
 from lrtool.engine.sweep import make_probe
 from lrtool.errors import (
     ComponentError,
+    DataError,
     LrtoolError,
+    LrtoolWarning,
     OutOfMemoryError,
     Problem,
     UserError,
@@ -73,7 +77,11 @@ def open_task(config: Config, document: Document) -> Task:
         seed_everything(config.seed)  # a factory may draw numbers
         data = load(config.data, seed=config.seed, factory=factory, directories=directories)
         if losses.wants_binary(config.loss.name):
-            data = as_binary(data)
+            try:
+                data = as_binary(data)
+            except DataError as error:
+                problem = f"{error}; losses that fit: cross_entropy, multi_margin_loss"
+                raise ComponentError([Problem(("loss",), problem)]) from error
     task = Task(config, document, directories, runtime, data, loss_fn, started)
     memory_format = runtimes.to_memory_format(runtime, build(task, config.seed).model)
     return replace(task, data=to_device(data, runtime.device, memory_format))
@@ -103,6 +111,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def repeat_seed(seed: int, repeat: int) -> int:
+    """Return the seed of one repeat: the run's own for the first, then others no run shares."""
+    if repeat == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+
+
 def build(task: Task, seed: int) -> Built:
     """Build model and optimizer from a seed, the same weights on every device.
 
@@ -125,9 +140,17 @@ def build(task: Task, seed: int) -> Built:
         )
     ratios = [float(group["lr"]) for group in optimizer.param_groups]
     loss_fn = None if hasattr(model, "training_loss") else task.loss_fn
-    if task.runtime.compile:
-        model.compile()
     model.train()
+    if task.runtime.compile:
+        if loss_fn is None:
+            warnings.warn(
+                "runtime.compile is ignored: training_loss(batch) is not the model's forward",
+                LrtoolWarning,
+                stacklevel=2,
+            )
+        else:
+            compiled: Any = torch.compile(model)
+            model = compiled
     return Built(model, loss_fn, optimizer, ratios)
 
 
@@ -164,25 +187,27 @@ def try_one_batch(task: Task) -> FirstBatch:
         OutOfMemoryError: the batch is too large for the device.
     """
     built = build(task, task.config.seed)
+    batch = _first_of(task)
     with located(task.document):
-        _refuse_a_batch_of_one(task, built.model)
         _refuse_a_probe_of_nothing(task)
-    batch = next(stream(task, task.config.seed))
+        _refuse_a_batch_of_one(task, built.model, batch)
     outputs = targets = None
+    what = f"the model {task.config.model.name}"
     try:
         if built.loss_fn is not None:
             with located(task.document), torch.no_grad(), task.runtime.autocast():
                 outputs, targets = forward(built.model, batch)
                 _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
+        what = f"a step of {task.config.optimizer.name} with the model {task.config.model.name}"
         loss = step_of(task, built)([batch], task.config.find.start).loss
     except LrtoolError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if runtimes.is_out_of_memory(error):
             raise worded(task, error) from error
+        shape = _shape(_first_input(batch))
         raise UserError(
-            f"the model {task.config.model.name} failed on a batch of inputs "
-            f"{_shape(_first_input(batch))}: {type(error).__name__}: {error}{lookup.place(error)}"
+            f"{what} failed on a batch of inputs {shape}: {lookup.words(error)}"
         ) from error
     sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
     return FirstBatch(
@@ -197,24 +222,39 @@ def try_one_batch(task: Task) -> FirstBatch:
     )
 
 
+def _first_of(task: Task) -> Any:
+    """Return the first batch; a data set of the user's may fail on it."""
+    try:
+        return next(stream(task, task.config.seed))
+    except LrtoolError:
+        raise
+    except (Exception, SystemExit) as error:
+        if runtimes.is_out_of_memory(error):
+            raise worded(task, error) from error
+        source = task.config.data.source
+        raise UserError(f"data.source {source} failed: {lookup.words(error)}") from error
+
+
 def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
     problem = losses.fit_problem(name, loss_fn, outputs, targets)
     if problem is not None:
         raise ComponentError([Problem(("loss",), problem)])
 
 
-def _refuse_a_batch_of_one(task: Task, model: nn.Module) -> None:
-    """Batch norm cannot train on a single sample, which may be all the last batch has."""
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    count = task.data.samples["train"]
-    if count is None or not any(isinstance(module, norms) for module in model.modules()):
+def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
+    """Batch norm may not be able to train on a single sample, if that is all the last batch has."""
+    part, size = task.data.train, task.data.batch_size
+    if not isinstance(part, Resident) or part.size % size != 1:
         return
-    if task.data.batch_size == 1 or count % task.data.batch_size == 1:
+    try:
+        with torch.no_grad(), task.runtime.autocast():
+            model(batch[0][:1])
+    except ValueError as error:  # "Expected more than 1 value per channel when training"
         problem = (
-            f"{count:,} training samples in batches of {task.data.batch_size} leave one sample "
-            "alone in the last batch, which batch norm cannot train on; change it by one"
+            f"{part.size:,} training samples in batches of {size} leave one sample alone in the "
+            f"last batch, which this model cannot train on ({error}); change it by one"
         )
-        raise ComponentError([Problem(("data", "batch_size"), problem)])
+        raise ComponentError([Problem(("data", "batch_size"), problem)]) from error
 
 
 def _refuse_a_probe_of_nothing(task: Task) -> None:
@@ -254,25 +294,34 @@ def step_of(task: Task, built: Built) -> Step:
 
 
 def probe_of(task: Task, built: Built) -> Callable[[], torch.Tensor]:
-    """Return a probe over the first samples of the validation part, the same for all repeats."""
+    """Return a probe over random samples of the validation part, the same for all repeats."""
     assert task.data.validation is not None, "try_one_batch refuses a probe of nothing"
-    stream = batches.ordered(
-        task.data.validation, batch_size=PROBE_SAMPLES, device=task.runtime.device
+    samples = batches.epoch(
+        task.data.validation,
+        batch_size=PROBE_SAMPLES,
+        seed=task.config.seed,
+        epoch=0,
+        device=task.runtime.device,
     )
-    return make_probe(built.model, built.loss_fn, next(stream), task.runtime)
+    return make_probe(built.model, built.loss_fn, next(samples), task.runtime)
 
 
 def training_steps(task: Task) -> int | None:
-    """Return the number of updates of the training that the configuration describes."""
-    train, count = task.config.train, task.data.samples["train"]
+    """Return the number of updates of the training that the configuration describes.
+
+    Updates that accumulate over several batches run on across epochs.
+    """
+    train, part = task.config.train, task.data.train
     if train.max_steps is not None or train.epochs is None:
         return train.max_steps
-    if count is None:
-        return None
-    return train.epochs * ceil(ceil(count / task.data.batch_size) / train.accumulate)
+    if isinstance(part, OwnLoader):
+        count = len(part.loader) if isinstance(part.loader.dataset, Sized) else None
+    else:
+        count = None if part.size is None else ceil(part.size / task.data.batch_size)
+    return None if count is None else ceil(train.epochs * count / train.accumulate)
 
 
-def worded(task: Task, error: Exception) -> Exception:
+def worded(task: Task, error: Exception | SystemExit) -> BaseException:
     """Return the error to raise in place of one from a step: words where it is the user's."""
     config, data = task.config, task.data
     if runtimes.is_out_of_memory(error):
@@ -280,13 +329,8 @@ def worded(task: Task, error: Exception) -> Exception:
             f"out of memory with batches of {data.batch_size:,} samples on {task.runtime.device}; "
             "try a smaller data.batch_size, or train.accumulate with smaller batches"
         )
-    own = [
-        n
-        for n in (config.model.name, config.loss.name, config.data.source)
-        if lookup.is_import_path(n)
-    ]
+    names = (config.model.name, config.loss.name, config.optimizer.name, config.data.source)
+    own = [name for name in names if lookup.is_import_path(name)]
     if own and not isinstance(error, LrtoolError):
-        return UserError(
-            f"{' or '.join(own)} failed: {type(error).__name__}: {error}{lookup.place(error)}"
-        )
+        return UserError(f"{' or '.join(own)} failed: {lookup.words(error)}")
     return error

@@ -266,6 +266,8 @@ def test_precision_accumulation_and_clipping():
         ({"steps": 1}, "steps must be at least 2, not 1"),
         ({"repeats": 0}, "repeats must be at least 1, not 0"),
         ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
+        ({"for_steps": -5}, "for_steps must be at least 1, not -5"),
+        ({"clip_norm": 0.0}, "clip_norm must be above 0, not 0.0"),
         ({"mode": "cubic"}, "mode must be one of exponential, linear, not 'cubic'"),
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         (
@@ -314,3 +316,84 @@ def test_lbfgs_is_refused_in_words():
     optimizer = torch.optim.LBFGS(model.parameters())
     with pytest.raises(UserError, match="LBFGS evaluates the loss several times within a step"):
         lrtool.find_lr(model, optimizer, F.cross_entropy, loader())
+
+
+def test_a_schedule_that_does_not_exist():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UserError, match=r"schedule must be one of .* \(did you mean 'cosine'\?\)"):
+        lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), schedule="cosin")
+
+
+def test_optimizers_and_models_that_do_not_belong_together():
+    optimizer = torch.optim.SGD(net().parameters(), lr=0.1)
+    with pytest.raises(UserError, match="the optimizer has no parameter of this model"):
+        lrtool.find_lr(net(), optimizer, F.cross_entropy, loader())
+    model = net().to("meta")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UserError, match="the model is on the device meta, without weights"):
+        lrtool.find_lr(model, optimizer, F.cross_entropy, loader())
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(), steps=np.int64(40), for_steps=np.int64(9)
+    )
+    assert json.loads(json.dumps(result.report()))["config"]["find"]["steps"] == 40
+
+
+def test_what_is_asked_for_is_what_is_done():
+    """Accumulation, clipping, restarting and training mode, each seen from outside."""
+    model = net()
+    model.eval()
+    seen = []
+    model.register_forward_hook(lambda module, _i, _o: seen.append(module.training))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    norms = []
+    optimizer.register_step_pre_hook(
+        lambda *_: norms.append(
+            torch.stack([p.grad.norm() for p in model.parameters()]).norm().item()
+        )
+    )
+    result = lrtool.find_lr(
+        model,
+        optimizer,
+        F.cross_entropy,
+        [(x, y) for x, y in loader()][:2],
+        accumulate=3,
+        clip_norm=0.01,
+        steps=10,
+        repeats=2,
+        end=1e-3,
+    )
+    assert len(seen) == 2 * 3 * 10
+    assert all(seen)
+    assert not model.training
+    assert norms == pytest.approx([0.01] * 20, rel=1e-3)
+    # 30 batches cycle through 2: the second repeat sees the same ones from the same weights
+    assert result.sweeps[0].loss[0] == pytest.approx(result.sweeps[1].loss[0], abs=0.2)
+
+
+def test_the_optimizer_decides_with_the_curve():
+    rates = {}
+    for cls in (torch.optim.Adam, torch.optim.SGD):
+        model = net()
+        optimizer = cls(model.parameters(), lr=0.1)
+        rates[cls] = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), steps=150).lr
+    assert rates[torch.optim.SGD] > 3 * rates[torch.optim.Adam]
+
+
+def test_persistent_workers_keep_their_order():
+    orders = []
+    for look in (False, True):
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters())
+        torch.manual_seed(4)
+        batches = loader(num_workers=1, persistent_workers=True)
+        first = [y.tolist() for _, y in batches]
+        if look:
+            lrtool.find_lr(model, optimizer, F.cross_entropy, batches, steps=12)
+        orders.append((first, [y.tolist() for _, y in batches]))
+    assert orders[0] == orders[1]

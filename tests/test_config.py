@@ -1,7 +1,7 @@
 """The configuration's types, defaults and contradictions, each with its words."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrtool import config, document
@@ -60,6 +60,8 @@ def test_every_key_has_a_default():
     assert load("learning_rate: 3").learning_rate == 3.0
     assert load("learning_rate: ~").learning_rate is None
     assert load("find: {verify: auto}").find.verify == "auto"
+    assert load("optimizer: {args: {eps: 1}}").optimizer.name == "adamw"
+    assert load("loss: {args: {label_smoothing: 0.1}}").loss.name == "cross_entropy"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,10 @@ def test_every_key_has_a_default():
         ),
         ("metrics: accuracy", "f.yaml:1:10: metrics: must be a list, not the text 'accuracy'"),
         ("metrics: [1]", "f.yaml:1:11: metrics.0: must be text, not 1"),
-        ("model: {args: {}}", "f.yaml:1:8: model.name: is required"),
+        (
+            "find: {start: 1e-300, end: 1e300}",
+            "f.yaml:1:7: find: rates must lie between 1e-20 and 1e10",
+        ),
         ("model: ''", "f.yaml:1:8: model.name: must not be empty"),
         ("model: 3", "f.yaml:1:8: model: must be a mapping, not 3"),
         (
@@ -230,6 +235,7 @@ junk = st.recursive(
 )
 
 
+@settings(deadline=None)  # the first example builds pydantic's validators
 @given(st.dictionaries(st.sampled_from([*Config.model_fields, "x"]), junk, max_size=6))
 def test_whatever_stands_in_the_file_is_accepted_or_explained(data):
     read = document.Document("f.yaml", data, {}, {})

@@ -79,6 +79,14 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
         ) from error
 
 
+def words(error: BaseException) -> str:
+    """Say what an exception of the user's code is, and where it was raised."""
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        what = f"it ended the program: sys.exit({error.code!r})"
+    return f"{what}{place(error)}"
+
+
 def place(error: BaseException) -> str:
     """Return " (file:line)" of the last line of the user's own code on the way to an error."""
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):

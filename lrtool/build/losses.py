@@ -192,7 +192,7 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     try:
         with torch.no_grad():
             value = loss(outputs, targets)
-    except Exception as error:  # noqa: BLE001  (whatever torch or the user's function says)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever torch or the user's function says)
         return f"failed: {type(error).__name__}: {error}{lookup.place(error)}"
     if not isinstance(value, Tensor):
         return f"returned a {type(value).__name__}, not a tensor"

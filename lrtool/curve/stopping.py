@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RUN = 3  # steps in a row that must lie above the ceiling: one wild batch, or two, do not stop
 OPENING = 5  # steps whose median is the initial loss
 NOISES = 10.0  # the least height of the ceiling above the initial loss, in units of batch noise
+STUCK = 8  # skipped steps in a row whose losses are not finite either: the forward pass overflows
 RESOLUTION = 32 * float(np.finfo(np.float32).eps)  # losses are computed in float32
 
 
@@ -37,13 +38,33 @@ def find_stop(
     Args:
         losses: the raw losses of the steps so far, before each update, in the order of the steps.
         skipped: which steps the gradient scaler skipped, one for each loss; none by default.
-            Their losses, finite or not, are ignored.
+            Their losses are ignored, but for a run of 8 that are not finite: then it is the forward
+            pass that overflows, no scale can help, and the sweep has diverged.
     """
     values = np.asarray(losses, dtype=float)
     steps = np.arange(values.size)
+    stuck = None
     if skipped is not None:
-        steps = np.flatnonzero(~np.asarray(skipped, dtype=bool))
+        marks = np.asarray(skipped, dtype=bool)
+        stuck = _stuck(marks & ~np.isfinite(values))
+        steps = np.flatnonzero(~marks)
         values = values[steps]
+    found = _first(values, steps)
+    if stuck is None or (found is not None and found[0] < stuck):
+        return found
+    return stuck, "diverged"
+
+
+def _stuck(lost: NDArray[np.bool_]) -> int | None:
+    """Return the first step that completes a run of lost ones."""
+    if lost.size < STUCK:
+        return None
+    runs = np.convolve(lost, np.ones(STUCK, dtype=int), mode="valid") == STUCK
+    return int(np.argmax(runs)) + STUCK - 1 if runs.any() else None
+
+
+def _first(values: NDArray[np.float64], steps: NDArray[np.intp]) -> tuple[int, StopReason] | None:
+    """Return the first of `steps`, with losses `values`, at which the sweep must stop."""
     broken = np.flatnonzero(~np.isfinite(values))
     if broken.size:
         first = int(broken[0])

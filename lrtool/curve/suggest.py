@@ -82,6 +82,8 @@ def suggest(
     if not sweeps:
         raise UserError("there is no sweep to make a suggestion from")
 
+    # sweeps that agree to the bit are one: another look at the same batches is no evidence
+    sweeps = list({(sweep.lr, sweep.loss): sweep for sweep in sweeps}.values())
     fitted = fit(sweeps)
     if fitted is None:
         why = verdict.too_short(sweeps)

@@ -153,7 +153,7 @@ def contradiction(conflict: float) -> Doubt:
     side = "below" if conflict > 0 else "above"
     return Doubt(
         f"the curve puts the rate {abs(conflict):.1f} decades {side} the optimizer's usual one",
-        "Race candidates in short training runs (--verify).",
+        "Compare rates in short training runs.",
     )
 
 
@@ -163,5 +163,5 @@ def wide(low: float, high: float) -> Doubt | None:
         return None
     return Doubt(
         f"the interval spans {high - low:.2f} decades",
-        "Race candidates in short training runs (--verify), or repeat the sweep (find.repeats).",
+        "Compare rates in short training runs, or raise find.repeats.",
     )

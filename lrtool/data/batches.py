@@ -70,7 +70,7 @@ def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[An
     if isinstance(part, Resident):
         for start in range(0, part.size, batch_size):
             rows = slice(start, start + batch_size)
-            yield part.inputs[rows].to(device), part.targets[rows].to(device)
+            yield part.inputs[rows].to(device, copy=True), part.targets[rows].to(device, copy=True)
         return
     if isinstance(part, Streamed):
         loader = _loader(part, batch_size, torch.Generator(), device, shuffle=False)
@@ -211,8 +211,8 @@ def _shuffled(
     part: Resident, batch_size: int, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     inputs, targets = part.inputs, part.targets
-    if batch_size >= part.size:
-        yield inputs.to(device), targets.to(device)
+    if batch_size >= part.size:  # a copy, for a model may change its inputs in place
+        yield inputs.to(device, copy=True), targets.to(device, copy=True)
         return
     # Gathered as NHWC, a batch stays channels_last, and is ready 4 times as soon.
     nhwc = _is_channels_last(inputs)

@@ -40,7 +40,7 @@ def call_factory(
     name = f"data.source {spec.source}"
     try:
         made = factory(**spec.args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{name}: raised {type(error).__name__}: {error}") from error
     first, second = _unpack(made, name)
     train = _part(first, spec.workers, f"{name}: train")

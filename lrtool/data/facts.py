@@ -28,7 +28,7 @@ def first_batch(part: Part, name: str) -> Any:
             return next(iter(loader))
     except StopIteration:
         raise DataError(f"{name}: yields no training batch") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(
             f"{name}: reading the first samples raised {type(error).__name__}: {error}"
         ) from error

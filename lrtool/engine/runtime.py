@@ -55,7 +55,7 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
         UserError: the device does not exist here, cannot compute in the precision, or the process
             is one of several of a distributed launch.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") not in {"", "0", "1"}:
         raise UserError(
             "launched as one of several processes (WORLD_SIZE > 1), but this version sweeps on "
             "one device; start it without torchrun, and use the rate on all of them"
@@ -81,7 +81,10 @@ def choose_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"runtime.device: {name} is no device: {error}") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ def make_probe(
 
     def probe() -> Tensor:
         with torch.no_grad(), runtime.autocast(), _probing(model):
-            return batch_loss(model, loss_fn, batch)
+            return batch_loss(model, loss_fn, copy.deepcopy(batch))  # it may be changed in place
 
     return probe
 

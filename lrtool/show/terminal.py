@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.1
 PIPED_WIDTH = 1000
+LEAST_WIDTH = 40
 FIRST_LINE_S, LINE_S = 2.0, 5.0
 COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold red"}
 PLAIN = str.maketrans({"–": "-", "×": "x", "…": "...", "·": ",", "→": "->"})
@@ -35,13 +36,15 @@ PLAIN = str.maketrans({"–": "-", "×": "x", "…": "...", "·": ",", "→": "-
 
 def _console(*, stderr: bool = False) -> Console:
     """Return a console that prints text as it is."""
-    return Console(
+    console = Console(
         stderr=stderr,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         highlight=False,
         markup=False,
         emoji=False,
     )
+    console.width = max(console.width, LEAST_WIDTH)
+    return console
 
 
 class Progress:

@@ -216,7 +216,7 @@ def test_broken_files_are_exit_2(lrtool, tmp_path, content, words):
         ("runtime: {device: 'cuda:99'}", "runtime.device: cuda:99 is not here"),
         ("find: {loss: probe}\ndata: {validation: 0}", "a probe needs a validation part"),
         (
-            "model: cnn\ndata: {batch_size: 1437}",
+            "model: {args: {batch_norm: true}}\ndata: {batch_size: 1437}",
             "1,438 training samples in batches of 1437 leave one sample alone in the last batch",
         ),
     ],

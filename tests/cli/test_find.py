@@ -40,7 +40,9 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     assert 1e-3 < report.suggestion.lr < 1
     assert report.suggestion.low <= report.suggestion.lr <= report.suggestion.high
     assert set(report.suggestions) == {"auto", "valley", "slide", "steep", "minimum"}
-    assert [sweep.seed for sweep in report.sweeps] == [0, 1]
+    assert report.sweeps[0].seed == 0
+    assert report.sweeps[1].seed > 2**20  # derived: runs with neighbouring seeds share no sweep
+    assert report.sweeps[0].loss[0] != report.sweeps[1].loss[0]  # other weights
     assert report.data.samples == {"train": 120, "validation": 30}
     assert report.model.parameters == 4 * 16 + 16 + 16 * 3 + 3
     assert report.environment.device == "cpu"
@@ -327,3 +329,133 @@ def test_what_users_modules_print_stays_off_stdout(lrtool, write):
     assert json.loads(done.stdout)["model"]["parameters"] == 15
     assert "imported" in done.stderr
     assert "built" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "stderr"),
+    [
+        ("import", "model.name: "),
+        ("build", "model: u:Net cannot be built: SystemExit"),
+        ("forward", "u:Net failed: it ended the program: sys.exit(0)"),
+    ],
+)
+def test_a_users_sys_exit_is_a_failure_in_words(lrtool, write, where, stderr):
+    write(
+        "u.py",
+        "import sys\nfrom torch import nn\n"
+        + ("sys.exit(0)\n" if where == "import" else "")
+        + "class Net(nn.Linear):\n    def __init__(self, input_shape, num_outputs):\n"
+        "        super().__init__(input_shape[0], num_outputs)\n        self.calls = 0\n"
+        + ("        sys.exit(0)\n" if where == "build" else "")
+        + "    def forward(self, x):\n        self.calls += 1\n"
+        + ("        if self.calls == 20: sys.exit(0)\n" if where == "forward" else "")
+        + "        return super().forward(x)\n",
+    )
+    write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"u:Net"'))
+    done = lrtool("find", "quick.yaml", "--json", "--output", "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert stderr in done.stderr
+
+
+def test_what_a_child_process_prints_stays_off_stdout(lrtool, write):
+    write(
+        "low.py",
+        "import os\nfrom torch import nn\ndef Net(input_shape, num_outputs):\n"
+        "    os.write(1, b'low level')\n    return nn.Linear(input_shape[0], num_outputs)\n",
+    )
+    write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"low:Net"'))
+    done = lrtool("find", "quick.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "completed"
+    assert "low level" in done.stderr
+
+
+def test_settings_reach_the_engine(lrtool, write, tmp_path):
+    """Probe, accumulation, clipping, groups and precision, each seen from inside a user's model."""
+    write(
+        "spy.py",
+        "from torch import nn\nimport torch\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, input_shape, num_outputs):\n"
+        "        super().__init__()\n"
+        "        self.slow = nn.Linear(input_shape[0], 8)\n"
+        "        self.fast = nn.Linear(8, num_outputs)\n"
+        "    def forward(self, x):\n"
+        "        with open('log.txt', 'a') as log:\n"
+        "            print(len(x), self.training, torch.is_autocast_enabled('cpu'), file=log)\n"
+        "        return self.fast(self.slow(x).relu())\n"
+        "class Watch(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        norm = torch.stack([p.grad.norm() for g in self.param_groups\n"
+        "                            for p in g['params']]).norm().item()\n"
+        "        with open('steps.txt', 'a') as log:\n"
+        "            print(*[g['lr'] for g in self.param_groups], norm, file=log)\n"
+        "        return super().step(closure)\n",
+    )
+    write(
+        "spy.yaml",
+        "data: {source: iris, batch_size: 30, validation: 50}\n"
+        'model: "spy:Net"\n'
+        'optimizer: {name: "spy:Watch", groups: [{match: slow, lr_ratio: 0.1}]}\n'
+        "find: {start: 1e-4, end: 1e-2, steps: 12, repeats: 1, loss: probe}\n"
+        "train: {accumulate: 2, gradient_clip_norm: 0.001, epochs: 3}\n"
+        "runtime: {device: cpu, precision: bf16}\n",
+    )
+    done = lrtool("find", "spy.yaml", "--json")
+    assert done.returncode in {0, 3}, done.stderr
+    report = json.loads(done.stdout)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert all(line.endswith("True") for line in lines)  # autocast
+    probes = [line for line in lines if line.startswith("50 False")]
+    updates = [line for line in lines if line.startswith(("30 True", "10 True"))]
+    assert len(probes) == 12
+    assert len(updates) == 2 + 2 * 12  # the trial: one look, one step of one batch
+    steps = [line.split() for line in (tmp_path / "steps.txt").read_text().splitlines()]
+    steps = [step for step in steps if len(step) == 3][1:]  # two groups; the first step is a trial
+    assert [float(base) for base, _, _ in steps] == pytest.approx(report["sweeps"][0]["lr"])
+    assert all(float(slow) == pytest.approx(float(base) / 10) for base, slow, _ in steps)
+    assert all(float(norm) <= 0.00101 for _, _, norm in steps)
+    # 100 training samples are 4 batches an epoch: 12 batches in 3 epochs, 2 for each update
+    assert report["suggestion"]["for_steps"] == 6
+
+
+def test_a_failed_setup_leaves_the_earlier_run_and_no_empty_directory(lrtool, write, tmp_path):
+    write("quick.yaml", QUICK)
+    assert lrtool("find", "quick.yaml", "--output", "out", "--quiet").returncode == 0
+    before = (tmp_path / "out/report.json").read_bytes()
+    assert lrtool("find", "quick.yaml", "-o", "out", "--overwrite", "--loss", "l1").returncode == 2
+    assert (tmp_path / "out/report.json").read_bytes() == before
+    assert lrtool("find", "quick.yaml", "--loss", "l1").returncode == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_arguments_beside_a_new_name_are_kept(lrtool, write):
+    write("bare.yaml", "data: {source: iris, batch_size: 30}\n")
+    done = lrtool(
+        "find",
+        "bare.yaml",
+        "--optimizer",
+        "sgd",
+        "--set",
+        "optimizer.args.momentum=0.9",
+        "--json",
+        "--repeats",
+        1,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"]["optimizer"]["args"] == {"momentum": 0.9}
+    assert done.stderr == ""
+
+
+def test_a_launch_of_several_processes_is_refused(lrtool, write):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml", WORLD_SIZE="2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "launched as one of several processes (WORLD_SIZE > 1)" in done.stderr
+
+
+def test_quiet_says_why_there_is_no_rate(lrtool, write):
+    write("quick.yaml", QUICK)
+    done = lrtool("find", "quick.yaml", "--start", "1e-9", "--end", "1e-5", "--quiet")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("lrtool: no suggestion: ")

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,3 +122,13 @@ def test_the_answer_does_not_depend_on_how_often_it_is_asked(every):
     losses = diverging(1)
     asked = (find_stop(losses[:n]) for n in [*range(every, losses.size, every), losses.size])
     assert next(found for found in asked if found) == find_stop(losses)
+
+
+def test_a_forward_pass_that_overflows_for_good_has_diverged():
+    losses = [2.0 - i / 100 for i in range(60)] + [math.nan] * 40
+    skipped = [math.isnan(loss) for loss in losses]
+    assert find_stop(losses, skipped) == (67, "diverged")  # the eighth in a row
+    assert find_stop(losses[:68], skipped[:68]) == (67, "diverged")
+    assert find_stop(losses[:67], skipped[:67]) is None
+    # overflowing gradients of finite losses are what a scaler is there for
+    assert find_stop([2.0] * 50, [i < 20 for i in range(50)]) is None

@@ -94,7 +94,7 @@ def test_the_answer_moves_with_the_rates(move, family):
     assert known.verdict == "uncertain"
     side = "above" if move > 0 else "below"
     assert f"decades {side} the optimizer's usual one" in known.reason
-    assert "Race candidates in short training runs (--verify)." in known.advice
+    assert "Compare rates in short training runs." in known.advice
 
 
 def test_the_prior_pulls_only_a_little():
@@ -359,3 +359,8 @@ def test_golden():
         assert getattr(finding.suggestion, key) == pytest.approx(expected[key], rel=1e-6)
     for name, lr in stored["suggestions"].items():
         assert finding.suggestions[name].lr == pytest.approx(lr, rel=1e-6)
+
+
+def test_the_same_sweep_twice_is_one_sweep():
+    one = [sweep(seed=1)]
+    assert suggest(one * 3, optimizer="adam") == suggest(one, optimizer="adam")

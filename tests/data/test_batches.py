@@ -88,12 +88,17 @@ def test_orders_of_neighbouring_seeds_and_epochs_are_unlike():
     assert np.abs(correlations).max() < 0.45  # 300 pairs of deviation 0.1
 
 
-def test_the_whole_set_is_not_copied():
+def test_the_whole_set_in_one_batch_is_a_copy_in_its_own_order():
     part = numbered(5)
     for size in (5, 6):
         ((inputs, targets),) = an_epoch(part, batch_size=size)
-        assert inputs is part.inputs
-        assert targets is part.targets
+        assert torch.equal(inputs, part.inputs)
+        assert torch.equal(targets, part.targets)
+        inputs += 100  # what a model does to its inputs stays with that batch
+        assert part.inputs.max() == 4
+    (inputs, _), *_ = batches.ordered(part, batch_size=5, device=CPU)
+    inputs += 100
+    assert part.inputs.max() == 4
 
 
 def test_no_random_number_is_drawn_from_the_global_state():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lrtool.engine import preserve
 from lrtool.engine.preserve import preserved
 from lrtool.errors import UserError
 
@@ -160,7 +161,134 @@ def test_lazy_modules_are_refused():
     model = nn.LazyLinear(3)
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     with (
-        pytest.raises(UserError, match="weight has no weights yet: run the model once on a batch"),
+        pytest.raises(
+            UserError, match="weight has no weights yet: run the model once on a batch first"
+        ),
         preserved(model, optimizer),
     ):
         pass
+
+
+class Stateful(nn.Module):
+    """All that a forward pass may leave behind on a module."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.utils.weight_norm(nn.Linear(4, 4))
+        self.scale = nn.Parameter(torch.ones(4))
+        self.done = False
+        self.average = torch.zeros(4)
+        self.register_buffer("late", None)
+        self.register_buffer("spread", torch.tensor(0.5).expand(4))
+
+    def forward(self, x):
+        if not self.done:  # initialised from the first batch, as in ActNorm
+            self.scale.data.copy_(1 / x.std(0))
+            self.done = True
+            self.late = x.mean(0)
+            self.register_buffer("later", x.std(0))
+        self.average.mul_(0.9).add_(x.mean(0), alpha=0.1)
+        self.newest = x
+        return self.layer(x) * self.scale + self.spread
+
+
+class Centres(nn.Module):
+    """A loss with parameters of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.centre = nn.Parameter(torch.zeros(4))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return ((x - self.centre) ** 2).mean()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_attributes_late_buffers_and_the_losss_own_parameters():
+    results = []
+    for look in (False, True):
+        model, loss_fn = Stateful(), Centres()
+        optimizer = torch.optim.SGD([*model.parameters(), *loss_fn.parameters()], lr=0.1)
+
+        def run(steps, model=model, loss_fn=loss_fn, optimizer=optimizer):
+            losses = []
+            for _ in range(steps):
+                loss = loss_fn(model(torch.randn(8, 4) * 3))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            return losses
+
+        torch.manual_seed(2)
+        if look:
+            runs = []
+            with preserved(model, optimizer, loss_fn=loss_fn) as restart:
+                for _ in range(2):
+                    restart()
+                    torch.manual_seed(2)
+                    runs.append(run(3))
+            assert runs[0] == runs[1]
+            assert not model.done
+            assert model.late is None
+            assert not hasattr(model, "later")
+            assert not hasattr(model, "newest")
+            assert model.average.abs().sum() == 0
+            assert loss_fn.calls == 0
+            assert loss_fn.centre.abs().sum() == 0
+        results.append(run(5))
+    assert results[0] == results[1]
+
+
+def test_an_interrupted_scaler_can_go_on():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    with preserved(model, optimizer, scaler=scaler):
+        scaler.scale(model(torch.randn(4, 4)).sum()).backward()
+        scaler.unscale_(optimizer)
+    scaler.scale(model(torch.randn(4, 4)).sum()).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 8.0
+
+
+def test_tensors_whose_data_were_replaced():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    value, pointer = model.weight.detach().clone(), model.weight.data_ptr()
+    with preserved(model, optimizer):
+        model.weight.data = torch.ones(7)
+    assert torch.equal(model.weight, value)
+    assert model.weight.data_ptr() == pointer
+
+
+def test_one_failure_does_not_keep_the_rest_from_being_restored(monkeypatch):
+    def broken(_scaler):
+        calls = iter([None])
+
+        def restore():
+            next(calls)  # fails the second time: the first is the start of the block
+
+        return restore
+
+    monkeypatch.setattr(preserve, "_keep_scaler", broken)
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    model(torch.ones(1, 4)).sum().backward()
+    gradient, value = model.weight.grad, model.weight.detach().clone()
+    state = torch.get_rng_state()
+    block = preserved(model, optimizer)
+    block.__enter__()
+    train(model, optimizer, 1)
+    optimizer.param_groups[0]["lr"] = 5.0
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+        block.gen.close()
+    assert model.weight.grad is gradient
+    assert torch.equal(model.weight, value)
+    assert torch.equal(state, torch.get_rng_state())
+    assert optimizer.param_groups[0]["lr"] == 0.01

@@ -60,7 +60,7 @@ def build_model(
         model = factory(**named, **component.args)
     except UserError as error:  # a built-in model says what it cannot take
         raise _problem(f"{component.name} {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = (
             f"{component.name} cannot be built: {type(error).__name__}: {error}"
             f"{lookup.place(error)}"
