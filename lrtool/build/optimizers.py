@@ -138,9 +138,10 @@ def _matches_nothing(index: int, pattern: str, names: list[str]) -> Problem:
 def _fused(
     cls: Callable[..., Any], groups: list[dict[str, Any]], args: dict[str, Any]
 ) -> Optimizer | None:
-    """Return the optimizer in its fused form; None where class or device have none."""
-    known = lookup.signature(cls)
-    if _IMPLEMENTATION & args.keys() or known is None or "fused" not in known.parameters:
+    """Return one of torch's optimizers in its fused form; None where class or device have none."""
+    if _IMPLEMENTATION & args.keys() or cls not in OPTIMIZERS.values():
+        return None
+    if "fused" not in inspect.signature(cls).parameters:
         return None
     try:
         # Some devices are refused by the constructor, some only by the first step.
