@@ -12,7 +12,7 @@ from lrtool import config as configs
 from lrtool import document as documents
 from lrtool.build import components
 from lrtool.data.sources import SOURCES
-from lrtool.errors import ComponentError, ConfigError, LrtoolWarning
+from lrtool.errors import ComponentError, ConfigError, LrtoolWarning, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,12 +62,20 @@ def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
 
 @contextmanager
 def located(document: Document) -> Iterator[None]:
-    """Add file, line and column to the key paths of problems."""
+    """Add file, line and column to problems with a key path, or that begin with one."""
     try:
         yield
     except ComponentError as error:
         lines = [f"{document.locate(p.path)}: {p.message}" for p in error.problems]
         raise ConfigError(lines) from error
+    except ConfigError:
+        raise
+    except UserError as error:
+        begins = re.match(r"((?:data|runtime)(?:\.\w+)+): ", str(error))
+        if begins is None:
+            raise
+        place = document.locate(tuple(begins[1].split(".")))
+        raise ConfigError([f"{place}: {str(error)[begins.end() :]}"]) from error
 
 
 def _line_and_column(problem: str) -> tuple[int, int]:

@@ -209,11 +209,21 @@ def test_broken_files_are_exit_2(lrtool, tmp_path, content, words):
         ("model: torch.nn:Linaer", "has no attribute 'Linaer' (did you mean 'Linear'?)"),
         (
             "data: {batch_size: 2000}",
-            "data.batch_size: 2000 is more than the 1438 training samples of digits",
+            "a.yaml:1:20: data.batch_size: 2000 is more than the 1438 training samples of digits",
         ),
         ("optimizer: {name: sgd, args: {momentum: -1}}", "Invalid momentum value: -1"),
         ("optimizer: lbfgs", "lbfgs evaluates the loss several times within a step"),
-        ("runtime: {device: 'cuda:99'}", "runtime.device: cuda:99 is not here"),
+        (
+            "runtime: {device: 'cuda:99'}",
+            "a.yaml:1:19: runtime.device: cuda:99 is not here",
+        ),
+        (
+            "data: {source: digits}\nloss: binary_crossentropy",
+            (
+                "a.yaml:2:7: loss: a binary loss needs exactly 2 classes, but the data have 10 "
+                "classes; use cross_entropy; losses that fit: cross_entropy, multi_margin_loss"
+            ),
+        ),
         ("find: {loss: probe}\ndata: {validation: 0}", "a probe needs a validation part"),
         (
             "model: {args: {batch_norm: true}}\ndata: {batch_size: 1437}",
