@@ -17,7 +17,9 @@ import json
 import logging
 import os
 import platform
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -58,6 +60,7 @@ class Case:
     make: Callable[[], nn.Module]
     find_target: float
     find_lr_target: float
+    steps: int = STEPS
 
 
 def mlp() -> nn.Module:
@@ -118,8 +121,8 @@ def plain_loop(case: Case) -> float:
             optimizer.step()
             loss.item()
             done += 1
-            if done == STEPS:
-                return (perf_counter() - started) / STEPS
+            if done == case.steps:
+                return (perf_counter() - started) / case.steps
 
 
 def lrtool_find(case: Case) -> float:
@@ -138,14 +141,14 @@ def lrtool_find(case: Case) -> float:
             },
             "model": case.config_model,
             "optimizer": "adam",
-            "find": {"start": START, "end": END, "steps": STEPS, "repeats": 1},
+            "find": {"start": START, "end": END, "steps": case.steps, "repeats": 1},
             "runtime": {"device": "cpu"},
         }
         (folder / "speed.yaml").write_text(document.dump(settings))
         task = open_task(*read_config(folder / "speed.yaml"))
         *_, report = run.find(task, try_one_batch(task), folder)
         assert isinstance(report, Report)
-        assert report.timing.steps == STEPS
+        assert report.timing.steps == case.steps
         assert report.timing.steps_per_s is not None
         return 1 / report.timing.steps_per_s
 
@@ -159,7 +162,7 @@ def lrtool_find_lr(case: Case) -> float:
 def lrtool_find_lr_call(case: Case) -> float:
     """The same, with copying, restoring, smoothing and suggesting."""
     _, elapsed = call_find_lr(case)
-    return elapsed / STEPS
+    return elapsed / case.steps
 
 
 def call_find_lr(case: Case) -> tuple[lrtool.FindResult, float]:
@@ -167,10 +170,10 @@ def call_find_lr(case: Case) -> tuple[lrtool.FindResult, float]:
     model, optimizer, loader = fresh(case)
     started = perf_counter()
     result = lrtool.find_lr(
-        model, optimizer, F.cross_entropy, loader, start=START, end=END, steps=STEPS
+        model, optimizer, F.cross_entropy, loader, start=START, end=END, steps=case.steps
     )
     elapsed = perf_counter() - started
-    assert result.report()["timing"]["steps"] == STEPS
+    assert result.report()["timing"]["steps"] == case.steps
     return result, elapsed
 
 
@@ -181,10 +184,10 @@ def torch_lr_finder(case: Case) -> float:
     model, optimizer, loader = fresh(case)
     finder = LRFinder(model, optimizer, nn.CrossEntropyLoss(), device="cpu")
     started = perf_counter()
-    finder.range_test(loader, end_lr=END, num_iter=STEPS, diverge_th=1e9)
+    finder.range_test(loader, end_lr=END, num_iter=case.steps, diverge_th=1e9)
     elapsed = perf_counter() - started
-    assert len(finder.history["loss"]) == STEPS
-    return elapsed / STEPS
+    assert len(finder.history["loss"]) == case.steps
+    return elapsed / case.steps
 
 
 def ignite(case: Case) -> float:
@@ -200,7 +203,7 @@ def ignite(case: Case) -> float:
         trainer,
         to_save={"model": model, "optimizer": optimizer},
         end_lr=END,
-        num_iter=STEPS,
+        num_iter=case.steps,
         diverge_th=1e9,
     ) as with_finder:
         with_finder.run(loader)
@@ -241,7 +244,7 @@ def lightning(case: Case) -> float:
             loader,
             min_lr=START,
             max_lr=END,
-            num_training=STEPS,
+            num_training=case.steps,
             early_stop_threshold=None,
         )
         elapsed = perf_counter() - started
@@ -263,6 +266,35 @@ PACKAGES = {
     "ignite": "pytorch-ignite",
     "Lightning": "lightning",
 }
+
+
+def wide() -> nn.Module:
+    """Return a network of 33 million parameters, 134 MB, to see copies of it."""
+    layers = [layer for _ in range(8) for layer in (nn.Linear(2048, 2048), nn.ReLU())]
+    return nn.Sequential(nn.Linear(64, 2048), *layers, nn.Linear(2048, 10))
+
+
+WIDE = Case("wide", (64,), 640, {"name": "speed:wide"}, wide, 0.0, 0.0, steps=8)
+PEAKS = ("plain loop", "lrtool find", "lrtool.find_lr")
+
+
+def peak_mb(name: str) -> float:
+    """Return the peak memory of a process that runs one contender on the wide network, in MB."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--peak", name], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def compare_memory() -> dict[str, float]:
+    """Print peak memory beside a plain loop's plus one copy of model and optimizer state."""
+    peaks = {name: peak_mb(name) for name in PEAKS}
+    weights = sum(p.numel() * 4 for p in wide().parameters()) / 1e6
+    allowed = peaks["plain loop"] + 3 * weights  # Adam's state is twice the weights
+    print(f"peak memory, {weights:.0f} MB of weights, Adam; allowed {allowed:,.0f} MB")
+    for name, peak in peaks.items():
+        print(f"  {name:16} {peak:8,.0f} MB  {'yes' if peak <= allowed else 'NO'}")
+    return {**peaks, "allowed": allowed}
 
 
 def quietly(contender: Callable[[Case], float], case: Case) -> float:
@@ -307,7 +339,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="also write the times here")
+    parser.add_argument("--peak", choices=PEAKS, help="run one contender and print its peak memory")
     options = parser.parse_args()
+    if options.peak is not None:
+        quietly(CONTENDERS[options.peak], WIDE)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        return
     for name in ("lightning.pytorch", "ignite", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -339,6 +376,8 @@ def main() -> None:
                 f"{name}: {ratio:.2f}, wanted ≤ {target:.2f}: {'yes' if ratio <= target else 'NO'}"
             )
         print()
+    results["peak_mb"] = compare_memory()
+    met &= max(results["peak_mb"].values()) <= results["peak_mb"]["allowed"]
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
     sys.exit(0 if met else 1)
