@@ -79,13 +79,21 @@ class Optimizer(Component):
 
     name: str = Field("adamw", min_length=1)
     groups: list[ParameterGroup] = []
+    decay_norm_and_bias: bool = Field(
+        default=True,
+        description="false: no weight decay for parameters of fewer than two dimensions",
+    )
 
 
 class Schedule(Component):
     """How the rate moves over training."""
 
     name: str = "constant"
-    warmup: float = Field(0.0, ge=0, description="a fraction of training below 1, or steps")
+    warmup: float | None = Field(
+        None,
+        ge=0,
+        description="a fraction of training below 1, or steps; null: none, one_cycle's own",
+    )
 
 
 NamedModel = Annotated[Model, BeforeValidator(_name_alone)]
@@ -181,9 +189,14 @@ class Find(Section):
 class EarlyStopping(Section):
     """Stop when a metric of the validation part no longer improves."""
 
-    metric: str = "validation_loss"
-    patience: int = Field(5, ge=1)
-    min_delta: float = Field(0.0, ge=0)
+    metric: str = Field(
+        "validation_loss", description="validation_loss, train_loss, or one of metrics"
+    )
+    patience: int = Field(5, ge=1, description="epochs without improvement")
+    min_delta: float = Field(0.0, ge=0, description="a smaller change is no improvement")
+    mode: Literal["auto", "min", "max"] = Field(
+        "auto", description="whether lower or higher is better; auto: as the metric says"
+    )
 
 
 class Train(Section):
@@ -194,8 +207,12 @@ class Train(Section):
     schedule: NamedSchedule = Schedule()
     gradient_clip_norm: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1, description="batches for each update")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="of a moving average of the weights, which is then evaluated"
+    )
     early_stopping: EarlyStopping | None = None
     checkpoint_every: int | None = Field(None, ge=1, description="steps; null: each epoch")
+    log_every: int = Field(1, ge=1, description="steps between two lines of metrics.jsonl")
 
     @model_validator(mode="before")
     @classmethod

@@ -33,6 +33,53 @@ class SweepRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRow:
+    """One update of a training: a line of `metrics.jsonl`.
+
+    Attributes:
+        step: updates made, this one included.
+        epoch: which epoch it belongs to, from 1.
+        lr: the base rate of this update; parameter groups keep their ratios to it.
+        loss: mean over the samples of its batches, *before* the update; NaN or infinite only in a
+            training's last row.
+        samples: how many samples these were.
+        grad_norm: 2-norm of all gradients before clipping; None without clipping.
+        skipped: the gradient scaler found overflowing gradients and made no update.
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    loss: float
+    samples: int
+    grad_norm: float | None
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRow:
+    """One epoch of a training, or what was trained of it: a line of `metrics.jsonl`.
+
+    Attributes:
+        epoch: which one, from 1.
+        step: updates made since the training began.
+        lr: the base rate of the last update.
+        train_loss: sum of the losses of all its samples, seen while training, over their number.
+        validation_loss: the same of the validation part, with the weights at the epoch's end (their
+            moving average where there is one); None without that part.
+        metrics: each metric of the validation part by its name; of the training part where there is
+            no other. NaN where a metric has no value, such as AUROC of one class.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    validation_loss: float | None
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """One sweep: `loss[i]` belongs to the batch seen with `lr[i]`, before that update."""
 
