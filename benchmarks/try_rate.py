@@ -79,12 +79,16 @@ def train(task: Task, lr: float, seed: int, steps: int) -> tuple[float, float, f
     optimizer = build_optimizer(config.optimizer, model, lr=lr, directories=task.directories)
     plan = config.train.schedule
     schedule = schedule_of(optimizer, plan.name, plan.warmup, steps, lr)
-    stream = batches.endless(
-        data.train, batch_size=data.batch_size, seed=seed, device=torch.device("cpu")
+    stream = batches.updates(
+        data.train,
+        batch_size=data.batch_size,
+        accumulate=1,
+        seed=seed,
+        device=torch.device("cpu"),
     )
     recent = []
     for _ in range(steps):
-        x, y = next(stream)
+        [(x, y)] = next(stream)
         loss = task.loss_fn(model(x), y)
         optimizer.zero_grad()
         loss.backward()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json as jsons
 import os
 import sys
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from lrtool.config import Config
     from lrtool.document import Document
     from lrtool.interrupts import Stop
-    from lrtool.records import SweepRow
-    from lrtool.show.report import Report
+    from lrtool.show.report import AnyReport, Report
+    from lrtool.show.report_parts import Status
 
-DONE, BUG, USAGE, NO_SUGGESTION, OUT_OF_MEMORY, BROKEN_PIPE = 0, 1, 2, 3, 5, 141
+DONE, BUG, USAGE, NO_SUGGESTION, DIVERGED, OUT_OF_MEMORY, BROKEN_PIPE = 0, 1, 2, 3, 4, 5, 141
 
 app = typer.Typer(
     name="lrtool",
-    help="Find a learning rate that trains about as well as the best of an exhaustive grid.",
+    help="Find a learning rate that trains about as well as the best of a grid; train with it.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,7 +46,7 @@ Json = Annotated[bool, typer.Option("--json", help="Nothing but JSON on stdout."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Run directory; runs/<config>/<time>-find otherwise."),
+    typer.Option("--output", "-o", help="Run directory; a new one under runs/ otherwise."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Loss = Annotated[str | None, typer.Option(help="Name or import path; see `lrtool list losses`.")]
@@ -105,19 +105,154 @@ def find(
     }
     with interruptible() as stop, _stdout_for_the_result():
         settings, document = _read(config, sets, flags)
-        report, directory = _find(
-            settings, document, stop, output=output, overwrite=overwrite, quiet=quiet or json
-        )
+        from lrtool import drive
+
+        options = drive.Options(output, overwrite, quiet or json, _say)
+        report, directory = drive.find(settings, document, stop, options)
     if json:
         typer.echo(_to_json(report), nl=False)
     elif quiet:
         _print_rate(report)
     else:
+        from lrtool.show import terminal
+
         changed = sets or any(value is not None for _, value in flags.values())
-        _print_summary(report, directory, directory / "config.yaml" if changed else config)
-    if stop.signal is not None:
-        raise typer.Exit(stop.exit_code())
-    raise typer.Exit(DONE if report.status == "completed" else NO_SUGGESTION)
+        shown = directory / "config.yaml" if changed else config
+        terminal.print_summary(report, directory=directory, config=shown)
+    raise typer.Exit(_code(report.status, stop))
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    sets: Sets = None,
+    lr: Annotated[
+        str | None, typer.Option("--lr", metavar="X|auto", help="A rate; auto: find it first.")
+    ] = None,
+    lr_from: Annotated[
+        Path | None,
+        typer.Option("--lr-from", metavar="RUN", help="The rate of an earlier find or training."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|RUN",
+            help="Go on with a run; auto: the newest one, or that in --output, if there is one.",
+        ),
+    ] = None,
+    loss: Loss = None,
+    optimizer: OptimizerName = None,
+    batch_size: BatchSize = None,
+    epochs: Annotated[int | None, typer.Option(help="How often to see the data.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files; needs lrtool[tensorboard].")
+    ] = False,
+    device: Device = None,
+    seed: Seed = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train with a rate that is given, found first, or the optimizer's own; resume exactly."""
+    from lrtool.document import plain_scalar
+    from lrtool.interrupts import interruptible
+
+    if lr is not None and lr_from is not None:
+        raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
+    with interruptible() as stop, _stdout_for_the_result():
+        from lrtool import rates
+
+        source = rates.of_run(lr_from) if lr_from else None
+        flags = {
+            "--lr": ("learning_rate", lr and plain_scalar(lr)),
+            "--lr-from": ("learning_rate", source and source[0]),
+            "--epochs": ("train.epochs", epochs),
+            **_common_flags(loss, optimizer, batch_size, device, seed),
+        }
+        settings, document = _read(config, sets, flags)
+        if lr_from and source:
+            rates.warn_of_differences(lr_from, source[1], settings)
+        rate = rates.given(settings, document, by_flag=lr is not None, run=lr_from)
+        from lrtool import drive
+
+        report, directory = drive.train(
+            settings,
+            document,
+            stop,
+            drive.Options(output, overwrite, quiet or json, _say),
+            rate=rate,
+            resume=resume,
+            with_tensorboard=tensorboard,
+        )
+    if json:
+        typer.echo(_to_json(report), nl=False)
+    elif quiet:
+        typer.echo(directory)
+    else:
+        from lrtool.show import training_terminal
+
+        changed = sets or any(value is not None for _, value in flags.values())
+        shown = directory / "config.yaml" if changed else config
+        training_terminal.print_training(report, directory=directory, config=shown)
+    if report.status == "diverged" and (json or quiet):
+        _say(f"diverged: {report.reason}")
+    raise typer.Exit(_code(report.status, stop))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a training.")],
+    checkpoint: Annotated[
+        Literal["best", "last"] | None,
+        typer.Option(help="Which weights; the best ones, if there are any."),
+    ] = None,
+    sets: Sets = None,
+    device: Device = None,
+) -> None:
+    """Evaluate a training's weights on the validation part: metrics as JSON."""
+    config = run / "config.yaml"
+    flags = {"--device": ("runtime.device", device)}
+    with _stdout_for_the_result():
+        from lrtool.errors import UserError
+
+        if not config.is_file():
+            raise UserError(f"{run}: holds no run; there is no {config}")
+        keys = [text.partition("=")[0] for text in sets or ()]
+        wrong = [key for key in keys if key.split(".")[0] not in {"data", "metrics", "runtime"}]
+        if wrong:
+            raise UserError(
+                f"--set {wrong[0]}: an evaluation may change data, metrics and runtime alone"
+            )
+        settings, document = _read(config, sets, flags)
+        from lrtool import drive
+
+        facts = drive.evaluate(settings, document, run, checkpoint)
+    typer.echo(jsons.dumps(facts, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Directory of the plot; a new one under runs/."),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Compare runs: a table, and their losses in one plot."""
+    with _stdout_for_the_result():
+        from lrtool import drive
+
+        rows, paths = drive.compare(runs, output, overwrite=overwrite)
+    if json:
+        typer.echo(jsons.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        from lrtool.show import terminal
+
+        terminal.print_rows(rows)
+        typer.echo(f"\nPlot: {paths[0]}")
 
 
 @app.command()
@@ -225,45 +360,14 @@ def _read(
     return read_config(config, sets or [], overrides)
 
 
-def _find(
-    settings: Config,
-    document: Document,
-    stop: Stop,
-    *,
-    output: Path | None,
-    overwrite: bool,
-    quiet: bool,
-) -> tuple[Report, Path]:
-    """Run the sweeps under a progress bar; the first signal ends them, and the report follows."""
-    from lrtool import rundir
-    from lrtool.errors import InterruptedRunError
-    from lrtool.run import find as run_find
-    from lrtool.show.report import Report
-    from lrtool.show.terminal import Progress
-    from lrtool.task import open_task, try_one_batch
-
-    if output is not None:
-        rundir.check(output, overwrite=overwrite)
-    task = open_task(settings, document)
-    first = try_one_batch(task)
-    if output is None:
-        directory = rundir.create_new(Path("runs") / Path(document.name).stem, "find")
-    else:
-        directory = rundir.create(output)
-    progress = Progress(repeats=settings.find.repeats, steps=settings.find.steps, quiet=quiet)
-    with progress, closing(run_find(task, first, directory)) as events:
-        stop.gentle = True
-        event: SweepRow | Report = next(events)
-        while not isinstance(event, Report):
-            progress.update(event)
-            if stop.signal is None:
-                event = next(events)
-            else:
-                event = events.throw(InterruptedRunError(stop.words()))
-    return event, directory
+def _code(status: Status, stop: Stop) -> int:
+    """Return the exit code of a run that has left its report."""
+    if stop.signal is not None and status == "interrupted":
+        return stop.exit_code()
+    return {"completed": DONE, "no_suggestion": NO_SUGGESTION, "diverged": DIVERGED}[status]
 
 
-def _to_json(report: Report) -> str:
+def _to_json(report: AnyReport) -> str:
     from lrtool.show.report import to_json
 
     return to_json(report)
@@ -296,12 +400,6 @@ def _stdout_for_the_result() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def _print_summary(report: Report, directory: Path, config: Path) -> None:
-    from lrtool.show import terminal
-
-    terminal.print_summary(report, directory=directory, config=config)
 
 
 def main() -> None:

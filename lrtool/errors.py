@@ -66,6 +66,10 @@ class InterruptedRunError(LrtoolError):
     """Someone asked a run to stop: it saves what it has."""
 
 
+class DivergedError(LrtoolError):
+    """A training's losses, gradients or weights are no longer finite."""
+
+
 class OutOfMemoryError(LrtoolError):
     """The device or the host has no memory left for one step."""
 

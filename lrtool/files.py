@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that appears under `path` only when the block ends without an error.
+def whole_path(path: Path) -> Iterator[Path]:
+    """Yield the path of an empty file, which takes the name `path` when the block has written it.
 
     A reader sees the old content or the new one, never a part. After an exception the old content
     stays and the temporary file is gone.
@@ -25,16 +25,27 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
+        os.close(handle)
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears under `path` only when the block ends without an error.
+
+    Raises:
+        OSError: the directory cannot be written, or the disk is full.
+    """
+    with whole_path(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,8 +60,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_directory(path: Path) -> None:
-    """Make the rename survive a power cut, where directories can be synced (not on Windows)."""
+def sync_directory(path: Path) -> None:
+    """Make a rename survive a power cut, where directories can be synced (not on Windows)."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

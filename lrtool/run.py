@@ -6,13 +6,11 @@ import json
 from dataclasses import asdict
 from itertools import groupby
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrtool import __version__, files
 from lrtool import document as documents
 from lrtool.curve.suggest import suggest
-from lrtool.data import batches
 from lrtool.engine import runtime as runtimes
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
@@ -26,15 +24,17 @@ from lrtool.task import (
     open_task,
     probe_of,
     repeat_seed,
+    resolved,
     step_of,
-    stream,
     training_steps,
     try_one_batch,
+    updates,
     worded,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
 
     from lrtool.config import Config
     from lrtool.document import Document
@@ -88,9 +88,9 @@ def _sweeps(task: Task, watch: Stopwatch) -> Iterator[SweepRow]:
         seed = repeat_seed(task.config.seed, repeat)
         built = build(task, seed)
         probe = probe_of(task, built) if find.loss == "probe" else None
-        step = watch.counted(step_of(task, built))
-        micro_batches = batches.micro_batches(stream(task, seed), task.config.train.accumulate)
-        yield from watch.timed(sweep(step, micro_batches, rates, repeat=repeat, probe=probe))
+        step = watch.counted(step_of(task, built, runtime.scaler()))
+        rows = sweep(step, updates(task, seed), rates, repeat=repeat, probe=probe)
+        yield from watch.timed(rows)
         runtimes.synchronize(runtime.device)
 
 
@@ -127,31 +127,30 @@ def _report(
         sweeps,
         status=status,
         reason=reason,
-        config=resolved(task),
-        config_hash=config.digest(),
-        seed=config.seed,
-        data=reports.Data(
-            samples={k: n for k, n in task.data.samples.items() if n is not None},
-            shapes=task.data.shapes,
-            hash=task.data.digest,
-        ),
-        model=reports.Model(
-            name=config.model.name, parameters=first.parameters, trainable=first.trainable
-        ),
-        environment=reports.Environment(
-            lrtool=__version__, **runtimes.environment(task.runtime.device)
-        ),
         timing=reports.Timing(**watch.timing()),
+        **facts(task, first),
     )
 
 
-def resolved(task: Task) -> dict[str, Any]:
-    """Return the whole configuration as plain data, which works from any directory."""
-    own = str(Path(task.document.name).resolve().parent)
-    data = task.config.model_dump(mode="json")
-    if own not in data["search_path"]:
-        data["search_path"] = [own, *data["search_path"]]
-    return data
+def facts(task: Task, first: FirstBatch) -> dict[str, Any]:
+    """Return what the reports of all commands say alike: what was computed, and where."""
+    config, data = task.config, task.data
+    return {
+        "config": resolved(task),
+        "config_hash": config.digest(),
+        "seed": config.seed,
+        "data": reports.Data(
+            samples={k: n for k, n in data.samples.items() if n is not None},
+            shapes=data.shapes,
+            hash=data.digest,
+        ),
+        "model": reports.Model(
+            name=config.model.name, parameters=first.parameters, trainable=first.trainable
+        ),
+        "environment": reports.Environment(
+            lrtool=__version__, **runtimes.environment(task.runtime.device)
+        ),
+    }
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

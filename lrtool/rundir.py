@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-RUN_FILES = (
-    "report.json",
-    "report.html",
-    "plot.png",
-    "plot.svg",
-    "config.yaml",
-    "metrics.jsonl",
-    "model.safetensors",
-)
-CHECKPOINTS = "checkpoints"
+CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
+RUN_FILES = ("report.json", "report.html", "plot.png", "plot.svg", CONFIG, METRICS, MODEL)
+CHECKPOINTS, FIND, TENSORBOARD = "checkpoints", "find", "tensorboard"
+LOCK = ".lock"
 
 
 def check(directory: Path, *, overwrite: bool) -> None:
@@ -39,48 +37,65 @@ def check(directory: Path, *, overwrite: bool) -> None:
         )
 
 
-def create(directory: Path) -> Path:
-    """Make the directory, or empty it of an earlier run's files; others' files stay.
+@contextmanager
+def opened(
+    output: Path | None, parent: Path, command: str, *, keep: bool = False
+) -> Iterator[Path]:
+    """Yield a run directory that no other process can use inside the block.
+
+    Args:
+        output: the directory, which is made, or emptied of an earlier run's files; others' files
+            stay. None for a new one, `<parent>/<UTC time>-<command>`.
+        parent: where new ones are made.
+        command: of the run.
+        keep: leave an earlier run's files there.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or another process is using it.
     """
     try:
+        directory = output or _new(parent, command)
         directory.mkdir(parents=True, exist_ok=True)
-        for path in _held(directory):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        (directory / "metrics.jsonl").touch(exist_ok=False)  # one of two processes comes first
-    except FileExistsError as error:
-        raise UserError(f"--output {directory}: another process is using it") from error
+        lock = FileLock(directory / LOCK, blocking=False)
+        lock.acquire()
+        if not keep:
+            _remove(_held(directory))
+    except Timeout as error:
+        raise UserError(f"{directory}: another process is using it") from error
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
-    return directory
-
-
-def create_new(parent: Path, command: str) -> Path:
-    """Make `<parent>/<UTC time>-<command>`, with a number added when it exists.
-
-    Raises:
-        UserError: the parent cannot be written.
-    """
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            directory = parent / (name if number == 1 else f"{name}-{number}")
-            try:
-                directory.mkdir()
-            except FileExistsError:
-                continue
-            return directory
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
+        yield directory
+    finally:
+        lock.release()
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _new(parent: Path, command: str) -> Path:
+    """Make `<parent>/<UTC time>-<command>`, with a number added when it exists."""
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}"
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        directory = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            continue
+        return directory
     raise AssertionError("counting never ends")
 
 
 def _held(directory: Path) -> list[Path]:
-    paths = (directory / name for name in (*RUN_FILES, CHECKPOINTS))
-    return [path for path in paths if path.exists()]
+    """Return what an earlier run left, and nothing that could be someone else's."""
+    folders = (directory / CHECKPOINTS / name for name in ("last", "previous", "best", ".new"))
+    own = [directory / name for name in RUN_FILES]
+    found = [directory / FIND / name for name in RUN_FILES]
+    events = (directory / TENSORBOARD).glob("events.out.tfevents.*")
+    return [path for path in (*own, *folders, *found, *events) if path.exists()]

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrtool.build import lookup, losses, models, optimizers
+from lrtool.build import lookup, losses, metrics, models, optimizers
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, Resident
 from lrtool.engine import runtime as runtimes
+from lrtool.engine.evaluation import evaluating
 from lrtool.engine.step import forward, make_step
 from lrtool.engine.sweep import make_probe
 from lrtool.errors import (
@@ -33,8 +35,7 @@ from lrtool.errors import (
 from lrtool.settings import directories_of, located
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from lrtool.build.metrics import Metric
     from lrtool.config import Config
     from lrtool.document import Document
     from lrtool.engine.runtime import Runtime
@@ -199,7 +200,7 @@ def try_one_batch(task: Task) -> FirstBatch:
                 outputs, targets = forward(built.model, batch)
                 _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
         what = f"a step of {task.config.optimizer.name} with the model {task.config.model.name}"
-        loss = step_of(task, built)([batch], task.config.find.start).loss
+        loss = step_of(task, built, task.runtime.scaler())([batch], task.config.find.start).loss
     except LrtoolError:
         raise
     except (Exception, SystemExit) as error:
@@ -222,10 +223,34 @@ def try_one_batch(task: Task) -> FirstBatch:
     )
 
 
+def metrics_of(task: Task) -> dict[str, Metric]:
+    """Build the metrics that the configuration names, tried on one batch, by their keys.
+
+    Raises:
+        UserError: they cannot be built or do not fit what the model returns, in words.
+    """
+    config = task.config
+    if not config.metrics:
+        return {}
+    built = build(task, config.seed)
+    batch = _first_of(task)
+    with located(task.document), evaluating(built.model), torch.no_grad(), task.runtime.autocast():
+        outputs, targets = forward(built.model, batch)
+        return metrics.build_metrics(
+            config.metrics,
+            loss=config.loss.name,
+            loss_args=config.loss.args,
+            outputs=outputs,
+            targets=targets,
+            device=task.runtime.device,
+            directories=task.directories,
+        )
+
+
 def _first_of(task: Task) -> Any:
     """Return the first batch; a data set of the user's may fail on it."""
     try:
-        return next(stream(task, task.config.seed))
+        return next(updates(task, task.config.seed))[0]
     except LrtoolError:
         raise
     except (Exception, SystemExit) as error:
@@ -273,14 +298,18 @@ def _first_input(batch: Any) -> Any:
     return batch[0] if isinstance(batch, Sequence) and batch else batch
 
 
-def stream(task: Task, seed: int) -> Iterator[Any]:
-    """Return training batches for ever, epoch after epoch, in an order that the seed decides."""
-    return batches.endless(
-        task.data.train, batch_size=task.data.batch_size, seed=seed, device=task.runtime.device
+def updates(task: Task, seed: int) -> Iterator[list[Any]]:
+    """Return the batches of each update for ever, in an order that the seed decides."""
+    return batches.updates(
+        task.data.train,
+        batch_size=task.data.batch_size,
+        accumulate=task.config.train.accumulate,
+        seed=seed,
+        device=task.runtime.device,
     )
 
 
-def step_of(task: Task, built: Built) -> Step:
+def step_of(task: Task, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
     """Return the step of a model with the configuration's clipping and precision."""
     return make_step(
         built.model,
@@ -289,7 +318,7 @@ def step_of(task: Task, built: Built) -> Step:
         task.runtime,
         ratios=built.ratios,
         clip_norm=task.config.train.gradient_clip_norm,
-        scaler=task.runtime.scaler(),
+        scaler=scaler,
     )
 
 
@@ -307,18 +336,30 @@ def probe_of(task: Task, built: Built) -> Callable[[], torch.Tensor]:
 
 
 def training_steps(task: Task) -> int | None:
-    """Return the number of updates of the training that the configuration describes.
-
-    Updates that accumulate over several batches run on across epochs.
-    """
-    train, part = task.config.train, task.data.train
-    if train.max_steps is not None or train.epochs is None:
+    """Return the number of updates of the training that the configuration describes, if known."""
+    train, steps = task.config.train, steps_per_epoch(task)
+    if train.max_steps is not None or train.epochs is None or steps is None:
         return train.max_steps
+    return train.epochs * steps
+
+
+def steps_per_epoch(task: Task) -> int | None:
+    """Return the number of updates in an epoch; None where only reading the data could tell."""
+    part = task.data.train
     if isinstance(part, OwnLoader):
         count = len(part.loader) if isinstance(part.loader.dataset, Sized) else None
     else:
         count = None if part.size is None else ceil(part.size / task.data.batch_size)
-    return None if count is None else ceil(train.epochs * count / train.accumulate)
+    return None if count is None else ceil(count / task.config.train.accumulate)
+
+
+def resolved(task: Task) -> dict[str, Any]:
+    """Return the whole configuration as plain data, which works from any directory."""
+    own = str(Path(task.document.name).resolve().parent)
+    data = task.config.model_dump(mode="json")
+    if own not in data["search_path"]:
+        data["search_path"] = [own, *data["search_path"]]
+    return data
 
 
 def worded(task: Task, error: Exception | SystemExit) -> BaseException:

@@ -10,7 +10,7 @@ import pytest
 import lrtool
 
 PACKAGE = Path(lrtool.__file__).parent
-GROUND = {"config", "records", "errors", "document", "files", "interrupts", "wording"}
+GROUND = {"config", "records", "errors", "document", "files", "history", "interrupts", "wording"}
 ROOMS = {"engine", "show", "build", "data"}
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
@@ -20,10 +20,15 @@ FLOORS = {
     "examples": 2,
     "settings": 2,
     "task": 3,
+    "rates": 3,
+    "resume": 4,
     "run": 4,
     "api": 4,
-    "cli": 5,
-    "__main__": 6,
+    "training": 5,
+    "train": 6,
+    "drive": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 
 

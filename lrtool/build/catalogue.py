@@ -50,7 +50,7 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
         case "sources":
             return [_described(name, f, _arguments(f, 1)) for name, f in sources.items()]
         case "schedules":
-            return [{"name": name, "description": text} for name, text in SCHEDULES.items()]
+            return [_described(name, f, _arguments(f, 1)) for name, f in SCHEDULES.items()]
         case "metrics":
             return [{"name": name, "description": text} for name, text in METRICS.items()]
     raise AssertionError(kind)

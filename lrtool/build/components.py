@@ -13,6 +13,7 @@ from lrtool.build.losses import ALIASES, LOSSES
 from lrtool.build.metrics import METRICS
 from lrtool.build.models import MODELS
 from lrtool.build.optimizers import OPTIMIZERS, UNUSABLE
+from lrtool.build.schedule_ranges import out_of_range
 from lrtool.build.schedules import SCHEDULES
 from lrtool.errors import Problem, UserError, did_you_mean
 
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from lrtool.config import Component, Config
+    from lrtool.config import Component, Config, Schedule
     from lrtool.document import KeyPath
 
     Problems = Iterator[Problem]
+
+LOSSES_OF_AN_EPOCH = ("validation_loss", "train_loss")
+# What an epoch's row holds beside the metrics.
+COLUMNS = ("epoch", "step", "lr", *LOSSES_OF_AN_EPOCH)
 
 
 def check(
@@ -42,7 +47,8 @@ def check(
         *_loss(config.loss, directories),
         *_metrics(config.metrics, directories),
         *_optimizer(config, directories),
-        *_known(config.train.schedule.name, SCHEDULES, "schedule", ("train", "schedule", "name")),
+        *_schedule(config.train.schedule),
+        *_early_stopping(config),
     ]
 
 
@@ -89,12 +95,23 @@ def _loss(component: Component, directories: Sequence[Path]) -> Problems:
 
 
 def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
+    taken = dict.fromkeys(COLUMNS, "a column of each epoch")
     for index, name in enumerate(names):
         path = ("metrics", index)
         if lookup.is_import_path(name):
             yield from _import(name, path, directories)[1]
         else:
             yield from _known(name, METRICS, "metric", path)
+        key = metric_key(name)
+        if key in taken:
+            words = f"'{key}' is the name of {taken[key]} already; rename this one, or remove it"
+            yield Problem(path, words)
+        taken.setdefault(key, f"metrics.{index}")
+
+
+def metric_key(name: str) -> str:
+    """Return a metric's key in an epoch's row: its name, or the last part of an import path."""
+    return name.rpartition(":")[2].rpartition(".")[2]
 
 
 def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
@@ -127,6 +144,36 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
         except Exception as error:  # noqa: BLE001  (whatever a value of a wrong kind leads to)
             words = f"{spec.name} cannot take these: {type(error).__name__}: {error}"
             yield Problem(("optimizer", "args"), words)
+
+
+def _schedule(spec: Schedule) -> Problems:
+    path = ("train", "schedule")
+    yield from _known(spec.name, SCHEDULES, "schedule", (*path, "name"))
+    if spec.name in SCHEDULES:
+        wrong = list(_call(SCHEDULES[spec.name], spec.args, (*path, "args"), positional=1))
+        yield from wrong
+        if wrong:
+            return
+    yield from out_of_range(spec)
+
+
+def _early_stopping(config: Config) -> Problems:
+    spec, path = config.train.early_stopping, ("train", "early_stopping")
+    if spec is None:
+        return
+    own = {metric_key(name): name for name in config.metrics}
+    wanted = [*LOSSES_OF_AN_EPOCH, *own]
+    if spec.metric not in wanted:
+        hint = did_you_mean(metric_key(spec.metric), wanted) or f"; there are {', '.join(wanted)}"
+        words = f"must be a loss or one of metrics, not '{spec.metric}'{hint}"
+        yield Problem((*path, "metric"), words)
+    elif spec.metric in own and lookup.is_import_path(own[spec.metric]) and spec.mode == "auto":
+        words = f"lrtool cannot know whether a lower or a higher {spec.metric} is better"
+        yield Problem((*path, "mode"), f"{words}; give min or max")
+    has_none = config.data.validation == 0 and not lookup.is_import_path(config.data.source)
+    if spec.metric == "validation_loss" and has_none:
+        words = "there is no validation_loss where data.validation is 0; give train_loss"
+        yield Problem((*path, "metric"), words)
 
 
 def _known(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrtool.build import lookup
-from lrtool.errors import ComponentError, Problem, UserError
+from lrtool.errors import ComponentError, LrtoolWarning, Problem, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,8 +58,10 @@ def build_optimizer(
     """Return the optimizer of a model's trainable parameters.
 
     The first group holds the parameters that no `groups.match` finds; then come the groups in the
-    configuration's order. Where class and device have a fused form it is used: the same numbers up
-    to rounding, in fewer kernels.
+    configuration's order. Without `decay_norm_and_bias` each that names no weight decay of its own
+    is followed by one of its parameters of fewer than two dimensions, such as biases and the scales
+    of norms, whose weight decay is 0 (as in timm and nanoGPT). Where class and device have a fused
+    form it is used: the same numbers up to rounding, in fewer kernels.
 
     Args:
         spec: name, arguments and parameter groups.
@@ -70,6 +73,9 @@ def build_optimizer(
         ComponentError: an argument is wrong, a group matches nothing, or wants a weight decay that
             the class does not have.
         UserError: the model has nothing to train.
+
+    Warns:
+        LrtoolWarning: there is no weight decay that `decay_norm_and_bias` could take away.
     """
     cls: Callable[..., Any] = (
         lookup.resolve(spec.name, directories)
@@ -98,6 +104,12 @@ def build_optimizer(
         problem = f"{spec.name} has no weight decay"
         paths = [("optimizer", "groups", i, "weight_decay") for i in decays]
         raise ComponentError([Problem(path, problem) for path in paths])
+    if not spec.decay_norm_and_bias and not optimizer.defaults.get("weight_decay"):
+        warnings.warn(
+            f"optimizer.decay_norm_and_bias is ignored: {spec.name} has no weight decay here",
+            LrtoolWarning,
+            stacklevel=2,
+        )
     return optimizer
 
 
@@ -112,18 +124,35 @@ def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[st
         index = next(matching, None)
         (base if index is None else members[index]).append(parameter)
 
-    found: list[dict[str, Any]] = [{"params": base, "lr": lr}] if base else []
+    found: list[dict[str, Any]] = _split(spec, base, lr) if base else []
     problems = []
     for index, (group, parameters) in enumerate(zip(spec.groups, members, strict=True)):
         if not parameters:
             problems.append(_matches_nothing(index, group.match, [name for name, _ in named]))
-        options: dict[str, Any] = {"params": parameters, "lr": lr * group.lr_ratio}
+        rate = lr * group.lr_ratio
         if group.weight_decay is not None:
-            options["weight_decay"] = group.weight_decay
-        found.append(options)
+            decay = group.weight_decay
+            found.append({"params": parameters, "lr": rate, "weight_decay": decay})
+        else:
+            found += _split(spec, parameters, rate)
     if problems:
         raise ComponentError(problems)
     return found
+
+
+def _split(
+    spec: config.Optimizer, parameters: list[nn.Parameter], lr: float
+) -> list[dict[str, Any]]:
+    """Return one group, or two where norms and biases are not to decay."""
+    if spec.decay_norm_and_bias:
+        return [{"params": parameters, "lr": lr}]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    others = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": matrices, "lr": lr},
+        {"params": others, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _matches_nothing(index: int, pattern: str, names: list[str]) -> Problem:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset, default_collate
 
 from lrtool.data.part import Resident, Streamed
 from lrtool.errors import DataError
@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 
 
 def epoch(
-    part: Part, *, batch_size: int, seed: int, epoch: int, device: torch.device
+    part: Part,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    skip: int = 0,
 ) -> Iterator[Any]:
-    """Yield the batches of one epoch; the last one may be short.
+    """Return the batches of one epoch; the last one may be short.
 
     The order depends on `seed` and `epoch` alone, so a resumed run can make epoch 7 again. Of an
     iterable dataset and of the user's own DataLoader, the order is their own.
@@ -38,31 +44,51 @@ def epoch(
         seed: of the run.
         epoch: counted from 0.
         device: where batches are put.
+        skip: batches to leave out at the start. They are not made where that changes nothing;
+            where workers, an iterable dataset or a loader of the user's own make them, they are
+            made once more before this function returns.
     """
+    generator = _generator(seed, epoch)
     if isinstance(part, Resident):
-        yield from _shuffled(part, batch_size, _generator(seed, epoch), device)
-        return
+        return _shuffled(part, batch_size, generator, device, skip)
     if isinstance(part, Streamed):
-        loader = _loader(part, batch_size, _generator(seed, epoch), device, shuffle=True)
+        lazy = part.workers == 0 and not part.iterable
+        loader = _loader(
+            part, batch_size, generator, device, shuffle=True, skip=skip if lazy else 0
+        )
+        skip = 0 if lazy else skip
     else:
         loader = whole_batches(part.loader)
-    for batch in loader:
-        yield batch_to(batch, device)
+    made = iter(loader)
+    for _ in range(skip):
+        next(made, None)
+    return (batch_to(batch, device) for batch in made)
 
 
-def endless(part: Part, *, batch_size: int, seed: int, device: torch.device) -> Iterator[Any]:
-    """Yield batches for ever, epoch after epoch.
+def updates(
+    part: Part, *, batch_size: int, accumulate: int, seed: int, device: torch.device
+) -> Iterator[list[Any]]:
+    """Yield the batches of each update for ever, epoch after epoch.
+
+    The last update of an epoch may have fewer than `accumulate` batches: none has batches of two
+    epochs.
 
     Raises:
         DataError: an epoch yields no batch.
     """
     for number in count():
+        made = epoch(part, batch_size=batch_size, seed=seed, epoch=number, device=device)
         empty = True
-        for batch in epoch(part, batch_size=batch_size, seed=seed, epoch=number, device=device):
+        for group in micro_batches(made, accumulate):
             empty = False
-            yield batch
+            yield group
         if empty:
-            raise DataError(f"the training data yield no batch in epoch {number + 1}")
+            raise empty_epoch(number)
+
+
+def empty_epoch(number: int) -> DataError:
+    """Return the error to raise when epoch `number`, from 0, has no batch."""
+    return DataError(f"the training data yield no batch in epoch {number + 1}")
 
 
 def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[Any]:
@@ -208,18 +234,23 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _shuffled(
-    part: Resident, batch_size: int, generator: torch.Generator, device: torch.device
+    part: Resident,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device,
+    skip: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     inputs, targets = part.inputs, part.targets
     if batch_size >= part.size:  # a copy, for a model may change its inputs in place
-        yield inputs.to(device, copy=True), targets.to(device, copy=True)
+        if not skip:
+            yield inputs.to(device, copy=True), targets.to(device, copy=True)
         return
     # Gathered as NHWC, a batch stays channels_last, and is ready 4 times as soon.
     nhwc = _is_channels_last(inputs)
     if nhwc:
         inputs = inputs.permute(0, 2, 3, 1)
     order = torch.randperm(part.size, generator=generator).to(inputs.device)
-    for start in range(0, part.size, batch_size):
+    for start in range(skip * batch_size, part.size, batch_size):
         rows = order[start : start + batch_size]
         batch = inputs.index_select(0, rows)
         if nhwc:
@@ -242,8 +273,9 @@ def _loader(
     device: torch.device,
     *,
     shuffle: bool,
+    skip: int = 0,
 ) -> DataLoader[Any]:
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         part.dataset,
         batch_size,
         shuffle=shuffle and not part.iterable,
@@ -251,6 +283,27 @@ def _loader(
         pin_memory=device.type == "cuda",
         generator=generator,
     )
+    if not skip:
+        return loader
+    assert loader.batch_sampler is not None, "a map-style dataset has one"
+    return DataLoader(
+        part.dataset,
+        batch_sampler=_Later(loader.batch_sampler, skip),
+        num_workers=part.workers,
+        pin_memory=loader.pin_memory,
+        generator=generator,
+    )
+
+
+class _Later(Sampler[list[int]]):
+    """A batch sampler without its first batches; its generators are drawn from alike."""
+
+    def __init__(self, batches: Iterable[list[int]], skip: int) -> None:
+        self.batches = batches
+        self.skip = skip
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(iter(self.batches), self.skip, None)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

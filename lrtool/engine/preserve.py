@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import random
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lrtool.engine.randomness import random_states, restore_random_states
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
@@ -183,20 +182,5 @@ def _set_aside_workers(loader: object) -> Callable[[], None]:
 
 
 def _keep_random_states(generators: Sequence[torch.Generator]) -> Callable[[], None]:
-    python, numpy, host = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  (the global state is what users' code draws from)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    own = [(generator, generator.get_state()) for generator in generators]
-
-    def restore() -> None:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(host)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
-        for generator, state in own:
-            generator.set_state(state)
-
-    return restore
+    states = random_states(generators)
+    return lambda: restore_random_states(states, generators)

@@ -123,6 +123,15 @@ def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: flo
             group["lr"] = lr * ratio
 
 
+def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
+    """Give each parameter group a momentum, or a first beta, where it has one above 0."""
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            group["momentum"] = momentum
+        elif "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+
+
 def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor:
     """Return the scalar loss of one batch, with its graph.
 
@@ -134,12 +143,21 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
     Raises:
         UserError: the batch or the loss is none of these.
     """
-    loss = _own_loss(model, batch) if loss_fn is None else loss_fn(*forward(model, batch))
+    loss = scalar(own_loss(model, batch) if loss_fn is None else loss_fn(*forward(model, batch)))
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise UserError("no trainable parameter takes part in the loss, so nothing can be learned")
+    return loss
+
+
+def scalar(loss: Any) -> Tensor:
+    """Return a loss as a tensor without dimensions.
+
+    Raises:
+        UserError: it is none, or has several values.
+    """
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise UserError(f"the loss of a batch must be a scalar tensor, not {what}")
-    if torch.is_grad_enabled() and not loss.requires_grad:
-        raise UserError("no trainable parameter takes part in the loss, so nothing can be learned")
     return loss.reshape(())
 
 
@@ -171,16 +189,21 @@ def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     return model(*inputs), targets
 
 
-def _own_loss(model: nn.Module, batch: Any) -> Tensor:
+def own_loss(model: nn.Module, batch: Any) -> Any:
+    """Return the loss that a model computes itself.
+
+    Raises:
+        UserError: it computes none.
+    """
     if hasattr(model, "training_loss"):
-        return model.training_loss(batch)  # type: ignore[operator, no-any-return]
+        return model.training_loss(batch)  # type: ignore[operator]
     if hasattr(model, "training_step"):
         result = model.training_step(batch, 0)  # type: ignore[operator]
-        return result["loss"] if isinstance(result, Mapping) else result  # type: ignore[no-any-return]
+        return result["loss"] if isinstance(result, Mapping) else result
     if isinstance(batch, Mapping):
         loss = getattr(model(**batch), "loss", None)
         if loss is not None:
-            return loss  # type: ignore[no-any-return]
+            return loss
     raise UserError(
         f"no loss function was given, and {type(model).__name__} has no loss of its own: neither "
         "training_loss(batch), nor training_step(batch, index), nor .loss of what it returns"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lrtool.engine.step import samples_in
 
@@ -12,18 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lrtool.engine.step import Step, StepOut
-    from lrtool.records import SweepRow
+
+Row = TypeVar("Row")
 
 
 @dataclass
 class Stopwatch:
-    """Counts steps, samples, and the seconds spent in sweeps.
+    """Counts steps, samples, and the seconds spent in loops.
 
     Attributes:
         started: `perf_counter()` when the set-up began.
         setup_s: seconds from then to the first step; None before it.
         loop_s: seconds in the loops.
-        steps: updates made, also those beyond the step at which a sweep stopped.
+        steps: updates made, also those beyond the step at which a loop stopped.
         samples: samples in these steps.
     """
 
@@ -43,7 +44,7 @@ class Stopwatch:
 
         return count
 
-    def timed(self, rows: Iterator[SweepRow]) -> Iterator[SweepRow]:
+    def timed(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Yield `rows`, timing what they cost but not what is done with them."""
         started = perf_counter()
         if self.setup_s is None:

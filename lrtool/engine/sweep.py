@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import find_stop
+from lrtool.engine.readout import Readout
 from lrtool.engine.step import batch_loss
 from lrtool.records import StopReason, Sweep, SweepRow
 
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
     from lrtool.engine.runtime import Runtime
     from lrtool.engine.step import LossFunction, Step, StepOut
-
-# Losses stay on the device and are read in bulk: the curve does not depend on how often, since the
-# stop rule trims back to the first step that breaks it.
-READ_AFTER_STEPS = 64
-READ_AFTER_SECONDS = 0.1
 
 
 def sweep_rates(start: float, end: float, steps: int, mode: str = "exponential") -> list[float]:
@@ -55,25 +50,25 @@ def sweep(
     """
     losses: list[float] = []
     skipped: list[bool] = []
-    pending: list[tuple[Tensor, Tensor | None]] = []
-    deadline = perf_counter() + READ_AFTER_SECONDS
+    readout = Readout()
     for index, lr in enumerate(rates):
         failure: Exception | None = None
         try:
             probed = None if probe is None else probe()
             out: StepOut = step(next(micro_batches), lr)
-            pending.append((out.loss if probed is None else probed, out.skipped))
+            readout.add(out if probed is None else out._replace(loss=probed))
         except Exception as error:  # noqa: BLE001  (raised again below unless already diverged)
             failure = error
         last = index == len(rates) - 1 or failure is not None
-        if not last and len(pending) < READ_AFTER_STEPS and perf_counter() < deadline:
+        if not last and not readout.due():
             continue
 
+        # The curve does not depend on how often losses are read: the stop rule trims back to the
+        # first step that breaks it.
         done = len(losses)
-        for loss, was_skipped in _read(pending):
-            losses.append(loss)
-            skipped.append(was_skipped)
-        pending.clear()
+        for seen in readout.take():
+            losses.append(seen.loss)
+            skipped.append(seen.skipped)
         stop = find_stop(losses, skipped)
         end = len(losses) if stop is None else stop[0] + 1
         for i in range(done, end):
@@ -82,18 +77,6 @@ def sweep(
             return
         if failure is not None:
             raise failure
-        deadline = perf_counter() + READ_AFTER_SECONDS
-
-
-def _read(pending: list[tuple[Tensor, Tensor | None]]) -> list[tuple[float, bool]]:
-    """Bring losses and marks to the host in one copy each."""
-    if not pending:
-        return []
-    losses = torch.stack([loss for loss, _ in pending]).tolist()
-    if pending[0][1] is None:
-        return [(loss, False) for loss in losses]
-    marks = torch.stack([mark for _, mark in pending if mark is not None]).tolist()
-    return list(zip(losses, marks, strict=True))
 
 
 def to_sweep(rows: Sequence[SweepRow], *, seed: int, planned: int) -> Sweep:

@@ -1,77 +1,36 @@
 """The learning-rate plot, drawn from a report alone, without a display and without pyplot.
 
 A ribbon above the losses names the regions, one below them shows the usual guideline, and the
-legend stands underneath: no label ever lies on the data. Colours are those of Okabe and Ito (2008),
-which colour-blind readers can tell apart.
+legend stands underneath: no label ever lies on the data.
 """
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.markers import CARETDOWN, CARETUP
-from matplotlib.ticker import (
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-    ScalarFormatter,
-)
 
-from lrtool.files import whole_file
-from lrtool.show import words
+from lrtool.show import canvas, panels, words
+from lrtool.show.canvas import BEYOND, CURVE, INK, LEFT, SERIES, WIDTH
 from lrtool.show.limits import Limits, choose, numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.text import Text
 
     from lrtool.show.report import Report, Suggestion, Sweep
 
 GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
 
-INK, GREY, RULE = "#1a1a1a", "#595959", "#e4e4e4"
-CURVE = "#0072B2"
-REPEATS = (  # colour and marker of each sweep, then again from the first
-    ("#56B4E9", "o"),
-    ("#E69F00", "s"),
-    ("#CC79A7", "^"),
-    ("#009E73", "D"),
-    ("#D55E00", "v"),
-    ("#595959", "P"),
-)
 REGIONS = {"too low": "#d6eaf6", "good": "#a9dcca", "too high": "#f8d9c4"}
-LEFT, WIDTH = 0.095, 0.875  # of the figure: what the ribbons and the losses share
 SMOOTH, BAND = "expected loss after an update, with its 80% band", "band"
-SKIPPED, BEYOND = "update skipped", "beyond the axis, or not a number"
+SKIPPED = "update skipped"
 LEGEND_SWEEPS = 4  # more share one entry
 VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
-
-STYLE: dict[Any, Any] = {  # whatever the reader's own matplotlibrc says
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the first one comes with matplotlib
-    "font.size": 9,
-    "text.color": INK,
-    "text.usetex": False,
-    "axes.edgecolor": GREY,
-    "axes.facecolor": "none",
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "auto",
-    "savefig.bbox": None,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "lrtool",
-}
 
 
 def save(report: Report, directory: Path) -> list[Path]:
@@ -83,19 +42,13 @@ def save(report: Report, directory: Path) -> list[Path]:
     Raises:
         OSError: the directory cannot be written, or the disk is full.
     """
-    figure = draw(report)
-    paths = [directory / "plot.png", directory / "plot.svg"]
-    for path, stamp in zip(paths, ("Software", "Date"), strict=True):
-        with mpl.rc_context(STYLE), whole_file(path) as file:
-            figure.savefig(file, format=path.suffix[1:], dpi=160, metadata={stamp: None})
-    return paths
+    return canvas.save(draw(report), directory)
 
 
 def draw(report: Report) -> Figure:
     """Return the plot of a report: 9 × 6.4 inches, losses over rates."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 6.4))
-        FigureCanvasAgg(figure)
+    with canvas.applied():
+        figure = canvas.new_figure(6.4)
         limits = choose(report)
         losses = figure.add_axes((LEFT, 0.205, WIDTH, 0.545), label="losses")
         _write_header(figure, report)
@@ -123,48 +76,22 @@ def _write_header(figure: Figure, report: Report) -> None:
     if report.status in {"interrupted", "failed"}:
         title += f" ({report.status})"
     if report.reason:
-        lines += textwrap.wrap(report.reason, 100, max_lines=2, placeholder=" …")
-    subject = words.subject(report)
-    lines.append(subject if len(subject) <= 100 else f"{subject[:99]}…")
-    style: dict[str, Any] = {"va": "top", "parse_math": False}  # a $ is a $
-    figure.text(LEFT, 0.978, _drawable(title), size=15, weight="bold", **style)
-    for index, line in enumerate(lines):
-        figure.text(LEFT, 0.93 - 0.03 * index, _drawable(line), color=GREY, **style)
-
-
-def _drawable(text: str) -> str:
-    """Replace what the font cannot draw."""
-    font = get_font(findfont("DejaVu Sans"))
-    return "".join(c if font.get_char_index(ord(c)) else "?" for c in text)
+        lines += canvas.wrapped(report.reason)
+    lines.append(canvas.shortened(words.subject(report)))
+    canvas.write_header(figure, title, lines)
 
 
 def _set_axes(axes: Axes, report: Report, limits: Limits) -> None:
     axes.set_xscale("log" if limits.log else "linear")
     axes.set_xlim(limits.left, limits.right)
     axes.set_ylim(limits.bottom, limits.top)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    if limits.log and limits.right > 30 * limits.left:
-        axes.xaxis.set_major_locator(LogLocator(numticks=13))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.rate(value)))
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(8))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
-    formatter = ScalarFormatter(useOffset=False)
-    formatter.set_powerlimits((-4, 6))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter(formatter)
-    axes.yaxis.get_offset_text().set_visible(False)  # where the ribbon is: the label says it
-    formatter.set_locs(axes.get_yticks().tolist())
-    axes.grid(color=RULE, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=0, labelcolor=INK)
+    panels.rate_axis(axes)
+    unit = panels.number_axis(axes)
+    panels.open_frame(axes)
     axes.tick_params(axis="x", pad=21)  # below the guideline's ribbon
     axes.set_xlabel(f"learning rate ({'log' if limits.log else 'linear'} scale)")
     probe = words.setting(report, "find", "loss") == "probe"
     name = "validation loss (probe)" if probe else "training loss"
-    unit = formatter.get_offset()
     axes.set_ylabel(f"{name}, before the update" + f" (× {unit})" * bool(unit))
 
 
@@ -174,7 +101,7 @@ def _draw_sweeps(axes: Axes, sweeps: tuple[Sweep, ...], limits: Limits) -> None:
     bitmap = sum(len(sweep.lr) for sweep in sweeps) > VECTOR_POINTS
     edge: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
     for index, sweep in enumerate(sweeps):
-        color, marker = REPEATS[index % len(REPEATS)]
+        color, marker = SERIES[index % len(SERIES)]
         name = f"{len(sweeps)} sweeps" if many else f"sweep {index + 1}"
         lr, loss = np.array(sweep.lr), numbers(sweep.loss)
         above = np.isnan(loss) | (loss > limits.top)

@@ -11,13 +11,13 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from lrtool.show import chart, words
+from lrtool.show.console import legible, listed, new_console, print_grid, spell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,23 +28,8 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.1
 PIPED_WIDTH = 1000
-LEAST_WIDTH = 40
 FIRST_LINE_S, LINE_S = 2.0, 5.0
 COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold red"}
-PLAIN = str.maketrans({"–": "-", "×": "x", "…": "...", "·": ",", "→": "->"})
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text as it is."""
-    console = Console(
-        stderr=stderr,
-        color_system=None if os.environ.get("NO_COLOR") else "auto",
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    console.width = max(console.width, LEAST_WIDTH)
-    return console
 
 
 class Progress:
@@ -70,7 +55,7 @@ class Progress:
         if live and not self._quiet:
             columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
             self._bar = Bar(
-                *columns, console=_console(stderr=True), auto_refresh=False, transient=True
+                *columns, console=new_console(stderr=True), auto_refresh=False, transient=True
             )
             self._bar.start()
             self._task = self._bar.add_task("starting", total=self._repeats * self._steps)
@@ -117,7 +102,7 @@ def print_summary(report: Report, *, directory: Path, config: Path) -> None:
         directory: of the run.
         config: the configuration's path, as the user typed it.
     """
-    console = _console()
+    console = new_console()
     said = report.suggestion
     rows: list[tuple[str, Text]] = []
     if said and said.lr:
@@ -133,81 +118,41 @@ def print_summary(report: Report, *, directory: Path, config: Path) -> None:
         rows.append(("Status", Text(report.status, COLOURS["none"])))
     if report.reason:
         rows.append(("Why", Text(report.reason)))
-    for index, step in enumerate(_next_steps(said, config)):
-        rows.append(("" if index else "Next", Text(step)))
-    rows.append(("Took", Text(_took(report))))
-    _print_grid(console, rows)
+    rows += listed("Next", _next_steps(said, directory, config))
+    rows.append(("Took", Text(words.took(report))))
+    print_grid(console, rows)
     picture = chart.draw(report, console.width - 2, ascii_only=console.options.ascii_only)
     if picture:
         console.print()
         console.print(Text(picture), soft_wrap=True)
     console.print()
-    console.print(_legible(Text(f"Report and plots: {directory}"), console), soft_wrap=True)
+    console.print(legible(Text(f"Report and plots: {directory}"), console), soft_wrap=True)
 
 
-def _next_steps(said: Suggestion | None, config: Path) -> list[str]:
+def _next_steps(said: Suggestion | None, directory: Path, config: Path) -> list[str]:
     steps = list(said.advice) if said else []
     if said and said.lr:
-        steps.insert(0, f"write `learning_rate: {words.rate(said.lr)}` into {config}")
+        train = words.command("train", config, "--lr-from", directory)
+        steps = [train, f"or write `learning_rate: {words.rate(said.lr)}` into {config}", *steps]
     return steps
-
-
-def _took(report: Report) -> str:
-    timing = report.timing
-    speed = f" at {timing.steps_per_s:,.0f} steps/s" if timing.steps_per_s else ""
-    return f"{timing.total_s:.1f} s, {timing.steps:,} steps{speed}"
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """Print names and values on stdout, a line each."""
-    _print_grid(
-        _console(),
-        [(name.replace("_", " "), Text(_spell(value))) for name, value in facts.items()],
+    print_grid(
+        new_console(),
+        [(name.replace("_", " "), Text(spell(value))) for name, value in facts.items()],
     )
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table on stdout; the keys of the first row are its heads."""
-    console = _console()
+    console = new_console()
     if not console.is_terminal:
         console.width = PIPED_WIDTH  # for grep: a row is a line
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in rows[0] if rows else ():
         table.add_column(head.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(_legible(Text(_spell(value)), console) for value in row.values()))
+        table.add_row(*(legible(Text(spell(value)), console) for value in row.values()))
     console.print(table)
-
-
-def _print_grid(console: Console, rows: Sequence[tuple[str, Text]]) -> None:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for title, text in rows:
-        table.add_row(Text(title), _legible(text, console))
-    console.print(table)
-
-
-def _spell(value: Any) -> str:  # noqa: PLR0911  (a table of cases)
-    match value:
-        case None:
-            return "–"
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:.6g}"
-        case dict():
-            return ", ".join(f"{key} {_spell(item)}" for key, item in value.items())
-        case list() | tuple():
-            return " × ".join(map(_spell, value)) if value else "–"
-        case _:
-            return str(value)
-
-
-def _legible(text: Text, console: Console) -> Text:
-    """Replace what a terminal without UTF-8 cannot show."""
-    if console.options.ascii_only:
-        text.plain = text.plain.translate(PLAIN).encode("ascii", "backslashreplace").decode()
-    return text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrtool.show.report import Report, Suggestion
+    from lrtool.show.report import AnyReport, Suggestion
+    from lrtool.show.train_report import Best, TrainReport
 
 
 def rate(lr: float) -> str:
@@ -33,8 +35,8 @@ def purpose(suggestion: Suggestion) -> str:
     return f"{suggestion.for_schedule.replace('_', ' ')} schedule{steps}"
 
 
-def subject(report: Report) -> str:
-    """Say what was swept: "mlp, 26,122 parameters · adamw · digits, 1,437 samples · batch 64"."""
+def subject(report: AnyReport) -> str:
+    """Say what was trained: "mlp, 26,122 parameters · adamw · digits, 1,437 samples · batch 64"."""
     parts: list[str | None] = []
     if report.model:
         parts.append(f"{report.model.name}, {report.model.parameters:,} parameters")
@@ -49,9 +51,85 @@ def subject(report: Report) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def setting(report: Report, *keys: str) -> Any:
+def setting(report: AnyReport, *keys: str) -> Any:
     """Return a value of the configuration, or None where a call had no such setting."""
     here: Any = report.config
     for key in keys:
         here = here.get(key) if isinstance(here, dict) else None
     return here
+
+
+def value(number: float | None) -> str:
+    """Spell a loss or a metric with four significant digits; "–" for none."""
+    if number is None:
+        return "–"
+    return f"{number:.4g}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def name(key: str) -> str:
+    """Spell a key or a metric's name for a reader: "validation_loss" → "validation loss"."""
+    return key.replace("_", " ")
+
+
+def best(best: Best) -> str:
+    """Say what the best epoch reached: "validation loss 0.08123 in epoch 7"."""
+    return f"{name(best.metric)} {value(best.value)} in epoch {best.epoch:,}"
+
+
+def origin(report: TrainReport) -> str:
+    """Say where the rate of a training comes from: "given by --lr"."""
+    assert report.learning_rate is not None
+    found = ""
+    if report.suggestion and (good := interval(report.suggestion)):
+        found = f" (good from {good}, {report.suggestion.verdict})"
+    match report.learning_rate.origin:
+        case "flag":
+            return "given by --lr"
+        case "config":
+            return "from the configuration"
+        case "find":
+            return f"found before training{found}"
+        case "run":
+            return f"from {report.learning_rate.run}{found}"
+        case "optimizer":
+            return f"{setting(report, 'optimizer', 'name') or 'the optimizer'}'s own default"
+
+
+def schedule(report: TrainReport) -> str:
+    """Say how the rate moved: "one cycle schedule, warm-up 0.05"."""
+    warmup = setting(report, "train", "schedule", "warmup")
+    spelled = name(setting(report, "train", "schedule", "name") or "constant")
+    return f"{spelled} schedule" + (f", warm-up {warmup:g}" if warmup else "")
+
+
+def progress(report: TrainReport) -> str:
+    """Say how much was trained: "epoch 7 of 10, step 161"."""
+    planned = setting(report, "train", "epochs")
+    of = f" of {planned:,}" if planned else ""
+    epoch = max((e.epoch for e in report.epochs), default=0)
+    epoch = max(epoch, *report.steps.epoch[-1:], 0)
+    return f"epoch {epoch:,}{of}, step {last_step(report):,}"
+
+
+def last_step(report: TrainReport) -> int:
+    """Return the number of updates that were made or tried."""
+    return max((*report.steps.step[-1:], *(e.step for e in report.epochs[-1:])), default=0)
+
+
+def duration(seconds: float) -> str:
+    """Spell a time as a clock does: "0:45", "12:05", "1:02:03"."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def took(report: AnyReport) -> str:
+    """Say how long a run took: "2.5 s, 600 steps at 1,200 steps/s"."""
+    timing = report.timing
+    speed = f" at {timing.steps_per_s:,.0f} steps/s" if timing.steps_per_s else ""
+    return f"{timing.total_s:.1f} s, {timing.steps:,} steps{speed}"
+
+
+def command(*words: object) -> str:
+    """Spell a command of lrtool as one types it into a shell."""
+    return shlex.join(["lrtool", *map(str, words)])

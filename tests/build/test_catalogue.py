@@ -66,6 +66,9 @@ def test_arguments_are_those_that_a_configuration_gives():
     assert row("losses", "cross_entropy")["arguments"] == (
         "weight=None, ignore_index=-100, label_smoothing=0.0"
     )
+    assert row("schedules", "constant")["arguments"] == ""
+    assert row("schedules", "multi_step")["arguments"] == "milestones, gamma=0.1"
+    assert row("schedules", "triangular")["arguments"] == "period=0.25, low=0.25"
     assert row("losses", "kl_div")["arguments"] == "log_target=False"
     assert row("optimizers", "sgd")["arguments"].startswith("momentum=0, dampening=0, ")
     for kind in ("losses", "optimizers"):

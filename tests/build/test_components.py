@@ -35,6 +35,12 @@ def test_the_defaults_are_sound():
         {"optimizer": {"name": "sgd", "groups": [{"match": r"\.bias$"}]}},
         {"metrics": ["accuracy", "r2", "torch.nn.functional:l1_loss"]},
         {"train": {"schedule": "one_cycle"}},
+        {"train": {"schedule": {"name": "step", "args": {"step_size": 3}, "warmup": 7}}},
+        {"train": {"schedule": {"name": "wsd", "args": {"decay": 300, "shape": "linear"}}}},
+        {"train": {"schedule": {"name": "multi_step", "args": {"milestones": [1, 2]}}}},
+        {"train": {"early_stopping": {}}},
+        {"train": {"early_stopping": {"metric": "train_loss"}}, "data": {"validation": 0}},
+        {"train": {"early_stopping": {"metric": "f1"}}, "metrics": ["accuracy", "f1"]},
         {"data": {"source": "csv", "args": {"path": "a.csv", "target": "y"}}},
     ],
 )
@@ -49,7 +55,7 @@ def test_all_problems_at_once():
         loss={"name": "huber", "args": {"reduction": "sum", "delta": "x"}},
         metrics=["accuracy", "acuracy"],
         optimizer={"name": "adm", "groups": [{"match": "ok"}, {"match": "("}]},
-        train={"schedule": "cosin", "epochs": 1},
+        train={"schedule": "cosin", "epochs": 1, "early_stopping": {"metric": "val_loss"}},
     )
     assert found == [
         ("data.source", "no source is called 'digitz' (did you mean 'digits'?)"),
@@ -73,6 +79,10 @@ def test_all_problems_at_once():
         ),
         ("optimizer.name", "no optimizer is called 'adm' (did you mean 'adam'?)"),
         ("train.schedule.name", "no schedule is called 'cosin' (did you mean 'cosine'?)"),
+        (
+            "train.early_stopping.metric",
+            ("must be a loss or one of metrics, not 'val_loss' (did you mean 'validation_loss'?)"),
+        ),
     ]
 
 
@@ -170,6 +180,149 @@ def test_one_problem(sections, path, start):
     assert words.startswith(start)
 
 
+def schedule(name, warmup=None, **args):
+    return check(train={"schedule": {"name": name, "warmup": warmup, "args": args}})
+
+
+LENGTH = "must be a fraction of the training below 1, or a whole number of steps"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "argument", "words"),
+    [
+        ("linear", {"end_factor": 1.5}, "end_factor", "must be between 0 and 1, not 1.5"),
+        ("cosine", {"end_factor": -0.1}, "end_factor", "must be between 0 and 1, not -0.1"),
+        ("triangular", {"low": 2}, "low", "must be between 0 and 1, not 2"),
+        ("plateau", {"min_factor": 2}, "min_factor", "must be between 0 and 1, not 2"),
+        ("triangular", {"period": 0}, "period", f"{LENGTH} from 2, not 0"),
+        ("triangular2", {"period": 1.0}, "period", f"{LENGTH} from 2, not 1.0"),
+        ("exp_range", {"period": 2.5}, "period", f"{LENGTH} from 2, not 2.5"),
+        ("wsd", {"decay": 0}, "decay", f"{LENGTH}, not 0"),
+        ("inverse_sqrt", {"timescale": -5}, "timescale", f"{LENGTH}, not -5"),
+        ("cosine_restarts", {"period_factor": 0}, "period_factor", "must be at least 1, not 0"),
+        ("step", {"step_size": 0}, "step_size", "must be at least 1, not 0"),
+        ("exponential", {"gamma": 0}, "gamma", "must be above 0 and at most 1, not 0"),
+        ("exp_range", {"gamma": 1.01}, "gamma", "must be above 0 and at most 1, not 1.01"),
+        ("polynomial", {"power": 0}, "power", "must be above 0, not 0"),
+        ("one_cycle", {"div_factor": 0.5}, "div_factor", "must be at least 1, not 0.5"),
+        ("one_cycle", {"final_div_factor": 0}, "final_div_factor", "must be at least 1, not 0"),
+        (
+            "one_cycle",
+            {"max_momentum": 1},
+            "max_momentum",
+            "must be at least 0 and below 1, not 1",
+        ),
+        ("plateau", {"factor": 1.0}, "factor", "must be above 0 and below 1, not 1.0"),
+        ("plateau", {"patience": -1}, "patience", "must be at least 0, not -1"),
+        ("plateau", {"threshold": -1}, "threshold", "must be at least 0, not -1"),
+        (
+            "multi_step",
+            {"milestones": [3, 3]},
+            "milestones",
+            "must be epochs from 1, each later than the one before, not [3, 3]",
+        ),
+        (
+            "multi_step",
+            {"milestones": []},
+            "milestones",
+            "must be epochs from 1, each later than the one before, not []",
+        ),
+        (
+            "multi_step",
+            {"milestones": [0, 3]},
+            "milestones",
+            "must be epochs from 1, each later than the one before, not [0, 3]",
+        ),
+        ("multi_step", {"milestones": 3}, "milestones", "must be a list, not 3"),
+        (
+            "cosine",
+            {"end_facto": 0.1},
+            "end_facto",
+            "unknown argument (did you mean 'end_factor'?); signature (end_factor=0.0)",
+        ),
+        ("wsd", {"decay": "long"}, "decay", "must be a number, not the text 'long'"),
+        (
+            "one_cycle",
+            {"anneal_strategy": "cosine"},
+            "anneal_strategy",
+            "must be one of cos, linear, not the text 'cosine' (did you mean 'cos'?)",
+        ),
+    ],
+)
+def test_one_wrong_argument_of_a_schedule(name, args, argument, words):
+    required = {"multi_step": {"milestones": [1]}, "exponential": {"gamma": 0.5}}
+    found = schedule(name, **{**required.get(name, {}), **args})
+    assert found == [(f"train.schedule.args.{argument}", words)]
+
+
+def test_arguments_that_a_schedule_requires():
+    for name, argument in (
+        ("step", "step_size"),
+        ("multi_step", "milestones"),
+        ("exponential", "gamma"),
+    ):
+        words = f"the argument '{argument}' is required"
+        assert schedule(name) == [("train.schedule.args", words)]
+
+
+def test_every_range_belongs_to_an_argument_and_every_number_has_a_range():
+    import inspect
+
+    from lrtool.build.schedule_ranges import _RANGES
+    from lrtool.build.schedules import SCHEDULES
+
+    ranged = [name for _, _, names in _RANGES for name in names]
+    assert len(ranged) == len(set(ranged))
+    numbers = {
+        parameter.name
+        for function in SCHEDULES.values()
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+        if parameter.annotation in {"float", "int", "float | None", "list[int]"}
+    }
+    assert set(ranged) == numbers
+
+
+def test_a_warm_up_is_a_fraction_or_whole():
+    expected = [("train.schedule.warmup", f"{LENGTH}, not 1.5")]
+    assert schedule("cosine", 1.5) == expected
+    assert schedule("cosine", 1.5, end_factor=7)[0] == expected[0]
+    for sound in (None, 0, 0.0, 0.3, 1, 500.0):
+        assert schedule("cosine", sound) == []
+
+
+def stopping(metrics=(), directories=(), validation=0.2, **keys):
+    return check(
+        directories,
+        data={"validation": validation},
+        metrics=list(metrics),
+        train={"early_stopping": keys},
+    )
+
+
+def test_early_stopping_watches_what_is_there():
+    path = "train.early_stopping.metric"
+    assert stopping(metric="accuracy") == [
+        (
+            path,
+            (
+                "must be a loss or one of metrics, not 'accuracy'; "
+                "there are validation_loss, train_loss"
+            ),
+        )
+    ]
+    assert stopping(["accuracy", "f1"], metric="acuracy") == [
+        (path, "must be a loss or one of metrics, not 'acuracy' (did you mean 'accuracy'?)")
+    ]
+    assert stopping(["accuracy"], metric="accuracy") == []
+    assert stopping(["accuracy"], validation=0, metric="accuracy") == []
+
+
+def test_early_stopping_on_validation_without_a_validation_part():
+    words = "there is no validation_loss where data.validation is 0; give train_loss"
+    assert stopping(validation=0) == [("train.early_stopping.metric", words)]
+    assert stopping(validation=0, metric="train_loss") == []
+
+
 USERS = """
     NUMBER = 3
 
@@ -260,6 +413,53 @@ def test_import_paths_of_data_and_metrics_that_lead_nowhere(users):
     assert words.startswith("no module named 'nowhere_at_all'; looked in ")
 
 
+def test_a_factory_may_bring_a_validation_part_of_its_own(users):
+    own, directories = users
+    data = {"source": own("data")["name"], "args": {"path": "x"}, "validation": 0}
+    assert check(directories, data=data, train={"early_stopping": {}}) == []
+
+
+def test_which_way_a_users_metric_is_better(users):
+    own, directories = users
+    name = own("loss")["name"]
+    assert stopping([name], directories, metric="loss") == [
+        (
+            "train.early_stopping.mode",
+            "lrtool cannot know whether a lower or a higher loss is better; give min or max",
+        )
+    ]
+    assert stopping([name], directories, metric="loss", mode="max") == []
+    assert stopping([name], directories, metric=name, mode="max") == [
+        (
+            "train.early_stopping.metric",
+            f"must be a loss or one of metrics, not '{name}' (did you mean 'loss'?)",
+        )
+    ]
+
+
+def test_metrics_share_no_key(tmp_path, module):
+    name = module("def f1(outputs, targets): ...\ndef lr(outputs, targets): ...")
+    assert check([tmp_path], metrics=["f1", f"{name}:f1", f"{name}:lr", "accuracy", "f1"]) == [
+        (
+            "metrics.1",
+            "'f1' is the name of metrics.0 already; rename this one, or remove it",
+        ),
+        (
+            "metrics.2",
+            "'lr' is the name of a column of each epoch already; rename this one, or remove it",
+        ),
+        (
+            "metrics.4",
+            "'f1' is the name of metrics.0 already; rename this one, or remove it",
+        ),
+    ]
+
+
+def test_the_key_of_a_metric():
+    for name in ("f1", "users:f1", "users.scores:f1", "users.scores:Scores.f1"):
+        assert components.metric_key(name) == "f1"
+
+
 def test_every_problem_has_its_place_in_the_file(tmp_path, module):
     name = module("def make(width: int): ...", "users_components")
     path = tmp_path / "a.yaml"
@@ -270,6 +470,9 @@ def test_every_problem_has_its_place_in_the_file(tmp_path, module):
         "  name: sgd\n"
         "  args: {momentum: -1}\n"
         "metrics: [accuracy, nope]\n"
+        "train:\n"
+        "  schedule: {name: wsd, args: {decay: 0}, warmup: 2.5}\n"
+        "  early_stopping: {metric: nope2}\n"
     )
     with pytest.raises(ConfigError) as caught:
         read_config(path)
@@ -278,6 +481,9 @@ def test_every_problem_has_its_place_in_the_file(tmp_path, module):
         "2:7: loss.name: no loss is called 'l2'; there are cross_entropy, ",
         "5:9: optimizer.args: Invalid momentum value: -1",
         "6:21: metrics.1: no metric is called 'nope'; there are accuracy, ",
+        "8:39: train.schedule.args.decay: must be a fraction",
+        "8:51: train.schedule.warmup: must be a fraction",
+        "9:28: train.early_stopping.metric: must be a loss or one of metrics, not 'nope2'",
     ]
     assert len(caught.value.lines) == len(starts)
     for line, start in zip(caught.value.lines, starts, strict=True):

@@ -16,7 +16,7 @@ from lrtool.build.optimizers import (
     kind,
 )
 from lrtool.config import Optimizer, ParameterGroup
-from lrtool.errors import ComponentError, UserError
+from lrtool.errors import ComponentError, LrtoolWarning, UserError
 
 MOST = sorted(set(OPTIMIZERS) - {"muon"})
 
@@ -37,8 +37,9 @@ def network():
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def build(name="sgd", model=None, *, lr=None, directories=(), groups=(), **args):
-    spec = Optimizer(name=name, args=args, groups=[ParameterGroup(**group) for group in groups])
+def build(name="sgd", model=None, *, lr=None, directories=(), groups=(), decays=True, **args):
+    groups = [ParameterGroup(**group) for group in groups]
+    spec = Optimizer(name=name, args=args, groups=groups, decay_norm_and_bias=decays)
     return build_optimizer(spec, model or network(), lr=lr, directories=directories)
 
 
@@ -218,6 +219,76 @@ def test_a_decay_that_the_class_does_not_have():
     assert problems("rprop", groups=groups) == [
         (("optimizer", "groups", 1, "weight_decay"), "rprop has no weight decay")
     ]
+
+
+def with_norms():
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2), nn.LayerNorm(2)
+    )
+
+
+def described(optimizer, model):
+    return [(names_of(g, model), g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
+
+
+def test_norms_and_biases_need_not_decay():
+    model = with_norms()
+    optimizer = build("adamw", model, lr=0.5, decays=False, weight_decay=0.1)
+    norms_and_biases = ["0.bias", "1.weight", "1.bias", "3.bias", "4.weight", "4.bias"]
+    assert described(optimizer, model) == [
+        (["0.weight", "3.weight"], 0.5, 0.1),
+        (norms_and_biases, 0.5, 0.0),
+    ]
+    assert described(build("adamw", model, lr=0.5, weight_decay=0.1), model) == [
+        ([name for name, _ in model.named_parameters()], 0.5, 0.1)
+    ]
+
+
+def test_norms_and_biases_that_do_not_decay_stay_where_they_are():
+    # no gradient, so nothing but decay moves: × (1 − 0.5 · 0.1) a step
+    model = with_norms()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build("adamw", model, lr=0.5, decays=False, weight_decay=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        share = 0.95 if name in {"0.weight", "3.weight"} else 1.0
+        assert torch.allclose(parameter, share * before[name])
+
+
+def test_groups_keep_their_own_decay_and_their_ratios():
+    model = with_norms()
+    groups = [{"match": "^0", "lr_ratio": 0.1}, {"match": "bias", "weight_decay": 0.3}]
+    optimizer = build("sgd", model, lr=1.0, decays=False, groups=groups, weight_decay=0.2)
+    assert described(optimizer, model) == [
+        (["3.weight"], 1.0, 0.2),
+        (["1.weight", "4.weight"], 1.0, 0.0),
+        (["0.weight"], 0.1, 0.2),
+        (["0.bias"], 0.1, 0.0),
+        (["1.bias", "3.bias", "4.bias"], 1.0, 0.3),
+    ]
+
+
+def test_a_group_is_split_only_where_it_holds_both():
+    model = with_norms()
+    groups = [{"match": "bias"}, {"match": "^[03]"}]
+    optimizer = build("adamw", model, lr=1.0, decays=False, groups=groups)
+    assert described(optimizer, model) == [
+        (["1.weight", "4.weight"], 1.0, 0.0),
+        (["0.bias", "1.bias", "3.bias", "4.bias"], 1.0, 0.0),
+        (["0.weight", "3.weight"], 1.0, 0.01),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "args"), [("sgd", {}), ("adamw", {"weight_decay": 0}), ("rprop", {})]
+)
+def test_a_switch_of_decay_where_nothing_decays(name, args):
+    words = f"^optimizer.decay_norm_and_bias is ignored: {name} has no weight decay here$"
+    with pytest.warns(LrtoolWarning, match=words):
+        build(name, decays=False, **args)
+    build(name, decays=True, **args)
 
 
 def test_shared_parameters_are_optimized_once():

@@ -147,18 +147,56 @@ def test_ordered():
         assert [inputs[:, 0].tolist() for inputs, _ in made] == [[0, 1], [2, 3], [4]]
 
 
-def test_endless_goes_on_with_the_next_epoch():
+def test_updates_go_on_with_the_next_epoch_and_never_mix_two():
     part = numbered(5)
-    stream = batches.endless(part, batch_size=2, seed=7, device=CPU)
-    made = [targets.tolist() for _, targets in islice(stream, 9)]
-    expected = [[y.tolist() for _, y in an_epoch(part, 2, seed=7, epoch=e)] for e in range(3)]
-    assert made == [batch for epoch in expected for batch in epoch]
+    stream = batches.updates(part, batch_size=2, accumulate=2, seed=7, device=CPU)
+    made = [[targets.tolist() for _, targets in group] for group in islice(stream, 6)]
+    expected = []
+    for e in range(3):
+        first, second, third = [y.tolist() for _, y in an_epoch(part, 2, seed=7, epoch=e)]
+        expected += [[first, second], [third]]
+    assert made == expected
 
 
-def test_endless_over_nothing():
+def test_updates_over_nothing():
     loader = DataLoader(Squares(3), batch_size=4, drop_last=True)
+    stream = batches.updates(OwnLoader(loader), batch_size=4, accumulate=1, seed=0, device=CPU)
     with pytest.raises(DataError, match=r"^the training data yield no batch in epoch 1$"):
-        next(batches.endless(OwnLoader(loader), batch_size=4, seed=0, device=CPU))
+        next(stream)
+
+
+@pytest.mark.parametrize("skip", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "part",
+    [
+        numbered(7),
+        Streamed(Squares(7), 0),
+        Streamed(Counter(), 0),
+        OwnLoader(DataLoader(Squares(7), batch_size=3)),
+        pytest.param(Streamed(Squares(7), 2), marks=forks),
+    ],
+    ids=["resident", "streamed", "iterable", "own", "workers"],
+)
+def test_an_epoch_without_its_first_batches_is_the_rest_of_it(part, skip):
+    def made(skip):
+        found = batches.epoch(part, batch_size=3, seed=5, epoch=2, device=CPU, skip=skip)
+        return [repr(batch) for batch in found]
+
+    assert made(skip) == made(0)[skip:]
+
+
+def test_samples_left_out_are_not_made_where_that_changes_nothing():
+    class Counted(Squares):
+        made = 0
+
+        def __getitem__(self, index):
+            self.made += 1
+            return super().__getitem__(index)
+
+    dataset = Counted(100)
+    rest = batches.epoch(Streamed(dataset, 0), batch_size=10, seed=0, epoch=0, device=CPU, skip=8)
+    assert len(list(rest)) == 2
+    assert dataset.made == 20
 
 
 def test_micro_batches():

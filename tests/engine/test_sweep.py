@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lrtool.engine import sweep as module
+from lrtool.engine import readout
 from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import StepOut, make_step
 from lrtool.engine.sweep import make_probe, sweep, sweep_rates, to_sweep
@@ -79,14 +79,14 @@ def test_the_first_loss_is_before_the_first_update_and_each_rate_is_its_own_step
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 64, 1000])
 def test_the_curve_does_not_depend_on_how_often_losses_are_read(monkeypatch, steps):
-    monkeypatch.setattr(module, "READ_AFTER_SECONDS", 1e9)
-    monkeypatch.setattr(module, "READ_AFTER_STEPS", 64)
+    monkeypatch.setattr(readout, "READ_AFTER_SECONDS", 1e9)
+    monkeypatch.setattr(readout, "READ_AFTER_STEPS", 64)
     rates = sweep_rates(1e-4, 1e4, 150)
     expected = rows_of(rates)
     assert len(expected) < 150  # it does diverge
-    monkeypatch.setattr(module, "READ_AFTER_STEPS", steps)
+    monkeypatch.setattr(readout, "READ_AFTER_STEPS", steps)
     assert rows_of(rates) == expected
-    monkeypatch.setattr(module, "READ_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(readout, "READ_AFTER_SECONDS", 0.0)
     assert rows_of(rates) == expected
 
 

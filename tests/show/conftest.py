@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from trainings import make_training, odd_trainings
 
 from lrtool import records
 from lrtool.show import report as reports
@@ -251,3 +252,29 @@ def odd(request):
 @pytest.fixture
 def odd_named():
     return ODD.__getitem__
+
+
+@pytest.fixture(scope="session")
+def train():
+    """Return the builder of reports of trainings; every part of them can be replaced."""
+    return make_training
+
+
+ODD_TRAININGS = odd_trainings()
+
+
+@pytest.fixture(params=list(ODD_TRAININGS))
+def odd_training(request):
+    return ODD_TRAININGS[request.param]
+
+
+@pytest.fixture
+def odd_training_named():
+    return ODD_TRAININGS.__getitem__
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "CLICOLOR_FORCE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")

@@ -235,7 +235,10 @@ def test_a_newer_report_says_so(make, tmp_path):
             lambda data: data["timing"].update(total_s=math.inf),
             "timing.total_s: Input should be a finite number",
         ),
-        (lambda data: data.update(seed="0", command="x"), "(and 1 more)"),
+        (lambda data: data.update(seed="0", status="x"), "(and 1 more)"),
+        (lambda data: data.update(command="x"), "command: must be find or train, not 'x'"),
+        (lambda data: data.update(command="train"), "learning_rate: Field required (and 4 more)"),
+        (lambda data: data.pop("command"), "command: Field required"),
     ],
 )
 def test_a_changed_report_is_refused_with_the_place(make, tmp_path, change, message):
@@ -269,15 +272,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         reports.read(tmp_path)
 
 
-def test_the_schema_names_every_field_and_requires_it(make):
+@pytest.mark.parametrize("name", ["Report", "TrainReport"])
+def test_the_schema_names_every_field_of_both_kinds_and_requires_it(make, train, name):
     schema = reports.json_schema()
     assert schema["$schema"].startswith("https://json-schema.org/")
-    assert schema["additionalProperties"] is False
-    stored = json.loads(reports.to_json(make()))
-    assert list(schema["properties"]) == list(stored)
-    assert set(schema["required"]) == set(stored)
-    for name, part in (("Suggestion", "suggestion"), ("Curve", "curve"), ("Timing", "timing")):
-        assert list(schema["$defs"][name]["properties"]) == list(stored[part])
+    kinds = [{"$ref": "#/$defs/Report"}, {"$ref": "#/$defs/TrainReport"}]
+    assert schema["oneOf"] == kinds
+    kind = schema["$defs"][name]
+    assert kind["additionalProperties"] is False
+    stored = json.loads(reports.to_json(make() if name == "Report" else train()))
+    assert list(kind["properties"]) == list(stored)
+    assert set(kind["required"]) == set(stored)
+    parts = {"Suggestion": "suggestion", "Curve": "curve", "Timing": "timing", "Best": "best"}
+    parts |= {"LearningRate": "learning_rate", "Steps": "steps"}
+    for part, key in parts.items():
+        if stored.get(key):
+            assert list(schema["$defs"][part]["properties"]) == list(stored[key])
     json.dumps(schema, allow_nan=False)
 
 

@@ -1,25 +1,16 @@
 import math
-import os
-import pty
 import re
-import sys
 from pathlib import Path
 from time import perf_counter
 
 import pytest
+from terminals import on_a_terminal
 
 from lrtool.records import SweepRow
 from lrtool.show import chart, terminal
 
 DIRECTORY, CONFIG = Path("runs/digits/now-find"), Path("configs/digits.yaml")
 BRAILLE = re.compile("[\u2801-\u28ff]")
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch):
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "CLICOLOR_FORCE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 def summary(report, capsys):
@@ -29,22 +20,6 @@ def summary(report, capsys):
     return out
 
 
-def on_a_terminal(stream, monkeypatch, work, encoding="utf-8"):
-    """Run `work` with a pseudo-terminal as sys.<stream> and return what it was sent."""
-    ours, theirs = pty.openpty()
-    with monkeypatch.context() as patch, os.fdopen(theirs, "w", encoding=encoding) as file:
-        patch.setattr(sys, stream, file)
-        work()
-    sent = b""
-    while True:
-        try:
-            sent += os.read(ours, 65536)
-        except OSError:  # the other end is closed and everything read
-            break
-    os.close(ours)
-    return sent.decode()
-
-
 def test_the_table(make, capsys):
     table = summary(make(), capsys).split("loss over")[0]
     assert [line.rstrip() for line in table.strip().splitlines()] == [
@@ -52,7 +27,8 @@ def test_the_table(make, capsys):
         "Interval       0.0018 to 0.0056",
         "For            a constant schedule over 230 steps",
         "Why            three sweeps agree within 0.2 decades",
-        "Next           write `learning_rate: 0.0032` into configs/digits.yaml",
+        "Next           lrtool train configs/digits.yaml --lr-from runs/digits/now-find",
+        "               or write `learning_rate: 0.0032` into configs/digits.yaml",
         "Took           2.5 s, 600 steps at 1,200 steps/s",
     ]
 
@@ -66,6 +42,7 @@ def test_without_a_suggestion_the_table_says_why_and_what_next(odd_named, capsys
         "Next           raise find.end, or look for a fault in the model or the data",
     ]
     assert "write `learning_rate" not in out
+    assert "lrtool train" not in out
 
 
 def test_the_directory_stands_unbroken_on_the_last_line(make, capsys, monkeypatch):

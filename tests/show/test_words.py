@@ -1,10 +1,14 @@
+import math
 import re
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtool import document as documents
 from lrtool.show import words
+from lrtool.show.train_report import LearningRate
 
 
 def test_rates_are_spelled_as_people_write_them():
@@ -56,3 +60,60 @@ def test_interval(make):
     said = make().suggestion
     assert words.interval(said) == "0.0018 to 0.0056"
     assert words.interval(said.model_copy(update={"low": None})) is None
+
+
+def test_values_names_and_times():
+    assert [words.value(number) for number in (0.123456, 1e-9, 12.0, math.nan, None)] == [
+        "0.1235",
+        "1e-9",
+        "12",
+        "nan",
+        "–",
+    ]
+    assert words.name("top_5_accuracy") == "top 5 accuracy"
+    assert [words.duration(seconds) for seconds in (0.4, 45, 725.4, 3723, 360_000)] == [
+        "0:00",
+        "0:45",
+        "12:05",
+        "1:02:03",
+        "100:00:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "run", "said"),
+    [
+        ("flag", None, "given by --lr"),
+        ("config", None, "from the configuration"),
+        ("find", "find", "found before training"),
+        ("run", "runs/a", "from runs/a"),
+        ("optimizer", None, "adamw's own default"),
+    ],
+)
+def test_the_origin_of_a_rate(train, origin, run, said):
+    report = train(learning_rate=LearningRate(value=0.1, origin=origin, run=run))
+    assert words.origin(report) == said
+
+
+def test_the_origin_of_a_found_rate_says_how_sure_it_is(make, train):
+    report = train(
+        learning_rate=LearningRate(value=0.0032, origin="find", run="find"),
+        suggestion=make().suggestion,
+    )
+    assert words.origin(report) == "found before training (good from 0.0018 to 0.0056, confident)"
+
+
+def test_schedule_and_progress(train, odd_training_named):
+    assert words.schedule(train()) == "one cycle schedule, warm-up 0.05"
+    assert words.schedule(train(config={})) == "constant schedule"
+    assert words.progress(train()) == "epoch 10 of 10, step 230"
+    assert words.progress(train(config={})) == "epoch 10, step 230"
+    assert words.progress(odd_training_named("interrupted before an epoch")) == (
+        "epoch 1 of 10, step 9"
+    )
+
+
+def test_commands_are_quoted_for_a_shell():
+    assert words.command("train", Path("a b.yaml"), "--lr", "auto") == (
+        "lrtool train 'a b.yaml' --lr auto"
+    )

@@ -1,0 +1,74 @@
+"""A moving average of the weights, which often generalises better than the last ones.
+
+Polyak and Juditsky 1992 (doi:10.1137/0330046); exponential with a warm-up as in TensorFlow's
+`ExponentialMovingAverage`.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class MovingAverage:
+    """average ← d · average + (1 − d) · weights, with d = min(decay, (1 + n) / (10 + n)).
+
+    n is the number of updates so far: without that, the average of a short training would still be
+    near the random start. Floating-point buffers, such as batch norm's statistics, are averaged as
+    the weights are.
+
+    Args:
+        model: whose state is averaged, from now on.
+        decay: between 0 and 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._live = _floats(model)
+        self._average = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights as they are now into account."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model have the average inside the block, and its own weights after it.
+
+        Nothing is copied: the tensors change their storage.
+        """
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averages by their names in the model; not copies."""
+        return dict(self._average)
+
+    def load(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Put back what `state` returned after so many updates."""
+        for name, tensor in self._average.items():
+            tensor.copy_(state[name])
+        self.updates = updates
+
+    def _exchange(self) -> None:
+        for name, live in self._live.items():
+            live.data, self._average[name] = self._average[name], live.data
+
+
+def _floats(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and floating-point buffers by name, shared ones once."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor for name, tensor in named if tensor.is_floating_point()}

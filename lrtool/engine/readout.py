@@ -1,0 +1,54 @@
+"""Losses stay on the device and are read in bulk, so that no step waits for the one before."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from lrtool.engine.step import StepOut
+
+READ_AFTER_STEPS = 64
+READ_AFTER_SECONDS = 0.1
+
+
+class Seen(NamedTuple):
+    """A `StepOut` on the host."""
+
+    loss: float
+    grad_norm: float | None
+    skipped: bool
+
+
+class Readout:
+    """What steps returned and nobody has read yet."""
+
+    def __init__(self) -> None:
+        self._pending: list[StepOut] = []
+        self._deadline = perf_counter() + READ_AFTER_SECONDS
+
+    def add(self, out: StepOut) -> None:
+        """Keep what one step returned."""
+        self._pending.append(out)
+
+    def due(self) -> bool:
+        """Tell whether it is time to read: after 64 steps, or 0.1 s."""
+        return len(self._pending) >= READ_AFTER_STEPS or perf_counter() >= self._deadline
+
+    def take(self) -> list[Seen]:
+        """Bring everything to the host, in one copy for each kind of value."""
+        pending, self._pending = self._pending, []
+        losses = _to_host([out.loss for out in pending])
+        norms = _to_host([out.grad_norm for out in pending if out.grad_norm is not None])
+        marks = _to_host([out.skipped for out in pending if out.skipped is not None])
+        self._deadline = perf_counter() + READ_AFTER_SECONDS
+        return [
+            Seen(loss, norms[i] if norms else None, bool(marks[i]) if marks else False)
+            for i, loss in enumerate(losses)
+        ]
+
+
+def _to_host(values: list[torch.Tensor]) -> list[float]:
+    return torch.stack(values).tolist() if values else []

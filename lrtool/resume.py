@@ -1,0 +1,155 @@
+"""Which run to go on with, and whether it is still the same training."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrtool.engine import checkpoint as checkpoints
+from lrtool.errors import LrtoolWarning, UserError
+from lrtool.rundir import CHECKPOINTS, CONFIG, METRICS
+from lrtool.show import report as reports
+from lrtool.task import Task, resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What may differ between a run and its continuation: how long, and what is left behind.
+MAY_CHANGE = (
+    "search_path",
+    "find",
+    "train.epochs",
+    "train.max_steps",
+    "train.checkpoint_every",
+    "train.log_every",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A checkpoint that is whole.
+
+    Attributes:
+        checkpoint: its folder.
+        state: what it holds besides the weights.
+    """
+
+    checkpoint: Path
+    state: dict[str, Any]
+
+
+def find_checkpoint(directory: Path) -> Resumed | None:
+    """Return the newest checkpoint of a run that is whole, or None.
+
+    Warns:
+        LrtoolWarning: one was skipped since it is truncated or corrupted.
+    """
+    found = checkpoints.newest(directory / CHECKPOINTS)
+    return None if found is None else Resumed(*found)
+
+
+def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None:
+    """Return the directory of the run that `--resume` means; None to begin a new one.
+
+    Args:
+        resume: "auto", or the path of a run or of one of its checkpoints.
+        output: of `--output`; with "auto" that directory is meant, whatever it holds.
+        parent: where runs without `--output` are.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    if resume == "auto":
+        if output is not None:
+            return output if output.is_dir() and not _is_find(output) else None
+        runs = sorted(path for path in parent.glob("*-train*") if path.is_dir())
+        return runs[-1] if runs else None
+    path = Path(resume)
+    if path.parent.name == CHECKPOINTS:
+        path = path.parent.parent
+    if _is_find(path):
+        raise UserError(f"--resume {resume}: is the run of a find; use --lr-from {resume}")
+    if not (path / CHECKPOINTS).is_dir() and not (path / METRICS).exists():
+        raise UserError(f"--resume {resume}: holds no run; give a run directory, or auto")
+    return path
+
+
+def _is_find(path: Path) -> bool:
+    report = path / reports.FILE_NAME
+    return report.exists() and reports.read(report).command == "find"
+
+
+def go_on(task: Task, directory: Path) -> Resumed | None:
+    """Return where a run stands; None if it was killed before its first checkpoint.
+
+    Raises:
+        UserError: its configuration or its data have changed, or no checkpoint is whole.
+    """
+    resumed = find_checkpoint(directory)
+    if resumed is not None:
+        _refuse_changes(task, resumed)
+    elif any((directory / CHECKPOINTS / name).exists() for name in ("last", "previous")):
+        raise UserError(f"--resume {directory}: none of its checkpoints is whole; begin a new run")
+    return resumed
+
+
+def copy_run(source: Path, target: Path) -> None:
+    """Copy what a continuation in another directory needs.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    shutil.copytree(source / CHECKPOINTS, target / CHECKPOINTS, dirs_exist_ok=True)
+    if (source / METRICS).exists():
+        shutil.copy(source / METRICS, target / METRICS)
+
+
+def _refuse_changes(task: Task, resumed: Resumed) -> None:
+    """Refuse to go on with another configuration or other data; warn of another length."""
+    now = resolved(task)
+    before = resumed.state["config"]
+    changed = sorted(differences(before, now))
+    kept = [key for key, *_ in changed if _may_change(key)]
+    wrong = [
+        f"{key} was {_spell(old)}, is {_spell(new)}"
+        for key, old, new in changed
+        if not _may_change(key)
+    ]
+    run = resumed.checkpoint.parent.parent
+    if wrong:
+        raise UserError(
+            f"--resume {run}: the configuration has changed: {'; '.join(wrong)}. Change it back "
+            f"(the run's own is {run / CONFIG}), or begin a new run"
+        )
+    if resumed.state["data"] != task.data.digest:
+        raise UserError(f"--resume {run}: the data have changed since; begin a new run")
+    lengths = [key for key in kept if key in {"train.epochs", "train.max_steps"}]
+    if lengths and task.config.train.schedule.name != "constant":
+        warnings.warn(
+            f"{' and '.join(lengths)} changed: the {task.config.train.schedule.name} schedule now "
+            "spans the new length, so its rates differ from those so far",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+
+
+def differences(
+    before: Any, now: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield every key of two plain configurations whose values differ, dotted, with both."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            yield from differences(before.get(name), now.get(name), (*path, name))
+    elif before != now:
+        yield ".".join(path), before, now
+
+
+def _may_change(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+
+
+def _spell(value: Any) -> str:
+    return "null" if value is None else str(value)

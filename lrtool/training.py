@@ -1,0 +1,325 @@
+"""A training under way: built or brought back from a checkpoint, evaluated, saved."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import isfinite
+from time import perf_counter
+from typing import IO, TYPE_CHECKING, Any
+
+from lrtool import __version__, history
+from lrtool.build.metrics import higher_is_better, key
+from lrtool.build.schedules import Schedule, build_schedule
+from lrtool.data import batches
+from lrtool.data.part import OwnLoader
+from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine.average import MovingAverage
+from lrtool.engine.checkpoint import Training
+from lrtool.engine.diagnosis import Suspects, bad_inputs, finite, watched
+from lrtool.engine.evaluation import evaluate
+from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
+from lrtool.engine.trainer import Best, Position, train_epoch
+from lrtool.errors import InterruptedRunError, UserError
+from lrtool.records import EpochRow
+from lrtool.rundir import CHECKPOINTS, MODEL
+from lrtool.settings import located
+from lrtool.task import (
+    Task,
+    build,
+    metrics_of,
+    resolved,
+    step_of,
+    steps_per_epoch,
+    training_steps,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import torch
+
+    from lrtool.engine.evaluation import Metric
+    from lrtool.engine.step import Step, StepOut
+    from lrtool.records import StepRow
+    from lrtool.resume import Resumed
+    from lrtool.show.train_report import LearningRate
+    from lrtool.task import Built
+
+REPLAY_S = 60.0  # looking for the cause of a failure may take so long
+
+
+@dataclass(slots=True)
+class Run:
+    """A training under way.
+
+    Attributes:
+        task: what it is made of.
+        rate: the base rate.
+        directory: where it leaves what it makes.
+        built: model, loss and optimizer.
+        schedule: of the rate.
+        state: all that changes.
+        step: makes an update.
+        metrics: of the validation part.
+        generators: that the user's own loaders draw from.
+        epoch_random: the random states at the start of the epoch under way.
+        resumed_random: the random states at the checkpoint inside that epoch from which the run
+            goes on; None at an epoch's start.
+        saved: the step of the newest checkpoint; None without one.
+    """
+
+    task: Task
+    rate: LearningRate
+    directory: Path
+    built: Built
+    schedule: Schedule
+    state: Training
+    step: Step
+    metrics: dict[str, Metric]
+    generators: list[torch.Generator]
+    epoch_random: RandomStates
+    resumed_random: RandomStates | None = None
+    saved: int | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where it stands."""
+        return self.state.position
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Give the model its moving average inside the block, where there is one."""
+        average = self.state.average
+        return average.in_place() if average is not None else nullcontext()
+
+
+def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | None) -> Run:
+    """Build what is trained, fresh from the seed or as a checkpoint left it.
+
+    Raises:
+        UserError: something cannot be built, or the checkpoint does not fit.
+    """
+    config, data = task.config.train, task.data
+    with located(task.document):
+        schedule = build_schedule(
+            config.schedule, steps=training_steps(task), steps_per_epoch=steps_per_epoch(task)
+        )
+    metrics = metrics_of(task)
+    loaders = [part.loader for part in (data.train, data.validation) if isinstance(part, OwnLoader)]
+    generators = [generator for loader in loaders for generator in batches.generators(loader)]
+    built = build(task, task.config.seed)
+    scaler = task.runtime.scaler()
+    average = None
+    if config.ema_decay is not None:
+        average = MovingAverage(checkpoints.plain(built.model), config.ema_decay)
+    run = Run(
+        task=task,
+        rate=rate,
+        directory=directory,
+        built=built,
+        schedule=schedule,
+        state=Training(
+            model=built.model,
+            optimizer=built.optimizer,
+            scaler=scaler,
+            schedule=schedule,
+            average=average,
+            position=Position(),
+            best=_best(task),
+        ),
+        step=step_of(task, built, scaler),
+        metrics=metrics,
+        generators=generators,
+        epoch_random=random_states(generators),
+    )
+    if resumed is not None:
+        checkpoints.load(run.state, resumed.checkpoint, resumed.state)
+        run.saved = run.position.step
+        if run.position.batches:
+            run.epoch_random = resumed.state["epoch_random"]
+            run.resumed_random = resumed.state["random"]
+        restore_random_states(resumed.state["random"], generators)
+    return run
+
+
+def _best(task: Task) -> Best:
+    """Say what the best epoch is judged by."""
+    stopping = task.config.train.early_stopping
+    if stopping is None:
+        validated = task.data.validation is not None
+        return Best("validation_loss" if validated else "train_loss", higher=False)
+    higher = stopping.mode == "max"
+    if stopping.mode == "auto" and stopping.metric not in {"train_loss", "validation_loss"}:
+        higher = bool(higher_is_better(stopping.metric, task.directories))
+    return Best(key(stopping.metric), higher, stopping.min_delta)
+
+
+def updates(run: Run) -> Iterator[list[Any]]:
+    """Return the batches of each update of the epoch under way, or of what is left of it."""
+    task, position = run.task, run.position
+    if run.resumed_random is None:
+        run.epoch_random = random_states(run.generators)
+    else:  # what the first batches were made from
+        restore_random_states(run.epoch_random, run.generators)
+    made = batches.epoch(
+        task.data.train,
+        batch_size=task.data.batch_size,
+        seed=task.config.seed,
+        epoch=position.epoch,
+        device=task.runtime.device,
+        skip=position.batches,
+    )
+    if run.resumed_random is not None:
+        restore_random_states(run.resumed_random, run.generators)
+        run.resumed_random = None
+    return batches.micro_batches(made, task.config.train.accumulate)
+
+
+def advance(run: Run, step: Step, pause_every: int | None) -> Iterator[list[StepRow]]:
+    """Train to the end of the epoch under way, or of the training; yield rows, several at a time.
+
+    Args:
+        run: the training.
+        step: the run's own, or one that does more.
+        pause_every: rest when the number of updates is a multiple of this.
+    """
+    return train_epoch(
+        step,
+        updates(run),
+        run.position,
+        lr=run.rate.value,
+        schedule=run.schedule,
+        optimizer=run.built.optimizer,
+        average=run.state.average,
+        max_steps=run.task.config.train.max_steps,
+        pause_every=pause_every,
+    )
+
+
+def evaluated(run: Run) -> Generator[int, None, EpochRow]:
+    """Evaluate the model as it is; yield the samples seen, return the epoch's row.
+
+    Raises:
+        InterruptedRunError: thrown into it; the random states are then as before.
+        UserError: the validation part is empty.
+    """
+    task, position = run.task, run.position
+    validation = task.data.validation
+    loss, metrics = None, {}
+    part = task.data.train if validation is None and run.metrics else validation
+    if part is not None:
+        before = random_states(run.generators)
+        samples = batches.ordered(part, batch_size=task.data.batch_size, device=task.runtime.device)
+        try:
+            with run.averaged():
+                found = yield from evaluate(
+                    run.built.model, run.built.loss_fn, samples, task.runtime, run.metrics
+                )
+        except InterruptedRunError:
+            restore_random_states(before, run.generators)
+            raise
+        if not found.samples:
+            raise UserError("the validation part is empty: it yields no batch")
+        loss = None if validation is None else found.loss
+        metrics = found.metrics
+    return EpochRow(
+        epoch=position.epoch + 1,
+        step=position.step,
+        lr=position.lr,
+        train_loss=position.train_loss(),
+        validation_loss=loss,
+        metrics=metrics,
+    )
+
+
+def save(run: Run, log: IO[bytes]) -> None:
+    """Save the checkpoint `last`.
+
+    Raises:
+        OSError: it cannot be written; the one before is still there.
+    """
+    checkpoints.save(
+        run.state,
+        run.directory / CHECKPOINTS,
+        lrtool=__version__,
+        config=resolved(run.task),
+        data=run.task.data.digest,
+        learning_rate=run.rate.model_dump(),
+        random=random_states(run.generators),
+        epoch_random=run.epoch_random,
+        log_bytes=history.synced_size(log),
+    )
+    run.saved = run.position.step
+
+
+def save_weights(run: Run, path: Path, metadata: dict[str, str]) -> None:
+    """Write the weights that are evaluated: their moving average where there is one.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with run.averaged():
+        state = checkpoints.plain(run.built.model).state_dict()
+        checkpoints.write_weights(state, path, metadata)
+
+
+def save_best(run: Run, row: EpochRow) -> None:
+    """Write `checkpoints/best`: the weights of the best epoch so far.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    best = run.state.best
+    notes = {"epoch": str(row.epoch), "step": str(row.step), best.metric: repr(best.value)}
+    save_weights(run, run.directory / CHECKPOINTS / checkpoints.BEST / MODEL, notes)
+
+
+def explain(run: Run, what: str, resumed: Resumed | None) -> str:
+    """Say which update went wrong first and why, by making the last ones once more.
+
+    Args:
+        run: that has failed at its last update.
+        what: was noticed there.
+        resumed: its newest checkpoint, or None to begin anew.
+    """
+    until, found = run.position, f"{_place(run.position)}: {what}"
+    replay = begin(run.task, run.rate, run.directory, resumed)
+    model, position = checkpoints.plain(replay.built.model), replay.position
+    deadline = perf_counter() + REPLAY_S
+    causes: list[str] = []
+
+    def examined(group: Sequence[Any], lr: float) -> StepOut:
+        with watched(model) as suspects:
+            out = replay.step(group, lr)
+        skipped = out.skipped is not None and bool(out.skipped)
+        if not finite(out.loss) or (suspects.gradient is not None and not skipped):
+            causes.append(_cause(float(out.loss), suspects, group))
+        return out
+
+    while position.step < until.step:
+        for _ in advance(replay, examined, pause_every=1):
+            if causes:
+                return f"{_place(position)}: {causes[0]}"
+            if position.step >= until.step or perf_counter() > deadline:
+                return found
+        position.next_epoch()
+    return found
+
+
+def _place(position: Position) -> str:
+    return f"step {position.step:,} of epoch {position.epoch + 1}, rate {position.lr:.3g}"
+
+
+def _cause(loss: float, suspects: Suspects, group: Sequence[Any]) -> str:
+    """Say what was the first to be no number."""
+    if bad_inputs(group):
+        return "the data of this step hold NaN or infinity"
+    parts = [f"the loss is {loss}" if not isfinite(loss) else f"the loss is {loss:.4g}"]
+    if suspects.output is not None:
+        parts.append(f"the first output that is not finite is that of {suspects.output}")
+    if suspects.gradient is not None:
+        parts.append(f"the first gradient that is not finite is that of {suspects.gradient}")
+    return "; ".join(parts)

@@ -1,0 +1,94 @@
+import math
+import subprocess
+import sys
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trainings import epoch_rows, step_rows
+
+from lrtool import records
+from lrtool.errors import UserError
+from lrtool.show import tensorboard
+
+
+def scalars(directory):
+    """Each tag with its (step, value) pairs, as TensorBoard reads them."""
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def test_rows_read_back_as_scalars(tmp_path):
+    steps = step_rows(2, 3)
+    epochs = epoch_rows(steps)
+    writer = tensorboard.open_writer(tmp_path / "tensorboard")
+    for row in steps:
+        tensorboard.write_step(writer, row)
+    for row in epochs:
+        tensorboard.write_epoch(writer, row)
+    writer.close()
+    read = scalars(tmp_path / "tensorboard")
+    assert set(read) == {
+        "loss/step",
+        "loss/training",
+        "loss/validation",
+        "learning_rate",
+        "metric/accuracy",
+    }
+    assert read["loss/step"] == [(row.step, pytest.approx(row.loss)) for row in steps]
+    assert read["learning_rate"] == [(row.step, pytest.approx(row.lr)) for row in steps]
+    assert read["loss/training"] == [(row.step, pytest.approx(row.train_loss)) for row in epochs]
+    assert [step for step, _ in read["loss/validation"]] == [3, 6]
+    assert read["metric/accuracy"] == [
+        (row.step, pytest.approx(row.metrics["accuracy"])) for row in epochs
+    ]
+
+
+def test_norms_are_written_where_there_are_any_and_nan_is_not_hidden(tmp_path):
+    writer = tensorboard.open_writer(tmp_path)
+    tensorboard.write_step(
+        writer, records.StepRow(1, 1, 0.1, math.nan, 64, grad_norm=2.5, skipped=False)
+    )
+    tensorboard.write_epoch(writer, records.EpochRow(1, 1, 0.1, 0.5, None, {}))
+    writer.close()
+    read = scalars(tmp_path)
+    assert read["gradient_norm"] == [(1, 2.5)]
+    ((step, loss),) = read["loss/step"]
+    assert step == 1
+    assert math.isnan(loss)
+    assert "loss/validation" not in read
+
+
+def test_a_resumed_run_hides_what_was_written_after_its_checkpoint(tmp_path):
+    def write(rows, step):
+        writer = tensorboard.open_writer(tmp_path, step)
+        for row in rows:
+            tensorboard.write_step(writer, row)
+        writer.close()
+
+    first, second = step_rows(1, 6), step_rows(1, 6, noise=0.5)
+    write(first[:5], 0)
+    write(second[3:], 3)
+    read = scalars(tmp_path)["loss/step"]
+    assert read == [(row.step, pytest.approx(row.loss)) for row in [*first[:3], *second[3:]]]
+
+
+def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # blocks its import
+    with pytest.raises(UserError) as caught:
+        tensorboard.open_writer(tmp_path)
+    assert str(caught.value) == (
+        "--tensorboard: TensorBoard is not installed: pip install 'lrtool[tensorboard]'"
+    )
+
+
+def test_the_module_itself_needs_neither_torch_nor_tensorboard():
+    code = (
+        "import sys, lrtool.show.tensorboard;"
+        "print([m for m in ('torch', 'tensorboard') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

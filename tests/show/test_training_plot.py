@@ -1,0 +1,235 @@
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from figures import axes_of, boxes, header, legend, lines, overlapping, texts
+from matplotlib.image import imread
+from trainings import epoch_rows, step_rows
+
+from lrtool.show import training_plot as plot
+from lrtool.show.canvas import BEYOND
+
+
+def marks(axes, gid):
+    return [line for line in axes.lines if line.get_gid() == gid]
+
+
+def data(axes, label):
+    (line,) = lines(axes, label)
+    return np.array(line.get_xdata()), np.array(line.get_ydata())
+
+
+def test_what_an_ordinary_plot_says(train):
+    figure = plot.draw(train())
+    assert header(figure) == [
+        "Best accuracy 0.9847 in epoch 10",
+        "Learning rate 0.0032, given by --lr",
+        "One cycle schedule, warm-up 0.05 · epoch 10 of 10, step 230",
+        "mlp, 26,122 parameters · adamw · digits, 1,437 samples · batch 64",
+    ]
+    assert [axes.get_label() for axes in figure.axes] == ["losses", "accuracy", "rate"]
+    assert texts(axes_of(figure, "losses"))[0] == "loss"
+    assert texts(axes_of(figure, "accuracy")) == ["accuracy", "last 0.9847"]
+    assert texts(axes_of(figure, "rate")) == ["learning rate", "last 3e-7"]
+    assert axes_of(figure, "losses").get_xlabel() == "epoch"
+    assert axes_of(figure, "rate").get_xlabel() == "step"
+    assert legend(figure) == [
+        "each step",
+        "training, mean of an epoch",
+        "validation",
+        "best: epoch 10",
+    ]
+
+
+def test_losses_stand_where_their_weights_were(train):
+    steps = step_rows(2, 4)
+    epochs = epoch_rows(steps)
+    losses = axes_of(plot.draw(train(steps=steps, epochs=epochs)), "losses")
+    x, y = data(losses, "each step")
+    assert x.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]  # updates made before
+    assert y.tolist() == [row.loss for row in steps]
+    x, y = data(losses, "training, mean of an epoch")
+    assert x.tolist() == [1.5, 5.5]  # the middle of 0 … 3 and of 4 … 7
+    assert y.tolist() == [row.train_loss for row in epochs]
+    x, y = data(losses, "validation")
+    assert x.tolist() == [4, 8]
+    assert y.tolist() == [row.validation_loss for row in epochs]
+
+
+def test_epochs_are_counted_under_the_losses_and_steps_under_the_rate(train):
+    figure = plot.draw(train())
+    figure.draw_without_rendering()
+    losses, rate = axes_of(figure, "losses"), axes_of(figure, "rate")
+    assert [t.get_text() for t in losses.get_xticklabels()] == [str(n) for n in range(11)]
+    assert losses.get_xticks().tolist() == [23 * n for n in range(11)]
+    shown = [t.get_text() for t in rate.get_xticklabels()]
+    assert {"0", "30", "60", "210"} <= set(shown)
+    assert losses.get_xlim() == rate.get_xlim()
+
+
+def test_each_updates_rate_is_a_level(train):
+    steps = step_rows(1, 3, rate=lambda p: 0.1 - 0.09 * p)
+    (line,) = axes_of(plot.draw(train(steps=steps)), "rate").lines[:1]
+    assert line.get_xdata().tolist() == [0, 1, 2, 3]
+    assert line.get_ydata() == pytest.approx([0.1, 0.07, 0.04, 0.04])
+    assert line.get_drawstyle() == "steps-post"
+
+
+def test_the_best_epoch_is_ringed_in_its_panel_and_ruled_in_all(odd_training_named):
+    report = odd_training_named("an epoch is a step")
+    figure = plot.draw(report)
+    rule, ring = marks(axes_of(figure, "losses"), "best")
+    assert list(rule.get_xdata()) == [report.best.step] * 2
+    assert list(ring.get_xdata()) == [report.best.step]
+    assert list(ring.get_ydata()) == [report.best.value]
+    assert len(marks(axes_of(figure, "rate"), "best")) == 1
+
+
+def test_the_ring_of_a_training_loss_is_in_its_epochs_middle(odd_training_named):
+    report = odd_training_named("no validation")
+    assert report.best.epoch == 10
+    _, ring = marks(axes_of(plot.draw(report), "losses"), "best")
+    assert list(ring.get_xdata()) == [(207 + 229) / 2]
+
+
+def test_a_diverged_run_is_marked_and_does_not_squash_the_descent(odd_training_named):
+    figure = plot.draw(odd_training_named("diverged"))
+    losses = axes_of(figure, "losses")
+    (rule,) = marks(losses, "diverged")
+    assert list(rule.get_xdata()) == [229, 229]
+    assert header(figure)[0] == "Diverged at step 230"
+    assert "Best accuracy 0.9844 in epoch 9" in header(figure)
+    assert "diverged at step 230" in legend(figure)
+    bottom, top = losses.get_ylim()
+    assert bottom < 0.1
+    assert 2.3 < top < 4
+    beyond = np.concatenate([line.get_xdata() for line in lines(losses, BEYOND)])
+    assert 229 in beyond
+
+
+def test_every_step_is_drawn_inside_or_at_the_edge(odd_training):
+    losses = axes_of(plot.draw(odd_training), "losses")
+    inside = [y for line in lines(losses, "each step") for y in line.get_ydata()]
+    edges = [line for line in lines(losses, BEYOND) if line.get_color() == plot.RAW]
+    assert len(inside) == len(odd_training.steps.step)
+    assert sum(np.isnan(inside)) == sum(len(line.get_xdata()) for line in edges)
+
+
+def test_an_evaluation_that_an_interruption_left_out_is_no_odd_loss(train):
+    steps = step_rows(3)
+    epochs = epoch_rows(steps)
+    cut = [*epochs[:-1], epochs[-1].__class__(3, 69, 0.1, 0.5, None, {})]
+    figure = plot.draw(train(steps=steps, epochs=cut, status="interrupted"))
+    assert data(axes_of(figure, "losses"), "validation")[0].tolist() == [23, 46]
+    assert BEYOND not in legend(figure)
+    figure = plot.draw(train(steps=steps, epochs=cut))
+    assert BEYOND in legend(figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("usual", "linear"), ("1e9 to 1e-9", "log"), ("negative", "linear"), ("zero", "linear")],
+)
+def test_the_losses_scale(odd_training_named, name, scale):
+    losses = axes_of(plot.draw(odd_training_named(name)), "losses")
+    assert losses.get_yscale() == scale
+    assert ("(log scale)" in texts(losses)[0]) == (scale == "log")
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [("usual", "linear"), ("step schedule", "log"), ("zero", "linear")]
+)
+def test_the_rates_scale(odd_training_named, name, scale):
+    assert axes_of(plot.draw(odd_training_named(name)), "rate").get_yscale() == scale
+
+
+def test_warm_up_is_visible(train):
+    steps = step_rows(1, 100, rate=lambda p: 0.1 * min(1.0, (100 * p + 1) / 5))
+    (line,) = axes_of(plot.draw(train(steps=steps)), "rate").lines[:1]
+    assert line.get_ydata()[:6] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+
+
+def test_four_metrics_have_panels_the_best_ones_first_and_others_are_counted(odd_training_named):
+    figure = plot.draw(odd_training_named("many metrics"))
+    assert [axes.get_label() for axes in figure.axes] == [
+        "losses",
+        "accuracy",
+        "top_5_accuracy",
+        "f1",
+        "perplexity",
+        "rate",
+    ]
+    assert axes_of(figure, "perplexity").get_yscale() == "log"
+    # auroc never has a value
+    assert header(figure)[2].endswith("step 230 · 2 more metrics in report.json")
+
+
+def test_without_metrics_there_is_no_panel_for_them(odd_training_named):
+    figure = plot.draw(odd_training_named("no validation"))
+    assert [axes.get_label() for axes in figure.axes] == ["losses", "rate"]
+    assert "validation" not in legend(figure)
+
+
+def test_an_interrupted_run_says_so(odd_training_named):
+    figure = plot.draw(odd_training_named("interrupted"))
+    assert header(figure)[0] == "Best accuracy 0.9603 in epoch 5 (interrupted)"
+    assert "interrupted by SIGTERM" in header(figure)
+    figure = plot.draw(odd_training_named("interrupted before an epoch"))
+    assert header(figure)[0] == "No best epoch (interrupted)"
+    assert axes_of(figure, "losses").get_xlabel() == "step"
+
+
+def test_text_of_the_user_is_no_markup(odd_training_named):
+    shown = header(plot.draw(odd_training_named("odd text")))
+    assert any(line.startswith("see [red]notes[/red] \\[x] $y^2$ :smile: 100%") for line in shown)
+    assert shown[-1].startswith("[bold]my_package.$x_1$:??ResNetResNet")
+    assert shown[1].startswith("Learning rate 0.0032, from runs/$x_1$?$x_1$?")
+
+
+def test_odd_reports_draw_without_overlaps_inside_the_figure(odd_training):
+    figure = plot.draw(odd_training)
+    assert len(boxes(figure)) > 5
+    assert overlapping(figure) == []
+
+
+def test_equal_reports_give_equal_files(train, tmp_path):
+    def files(name):
+        directory = tmp_path / name
+        directory.mkdir()
+        return [path.read_bytes() for path in plot.save(train(), directory)]
+
+    assert files("first") == files("second")
+
+
+def test_the_files(train, tmp_path):
+    png, svg = plot.save(train(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.png", "plot.svg"]
+    assert imread(png).shape[1] == 1440  # 9 inches at 160 dpi
+    written = "".join(ET.parse(svg).getroot().itertext())  # noqa: S314  (our own file)
+    assert "Best accuracy 0.9847 in epoch 10" in written
+
+
+def test_a_readers_own_style_changes_nothing(train, tmp_path):
+    (png, _) = plot.save(train(), tmp_path)
+    plain = png.read_bytes()
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "font.family": "serif"}):
+        plot.save(train(), tmp_path)
+    assert png.read_bytes() == plain
+    assert dict(mpl.rcParams) == before
+
+
+def test_pyplot_and_a_display_are_not_needed():
+    code = (
+        "import sys, lrtool.show.training_plot, lrtool.show.comparison_plot;"
+        "print([m for m in ('matplotlib.pyplot', 'torch', 'scipy') if m in sys.modules])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "MPLBACKEND"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"
