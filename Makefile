@@ -5,9 +5,11 @@ STAMP := .venv/.installed
 
 .PHONY: demo test lint bench clean
 
-# A learning rate for a small network on scikit-learn's digits: plot and report under runs/demo.
+# A learning rate for a small network on scikit-learn's digits, then training with it: plots and
+# reports under runs/demo.
 demo: $(STAMP)
-	$(BIN)/lrtool find configs/digits.yaml --output runs/demo --overwrite
+	$(BIN)/lrtool find configs/digits.yaml --output runs/demo/find --overwrite
+	$(BIN)/lrtool train configs/digits.yaml --lr-from runs/demo/find --output runs/demo/train --overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -25,7 +25,8 @@ from lrtool.build.optimizers import build_optimizer
 from lrtool.data import batches
 from lrtool.settings import read_config
 from lrtool.show.report import Report
-from lrtool.task import Task, open_task, training_steps, try_one_batch
+from lrtool.task import Task, open_task, training_steps
+from lrtool.trial import try_one_batch
 
 FACTORS = (1 / 3, 1.0, 3.0)
 
@@ -44,14 +45,14 @@ def found_rate(task: Task) -> float:
 
 
 def schedule_of(
-    optimizer: torch.optim.Optimizer, name: str, warmup: float, steps: int, lr: float
+    optimizer: torch.optim.Optimizer, name: str, warmup: float | None, steps: int, lr: float
 ) -> schedules.LRScheduler:
     """Return torch's own schedule for a configuration's."""
+    if warmup is None:
+        warmup = 0.3 if name == "one_cycle" else 0.0
     early = max(1, round(warmup * steps) if warmup < 1 else int(warmup))
     if name == "one_cycle":
-        return schedules.OneCycleLR(
-            optimizer, lr, total_steps=steps, pct_start=early / steps, cycle_momentum=False
-        )
+        return schedules.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=early / steps)
     if name == "cosine":
         return schedules.SequentialLR(
             optimizer,

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json as jsons
 import os
 import sys
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lrtool import __version__
+from lrtool import flags as shared
+from lrtool.streams import say, stdout_for_the_result, warnings_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lrtool.config import Config
     from lrtool.document import Document
@@ -36,24 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=3."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Nothing but JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="Run directory; a new one under runs/ otherwise."),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Loss = Annotated[str | None, typer.Option(help="Name or import path; see `lrtool list losses`.")]
-OptimizerName = Annotated[str | None, typer.Option("--optimizer", help="Name or import path.")]
-BatchSize = Annotated[str | None, typer.Option(help="Samples in a batch, or full.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of weights and data order.")]
 
 
 def _print_version(value: bool) -> None:
@@ -77,21 +60,21 @@ def _root(
 
 @app.command()
 def find(
-    config: ConfigFile,
-    sets: Sets = None,
-    loss: Loss = None,
-    optimizer: OptimizerName = None,
-    batch_size: BatchSize = None,
+    config: shared.ConfigFile,
+    sets: shared.Sets = None,
+    loss: shared.Loss = None,
+    optimizer: shared.OptimizerName = None,
+    batch_size: shared.BatchSize = None,
     start: Annotated[float | None, typer.Option(help="First rate of the sweep.")] = None,
     end: Annotated[float | None, typer.Option(help="Last rate of the sweep.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of a sweep.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Sweeps, each with its own seed.")] = None,
-    device: Device = None,
-    seed: Seed = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    device: shared.Device = None,
+    seed: shared.Seed = None,
+    output: shared.Output = None,
+    overwrite: shared.Overwrite = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Sweep the learning rate and name one that trains well, with an interval and a verdict."""
     from lrtool.interrupts import interruptible
@@ -103,11 +86,11 @@ def find(
         "--repeats": ("find.repeats", repeats),
         **_common_flags(loss, optimizer, batch_size, device, seed),
     }
-    with interruptible() as stop, _stdout_for_the_result():
+    with interruptible() as stop, stdout_for_the_result():
         settings, document = _read(config, sets, flags)
         from lrtool import drive
 
-        options = drive.Options(output, overwrite, quiet or json, _say)
+        options = drive.Options(output, overwrite, quiet or json, say)
         report, directory = drive.find(settings, document, stop, options)
     if json:
         typer.echo(_to_json(report), nl=False)
@@ -124,8 +107,8 @@ def find(
 
 @app.command()
 def train(
-    config: ConfigFile,
-    sets: Sets = None,
+    config: shared.ConfigFile,
+    sets: shared.Sets = None,
     lr: Annotated[
         str | None, typer.Option("--lr", metavar="X|auto", help="A rate; auto: find it first.")
     ] = None,
@@ -140,19 +123,19 @@ def train(
             help="Go on with a run; auto: the newest one, or that in --output, if there is one.",
         ),
     ] = None,
-    loss: Loss = None,
-    optimizer: OptimizerName = None,
-    batch_size: BatchSize = None,
+    loss: shared.Loss = None,
+    optimizer: shared.OptimizerName = None,
+    batch_size: shared.BatchSize = None,
     epochs: Annotated[int | None, typer.Option(help="How often to see the data.")] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files; needs lrtool[tensorboard].")
     ] = False,
-    device: Device = None,
-    seed: Seed = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    device: shared.Device = None,
+    seed: shared.Seed = None,
+    output: shared.Output = None,
+    overwrite: shared.Overwrite = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Train with a rate that is given, found first, or the optimizer's own; resume exactly."""
     from lrtool.document import plain_scalar
@@ -160,7 +143,7 @@ def train(
 
     if lr is not None and lr_from is not None:
         raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
-    with interruptible() as stop, _stdout_for_the_result():
+    with interruptible() as stop, stdout_for_the_result():
         from lrtool import rates
 
         source = rates.of_run(lr_from) if lr_from else None
@@ -180,7 +163,7 @@ def train(
             settings,
             document,
             stop,
-            drive.Options(output, overwrite, quiet or json, _say),
+            drive.Options(output, overwrite, quiet or json, say),
             rate=rate,
             resume=resume,
             with_tensorboard=tensorboard,
@@ -195,8 +178,8 @@ def train(
         changed = sets or any(value is not None for _, value in flags.values())
         shown = directory / "config.yaml" if changed else config
         training_terminal.print_training(report, directory=directory, config=shown)
-    if report.status == "diverged" and (json or quiet):
-        _say(f"diverged: {report.reason}")
+    if report.status != "completed" and (json or quiet):
+        say(f"{report.status.replace('_', ' ')}: {report.reason}")
     raise typer.Exit(_code(report.status, stop))
 
 
@@ -207,13 +190,13 @@ def evaluate(
         Literal["best", "last"] | None,
         typer.Option(help="Which weights; the best ones, if there are any."),
     ] = None,
-    sets: Sets = None,
-    device: Device = None,
+    sets: shared.Sets = None,
+    device: shared.Device = None,
 ) -> None:
     """Evaluate a training's weights on the validation part: metrics as JSON."""
     config = run / "config.yaml"
     flags = {"--device": ("runtime.device", device)}
-    with _stdout_for_the_result():
+    with stdout_for_the_result():
         from lrtool.errors import UserError
 
         if not config.is_file():
@@ -238,11 +221,11 @@ def compare(
         Path | None,
         typer.Option("--output", "-o", help="Directory of the plot; a new one under runs/."),
     ] = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
+    overwrite: shared.Overwrite = False,
+    json: shared.Json = False,
 ) -> None:
     """Compare runs: a table, and their losses in one plot."""
-    with _stdout_for_the_result():
+    with stdout_for_the_result():
         from lrtool import drive
 
         rows, paths = drive.compare(runs, output, overwrite=overwrite)
@@ -257,19 +240,19 @@ def compare(
 
 @app.command()
 def check(
-    config: ConfigFile,
-    sets: Sets = None,
-    loss: Loss = None,
-    optimizer: OptimizerName = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    seed: Seed = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    config: shared.ConfigFile,
+    sets: shared.Sets = None,
+    loss: shared.Loss = None,
+    optimizer: shared.OptimizerName = None,
+    batch_size: shared.BatchSize = None,
+    device: shared.Device = None,
+    seed: shared.Seed = None,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Validate, build, and send one batch through: shapes and parameter counts."""
     flags = _common_flags(loss, optimizer, batch_size, device, seed)
-    with _stdout_for_the_result():
+    with stdout_for_the_result():
         settings, document = _read(config, sets, flags)
         from lrtool.run import check as run_check
 
@@ -288,7 +271,7 @@ def list_(
         Literal["losses", "optimizers", "schedules", "models", "metrics", "sources"],
         typer.Argument(help="What to list."),
     ],
-    json: Json = False,
+    json: shared.Json = False,
 ) -> None:
     """List the names a configuration may use, with their defaults."""
     from lrtool.build.catalogue import rows
@@ -307,7 +290,7 @@ def list_(
 def init(
     name: Annotated[str, typer.Argument(help="An example's name, such as digits.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write to.")] = Path(),
-    overwrite: Overwrite = False,
+    overwrite: shared.Overwrite = False,
 ) -> None:
     """Write a commented configuration to start from."""
     from lrtool import examples
@@ -379,47 +362,13 @@ def _print_rate(report: Report) -> None:
 
         typer.echo(rate(report.suggestion.lr))
     else:
-        _say(f"no suggestion: {report.reason}")
-
-
-@contextmanager
-def _stdout_for_the_result() -> Iterator[None]:
-    """Send whatever users' modules print to stderr, from C or a child process too."""
-    try:
-        sys.stdout.flush()
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # closed, or no descriptors at all
-        with redirect_stdout(sys.stderr):
-            yield
-        return
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        say(f"no suggestion: {report.reason}")
 
 
 def main() -> None:
     """Run the command line; every way to fail ends in one of the documented exit codes."""
-    import warnings
-
-    from lrtool.errors import LrtoolWarning
-
     os.environ["MPLBACKEND"] = "agg"  # plots are files; a backend for windows may not be there
-    show_others = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        if issubclass(category, LrtoolWarning):
-            _say(f"warning: {message}")
-        else:
-            show_others(message, category, *where)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LrtoolWarning)
-        warnings.showwarning = show  # type: ignore[assignment]
+    with warnings_in_words():
         try:
             app()
         except Exception as error:  # noqa: BLE001  (the one boundary)
@@ -434,27 +383,23 @@ def _exit_code(error: Exception) -> int:
         typer.echo(str(error), err=True)
         return USAGE
     if isinstance(error, LrtoolError):
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else USAGE
     if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
-        _say(f"error: {where}{error.strerror}")
+        say(f"error: {where}{error.strerror or error}")
         return USAGE
     if isinstance(error, MemoryError):
-        _say(f"error: out of memory: {error}")
+        say(f"error: out of memory: {error}")
         return OUT_OF_MEMORY
     import traceback
 
     traceback.print_exception(error)
-    _say("this is a bug in lrtool; please report it with the lines above and the configuration")
+    say("this is a bug in lrtool; please report it with the lines above and the configuration")
     return BUG
-
-
-def _say(message: str) -> None:
-    typer.echo(f"lrtool: {message}", err=True)
 
 
 if __name__ == "__main__":

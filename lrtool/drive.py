@@ -24,10 +24,11 @@ from lrtool.show.report import Report
 from lrtool.show.terminal import Progress
 from lrtool.show.train_report import LearningRate, TrainReport
 from lrtool.show.training_terminal import TrainProgress
-from lrtool.task import open_task, training_steps, try_one_batch
+from lrtool.task import open_task, training_steps
 from lrtool.train import evaluate as run_evaluate
 from lrtool.train import not_begun
 from lrtool.train import train as run_train
+from lrtool.trial import try_one_batch, try_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from lrtool.document import Document
     from lrtool.interrupts import Stop
     from lrtool.show.report import AnyReport
-    from lrtool.task import FirstBatch, Task
+    from lrtool.task import Task
     from lrtool.train import Event
+    from lrtool.trial import FirstBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,9 @@ def find(settings: Config, document: Document, stop: Stop, options: Options) -> 
         rundir.check(options.output, overwrite=options.overwrite)
     task = open_task(settings, document)
     first = try_one_batch(task)
-    with rundir.opened(options.output, _parent(document), "find") as directory:
+    with rundir.opened(
+        options.output, _parent(document), "find", overwrite=options.overwrite
+    ) as directory:
         return _sweep(task, first, directory, stop, options), directory
 
 
@@ -123,17 +127,22 @@ def train(
         rundir.check(output, overwrite=options.overwrite)
     task = open_task(settings, document)
     first = try_one_batch(task)
-    with rundir.opened(output or earlier, parent, "train", keep=in_place) as directory:
-        resumed = None
-        if earlier is not None:
-            if not in_place:
-                resuming.copy_run(earlier, directory)
+    try_training(task)
+    resumed = None
+    if earlier is not None and not in_place:
+        resumed = resuming.go_on(task, earlier)
+    with rundir.opened(
+        output or earlier, parent, "train", keep=in_place, overwrite=options.overwrite
+    ) as directory:
+        if in_place:
             resumed = resuming.go_on(task, directory)
-            if resumed is None:
-                options.say(f"{directory} has no checkpoint yet: the training begins anew")
-            else:
-                rate = LearningRate(**resumed.state["learning_rate"])
-        found = _found(directory, settings, anew=resumed is None)
+        elif resumed is not None:
+            resumed = resuming.copy_run(resumed, directory)
+        if resumed is not None:
+            rate = LearningRate(**resumed.state["learning_rate"])
+        elif earlier is not None:
+            options.say(f"{earlier} has no checkpoint yet: the training begins anew")
+        found = _found(directory, task, anew=resumed is None)
         if rate is None:
             found = found or _sweep(task, first, directory / rundir.FIND, stop, options)
             rate = _rate_of(found, directory)
@@ -192,8 +201,8 @@ def _event_files(
     return closing(tensorboard.open_writer(directory / rundir.TENSORBOARD, done))
 
 
-def _found(directory: Path, settings: Config, *, anew: bool) -> Report | None:
-    """Return the report of the find inside a run, if it has one for this configuration.
+def _found(directory: Path, task: Task, *, anew: bool) -> Report | None:
+    """Return the report of the find inside a run, if it has one for this task.
 
     A training that goes on has its rate already, and only shows where it came from.
     """
@@ -203,7 +212,9 @@ def _found(directory: Path, settings: Config, *, anew: bool) -> Report | None:
     report = reports.read(path)
     if not isinstance(report, Report) or report.status != "completed":
         return None
-    return None if anew and report.config_hash != settings.digest() else report
+    same = report.config_hash == task.config.digest()
+    same = same and report.data is not None and report.data.hash == task.data.digest
+    return report if same or not anew else None
 
 
 def _rate_of(found: Report, directory: Path) -> LearningRate | None:
@@ -216,10 +227,9 @@ def _rate_of(found: Report, directory: Path) -> LearningRate | None:
 
 def _say_rate(rate: LearningRate, settings: Config, options: Options) -> None:
     if rate.origin == "optimizer":
-        options.say(
-            f"learning rate {rate.value:g}: {settings.optimizer.name}'s own, since nothing else "
-            "gives one; --lr auto finds one"
-        )
+        given = "lr" in settings.optimizer.args
+        source = "from optimizer.args.lr" if given else f"{settings.optimizer.name}'s own default"
+        options.say(f"learning rate {rate.value:g}, {source}; --lr auto finds one")
 
 
 def evaluate(
@@ -265,7 +275,8 @@ def compare(
         named[str(run)] = reports.read(path)
     if output is not None:
         rundir.check(output, overwrite=overwrite)
-    with rundir.opened(output, Path("runs") / "compare", "compare") as directory:
+    parent = Path("runs") / "compare"
+    with rundir.opened(output, parent, "compare", overwrite=overwrite) as directory:
         return comparison(named), save_comparison(named, directory)
 
 

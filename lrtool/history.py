@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import asdict
+from dataclasses import fields
 from math import isfinite, isnan
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,6 +15,11 @@ from lrtool.records import EpochRow, StepRow
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+
+_STEP = [field.name for field in fields(StepRow)]
+_EPOCH = [field.name for field in fields(EpochRow) if field.name != "metrics"]
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def reopen(path: Path, size: int) -> IO[bytes]:
@@ -28,7 +33,7 @@ def reopen(path: Path, size: int) -> IO[bytes]:
     Raises:
         OSError: it cannot be written.
     """
-    file = path.open("ab")
+    file = path.open("a+b")
     held = file.tell()
     if held < size:
         warnings.warn(
@@ -36,13 +41,16 @@ def reopen(path: Path, size: int) -> IO[bytes]:
             LrtoolWarning,
             stacklevel=2,
         )
-    file.truncate(min(size, held))
+        file.seek(0)
+        size = file.read().rfind(b"\n") + 1  # a new row must not join one that was cut off
+    file.truncate(size)
+    file.seek(0, os.SEEK_END)
     return file
 
 
 def append(file: IO[bytes], rows: Sequence[StepRow | EpochRow]) -> None:
     """Write rows as JSON, a line each, and hand them to the system at once."""
-    file.write(b"".join(_line(row) for row in rows))
+    file.write("".join(f"{_line(row)}\n" for row in rows).encode())
     file.flush()
 
 
@@ -53,15 +61,17 @@ def synced_size(file: IO[bytes]) -> int:
     return file.tell()
 
 
-def _line(row: StepRow | EpochRow) -> bytes:
-    values = asdict(row)
-    if isinstance(row, EpochRow):
-        values |= values.pop("metrics")
-    kind = "step" if isinstance(row, StepRow) else "epoch"
-    flags = {name: _flag(value) for name, value in values.items() if _flag(value)}
-    plain = {name: None if name in flags else value for name, value in values.items()}
-    line = {"kind": kind, **plain, **({"not_finite": flags} if flags else {})}
-    return (json.dumps(line, ensure_ascii=False) + "\n").encode()
+def _line(row: StepRow | EpochRow) -> str:
+    if isinstance(row, StepRow):
+        values = {"kind": "step", **{name: getattr(row, name) for name in _STEP}}
+    else:
+        values = {"kind": "epoch", **{name: getattr(row, name) for name in _EPOCH}, **row.metrics}
+    try:
+        return _ENCODER.encode(values)
+    except ValueError:  # a number that JSON does not know
+        flags = {name: flag for name, value in values.items() if (flag := _flag(value))}
+        finite = {name: None if name in flags else value for name, value in values.items()}
+        return _ENCODER.encode({**finite, "not_finite": flags})
 
 
 def _flag(value: Any) -> str | None:
@@ -72,19 +82,34 @@ def _flag(value: Any) -> str | None:
 
 
 def read(path: Path) -> Iterator[StepRow | EpochRow]:
-    """Yield the rows of a file, if it is there; a last line that was cut off is left out."""
+    """Yield the rows of a file, if it is there; a last line that was cut off is left out.
+
+    Warns:
+        LrtoolWarning: another line is damaged, and left out.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
             try:
-                values = json.loads(line)
-            except ValueError:
-                continue
-            kind = values.pop("kind")
-            for name, flag in values.pop("not_finite", {}).items():
-                values[name] = float(flag)
-            yield StepRow(**values) if kind == "step" else _epoch(values)
+                row = _row(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                warnings.warn(
+                    f"{path}:{number}: this row is damaged and left out",
+                    LrtoolWarning,
+                    stacklevel=2,
+                )
+            else:
+                yield row
+
+
+def _row(values: dict[str, Any]) -> StepRow | EpochRow:
+    kind = values.pop("kind")
+    for name, flag in values.pop("not_finite", {}).items():
+        values[name] = float(flag)
+    return StepRow(**values) if kind == "step" else _epoch(values)
 
 
 def _epoch(values: dict[str, Any]) -> EpochRow:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrtool.engine import checkpoint as checkpoints
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.rundir import CHECKPOINTS, CONFIG, METRICS
+from lrtool.rundir import CHECKPOINTS, CONFIG, FIND, METRICS, holds_run
 from lrtool.show import report as reports
 from lrtool.task import Task, resolved
 
@@ -72,7 +72,7 @@ def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None
         path = path.parent.parent
     if _is_find(path):
         raise UserError(f"--resume {resume}: is the run of a find; use --lr-from {resume}")
-    if not (path / CHECKPOINTS).is_dir() and not (path / METRICS).exists():
+    if not holds_run(path):
         raise UserError(f"--resume {resume}: holds no run; give a run directory, or auto")
     return path
 
@@ -96,15 +96,19 @@ def go_on(task: Task, directory: Path) -> Resumed | None:
     return resumed
 
 
-def copy_run(source: Path, target: Path) -> None:
-    """Copy what a continuation in another directory needs.
+def copy_run(resumed: Resumed, target: Path) -> Resumed:
+    """Copy what a continuation in another directory needs: checkpoints, rows, the find.
 
     Raises:
         OSError: it cannot be read or written.
     """
-    shutil.copytree(source / CHECKPOINTS, target / CHECKPOINTS, dirs_exist_ok=True)
+    source = resumed.checkpoint.parent.parent
+    for folder in (CHECKPOINTS, FIND):
+        if (source / folder).exists():
+            shutil.copytree(source / folder, target / folder, dirs_exist_ok=True)
     if (source / METRICS).exists():
         shutil.copy(source / METRICS, target / METRICS)
+    return replace(resumed, checkpoint=target / CHECKPOINTS / resumed.checkpoint.name)
 
 
 def _refuse_changes(task: Task, resumed: Resumed) -> None:

@@ -15,10 +15,10 @@ from lrtool.engine import runtime as runtimes
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
+from lrtool.failure import worded
 from lrtool.show import plot
 from lrtool.show import report as reports
 from lrtool.task import (
-    FirstBatch,
     Task,
     build,
     open_task,
@@ -27,10 +27,9 @@ from lrtool.task import (
     resolved,
     step_of,
     training_steps,
-    try_one_batch,
     updates,
-    worded,
 )
+from lrtool.trial import FirstBatch, try_one_batch, try_training
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -166,6 +165,7 @@ def check(config: Config, document: Document) -> dict[str, Any]:
     """
     task = open_task(config, document)
     first = try_one_batch(task)
+    try_training(task)
     return {
         "config": document.name,
         "config_hash": config.digest(),

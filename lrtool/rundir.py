@@ -39,7 +39,12 @@ def check(directory: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def opened(
-    output: Path | None, parent: Path, command: str, *, keep: bool = False
+    output: Path | None,
+    parent: Path,
+    command: str,
+    *,
+    keep: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[Path]:
     """Yield a run directory that no other process can use inside the block.
 
@@ -49,25 +54,32 @@ def opened(
         parent: where new ones are made.
         command: of the run.
         keep: leave an earlier run's files there.
+        overwrite: remove them, and refuse no directory that holds some.
 
     Raises:
-        UserError: it cannot be written, or another process is using it.
+        UserError: it cannot be written, another process is using it, or it holds a run.
     """
     try:
         directory = output or _new(parent, command)
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / LOCK, blocking=False)
         lock.acquire()
-        if not keep:
-            _remove(_held(directory))
     except Timeout as error:
         raise UserError(f"{directory}: another process is using it") from error
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
     try:
+        if not keep:
+            check(directory, overwrite=overwrite)  # again: a run may have come there meanwhile
+            _remove(_held(directory))
         yield directory
     finally:
         lock.release()
+
+
+def holds_run(directory: Path) -> bool:
+    """Tell whether a run has left anything in a directory."""
+    return bool(_held(directory))
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -15,27 +15,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrtool.build import lookup, losses, metrics, models, optimizers
+from lrtool.build import lookup, losses, models, optimizers
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
-from lrtool.data.part import OwnLoader, Resident
+from lrtool.data.part import OwnLoader
 from lrtool.engine import runtime as runtimes
-from lrtool.engine.evaluation import evaluating
-from lrtool.engine.step import forward, make_step
+from lrtool.engine.step import make_step
 from lrtool.engine.sweep import make_probe
 from lrtool.errors import (
     ComponentError,
     DataError,
-    LrtoolError,
     LrtoolWarning,
-    OutOfMemoryError,
     Problem,
-    UserError,
 )
 from lrtool.settings import directories_of, located
 
 if TYPE_CHECKING:
-    from lrtool.build.metrics import Metric
     from lrtool.config import Config
     from lrtool.document import Document
     from lrtool.engine.runtime import Runtime
@@ -155,149 +150,6 @@ def build(task: Task, seed: int) -> Built:
     return Built(model, loss_fn, optimizer, ratios)
 
 
-@dataclass(frozen=True, slots=True)
-class FirstBatch:
-    """What became of one batch.
-
-    Attributes:
-        inputs: shape with the batch; None for a model with a loss of its own.
-        targets: likewise.
-        outputs: likewise.
-        loss: before any update.
-        parameters: how many numbers the model has.
-        trainable: how many of them are trained.
-        optimizer: name of the optimizer for the suggestion's constants.
-        family: how its updates follow the gradient's scale, if that could be measured.
-    """
-
-    inputs: tuple[int, ...] | None
-    targets: tuple[int, ...] | None
-    outputs: tuple[int, ...] | None
-    loss: float
-    parameters: int
-    trainable: int
-    optimizer: str
-    family: str | None
-
-
-def try_one_batch(task: Task) -> FirstBatch:
-    """Take one step with a throwaway model, so that what does not fit shows before the sweeps.
-
-    Raises:
-        UserError: model, loss and data do not fit each other, in words.
-        OutOfMemoryError: the batch is too large for the device.
-    """
-    built = build(task, task.config.seed)
-    batch = _first_of(task)
-    with located(task.document):
-        _refuse_a_probe_of_nothing(task)
-        _refuse_a_batch_of_one(task, built.model, batch)
-    outputs = targets = None
-    what = f"the model {task.config.model.name}"
-    try:
-        if built.loss_fn is not None:
-            with located(task.document), torch.no_grad(), task.runtime.autocast():
-                outputs, targets = forward(built.model, batch)
-                _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
-        what = f"a step of {task.config.optimizer.name} with the model {task.config.model.name}"
-        loss = step_of(task, built, task.runtime.scaler())([batch], task.config.find.start).loss
-    except LrtoolError:
-        raise
-    except (Exception, SystemExit) as error:
-        if runtimes.is_out_of_memory(error):
-            raise worded(task, error) from error
-        shape = _shape(_first_input(batch))
-        raise UserError(
-            f"{what} failed on a batch of inputs {shape}: {lookup.words(error)}"
-        ) from error
-    sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
-    return FirstBatch(
-        inputs=_shape(_first_input(batch)),
-        targets=_shape(targets),
-        outputs=_shape(outputs),
-        loss=float(loss),
-        parameters=sum(size for size, _ in sizes),
-        trainable=sum(size for size, trainable in sizes if trainable),
-        optimizer=optimizers.kind(built.optimizer),
-        family=optimizers.family(built.optimizer),
-    )
-
-
-def metrics_of(task: Task) -> dict[str, Metric]:
-    """Build the metrics that the configuration names, tried on one batch, by their keys.
-
-    Raises:
-        UserError: they cannot be built or do not fit what the model returns, in words.
-    """
-    config = task.config
-    if not config.metrics:
-        return {}
-    built = build(task, config.seed)
-    batch = _first_of(task)
-    with located(task.document), evaluating(built.model), torch.no_grad(), task.runtime.autocast():
-        outputs, targets = forward(built.model, batch)
-        return metrics.build_metrics(
-            config.metrics,
-            loss=config.loss.name,
-            loss_args=config.loss.args,
-            outputs=outputs,
-            targets=targets,
-            device=task.runtime.device,
-            directories=task.directories,
-        )
-
-
-def _first_of(task: Task) -> Any:
-    """Return the first batch; a data set of the user's may fail on it."""
-    try:
-        return next(updates(task, task.config.seed))[0]
-    except LrtoolError:
-        raise
-    except (Exception, SystemExit) as error:
-        if runtimes.is_out_of_memory(error):
-            raise worded(task, error) from error
-        source = task.config.data.source
-        raise UserError(f"data.source {source} failed: {lookup.words(error)}") from error
-
-
-def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
-    problem = losses.fit_problem(name, loss_fn, outputs, targets)
-    if problem is not None:
-        raise ComponentError([Problem(("loss",), problem)])
-
-
-def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
-    """Batch norm may not be able to train on a single sample, if that is all the last batch has."""
-    part, size = task.data.train, task.data.batch_size
-    if not isinstance(part, Resident) or part.size % size != 1:
-        return
-    try:
-        with torch.no_grad(), task.runtime.autocast():
-            model(batch[0][:1])
-    except ValueError as error:  # "Expected more than 1 value per channel when training"
-        problem = (
-            f"{part.size:,} training samples in batches of {size} leave one sample alone in the "
-            f"last batch, which this model cannot train on ({error}); change it by one"
-        )
-        raise ComponentError([Problem(("data", "batch_size"), problem)]) from error
-
-
-def _refuse_a_probe_of_nothing(task: Task) -> None:
-    if task.config.find.loss == "probe" and task.data.validation is None:
-        problem = "a probe needs a validation part; set data.validation, or find.loss: batch"
-        raise ComponentError([Problem(("find", "loss"), problem)])
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def _first_input(batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return next(iter(batch.values()), None)
-    return batch[0] if isinstance(batch, Sequence) and batch else batch
-
-
 def updates(task: Task, seed: int) -> Iterator[list[Any]]:
     """Return the batches of each update for ever, in an order that the seed decides."""
     return batches.updates(
@@ -360,18 +212,3 @@ def resolved(task: Task) -> dict[str, Any]:
     if own not in data["search_path"]:
         data["search_path"] = [own, *data["search_path"]]
     return data
-
-
-def worded(task: Task, error: Exception | SystemExit) -> BaseException:
-    """Return the error to raise in place of one from a step: words where it is the user's."""
-    config, data = task.config, task.data
-    if runtimes.is_out_of_memory(error):
-        return OutOfMemoryError(
-            f"out of memory with batches of {data.batch_size:,} samples on {task.runtime.device}; "
-            "try a smaller data.batch_size, or train.accumulate with smaller batches"
-        )
-    names = (config.model.name, config.loss.name, config.optimizer.name, config.data.source)
-    own = [name for name in names if lookup.is_import_path(name)]
-    if own and not isinstance(error, LrtoolError):
-        return UserError(f"{' or '.join(own)} failed: {lookup.words(error)}")
-    return error

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import IO, TYPE_CHECKING, Any
 
+from lrtool import divergence, files, history, training
 from lrtool import document as documents
-from lrtool import files, history, training
 from lrtool.data import batches
 from lrtool.engine import checkpoint as checkpoints
 from lrtool.engine.checkpoint import LAST
 from lrtool.engine.evaluation import evaluate as evaluation
 from lrtool.engine.stopwatch import Stopwatch
-from lrtool.engine.trainer import SKIPS_IN_A_ROW, failed
-from lrtool.errors import DivergedError, InterruptedRunError, LrtoolError, UserError
+from lrtool.engine.trainer import failed
+from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning, UserError
+from lrtool.failure import worded
 from lrtool.records import EpochRow, StepRow
-from lrtool.resume import find_checkpoint
 from lrtool.run import facts
 from lrtool.rundir import CHECKPOINTS, CONFIG, METRICS, MODEL
 from lrtool.show import report as reports
 from lrtool.show import training_plot
 from lrtool.show.report_parts import Timing, null
 from lrtool.show.train_report import Best, TrainReport, from_training
-from lrtool.task import build, metrics_of, resolved, worded
+from lrtool.task import build, resolved
+from lrtool.trial import empty_validation, metrics_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from lrtool.engine.trainer import Position
     from lrtool.resume import Resumed
     from lrtool.show.report import Report
     from lrtool.show.report_parts import Status, Suggestion
     from lrtool.show.train_report import LearningRate
-    from lrtool.task import FirstBatch, Task
+    from lrtool.task import Task
     from lrtool.training import Run
+    from lrtool.trial import FirstBatch
 
 Event = list[StepRow] | EpochRow | int | TrainReport
 Outcome = tuple["Status", str | None]
@@ -87,18 +89,18 @@ def train(
         training_plot.save(report, directory)
         return report
 
+    files.write_text(directory / CONFIG, documents.dump(resolved(task)))
+    log = history.reopen(directory / METRICS, resumed.state["log_bytes"] if resumed else 0)
     try:
-        files.write_text(directory / CONFIG, documents.dump(resolved(task)))
-        log_bytes = resumed.state["log_bytes"] if resumed else 0
-        with history.reopen(directory / METRICS, log_bytes) as log:
-            run = training.begin(task, rate, directory, resumed)
-            try:
-                reason = yield from _epochs(run, log, watch)
-            except InterruptedRunError:
-                _save(run, log)
-                raise
-        notes = {"epoch": str(run.position.epoch), "step": str(run.position.step)}
-        training.save_weights(run, directory / MODEL, notes)
+        run = training.begin(task, rate, directory, resumed)
+        try:
+            reason = yield from _epochs(run, log, watch)
+        except InterruptedRunError:
+            _save(run, log)
+            raise
+        notes = {"epoch": run.position.epoch, "step": run.position.step}
+        with _writing(run):
+            training.save_weights(run, directory / MODEL, notes)
     except InterruptedRunError as stop:
         yield conclude("interrupted", str(stop))
         return
@@ -113,6 +115,9 @@ def train(
         with suppress(OSError):  # the disk may be full
             conclude("failed", str(failure))
         raise failure from error
+    finally:
+        with suppress(OSError):  # all that can be written is flushed already
+            log.close()
     yield conclude("completed", reason)
 
 
@@ -148,23 +153,21 @@ def _epochs(run: Run, log: IO[bytes], watch: Stopwatch) -> Generator[Event, None
     step = watch.counted(run.step)
     while not _is_done(run):
         for rows in watch.timed(training.advance(run, step, config.checkpoint_every)):
-            _write(log, rows, config.log_every, position)
+            _write(run, log, rows)
             yield rows
             if failed(rows[-1], position):
-                raise DivergedError(_diverged(run, _what(rows[-1])))
+                raise divergence.at_row(run, rows[-1])
             if config.checkpoint_every and position.step % config.checkpoint_every == 0:
                 _save(run, log)
         if not position.samples:
             raise batches.empty_epoch(position.epoch)
         if position.evaluated != position.step:
-            _refuse_bad_weights(run)
+            divergence.refuse_bad_weights(run)
             row = yield from training.evaluated(run)
             _end_epoch(run, row, log)
             yield row
         else:  # a training that ended inside this epoch goes on, but nothing was left of it
             position.next_epoch()
-    if run.saved != position.step:
-        _save(run, log)
     return _why_early(run)
 
 
@@ -195,63 +198,62 @@ def _why_early(run: Run) -> str | None:
 def _end_epoch(run: Run, row: EpochRow, log: IO[bytes]) -> None:
     """Log an epoch, keep it if it is the best one, and save where that is due."""
     config, position = run.task.config.train, run.position
-    history.append(log, [row])
+    _warn_of_a_loss_without_value(row)
+    with _writing(run):
+        history.append(log, [row])
     position.evaluated = position.step
     improved = run.state.best.observe(row)
     run.schedule.observe(row.train_loss if row.validation_loss is None else row.validation_loss)
     if config.max_steps is None or position.step < config.max_steps:
         position.next_epoch()
     if improved:
-        training.save_best(run, row)
-    if config.checkpoint_every is None:
+        with _writing(run):
+            training.save_best(run, row)
+    if config.checkpoint_every is None or _is_done(run):
         _save(run, log)
 
 
-def _write(log: IO[bytes], rows: list[StepRow], every: int, position: Position) -> None:
+def _warn_of_a_loss_without_value(row: EpochRow) -> None:
+    if row.validation_loss is not None and not isfinite(row.validation_loss):
+        warnings.warn(
+            f"the validation loss of epoch {row.epoch} is {row.validation_loss}, though all "
+            "weights are finite",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+
+
+def _write(run: Run, log: IO[bytes], rows: list[StepRow]) -> None:
     """Log each k-th update, and the one that failed."""
-    kept = [row for row in rows if row.step % every == 0 or failed(row, position)]
-    history.append(log, kept)
+    every = run.task.config.train.log_every
+    kept = [row for row in rows if row.step % every == 0 or failed(row, run.position)]
+    with _writing(run):
+        history.append(log, kept)
 
 
 def _save(run: Run, log: IO[bytes]) -> None:
-    _refuse_bad_weights(run)
-    training.save(run, log)
+    divergence.refuse_bad_weights(run)
+    with _writing(run):
+        training.save(run, log)
 
 
-def _refuse_bad_weights(run: Run) -> None:
-    """Never let weights that are not finite be evaluated, or take the place of good ones.
+@contextmanager
+def _writing(run: Run) -> Iterator[None]:
+    """Say in words that a file of the run cannot be written, and what is left.
 
     Raises:
-        DivergedError: one is not.
+        UserError: it cannot.
     """
-    bad = checkpoints.first_bad_weight(run.built.model)
-    if bad is not None:
-        raise DivergedError(_diverged(run, f"{bad} is not finite"))
-
-
-def _what(row: StepRow) -> str:
-    if not isfinite(row.loss):
-        return f"the loss is {row.loss}"
-    if row.skipped:
-        return f"{SKIPS_IN_A_ROW} updates in a row overflowed and were skipped"
-    return "the gradients are not finite"
-
-
-def _diverged(run: Run, what: str) -> str:
-    """Say where and why a training went wrong, and what to try."""
-    config, good = run.task.config, find_checkpoint(run.directory)
-    said = training.explain(run, what, good)
-    tries = [f"a lower rate (--lr {run.rate.value / 10:.2g})"]
-    if config.train.gradient_clip_norm is None:
-        tries.append("train.gradient_clip_norm: 1")
-    if not config.train.schedule.warmup:
-        tries.append("train.schedule.warmup: 0.05")
-    if config.runtime.precision == "fp16":
-        tries.append("runtime.precision: bf16")
-    kept = "no checkpoint had been saved yet"
-    if good is not None:
-        kept = f"the checkpoint of step {good.state['position']['step']:,} is good"
-    return f"{said}; try {', or '.join(tries)}; {kept}"
+    try:
+        yield
+    except OSError as error:
+        kept = "no checkpoint had been saved yet"
+        if run.saved is not None:
+            kept = (
+                f"the checkpoint of step {run.saved:,} is whole; --resume {run.directory} goes on"
+            )
+        what = f"{error.filename or run.directory}: cannot be written: {error.strerror or error}"
+        raise UserError(f"{what}; {kept}") from error
 
 
 def evaluate(task: Task, run: Path, checkpoint: str) -> Generator[int, None, dict[str, Any]]:
@@ -280,18 +282,16 @@ def evaluate(task: Task, run: Path, checkpoint: str) -> Generator[int, None, dic
     )
     try:
         found = yield from evaluation(built.model, built.loss_fn, samples, task.runtime, metrics)
-    except LrtoolError:
-        raise
     except (Exception, SystemExit) as error:
         raise worded(task, error) from error
     if not found.samples:
-        raise UserError("the validation part is empty: it yields no batch")
-    notes = checkpoints.read_metadata(path)
+        raise empty_validation()
+    notes = checkpoints.read_notes(path)
     return {
         "run": str(run),
         "checkpoint": checkpoint,
-        "epoch": int(notes["epoch"]),
-        "step": int(notes["step"]),
+        "epoch": notes.get("epoch"),
+        "step": notes.get("step"),
         "samples": found.samples,
         "validation_loss": null(found.loss),
         **{name: null(value) for name, value in found.metrics.items()},

@@ -4,51 +4,37 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import isfinite
-from time import perf_counter
 from typing import IO, TYPE_CHECKING, Any
 
 from lrtool import __version__, history
 from lrtool.build.metrics import higher_is_better, key
-from lrtool.build.schedules import Schedule, build_schedule
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader
 from lrtool.engine import checkpoint as checkpoints
 from lrtool.engine.average import MovingAverage
 from lrtool.engine.checkpoint import Training
-from lrtool.engine.diagnosis import Suspects, bad_inputs, finite, watched
 from lrtool.engine.evaluation import evaluate
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
 from lrtool.engine.trainer import Best, Position, train_epoch
-from lrtool.errors import InterruptedRunError, UserError
 from lrtool.records import EpochRow
 from lrtool.rundir import CHECKPOINTS, MODEL
-from lrtool.settings import located
-from lrtool.task import (
-    Task,
-    build,
-    metrics_of,
-    resolved,
-    step_of,
-    steps_per_epoch,
-    training_steps,
-)
+from lrtool.task import Task, build, resolved, step_of
+from lrtool.trial import empty_validation, metrics_of, schedule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     import torch
 
+    from lrtool.build.schedules import Schedule
     from lrtool.engine.evaluation import Metric
-    from lrtool.engine.step import Step, StepOut
+    from lrtool.engine.step import Step
     from lrtool.records import StepRow
     from lrtool.resume import Resumed
     from lrtool.show.train_report import LearningRate
     from lrtool.task import Built
-
-REPLAY_S = 60.0  # looking for the cause of a failure may take so long
 
 
 @dataclass(slots=True)
@@ -102,10 +88,7 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
         UserError: something cannot be built, or the checkpoint does not fit.
     """
     config, data = task.config.train, task.data
-    with located(task.document):
-        schedule = build_schedule(
-            config.schedule, steps=training_steps(task), steps_per_epoch=steps_per_epoch(task)
-        )
+    schedule = schedule_of(task)
     metrics = metrics_of(task)
     loaders = [part.loader for part in (data.train, data.validation) if isinstance(part, OwnLoader)]
     generators = [generator for loader in loaders for generator in batches.generators(loader)]
@@ -201,8 +184,9 @@ def advance(run: Run, step: Step, pause_every: int | None) -> Iterator[list[Step
 def evaluated(run: Run) -> Generator[int, None, EpochRow]:
     """Evaluate the model as it is; yield the samples seen, return the epoch's row.
 
+    The random states are then as before.
+
     Raises:
-        InterruptedRunError: thrown into it; the random states are then as before.
         UserError: the validation part is empty.
     """
     task, position = run.task, run.position
@@ -217,11 +201,10 @@ def evaluated(run: Run) -> Generator[int, None, EpochRow]:
                 found = yield from evaluate(
                     run.built.model, run.built.loss_fn, samples, task.runtime, run.metrics
                 )
-        except InterruptedRunError:
+        finally:  # however often a model is evaluated, its training is the same
             restore_random_states(before, run.generators)
-            raise
         if not found.samples:
-            raise UserError("the validation part is empty: it yields no batch")
+            raise empty_validation()
         loss = None if validation is None else found.loss
         metrics = found.metrics
     return EpochRow(
@@ -254,7 +237,7 @@ def save(run: Run, log: IO[bytes]) -> None:
     run.saved = run.position.step
 
 
-def save_weights(run: Run, path: Path, metadata: dict[str, str]) -> None:
+def save_weights(run: Run, path: Path, notes: dict[str, Any]) -> None:
     """Write the weights that are evaluated: their moving average where there is one.
 
     Raises:
@@ -263,7 +246,7 @@ def save_weights(run: Run, path: Path, metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with run.averaged():
         state = checkpoints.plain(run.built.model).state_dict()
-        checkpoints.write_weights(state, path, metadata)
+        checkpoints.write_weights(state, path, notes)
 
 
 def save_best(run: Run, row: EpochRow) -> None:
@@ -273,53 +256,5 @@ def save_best(run: Run, row: EpochRow) -> None:
         OSError: they cannot be written.
     """
     best = run.state.best
-    notes = {"epoch": str(row.epoch), "step": str(row.step), best.metric: repr(best.value)}
+    notes = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
     save_weights(run, run.directory / CHECKPOINTS / checkpoints.BEST / MODEL, notes)
-
-
-def explain(run: Run, what: str, resumed: Resumed | None) -> str:
-    """Say which update went wrong first and why, by making the last ones once more.
-
-    Args:
-        run: that has failed at its last update.
-        what: was noticed there.
-        resumed: its newest checkpoint, or None to begin anew.
-    """
-    until, found = run.position, f"{_place(run.position)}: {what}"
-    replay = begin(run.task, run.rate, run.directory, resumed)
-    model, position = checkpoints.plain(replay.built.model), replay.position
-    deadline = perf_counter() + REPLAY_S
-    causes: list[str] = []
-
-    def examined(group: Sequence[Any], lr: float) -> StepOut:
-        with watched(model) as suspects:
-            out = replay.step(group, lr)
-        skipped = out.skipped is not None and bool(out.skipped)
-        if not finite(out.loss) or (suspects.gradient is not None and not skipped):
-            causes.append(_cause(float(out.loss), suspects, group))
-        return out
-
-    while position.step < until.step:
-        for _ in advance(replay, examined, pause_every=1):
-            if causes:
-                return f"{_place(position)}: {causes[0]}"
-            if position.step >= until.step or perf_counter() > deadline:
-                return found
-        position.next_epoch()
-    return found
-
-
-def _place(position: Position) -> str:
-    return f"step {position.step:,} of epoch {position.epoch + 1}, rate {position.lr:.3g}"
-
-
-def _cause(loss: float, suspects: Suspects, group: Sequence[Any]) -> str:
-    """Say what was the first to be no number."""
-    if bad_inputs(group):
-        return "the data of this step hold NaN or infinity"
-    parts = [f"the loss is {loss}" if not isfinite(loss) else f"the loss is {loss:.4g}"]
-    if suspects.output is not None:
-        parts.append(f"the first output that is not finite is that of {suspects.output}")
-    if suspects.gradient is not None:
-        parts.append(f"the first gradient that is not finite is that of {suspects.gradient}")
-    return "; ".join(parts)

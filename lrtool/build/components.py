@@ -10,7 +10,7 @@ import torch
 
 from lrtool.build import lookup, losses, models
 from lrtool.build.losses import ALIASES, LOSSES
-from lrtool.build.metrics import METRICS
+from lrtool.build.metrics import METRICS, key
 from lrtool.build.models import MODELS
 from lrtool.build.optimizers import OPTIMIZERS, UNUSABLE
 from lrtool.build.schedule_ranges import out_of_range
@@ -102,16 +102,12 @@ def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
             yield from _import(name, path, directories)[1]
         else:
             yield from _known(name, METRICS, "metric", path)
-        key = metric_key(name)
-        if key in taken:
-            words = f"'{key}' is the name of {taken[key]} already; rename this one, or remove it"
+        column = key(name)
+        if column in taken:
+            owner = taken[column]
+            words = f"'{column}' is the name of {owner} already; rename this one, or remove it"
             yield Problem(path, words)
-        taken.setdefault(key, f"metrics.{index}")
-
-
-def metric_key(name: str) -> str:
-    """Return a metric's key in an epoch's row: its name, or the last part of an import path."""
-    return name.rpartition(":")[2].rpartition(".")[2]
+        taken.setdefault(column, f"metrics.{index}")
 
 
 def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
@@ -161,10 +157,10 @@ def _early_stopping(config: Config) -> Problems:
     spec, path = config.train.early_stopping, ("train", "early_stopping")
     if spec is None:
         return
-    own = {metric_key(name): name for name in config.metrics}
+    own = {key(name): name for name in config.metrics}
     wanted = [*LOSSES_OF_AN_EPOCH, *own]
     if spec.metric not in wanted:
-        hint = did_you_mean(metric_key(spec.metric), wanted) or f"; there are {', '.join(wanted)}"
+        hint = did_you_mean(key(spec.metric), wanted) or f"; there are {', '.join(wanted)}"
         words = f"must be a loss or one of metrics, not '{spec.metric}'{hint}"
         yield Problem((*path, "metric"), words)
     elif spec.metric in own and lookup.is_import_path(own[spec.metric]) and spec.mode == "auto":

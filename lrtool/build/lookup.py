@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import sys
 import sysconfig
 import traceback
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 
 UNKNOWN = "unknown argument"
+
+_WORKER = re.compile(r"Original Traceback .*:\n(?P<frames>(?:  .*\n)+)(?P<what>(?:.|\n)+?)\s*$")
 
 
 def is_import_path(name: str) -> bool:
@@ -82,6 +85,11 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
 def words(error: BaseException) -> str:
     """Say what an exception of the user's code is, and where it was raised."""
     what = f"{type(error).__name__}: {error}"
+    in_worker = _WORKER.search(str(error))
+    if in_worker is not None:  # a DataLoader's worker sends its traceback as the message
+        files = re.findall(r'^  File "(.+)", line (\d+)', in_worker["frames"], re.MULTILINE)
+        own = [f"{name}:{line}" for name, line in files if _is_own(name)]
+        return in_worker["what"] + (f" ({own[-1]})" if own else "")
     if isinstance(error, SystemExit):
         what = f"it ended the program: sys.exit({error.code!r})"
     return f"{what}{place(error)}"
@@ -91,11 +99,15 @@ def place(error: BaseException) -> str:
     """Return " (file:line)" of the last line of the user's own code on the way to an error."""
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f" ({error.filename}:{error.lineno})"
-    foreign = ("<", str(Path(__file__).parent.parent), sysconfig.get_path("stdlib"))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(foreign)]
-    own = [f for f in own if not {"site-packages", "dist-packages"} & {*Path(f.filename).parts}]
+    own = [f for f in traceback.extract_tb(error.__traceback__) if _is_own(f.filename)]
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+
+
+def _is_own(filename: str) -> bool:
+    """Tell whether a file is the user's: neither lrtool's nor a library's."""
+    foreign = ("<", str(Path(__file__).parent.parent), sysconfig.get_path("stdlib"))
+    packages = {"site-packages", "dist-packages"}
+    return not filename.startswith(foreign) and not packages & {*Path(filename).parts}
 
 
 def signature(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -7,7 +7,7 @@ Polyak and Juditsky 1992 (doi:10.1137/0330046); exponential with a warm-up as in
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,18 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self._live = _floats(model)
-        self._average = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        live = floats(model)
+        self._average = {name: tensor.detach().clone() for name, tensor in live.items()}
+        # Where each one stands, since a model may give a buffer a new tensor at each step.
+        self._places = [_place(model, name) for name in live]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the weights as they are now into account."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - decay)
+        live = [table[name] for table, name in self._places]
+        torch._foreach_lerp_(list(self._average.values()), live, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -64,11 +67,19 @@ class MovingAverage:
         self.updates = updates
 
     def _exchange(self) -> None:
-        for name, live in self._live.items():
+        for name, (table, own_name) in zip(self._average, self._places, strict=True):
+            live = table[own_name]
             live.data, self._average[name] = self._average[name], live.data
 
 
-def _floats(model: nn.Module) -> dict[str, Tensor]:
+def floats(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and floating-point buffers by name, shared ones once."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: tensor for name, tensor in named if tensor.is_floating_point()}
+
+
+def _place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """Return the table of a module that holds a tensor, and its name there."""
+    path, _, own_name = name.rpartition(".")
+    module = model.get_submodule(path)
+    return vars(module)["_parameters" if own_name in module._parameters else "_buffers"], own_name  # noqa: SLF001  (there is no public way)

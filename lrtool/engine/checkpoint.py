@@ -4,18 +4,24 @@ A checkpoint is a folder: `model.safetensors` (weights and buffers), `average.sa
 moving average, where there is one), `state.pt` (everything else, for `torch.load` with
 `weights_only=True`), and `manifest.json` with each file's size and CRC-32, written last.
 
-It is written beside the one before and takes its place by renaming; that one stays as `previous`
-until the next is there. A process that is killed at any moment leaves one that is whole.
+It is written beside the one before, as `.new`, and takes its place by renaming; that one stays as
+`previous` until the next is there. A process that is killed at any moment leaves one that is whole.
+What a module keeps outside its state dict and its buffers is not in it, as anywhere in PyTorch.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 import zlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +31,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lrtool.engine.average import floats
 from lrtool.engine.trainer import Best, Position
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.files import sync_directory, whole_path, write_text
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 
     from lrtool.engine.average import MovingAverage
 
-LAST, PREVIOUS, BEST = "last", "previous", "best"
+NEW, LAST, PREVIOUS, BEST = ".new", "last", "previous", "best"
 WEIGHTS, AVERAGE, STATE, MANIFEST = (
     "model.safetensors",
     "average.safetensors",
@@ -42,6 +49,7 @@ WEIGHTS, AVERAGE, STATE, MANIFEST = (
     "manifest.json",
 )
 _CHUNK = 1 << 22
+_NOTES = "lrtool"
 
 
 class Stateful(Protocol):
@@ -83,28 +91,38 @@ def save(training: Training, folder: Path, **facts: Any) -> Path:
         UserError: a state of the user's own cannot be read back as plain data.
     """
     folder.mkdir(exist_ok=True)
-    new, last, previous = folder / ".new", folder / LAST, folder / PREVIOUS
+    new = folder / NEW
+    if _is_sealed(new):  # the process was killed between the renames
+        _promote(folder)
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir()
         model = plain(training.model)
-        step = {"step": str(training.position.step), "epoch": str(training.position.epoch)}
-        write_weights(model.state_dict(), new / WEIGHTS, step)
+        step = {"step": training.position.step, "epoch": training.position.epoch}
+        _save_tensors(model.state_dict(), new / WEIGHTS, step)
         if training.average is not None:
-            write_weights(training.average.state(), new / AVERAGE, step)
-        with (new / STATE).open("wb") as file:
-            torch.save({**_state(training, model), **facts}, file)
-        _prove_readable(new / STATE)
+            _save_tensors(training.average.state(), new / AVERAGE, step)
+        _save_state({**_state(training, model), **facts}, new / STATE)
         seal(new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+    _promote(folder)
+    return folder / LAST
+
+
+def _is_sealed(new: Path) -> bool:
+    return (new / MANIFEST).exists() and _problem(new) is None
+
+
+def _promote(folder: Path) -> None:
+    """Give a new checkpoint the place of the last one; it is found wherever this is interrupted."""
+    last, previous = folder / LAST, folder / PREVIOUS
     if last.exists():
         shutil.rmtree(previous, ignore_errors=True)
         last.replace(previous)
-    new.replace(last)
+    (folder / NEW).replace(last)
     sync_directory(folder)
-    return last
 
 
 def _state(training: Training, model: nn.Module) -> dict[str, Any]:
@@ -137,11 +155,9 @@ def load(training: Training, checkpoint: Path, state: Mapping[str, Any]) -> None
     model = plain(training.model)
     weights = {**read_weights(checkpoint / WEIGHTS), **state["extra"]}
     load_weights(model, weights, checkpoint)
-    buffers = dict(model.named_buffers())
-    for name, value in state["buffers"].items():
-        buffers[name].copy_(value)
+    _restore_buffers(model, state["buffers"])
     try:
-        training.optimizer.load_state_dict(state["optimizer"])
+        _load_optimizer(training.optimizer, state["optimizer"])
     except ValueError as error:
         raise UserError(f"{checkpoint}: does not fit this optimizer: {error}") from error
     if training.scaler is not None and state["scaler"] is not None:
@@ -153,20 +169,48 @@ def load(training: Training, checkpoint: Path, state: Mapping[str, Any]) -> None
     training.best = Best(**state["best"])
 
 
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    optimizer.load_state_dict(dict(state))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    for parameter, number in zip(parameters, numbers, strict=True):
+        own = optimizer.state.get(parameter, {})
+        for name, value in state["state"].get(number, {}).items():
+            # torch gives all but `step` the weights' dtype, which loses bits of NAdam's in bf16
+            if name in own and isinstance(value, Tensor) and own[name].dtype != value.dtype:
+                own[name] = value.to(own[name].device)
+
+
+def _restore_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Put back buffers that are in no state dict; their shapes may have changed since the start."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for name, value in values.items():
+        path, _, own_name = name.rpartition(".")
+        module = model.get_submodule(path)
+        buffer = getattr(module, own_name, None)
+        if buffer is not None and buffer.shape == value.shape:
+            buffer.copy_(value)  # others may hold this tensor
+        else:
+            module.register_buffer(own_name, value.to(tensors[0].device), persistent=False)
+
+
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest checkpoint that is whole, and its state; None if there is none.
 
     Warns:
         LrtoolWarning: one was skipped since it is truncated or corrupted.
     """
-    for checkpoint in (folder / LAST, folder / PREVIOUS):
-        if not checkpoint.exists():
+    for checkpoint in (folder / NEW, folder / LAST, folder / PREVIOUS):
+        unfinished = checkpoint.name == NEW and not (checkpoint / MANIFEST).exists()
+        if unfinished or not checkpoint.exists():
             continue
         problem = _problem(checkpoint)
         if problem is None:
             try:
                 return checkpoint, _read_state(checkpoint)
-            except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            except pickle.UnpicklingError as error:
+                problem = f"{STATE} holds {_foreign(checkpoint / STATE, error)}"
+            except (RuntimeError, EOFError) as error:
                 problem = f"{STATE} cannot be read: {error}"
         warnings.warn(f"{checkpoint} is skipped: {problem}", LrtoolWarning, stacklevel=2)
     return None
@@ -177,27 +221,59 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def _prove_readable(path: Path) -> None:
-    """Refuse what could be written but not read again; the tensors' own bytes are not read."""
+def _save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write what is no weight, and refuse what could be written but not read again.
+
+    Raises:
+        UserError: it holds objects that are neither tensors nor plain values.
+    """
+    sums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(compute_crc32=False)  # the manifest has one
     try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+        # The tensors' own bytes are not read.
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
+    except (pickle.PickleError, AttributeError, TypeError) as error:
         raise UserError(
-            "no checkpoint can be written: the state of the model or the optimizer holds objects "
-            f"that are neither tensors nor plain values ({reason})"
+            "no checkpoint can be written: the state of the model or the optimizer holds "
+            f"{_foreign(path, error)}"
         ) from error
+    except RuntimeError as error:
+        full = error.__context__  # torch stumbles over what a write has raised
+        if not isinstance(full, OSError):
+            raise
+        raise OSError(full.errno, full.strerror, str(path)) from error
+    finally:
+        torch.serialization.set_crc32_options(sums)
+
+
+def _foreign(path: Path, error: Exception) -> str:
+    """Name what pickle or torch has refused."""
+    names = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        names = ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+    return f"objects that are neither tensors nor plain values ({names})"
 
 
 def seal(folder: Path) -> None:
     """Bring every file of a folder to the disk, then write the manifest that proves them whole."""
     files = sorted(folder.iterdir())
-    sums = {}
-    for path in files:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        sums[path.name] = {"bytes": path.stat().st_size, "crc32": _crc(path)}
+    with ThreadPoolExecutor() as pool:  # the disk writes while the sums are made
+        synced = [pool.submit(_sync, path) for path in files]
+        crcs = list(pool.map(_crc, files))
+        for each in synced:
+            each.result()
+    sums = {
+        path.name: {"bytes": path.stat().st_size, "crc32": crc}
+        for path, crc in zip(files, crcs, strict=True)
+    }
     write_text(folder / MANIFEST, json.dumps(sums, indent=2) + "\n")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _problem(checkpoint: Path) -> str | None:
@@ -212,7 +288,8 @@ def _problem(checkpoint: Path) -> str | None:
             if _crc(path) != known["crc32"]:
                 return f"{name} is corrupted (its CRC-32 is another)"
     except OSError as error:
-        return f"{Path(error.filename).name} cannot be read: {error.strerror}"
+        name = Path(error.filename).name if error.filename else "a file"  # none when a disk fails
+        return f"{name} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is damaged"
     if not {WEIGHTS, STATE} <= manifest.keys():
@@ -228,12 +305,24 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def write_weights(state: Mapping[str, Any], path: Path, metadata: Mapping[str, str]) -> None:
+def write_weights(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
     """Write tensors as safetensors, whole; those that share memory under the first one's name.
+
+    Equal tensors and notes give equal bytes.
+
+    Args:
+        state: by name; what is no tensor is left out.
+        path: of the file.
+        notes: plain values, for `read_notes`.
 
     Raises:
         OSError: the file cannot be written, or the disk is full.
     """
+    with whole_path(path) as temporary:
+        _save_tensors(state, temporary, notes)
+
+
+def _save_tensors(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
     kept: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
@@ -246,16 +335,18 @@ def write_weights(state: Mapping[str, Any], path: Path, metadata: Mapping[str, s
         else:
             seen[place] = name
             kept[name] = tensor.detach().contiguous()
-    # Two views of one memory that differ in shape are two tensors; safetensors want them apart.
-    spans = [tensor.untyped_storage().data_ptr() for tensor in kept.values() if tensor.numel()]
-    if len(set(spans)) < len(spans):
-        kept = {name: tensor.clone() for name, tensor in kept.items()}
-    notes = {**metadata, **({"shared": json.dumps(shared)} if shared else {})}
+    # Different views of one memory are different tensors; safetensors want them apart.
+    memory = {name: tensor.untyped_storage().data_ptr() for name, tensor in kept.items()}
+    views = Counter(memory.values())
+    kept = {n: t.clone() if t.numel() and views[memory[n]] > 1 else t for n, t in kept.items()}
+    # One key: safetensors write several in any order.
+    metadata = {_NOTES: json.dumps({**notes, "shared": shared}, sort_keys=True)}
     try:
-        with whole_path(path) as temporary:
-            safetensors.torch.save_file(kept, temporary, notes)
+        safetensors.torch.save_file(kept, path, metadata)
     except SafetensorError as error:
-        raise OSError(None, str(error), str(path)) from error
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -264,26 +355,35 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file cannot be read.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            shared = json.loads((file.metadata() or {}).get("shared", "{}"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    with _opened(path) as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        shared = _notes(file)["shared"]
     return {**weights, **{name: weights[first] for name, first in shared.items()}}
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_notes(path: Path) -> dict[str, Any]:
     """Return the notes that `write_weights` left in a file.
 
     Raises:
         UserError: the file cannot be read.
     """
+    with _opened(path) as file:
+        return _notes(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
+            yield file
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def _notes(file: Any) -> dict[str, Any]:
+    text = (file.metadata() or {}).get(_NOTES, '{"shared": {}}')
+    notes: dict[str, Any] = json.loads(text)
+    return notes
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any], source: Path) -> None:
@@ -299,21 +399,34 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], source: Path) -> 
         raise UserError(f"{source}: does not fit this model: {words}") from error
 
 
+def load_average(model: nn.Module, average: Mapping[str, Tensor], source: Path) -> None:
+    """Copy a moving average, as `MovingAverage.state` names it, over a model's weights.
+
+    Raises:
+        UserError: it is of another model.
+    """
+    live = floats(plain(model))
+    if live.keys() != average.keys():
+        names = ", ".join(sorted(live.keys() ^ average.keys()))
+        raise UserError(f"{source}: does not fit this model: {names} is in one of them only")
+    for name, tensor in live.items():
+        tensor.detach().copy_(average[name])
+
+
 def plain(model: nn.Module) -> nn.Module:
     """Return the model that `torch.compile` wrapped, or the model itself."""
     return getattr(model, "_orig_mod", model)
 
 
 def first_bad_weight(model: nn.Module) -> str | None:
-    """Return the name of the first parameter or buffer that holds NaN or infinity."""
-    named = list(_floating(plain(model)))
-    if not named:
+    """Return the name of the first parameter that holds NaN or infinity, or buffer that holds NaN.
+
+    Infinity may be meant in a buffer, such as an attention mask.
+    """
+    bare = plain(model)
+    bad = {name: ~torch.isfinite(p.detach()).all() for name, p in bare.named_parameters()}
+    bad |= {name: torch.isnan(buffer).any() for name, buffer in bare.named_buffers()}
+    if not bad:
         return None
-    bad = torch.stack([~torch.isfinite(tensor).all() for _, tensor in named]).tolist()
-    return next((name for (name, _), is_bad in zip(named, bad, strict=True) if is_bad), None)
-
-
-def _floating(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point():
-            yield name, tensor.detach()
+    marks = torch.stack(list(bad.values())).tolist()
+    return next((name for name, is_bad in zip(bad, marks, strict=True) if is_bad), None)

@@ -66,6 +66,8 @@ def watched(model: nn.Module) -> Iterator[Suspects]:
 def finite(value: Any) -> bool:
     """Tell whether every floating-point tensor in `value` is finite; looks into containers."""
     if isinstance(value, Tensor):
+        if value.is_sparse:
+            value = value.coalesce().values()
         return not value.is_floating_point() or bool(torch.isfinite(value).all())
     if isinstance(value, dict):
         return all(map(finite, value.values()))

@@ -124,11 +124,12 @@ def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: flo
 
 
 def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
-    """Give each parameter group a momentum, or a first beta, where it has one above 0."""
+    """Give each parameter group a momentum, or first beta, if the optimizer was built with one."""
+    built = optimizer.defaults  # a group's own may have come down to 0 since
     for group in optimizer.param_groups:
-        if group.get("momentum"):
+        if built.get("momentum"):
             group["momentum"] = momentum
-        elif "betas" in group:
+        elif built.get("betas", (0,))[0]:
             group["betas"] = (momentum, *group["betas"][1:])
 
 

@@ -101,14 +101,14 @@ def train_epoch(
     made: list[tuple[int, float, int, int]] = []
     while max_steps is None or position.step + len(made) < max_steps:
         number = position.step + len(made)
-        rate = lr * schedule.factor(number, position.epoch)
-        momentum = schedule.momentum(number)
-        if momentum is not None:
-            set_momentum(optimizer, momentum)
         try:
             group = next(micro_batches, None)
             if group is None:
                 break
+            rate = lr * schedule.factor(number, position.epoch)
+            momentum = schedule.momentum(number)
+            if momentum is not None:
+                set_momentum(optimizer, momentum)
             readout.add(step(group, rate))
         except Exception:
             if made:  # rows of updates that were made are not lost

@@ -1,8 +1,15 @@
-"""The command line as a user runs it: another process, in an empty directory."""
+"""The command line as a user runs it, in an empty directory; where its process is not the point,
+without waiting for a new one to import torch."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +46,117 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Child:
+    """`lrtool …` in a fork of the test's own process, which has torch already."""
+
+    def __init__(self, folder, arguments, prepare):
+        self.out, self.err = folder / ".stdout", folder / ".stderr"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forks of threads, since 3.12
+            self.pid = os.fork()
+        if self.pid == 0:
+            self._become(folder, arguments, prepare)
+
+    def _become(self, folder, arguments, prepare):
+        code = 99
+        try:
+            for number, path in ((1, self.out), (2, self.err)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+            os.chdir(folder)
+            prepare()
+            code = _main(arguments)
+            sys.stdout.flush()
+        except BaseException:  # noqa: BLE001  (nothing may return into the test's own process)
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def send(self, number):
+        os.kill(self.pid, number)
+
+    def wait_for(self, condition, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.err.read_text()
+            time.sleep(0.002)
+
+    def wait(self, seconds=60):
+        """Return what became of it; one that hangs is killed, and fails the test."""
+        deadline = time.monotonic() + seconds
+        while (ended := os.waitpid(self.pid, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > deadline:
+                self.send(signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                pytest.fail(f"it hangs: {self.err.read_text()}")
+            time.sleep(0.005)
+        code = os.waitstatus_to_exitcode(ended[1])
+        return Done(code, self.out.read_text(), self.err.read_text())
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start `lrtool …` in a fork of this process; `prepare` is called there first."""
+    import torch._dynamo  # noqa: F401  (once here, rather than in each fork: optimizers need it)
+    import torchmetrics.classification  # noqa: F401  (likewise)
+
+    import lrtool.drive  # noqa: F401  (likewise)
+
+    def start(*arguments, prepare=lambda: None):
+        return Child(tmp_path, arguments, prepare)
+
+    return start
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capfd):
+    """Run `lrtool …` in this very process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capfd.readouterr()
+        code = _main(arguments)
+        seen = capfd.readouterr()
+        return Done(code, seen.out, seen.err)
+
+    yield run
+    _forget_modules_in(tmp_path)
+
+
+def _main(arguments):
+    from lrtool import cli
+
+    before = sys.argv
+    sys.argv = ["lrtool", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _forget_modules_in(folder):
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is not None and Path(file).is_relative_to(folder):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Leave the plots out where they are not the point: they take most of a short run's time."""
+    from lrtool.show import plot, training_plot
+
+    monkeypatch.setattr(plot, "save", lambda *_: [])
+    monkeypatch.setattr(training_plot, "save", lambda *_: [])

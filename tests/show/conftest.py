@@ -4,20 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from trainings import make_training, odd_trainings
+from trainings import ENVIRONMENT, make_training, odd_trainings
 
 from lrtool import records
 from lrtool.show import report as reports
 
-ENVIRONMENT = reports.Environment(
-    lrtool="0.1.0",
-    torch="2.13.0",
-    python="3.11.9",
-    platform="Linux",
-    device="cpu",
-    device_name="x86_64",
-    threads=2,
-)
 TIMING = reports.Timing(
     total_s=2.5, setup_s=0.5, steps=600, steps_per_s=1200.0, samples_per_s=76_800.0
 )

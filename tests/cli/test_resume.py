@@ -1,0 +1,316 @@
+"""`lrtool train --resume`: killed, stopped or longer, a run is the same to the last bit."""
+
+import json
+import os
+import signal
+
+import pytest
+from small import CONFIG, NET, contents
+
+from lrtool import history
+from lrtool.engine import checkpoint, evaluation, step
+from lrtool.records import EpochRow, StepRow
+from lrtool.show import report as reports
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+TRAIN = ("train", "a.yaml", "--quiet", "--output")
+
+
+@pytest.fixture(autouse=True)
+def _files(write):
+    write("net.py", NET)
+    write("a.yaml", CONFIG)
+
+
+def at_call(number, owner, name, *, send=signal.SIGKILL):
+    """Let the process send itself a signal at the given call of a function."""
+
+    def prepare():
+        function, calls = getattr(owner, name), 0
+
+        def counting(*arguments, **named):
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), send)
+            return function(*arguments, **named)
+
+        setattr(owner, name, counting)
+
+    return prepare
+
+
+def rows(run, kind):
+    return [row for row in history.read(run / "metrics.jsonl") if isinstance(row, kind)]
+
+
+def test_killed_at_any_moment_and_resumed_it_is_the_same_to_the_last_bit(start, tmp_path):
+    assert start(*TRAIN, "whole").wait().returncode == 0
+    moments = [
+        (1, os, "fsync"),  # before anything is there
+        (9, step, "batch_loss"),
+        (6, os, "replace"),  # while a checkpoint takes the place of the one before
+        (9, os, "fsync"),  # while one is written
+        (6, step, "batch_loss"),
+    ]
+    codes = []
+    for moment in moments:
+        child = start(*TRAIN, "killed", "--resume", "auto", prepare=at_call(*moment))
+        codes.append(child.wait().returncode)
+    assert codes == [-signal.SIGKILL] * len(moments)
+    done = start(*TRAIN, "killed", "--resume", "auto").wait()
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_killed_with_workers_it_is_the_same_to_the_last_bit(start, tmp_path):
+    workers = ("--set", "data.workers=2", "--set", "train.epochs=2")
+    assert start(*TRAIN, "whole", *workers).wait().returncode == 0
+    killed = start(*TRAIN, "killed", *workers, prepare=at_call(14, step, "batch_loss")).wait()
+    assert killed.returncode == -signal.SIGKILL
+    done = start(*TRAIN, "killed", *workers, "--resume", "auto").wait()
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_killed_while_the_rate_is_found_it_is_found_again(start, tmp_path):
+    auto = ("--lr", "auto")
+    assert start(*TRAIN, "whole", *auto).wait().returncode == 0
+    assert start(*TRAIN, "k", *auto, prepare=at_call(40, step, "batch_loss")).wait().returncode < 0
+    assert (tmp_path / "k/find/metrics.jsonl").exists()
+    assert not (tmp_path / "k/checkpoints").exists()
+    done = start("train", "a.yaml", *auto, "--quiet", "--resume", "k").wait()
+    assert done.returncode == 0, done.stderr
+    assert "k has no checkpoint yet: the training begins anew" in done.stderr
+    assert contents(tmp_path / "k") == contents(tmp_path / "whole")
+    rate = reports.read(tmp_path / "k/report.json").learning_rate
+    assert (rate.origin, rate.run) == ("find", "k/find")
+    assert rate.value == reports.read(tmp_path / "k/find/report.json").suggestion.lr
+
+
+IN_AN_EPOCH, IN_AN_EVALUATION = (12, step, "batch_loss"), (5, evaluation, "_loss")
+
+
+@pytest.mark.parametrize(
+    ("number", "where"),
+    [
+        (signal.SIGTERM, IN_AN_EPOCH),
+        (signal.SIGINT, IN_AN_EPOCH),
+        (signal.SIGTERM, IN_AN_EVALUATION),
+    ],
+)
+def test_a_signal_ends_a_training_which_goes_on_to_the_last_bit(start, tmp_path, number, where):
+    assert start(*TRAIN, "whole").wait().returncode == 0
+    stopped = start(*TRAIN, "run", prepare=at_call(*where, send=number)).wait()
+    assert (stopped.returncode, stopped.stdout) == (128 + number, "run\n")
+    assert stopped.stderr.endswith(f"lrtool: interrupted: stopped by {number.name}\n")
+    report = reports.read(tmp_path / "run/report.json")
+    assert (report.status, report.reason) == ("interrupted", f"stopped by {number.name}")
+    assert report.checkpoint == "checkpoints/last"
+    assert 0 < report.steps.step[-1] < 9
+    assert not (tmp_path / "run/model.safetensors").exists()
+    done = start(*TRAIN, "run", "--resume", "auto").wait()
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert reports.read(tmp_path / "run/report.json").status == "completed"
+
+
+def test_a_second_signal_ends_it_at_once(start, tmp_path):
+    def twice():
+        at_call(12, step, "batch_loss", send=signal.SIGINT)()
+        at_call(2, checkpoint, "save", send=signal.SIGTERM)()
+
+    done = start(*TRAIN, "run", prepare=twice).wait()
+    assert (done.returncode, done.stdout) == (143, "")
+    assert not (tmp_path / "run/report.json").exists()
+
+
+def test_a_changed_configuration_is_refused_with_its_keys(here):
+    assert here(*TRAIN, "run").returncode == 0
+    change = ("--set", "data.batch_size=4", "--set", "optimizer.args.eps=1e-6", "--lr", "0.02")
+    done = here("train", "a.yaml", "--resume", "run", *change)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "lrtool: error: --resume run: the configuration has changed: data.batch_size was 8, is 4; "
+        "learning_rate was 0.01, is 0.02; optimizer.args.eps was null, is 1e-06. Change it back "
+        "(the run's own is run/config.yaml), or begin a new run\n"
+    )
+    done = here("train", "a.yaml", "--resume", "run", "--set", "data.args.n=61")
+    assert done.returncode == 2
+    assert "data.args.n was null, is 61" in done.stderr
+
+
+def test_changed_data_are_refused(here, write):
+    config = "data: {source: csv, args: {path: a.csv, target: y}, batch_size: 2}\nmodel: linear\n"
+    write("b.yaml", config + "train: {epochs: 1}\n")
+    table = "x,y\n" + "".join(f"{n},{'ab'[n % 2]}\n" for n in range(20))
+    write("a.csv", table)
+    assert here("train", "b.yaml", "-q", "-o", "run").returncode == 0
+    write("a.csv", table.replace("7,b", "7.5,b"))
+    done = here("train", "b.yaml", "-q", "--resume", "run")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "lrtool: error: --resume run: the data have changed since; begin a new run"
+    )
+
+
+def test_a_completed_run_is_left_as_it_is(here, tmp_path):
+    assert here(*TRAIN, "run").returncode == 0
+    before = contents(tmp_path / "run")
+    done = here("train", "a.yaml", "--quiet", "--resume", "run")
+    assert (done.returncode, done.stdout) == (0, "run\n")
+    assert contents(tmp_path / "run") == before
+    assert reports.read(tmp_path / "run/report.json").status == "completed"
+
+
+def test_a_longer_training_goes_on_and_says_so_of_its_schedule(here, tmp_path):
+    constant = ("--set", "train.schedule={name: constant}")
+    assert here(*TRAIN, "whole", *constant, "--epochs", 4).returncode == 0
+    assert here(*TRAIN, "run", *constant, "--epochs", 2).returncode == 0
+    longer = (*TRAIN, "run", *constant, "--resume", "auto", "--epochs", 4)
+    done = here(*longer, "--set", "train.log_every=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+    cosine = ("--set", "train.schedule={name: cosine}")
+    assert here(*TRAIN, "other", *cosine, "--epochs", 1).returncode == 0
+    done = here(*TRAIN, "other", *cosine, "--resume", "auto", "--epochs", 2)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "lrtool: warning: train.epochs changed: the cosine schedule now spans the new length, so "
+        "its rates differ from those so far\n"
+    )
+
+
+@pytest.mark.parametrize("steps", [4, 6])  # inside an epoch of three updates; at its end
+def test_more_steps_than_before_repeat_no_row(here, tmp_path, steps):
+    constant = ("--set", "train.schedule={name: constant}", "--set", "train.epochs=null")
+    assert here(*TRAIN, "whole", *constant, "--set", "train.max_steps=9").returncode == 0
+    assert here(*TRAIN, "run", *constant, "--set", f"train.max_steps={steps}").returncode == 0
+    more = ("--set", "train.max_steps=9", "--resume", "auto")
+    assert here(*TRAIN, "run", *constant, *more).returncode == 0
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert contents(run)["model.safetensors"] == contents(whole)["model.safetensors"]
+    assert rows(run, StepRow) == rows(whole, StepRow)
+    ends = [row.step for row in rows(run, EpochRow)]
+    assert ends == ([3, 4, 6, 9] if steps == 4 else [3, 6, 9])
+    assert [row for row in rows(run, EpochRow) if row.step != 4] == rows(whole, EpochRow)
+
+
+def test_a_corrupted_checkpoint_is_skipped_and_the_one_before_is_used(here, tmp_path):
+    assert here(*TRAIN, "run").returncode == 0
+    before = contents(tmp_path / "run")
+    state = tmp_path / "run/checkpoints/last/state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    done = here("train", "a.yaml", "--quiet", "--resume", "run")
+    assert done.returncode == 0
+    assert done.stderr.startswith("lrtool: warning: run/checkpoints/last is skipped: state.pt has ")
+    assert done.stderr.count("warning") == 1
+    assert contents(tmp_path / "run") == before
+
+    for name in ("last", "previous"):
+        weights = tmp_path / "run/checkpoints" / name / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    done = here("train", "a.yaml", "--quiet", "--resume", "run")
+    assert done.returncode == 2
+    assert done.stderr.count("is corrupted (its CRC-32 is another)") == 2
+    assert done.stderr.endswith("none of its checkpoints is whole; begin a new run\n")
+
+
+def test_a_continuation_elsewhere_leaves_the_run_as_it_was(here, tmp_path):
+    auto = ("--lr", "auto", "--set", "train.schedule={name: constant}")
+    assert here(*TRAIN, "run", *auto, "--epochs", 1).returncode == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    done = here(*TRAIN, "new", *auto, "--resume", "run", "--epochs", 2)
+    assert (done.returncode, done.stdout) == (0, "new\n")
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    report = reports.read(tmp_path / "new/report.json")
+    assert [epoch.epoch for epoch in report.epochs] == [1, 2]
+    assert report.suggestion.lr == report.learning_rate.value
+    again = here(*TRAIN, "new", *auto, "--resume", "run", "--epochs", 3)
+    assert again.returncode == 2
+    assert "--output new: holds a run already" in again.stderr
+    # What does not fit is refused before the directory is emptied.
+    wrong = here(*TRAIN, "new", *auto, "--resume", "run", "--overwrite", "--batch-size", 4)
+    assert wrong.returncode == 2
+    assert (tmp_path / "new/model.safetensors").exists()
+
+
+def test_what_cannot_be_resumed(here, tmp_path):
+    assert here("find", "a.yaml", "--quiet", "--output", "found").returncode == 0
+    (tmp_path / "empty").mkdir()
+    assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
+    for arguments, words in {
+        ("--resume", "found"): "--resume found: is the run of a find; use --lr-from found",
+        ("--resume", "empty"): "--resume empty: holds no run; give a run directory, or auto",
+        ("--resume", "nowhere"): "--resume nowhere: holds no run; give a run directory, or auto",
+        ("--resume", "auto", "-o", "found"): "--output found: holds a run already (report.json); "
+        "choose another directory, or --overwrite",
+        ("--resume", "run", "--overwrite"): "--overwrite and --resume contradict each other; give "
+        "one of them",
+    }.items():
+        done = here("train", "a.yaml", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"lrtool: error: {words}\n"
+    assert here(
+        "train", "a.yaml", "-q", "--epochs", 1, "--resume", "run/checkpoints/last"
+    ).stdout == ("run\n")
+
+
+def test_auto_means_the_newest_run_or_a_new_one(here, tmp_path):
+    first = here("train", "a.yaml", "--quiet", "--resume", "auto", "--epochs", 1)
+    assert first.returncode == 0
+    again = here("train", "a.yaml", "--quiet", "--resume", "auto", "--epochs", 1)
+    assert again.stdout == first.stdout
+    assert len(list((tmp_path / "runs/a").iterdir())) == 1
+
+
+def test_a_second_process_on_one_directory_is_refused(start, here, tmp_path):
+    stuck = tmp_path / "stuck"
+
+    def wait_there():
+        def waiting(*_):
+            stuck.touch()
+            signal.pause()
+
+        step.batch_loss = waiting
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)
+
+    def inside_the_training():
+        from lrtool import training
+
+        begin = training.begin
+
+        def late(*arguments):
+            run = begin(*arguments)
+            wait_there()
+            return run
+
+        training.begin = late
+
+    child = start(*TRAIN, "run", prepare=inside_the_training)
+    child.wait_for(stuck.exists)
+    done = here("train", "a.yaml", "--quiet", "--resume", "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lrtool: error: run: another process is using it\n"
+    child.send(signal.SIGKILL)
+    assert child.wait().returncode == -signal.SIGKILL
+    assert here("train", "a.yaml", "--quiet", "--resume", "run").returncode == 0  # no lock is left
+
+
+def test_rows_are_appended_and_complete(here, tmp_path):
+    assert here(*TRAIN, "run", "--set", "train.log_every=2").returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "step"] == [2, 4, 6, 8]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [1, 2, 3]
+    assert list(epochs[0]) == [
+        "kind",
+        "epoch",
+        "step",
+        "lr",
+        "train_loss",
+        "validation_loss",
+        "accuracy",
+    ]

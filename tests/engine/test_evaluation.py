@@ -1,0 +1,189 @@
+"""The loss of a part of the data: weighted by samples, in evaluation mode, and nothing left behind."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lrtool.engine import evaluation
+from lrtool.engine.evaluation import Evaluated, evaluate, evaluating
+from lrtool.engine.runtime import Runtime
+
+CPU = Runtime(torch.device("cpu"))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.5)
+        self.out = nn.Linear(4, 2)
+        self.frozen = nn.Dropout(0.5).eval()
+
+    def forward(self, x):
+        return self.frozen(self.out(self.drop(self.norm(x))))
+
+
+class Outputs:
+    """A metric: the mean of the outputs, weighted by samples."""
+
+    def __init__(self):
+        self.seen = [torch.full((99, 2), 1e9)]  # of an evaluation before
+
+    def update(self, outputs, targets):
+        assert len(outputs) == len(targets)
+        self.seen.append(outputs)
+
+    def compute(self):
+        return torch.cat(self.seen).mean().item() if self.seen else math.nan
+
+    def reset(self):
+        self.seen.clear()
+
+
+def data(*sizes):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(sum(sizes), 4, generator=generator)
+    return list(zip(x.split(sizes), x[:, :2].split(sizes), strict=True))
+
+
+def result(generator):
+    seen = []
+    while True:
+        try:
+            seen.append(next(generator))
+        except StopIteration as end:
+            return end.value, seen
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("read_after", [1, 2, 256])
+def test_the_loss_is_the_sum_over_samples_over_their_number(monkeypatch, read_after):
+    monkeypatch.setattr(evaluation, "READ_AFTER_BATCHES", read_after)
+    model, batches = Net(), data(5, 5, 1)
+    found, seen = result(evaluate(model, F.mse_loss, batches, CPU, {"mean": Outputs()}))
+    # by hand: dropout passes everything on, batch norm divides by √(1 + eps) of its first state
+    x, y = (torch.cat(part) for part in zip(*batches, strict=True))
+    with torch.no_grad():
+        expected = model.out(x / math.sqrt(1 + 1e-5))
+    assert found.loss == pytest.approx(((expected - y) ** 2).mean().item(), rel=1e-5)
+    assert found.metrics == pytest.approx({"mean": expected.mean().item()}, rel=1e-5)
+    assert found.samples == 11
+    assert seen == [5, 10, 11]
+    # the mean over batches would be another number
+    each = [F.mse_loss(model.eval()(x), y).item() for x, y in batches]
+    assert abs(sum(each) / 3 - found.loss) > 1e-3
+
+
+def test_nothing_is_left_behind():
+    model = Net()
+    before, state = modes(model), {k: v.clone() for k, v in model.state_dict().items()}
+    assert before.count(False) == 1
+    random = torch.get_rng_state()
+    first, _ = result(evaluate(model, F.mse_loss, data(6, 3), CPU, {}))
+    second, _ = result(evaluate(model, F.mse_loss, data(6, 3), CPU, {}))
+    assert first == second
+    assert modes(model) == before
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_modes_are_put_back_when_it_is_closed_early():
+    model = Net()
+    before = modes(model)
+    generator = evaluate(model, F.mse_loss, data(3, 3), CPU, {})
+    next(generator)
+    assert not any(modes(model))
+    generator.close()
+    assert modes(model) == before
+
+
+def test_modes_are_put_back_after_an_exception():
+    model = Net()
+    before = modes(model)
+
+    def broken(_outputs, _targets):
+        raise ArithmeticError("mine")
+
+    with pytest.raises(ArithmeticError, match="mine"):
+        result(evaluate(model, broken, data(3), CPU, {}))
+    assert modes(model) == before
+    generator = evaluate(model, F.mse_loss, data(3, 3), CPU, {})
+    next(generator)
+    with pytest.raises(KeyboardInterrupt):
+        generator.throw(KeyboardInterrupt())
+    assert modes(model) == before
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        model.extra = nn.Dropout()  # a module more does no harm
+        _ = 1 / 0
+    assert modes(model)[: len(before)] == before
+
+
+def test_no_samples_have_no_loss():
+    found, seen = result(evaluate(Net(), F.mse_loss, [], CPU, {"mean": Outputs()}))
+    assert math.isnan(found.loss)
+    assert math.isnan(found.metrics["mean"])
+    assert found.samples == 0
+    assert not seen
+
+
+def test_nan_is_not_hidden():
+    batches = data(2, 2)
+    batches[0][1][0, 0] = math.nan
+    found, _ = result(evaluate(Net(), F.mse_loss, batches, CPU, {}))
+    assert math.isnan(found.loss)
+
+
+class OwnLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append("forward")
+        return self.scale * x
+
+    def training_loss(self, batch):
+        self.calls.append("training_loss")
+        return ((self(batch[0]) - batch[1]) ** 2).mean()
+
+
+class OwnValidation(OwnLoss):
+    def validation_loss(self, batch):
+        assert not torch.is_grad_enabled()
+        self.calls.append("validation_loss")
+        return self.scale.detach() * len(batch[0])
+
+
+def test_a_models_own_loss():
+    batches = [(torch.ones(3, 1), torch.ones(3, 1)), (torch.ones(1, 1), torch.zeros(1, 1))]
+    model = OwnLoss()
+    found, _ = result(evaluate(model, None, batches, CPU, {}))
+    # 2·1 - 1 = 1 for three samples, 2·1 - 0 = 2 for one
+    assert found == Evaluated((3 * 1 + 1 * 4) / 4, 4, {})
+    assert model.calls == ["training_loss", "forward"] * 2
+
+
+def test_a_models_own_validation_loss_wins_and_metrics_see_its_outputs():
+    batches = [(torch.ones(3, 1), torch.ones(3, 1)), (torch.ones(1, 1), torch.zeros(1, 1))]
+    model = OwnValidation()
+    found, _ = result(evaluate(model, None, batches, CPU, {"mean": Outputs()}))
+    assert found == Evaluated((3 * 6 + 1 * 2) / 4, 4, {"mean": 2.0})
+    assert model.calls == ["forward", "validation_loss"] * 2
+
+
+def test_it_computes_in_the_precision_of_the_runtime():
+    seen = []
+    model = Net()
+    model.out.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+    runtime = Runtime(torch.device("cpu"), torch.bfloat16)
+    result(evaluate(model, F.mse_loss, data(3), runtime, {}))
+    assert seen == [torch.bfloat16]
