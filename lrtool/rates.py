@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lrtool.build import lookup
 from lrtool.build.optimizers import OPTIMIZERS, default_rate
 from lrtool.errors import ComponentError, LrtoolWarning, Problem, UserError
-from lrtool.settings import directories_of, located
+from lrtool.settings import differences, directories_of, located, spell
 from lrtool.show import report as reports
 from lrtool.show.train_report import LearningRate, TrainReport
 
@@ -69,10 +69,8 @@ def warn_of_differences(run: Path, report: AnyReport, config: Config) -> None:
         theirs = report.config.get(section)
         if not isinstance(theirs, dict) or key not in theirs:
             continue  # a report of find_lr knows little of what it was given
-        if theirs[key] != now[section][key]:
-            found.append(
-                f"{section}.{key} is {_spell(now[section][key])}, was {_spell(theirs[key])}"
-            )
+        changes = differences(theirs[key], now[section][key], (section, key))
+        found += [f"{name} was {spell(old)}, is {spell(new)}" for name, old, new in changes]
     if found:
         warnings.warn(
             f"--lr-from {run}: its rate was found for another setting: {'; '.join(found)}",
@@ -121,7 +119,3 @@ def given(
             problem = f"{name} has no default rate; give learning_rate, or --lr auto"
             raise ComponentError([Problem(("optimizer",), problem)])
     return LearningRate(value=float(own), origin="optimizer", run=None)
-
-
-def _spell(value: Any) -> str:
-    return "null" if value is None else str(value)

@@ -6,16 +6,14 @@ import shutil
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrtool.engine import checkpoint as checkpoints
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.rundir import CHECKPOINTS, CONFIG, FIND, METRICS, holds_run
+from lrtool.settings import differences, spell
 from lrtool.show import report as reports
 from lrtool.task import Task, resolved
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # What may differ between a run and its continuation: how long, and what is left behind.
 MAY_CHANGE = (
@@ -118,7 +116,7 @@ def _refuse_changes(task: Task, resumed: Resumed) -> None:
     changed = sorted(differences(before, now))
     kept = [key for key, *_ in changed if _may_change(key)]
     wrong = [
-        f"{key} was {_spell(old)}, is {_spell(new)}"
+        f"{key} was {spell(old)}, is {spell(new)}"
         for key, old, new in changed
         if not _may_change(key)
     ]
@@ -140,20 +138,5 @@ def _refuse_changes(task: Task, resumed: Resumed) -> None:
         )
 
 
-def differences(
-    before: Any, now: Any, path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield every key of two plain configurations whose values differ, dotted, with both."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in {**before, **now}:
-            yield from differences(before.get(name), now.get(name), (*path, name))
-    elif before != now:
-        yield ".".join(path), before, now
-
-
 def _may_change(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
-
-
-def _spell(value: Any) -> str:
-    return "null" if value is None else str(value)

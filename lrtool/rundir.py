@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
-RUN_FILES = ("report.json", "report.html", "plot.png", "plot.svg", CONFIG, METRICS, MODEL)
+PLOTS = ("plot.png", "plot.svg", "comparison.png", "comparison.svg")
+RUN_FILES = ("report.json", "report.html", *PLOTS, CONFIG, METRICS, MODEL)
 CHECKPOINTS, FIND, TENSORBOARD = "checkpoints", "find", "tensorboard"
 LOCK = ".lock"
 

@@ -6,7 +6,7 @@ import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrtool import config as configs
 from lrtool import document as documents
@@ -76,6 +76,22 @@ def located(document: Document) -> Iterator[None]:
             raise
         place = document.locate(tuple(begins[1].split(".")))
         raise ConfigError([f"{place}: {str(error)[begins.end() :]}"]) from error
+
+
+def differences(
+    before: Any, now: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield every key of two plain configurations whose values differ, dotted, with both."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            yield from differences(before.get(name), now.get(name), (*path, name))
+    elif before != now:
+        yield ".".join(path), before, now
+
+
+def spell(value: Any) -> str:
+    """Spell a configuration's value as the file does."""
+    return "null" if value is None else str(value)
 
 
 def _line_and_column(problem: str) -> tuple[int, int]:

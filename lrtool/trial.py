@@ -150,17 +150,25 @@ def metrics_of(task: Task) -> dict[str, Metric]:
         return {}
     built = build(task, config.seed)
     batch = _first_of(task)
-    with located(task.document), evaluating(built.model), torch.no_grad(), task.runtime.autocast():
-        outputs, targets = forward(built.model, batch)
-        return metrics.build_metrics(
-            config.metrics,
-            loss=config.loss.name,
-            loss_args=config.loss.args,
-            outputs=outputs,
-            targets=targets,
-            device=task.runtime.device,
-            directories=task.directories,
-        )
+    try:
+        with (
+            located(task.document),
+            evaluating(built.model),
+            torch.no_grad(),
+            task.runtime.autocast(),
+        ):
+            outputs, targets = forward(built.model, batch)
+            return metrics.build_metrics(
+                config.metrics,
+                loss=config.loss.name,
+                loss_args=config.loss.args,
+                outputs=outputs,
+                targets=targets,
+                device=task.runtime.device,
+                directories=task.directories,
+            )
+    except (Exception, SystemExit) as error:
+        raise worded(task, error, "the metrics failed on a training batch") from error
 
 
 def _first_of(task: Task) -> Any:

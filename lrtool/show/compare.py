@@ -64,6 +64,6 @@ def _training(report: TrainReport) -> dict[str, Any]:
 
 
 def _metrics(report: TrainReport) -> dict[str, float | None]:
-    best = report.best.epoch if report.best else None
-    chosen = [epoch for epoch in report.epochs if epoch.epoch == best] or report.epochs[-1:]
+    best = report.best.step if report.best else None
+    chosen = [epoch for epoch in report.epochs if epoch.step == best] or report.epochs[-1:]
     return chosen[0].metrics if chosen else {}

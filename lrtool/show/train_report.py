@@ -41,7 +41,9 @@ class LearningRate(Part):
 
 
 class Epoch(Part):
-    """One epoch; each metric is a further key under its own name. null: NaN or infinite.
+    """One epoch, or the part of it at whose end a training stopped that was made longer later.
+
+    Each metric is a further key under its own name. null: NaN or infinite.
 
     `validation_loss` is also null where there is no validation part.
     """

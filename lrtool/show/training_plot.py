@@ -225,10 +225,10 @@ def _draw_marks(axes: Axes, report: TrainReport) -> None:
         label = f"best: epoch {best.epoch:,}"
         axes.axvline(best.step, color=INK, lw=1, ls=":", zorder=1.5, gid="best", label=label)
         ends, middles = _positions(report)
-        where = [epoch.epoch for epoch in report.epochs].index(best.epoch)
+        steps = [epoch.step for epoch in report.epochs]
         panel = "losses" if best.metric in {"train_loss", "validation_loss"} else best.metric
-        if panel == axes.get_label():
-            x = (middles if best.metric == "train_loss" else ends)[where]
+        if panel == axes.get_label() and best.step in steps:  # rows may have been lost
+            x = (middles if best.metric == "train_loss" else ends)[steps.index(best.step)]
             style: dict[str, Any] = {"ms": 9, "mfc": "none", "mec": INK, "mew": 1.3, "zorder": 5}
             axes.plot([x], [best.value], marker="o", gid="best", clip_on=False, **style)
     if report.status == "diverged":

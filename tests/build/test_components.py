@@ -455,11 +455,6 @@ def test_metrics_share_no_key(tmp_path, module):
     ]
 
 
-def test_the_key_of_a_metric():
-    for name in ("f1", "users:f1", "users.scores:f1", "users.scores:Scores.f1"):
-        assert components.metric_key(name) == "f1"
-
-
 def test_every_problem_has_its_place_in_the_file(tmp_path, module):
     name = module("def make(width: int): ...", "users_components")
     path = tmp_path / "a.yaml"

@@ -66,6 +66,21 @@ def test_an_example_runs(lrtool, options, name):
         assert elapsed < 30  # under 10 on a machine of its own
 
 
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_trains(here, options, tmp_path, name):
+    assert here("init", name).returncode == 0
+    sets = [value for value in options.get(name, []) if str(value).startswith(("data.", "model."))]
+    sets += ["train.epochs=null", "train.max_steps=3", "learning_rate=0.01"]
+    flags = [part for value in sets for part in ("--set", value)]
+    done = here("train", f"{name}.yaml", "--json", "--output", "out", *flags)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["status"], report["steps"]["step"]) == ("completed", [1, 2, 3])
+    assert report["epochs"][-1]["validation_loss"] > 0
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
 def test_init_refuses_to_replace_and_to_guess(lrtool, tmp_path):
     assert lrtool("init", "tabular").stdout.splitlines() == ["tabular.yaml", "tabular.csv"]
     again = lrtool("init", "tabular")

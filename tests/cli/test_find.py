@@ -30,7 +30,8 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     [directory] = (tmp_path / "runs" / "quick").iterdir()
     assert re.fullmatch(r"\d{8}T\d{6}Z-find", directory.name)
     names = {path.name for path in directory.iterdir()}
-    assert names == {"report.json", "plot.png", "plot.svg", "config.yaml", "metrics.jsonl"}
+    made = {"report.json", "plot.png", "plot.svg", "config.yaml", "metrics.jsonl"}
+    assert names == made | {".lock"}
 
     report = reports.read(directory / "report.json")
     assert report.status == "completed"

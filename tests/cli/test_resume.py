@@ -314,3 +314,16 @@ def test_rows_are_appended_and_complete(here, tmp_path):
         "validation_loss",
         "accuracy",
     ]
+
+
+def test_lost_rows_are_said_and_the_training_goes_on(here, tmp_path, monkeypatch):
+    constant = ("--set", "train.schedule={name: constant}")
+    assert here(*TRAIN, "run", *constant, "--epochs", 2).returncode == 0
+    (tmp_path / "run/metrics.jsonl").unlink()
+    monkeypatch.undo()  # with plots
+    monkeypatch.chdir(tmp_path)
+    done = here(*TRAIN, "run", *constant, "--epochs", 3, "--resume", "auto")
+    assert done.returncode == 0
+    assert "run/metrics.jsonl has lost rows: 0 bytes are left of" in done.stderr
+    assert [row.epoch for row in rows(tmp_path / "run", EpochRow)] == [3]
+    assert (tmp_path / "run/plot.svg").exists()

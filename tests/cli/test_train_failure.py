@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(start, here, write, tmp_pat
     assert here(*TRAIN, "--resume", "auto").returncode == 0
 
 
-def test_a_log_that_cannot_be_written_is_said(start, write, tmp_path):
+def test_a_log_that_cannot_be_written_is_said(start, write):
     write("net.py", NET)
     write("a.yaml", CONFIG)
 
@@ -253,11 +253,11 @@ def test_a_worker_that_dies_is_said_in_words(start, write, tmp_path):
 @pytest.mark.usefixtures("armed_later")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_the_users_data_names_its_place_and_keeps_the_rows(
-    here, write, tmp_path, workers
+    start, write, tmp_path, workers
 ):
     write("net.py", MORTAL.format(action="raise LookupError('no such picture')"))
     write("a.yaml", CONFIG.replace("net:data", "net:mortal"))
-    done = here(*TRAIN, "--set", f"data.workers={workers}")
+    done = start(*TRAIN, "--set", f"data.workers={workers}").wait()
     assert (done.returncode, done.stdout) == (2, "")
     place = f"{tmp_path / 'net.py'}:{NET.count(chr(10)) + 6}"
     assert done.stderr.splitlines()[-1].endswith(
@@ -284,6 +284,10 @@ def test_an_error_in_the_users_data_names_its_place_and_keeps_the_rows(
             ("data.source=net:other_shape",),
             "evaluating failed on a validation batch of inputs (8, 5): RuntimeError: mat1 and mat2",
         ),
+        (
+            ("model=net:fails_when_evaluated",),
+            "the metrics failed on a training batch: RuntimeError: not like this (",
+        ),
         (("metrics=[mae]",), "metrics.0: mae compares values, and cross_entropy is for"),
         (("loss=l1",), "outputs (8, 2) float32, targets (8,) int64"),
         (
@@ -299,6 +303,12 @@ def test_what_does_not_fit_is_refused_before_training(here, write, tmp_path, cha
         "def nothing_to_validate():\n"
         "    empty = DataLoader(Noisy(4, 1), batch_size=8, drop_last=True)\n"
         "    return DataLoader(Noisy(16, 0), batch_size=8), empty\n"
+        "class Picky(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        if not self.training: raise RuntimeError('not like this')\n"
+        "        return super().forward(x)\n"
+        "def fails_when_evaluated():\n"
+        "    return Picky(4, 2)\n"
         "def no_batch():\n"
         "    return DataLoader(Noisy(4, 1), batch_size=8, drop_last=True), Noisy(20, 1)\n"
         "class Other(Noisy):\n"

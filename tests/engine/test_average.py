@@ -28,7 +28,7 @@ class Net(nn.Module):
 def shake(model):
     with torch.no_grad():
         for tensor in model.parameters():
-            tensor += torch.randn_like(tensor)
+            tensor.add_(torch.randn_like(tensor))
         model(torch.randn(8, 3))  # moves batch norm's statistics, and counts
 
 
@@ -122,9 +122,8 @@ def test_the_model_has_the_average_inside_the_block_and_its_own_after_it(fails):
 
 
 def test_it_goes_on_from_what_was_kept():
-    models, averages = [Net(), Net()], []
-    for model in models:
-        averages.append(MovingAverage(model, 0.999))
+    models = [Net(), Net()]
+    averages = [MovingAverage(model, 0.999) for model in models]
     torch.manual_seed(1)
     for _ in range(3):
         shake(models[0])

@@ -29,7 +29,9 @@ def run(model, x=None):
 
 def hooks(model):
     modules = [m._forward_hooks for m in model.modules()]
-    return [h for h in [*modules, *(p._post_accumulate_grad_hooks for p in model.parameters())] if h]
+    return [
+        h for h in [*modules, *(p._post_accumulate_grad_hooks for p in model.parameters())] if h
+    ]
 
 
 def test_a_sound_model_has_no_suspects_and_keeps_no_hooks():

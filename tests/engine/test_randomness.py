@@ -1,4 +1,4 @@
-"""The random states: what is drawn after they are put back is what was drawn after they were kept."""
+"""The random states: draws after they are put back are those after they were kept."""
 
 import random
 

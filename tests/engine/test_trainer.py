@@ -1,6 +1,7 @@
 """The training loop against plain PyTorch loops, by hand, and when it goes wrong."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -243,7 +244,7 @@ def test_it_rests_at_every_multiple_of_pause_every(monkeypatch):
         ends.append(position.step)
         weights.append(model[0].weight.detach().clone())
     assert ends == [6, 9, 12, 14]
-    assert not any(torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False))
+    assert not any(torch.equal(a, b) for a, b in pairwise(weights))
 
 
 def test_max_steps_is_of_the_whole_training_and_takes_no_batch_more():

@@ -1,0 +1,124 @@
+"""`lrtool evaluate` and `lrtool compare`, on runs that `lrtool train` and `find` left."""
+
+import json
+
+import pytest
+import torch
+from small import CONFIG, NET
+
+from lrtool.engine import checkpoint as checkpoints
+from lrtool.show import report as reports
+
+IRIS = """
+data: {source: iris, batch_size: 30}
+model: {name: linear}
+optimizer: adam
+learning_rate: 0.05
+metrics: [accuracy]
+find: {start: 1e-4, end: 10, steps: 80, repeats: 1}
+train: {epochs: 4, ema_decay: 0.9}
+runtime: {device: cpu}
+"""
+
+
+@pytest.fixture
+def run(here, write, no_plots, tmp_path):  # noqa: ARG001  (a fixture that is used for its effect)
+    write("a.yaml", IRIS)
+    done = here("train", "a.yaml", "--quiet", "--output", "run", "--set", "train.schedule=cosine")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "run"
+
+
+def test_it_gives_the_reports_best_validation_loss_again(here, run):
+    done = here("evaluate", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    facts, report = json.loads(done.stdout), reports.read(run / "report.json")
+    best = report.epochs[report.best.epoch - 1]
+    assert facts == {
+        "run": "run",
+        "checkpoint": "best",
+        "epoch": report.best.epoch,
+        "step": report.best.step,
+        "samples": 30,
+        "validation_loss": report.best.value,
+        "accuracy": best.metrics["accuracy"],
+    }
+
+
+def test_last_means_the_last_moving_average(here, run):
+    facts = json.loads(here("evaluate", "run", "--checkpoint", "last").stdout)
+    report = reports.read(run / "report.json")
+    assert facts["validation_loss"] == report.epochs[-1].validation_loss
+    assert (facts["checkpoint"], facts["epoch"]) == ("last", 4)
+    last = run / "checkpoints/last"
+    average = checkpoints.read_weights(last / "average.safetensors")
+    raw = checkpoints.read_weights(last / "model.safetensors")
+    assert any(not torch.equal(average[name], raw[name]) for name in average)
+    final = checkpoints.read_weights(run / "model.safetensors")
+    assert all(torch.equal(average[name], final[name]) for name in average)
+
+
+@pytest.mark.usefixtures("run")
+def test_data_and_metrics_may_be_others_and_nothing_else(here):
+    sets = ("--set", "data.validation=60", "--set", "metrics=[accuracy, f1]")
+    facts = json.loads(here("evaluate", "run", *sets).stdout)
+    assert facts["samples"] == 60
+    assert "f1" in facts
+    done = here("evaluate", "run", "--set", "data.batch_size=7", "--set", "model=cnn")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "lrtool: error: --set model: an evaluation may change data, metrics and runtime alone\n"
+    )
+    done = here("evaluate", "run", "--set", "data.validation=0")
+    assert done.returncode == 2
+    assert done.stderr.endswith("nothing to evaluate on: the data have no validation part\n")
+    done = here("evaluate", "run", "--set", "data.source=wine")
+    assert done.returncode == 2
+    assert "does not fit this model" in done.stderr
+
+
+def test_what_cannot_be_evaluated(here, run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = here("evaluate", "empty")
+    assert done.returncode == 2
+    assert done.stderr == "lrtool: error: empty: holds no run; there is no empty/config.yaml\n"
+    (run / "checkpoints/best/model.safetensors").unlink()
+    done = here("evaluate", "run", "--checkpoint", "best")
+    assert done.returncode == 2
+    assert "run: has no checkpoint best; there is no run/checkpoints/best/model" in done.stderr
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_users_error_while_evaluating_is_in_words(here, write):
+    write("net.py", NET)
+    write("a.yaml", CONFIG)
+    assert here("train", "a.yaml", "-q", "-o", "run", "--epochs", 1).returncode == 0
+    write("net.py", NET.replace("return (self", "raise LookupError('gone')\n        return (self"))
+    import sys
+
+    del sys.modules["net"]
+    done = here("evaluate", "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "LookupError: gone" in done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_compare_prints_a_row_for_each_run_and_draws_them(here, run, tmp_path):
+    assert here("find", "a.yaml", "--quiet", "--output", "found").returncode == 0
+    done = here("compare", "run", "found", "--json", "--output", "both")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert [row["name"] for row in rows] == ["run", "found"]
+    assert {path.suffix for path in (tmp_path / "both").iterdir()} >= {".png", ".svg"}
+    table = here("compare", str(run), "found", "--output", "both", "--overwrite")
+    assert table.returncode == 0
+    assert "found" in table.stdout
+    assert "Plot: both/comparison.png" in table.stdout
+    again = here("compare", "run", "found", "--output", "both")
+    assert again.returncode == 2
+    assert "--output both: holds a run already" in again.stderr
+    missing = here("compare", "run", "nowhere")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert missing.stderr == (
+        "lrtool: error: nowhere: holds no report.json; give a run directory\n"
+    )
