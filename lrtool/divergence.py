@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from lrtool import training
-from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine import weights
 from lrtool.engine.diagnosis import Suspects, bad_inputs, finite, watched
 from lrtool.engine.trainer import SKIPS_IN_A_ROW
 from lrtool.errors import DivergedError
@@ -32,7 +32,7 @@ def refuse_bad_weights(run: Run) -> None:
     Raises:
         DivergedError: one is not.
     """
-    bad = checkpoints.first_bad_weight(run.built.model)
+    bad = weights.first_bad_weight(run.built.model)
     if bad is not None:
         raise diverged(run, f"{bad} is not finite")
 
@@ -81,7 +81,7 @@ def explain(run: Run, what: str, resumed: Resumed | None) -> str:
     """
     until, found = run.position, f"{_place(run.position)}: {what}"
     replay = training.begin(run.task, run.rate, run.directory, resumed)
-    model, position = checkpoints.plain(replay.built.model), replay.position
+    model, position = weights.plain(replay.built.model), replay.position
     deadline = perf_counter() + REPLAY_S
     causes: list[str] = []
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lrtool import resume as resuming
 from lrtool import rundir
 from lrtool.errors import InterruptedRunError, UserError
+from lrtool.evaluate import evaluate as run_evaluate
 from lrtool.records import EpochRow
 from lrtool.run import find as run_find
 from lrtool.show import report as reports
@@ -25,7 +26,6 @@ from lrtool.show.terminal import Progress
 from lrtool.show.train_report import LearningRate, TrainReport
 from lrtool.show.training_terminal import TrainProgress
 from lrtool.task import open_task, training_steps
-from lrtool.train import evaluate as run_evaluate
 from lrtool.train import not_begun
 from lrtool.train import train as run_train
 from lrtool.trial import try_one_batch, try_training

@@ -1,18 +1,16 @@
-"""What `lrtool train` and `lrtool evaluate` do with a configuration, from top to bottom."""
+"""What `lrtool train` does with a configuration and a rate, from top to bottom."""
 
 from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager, suppress
 from math import isfinite
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from lrtool import divergence, files, history, training
 from lrtool import document as documents
 from lrtool.data import batches
-from lrtool.engine import checkpoint as checkpoints
 from lrtool.engine.checkpoint import LAST
-from lrtool.engine.evaluation import evaluate as evaluation
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.trainer import failed
 from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning, UserError
@@ -22,10 +20,9 @@ from lrtool.run import facts
 from lrtool.rundir import CHECKPOINTS, CONFIG, METRICS, MODEL
 from lrtool.show import report as reports
 from lrtool.show import training_plot
-from lrtool.show.report_parts import Timing, null
+from lrtool.show.report_parts import Timing
 from lrtool.show.train_report import Best, TrainReport, from_training
-from lrtool.task import build, resolved
-from lrtool.trial import empty_validation, metrics_of
+from lrtool.task import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -254,45 +251,3 @@ def _writing(run: Run) -> Iterator[None]:
             )
         what = f"{error.filename or run.directory}: cannot be written: {error.strerror or error}"
         raise UserError(f"{what}; {kept}") from error
-
-
-def evaluate(task: Task, run: Path, checkpoint: str) -> Generator[int, None, dict[str, Any]]:
-    """Evaluate a run's weights on the validation part; yield the samples seen, return the facts.
-
-    Args:
-        task: the run's configuration, with other data perhaps.
-        run: its directory.
-        checkpoint: "best" or "last".
-
-    Raises:
-        UserError: there are no such weights, they do not fit, or nothing to evaluate them on.
-    """
-    folder = run / CHECKPOINTS / checkpoint
-    path = next((p for p in (folder / checkpoints.AVERAGE, folder / MODEL) if p.exists()), None)
-    if path is None:
-        raise UserError(f"{run}: has no checkpoint {checkpoint}; there is no {folder / MODEL}")
-    if task.data.validation is None:
-        raise UserError("nothing to evaluate on: the data have no validation part")
-    metrics = metrics_of(task)
-    built = build(task, task.config.seed)
-    weights = checkpoints.read_weights(folder / MODEL) if path.name != MODEL else {}
-    checkpoints.load_weights(built.model, {**weights, **checkpoints.read_weights(path)}, path)
-    samples = batches.ordered(
-        task.data.validation, batch_size=task.data.batch_size, device=task.runtime.device
-    )
-    try:
-        found = yield from evaluation(built.model, built.loss_fn, samples, task.runtime, metrics)
-    except (Exception, SystemExit) as error:
-        raise worded(task, error) from error
-    if not found.samples:
-        raise empty_validation()
-    notes = checkpoints.read_notes(path)
-    return {
-        "run": str(run),
-        "checkpoint": checkpoint,
-        "epoch": notes.get("epoch"),
-        "step": notes.get("step"),
-        "samples": found.samples,
-        "validation_loss": null(found.loss),
-        **{name: null(value) for name, value in found.metrics.items()},
-    }

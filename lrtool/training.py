@@ -11,6 +11,7 @@ from lrtool.build.metrics import higher_is_better, key
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader
 from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine import weights
 from lrtool.engine.average import MovingAverage
 from lrtool.engine.checkpoint import Training
 from lrtool.engine.evaluation import evaluate
@@ -96,7 +97,7 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
     scaler = task.runtime.scaler()
     average = None
     if config.ema_decay is not None:
-        average = MovingAverage(checkpoints.plain(built.model), config.ema_decay)
+        average = MovingAverage(weights.plain(built.model), config.ema_decay)
     run = Run(
         task=task,
         rate=rate,
@@ -245,8 +246,8 @@ def save_weights(run: Run, path: Path, notes: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with run.averaged():
-        state = checkpoints.plain(run.built.model).state_dict()
-        checkpoints.write_weights(state, path, notes)
+        state = weights.plain(run.built.model).state_dict()
+        weights.write_weights(state, path, notes)
 
 
 def save_best(run: Run, row: EpochRow) -> None:

@@ -30,6 +30,7 @@ FLOORS = {
     "training": 6,
     "divergence": 7,
     "train": 8,
+    "evaluate": 8,
     "drive": 9,
     "streams": 9,
     "cli": 10,

@@ -11,33 +11,27 @@ What a module keeps outside its state dict and its buffers is not in it, as anyw
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pickle
-import re
 import shutil
 import warnings
 import zlib
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lrtool.engine.average import floats
 from lrtool.engine.trainer import Best, Position
+from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.files import sync_directory, whole_path, write_text
+from lrtool.files import sync_directory, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from lrtool.engine.average import MovingAverage
 
@@ -99,9 +93,9 @@ def save(training: Training, folder: Path, **facts: Any) -> Path:
         new.mkdir()
         model = plain(training.model)
         step = {"step": training.position.step, "epoch": training.position.epoch}
-        _save_tensors(model.state_dict(), new / WEIGHTS, step)
+        save_tensors(model.state_dict(), new / WEIGHTS, step)
         if training.average is not None:
-            _save_tensors(training.average.state(), new / AVERAGE, step)
+            save_tensors(training.average.state(), new / AVERAGE, step)
         _save_state({**_state(training, model), **facts}, new / STATE)
         seal(new)
     except BaseException:
@@ -303,130 +297,3 @@ def _crc(path: Path) -> int:
         while chunk := file.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc
-
-
-def write_weights(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
-    """Write tensors as safetensors, whole; those that share memory under the first one's name.
-
-    Equal tensors and notes give equal bytes.
-
-    Args:
-        state: by name; what is no tensor is left out.
-        path: of the file.
-        notes: plain values, for `read_notes`.
-
-    Raises:
-        OSError: the file cannot be written, or the disk is full.
-    """
-    with whole_path(path) as temporary:
-        _save_tensors(state, temporary, notes)
-
-
-def _save_tensors(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
-    kept: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    seen: dict[tuple[Any, ...], str] = {}
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            continue
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in seen:
-            shared[name] = seen[place]
-        else:
-            seen[place] = name
-            kept[name] = tensor.detach().contiguous()
-    # Different views of one memory are different tensors; safetensors want them apart.
-    memory = {name: tensor.untyped_storage().data_ptr() for name, tensor in kept.items()}
-    views = Counter(memory.values())
-    kept = {n: t.clone() if t.numel() and views[memory[n]] > 1 else t for n, t in kept.items()}
-    # One key: safetensors write several in any order.
-    metadata = {_NOTES: json.dumps({**notes, "shared": shared}, sort_keys=True)}
-    try:
-        safetensors.torch.save_file(kept, path, metadata)
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        number = int(code[1]) if code else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from error
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return what `write_weights` wrote, on the CPU.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    with _opened(path) as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        shared = _notes(file)["shared"]
-    return {**weights, **{name: weights[first] for name, first in shared.items()}}
-
-
-def read_notes(path: Path) -> dict[str, Any]:
-    """Return the notes that `write_weights` left in a file.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    with _opened(path) as file:
-        return _notes(file)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-
-
-def _notes(file: Any) -> dict[str, Any]:
-    text = (file.metadata() or {}).get(_NOTES, '{"shared": {}}')
-    notes: dict[str, Any] = json.loads(text)
-    return notes
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Any], source: Path) -> None:
-    """Copy weights into a model, which keeps its device and memory format.
-
-    Raises:
-        UserError: they are of another model.
-    """
-    try:
-        plain(model).load_state_dict(weights)
-    except RuntimeError as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"{source}: does not fit this model: {words}") from error
-
-
-def load_average(model: nn.Module, average: Mapping[str, Tensor], source: Path) -> None:
-    """Copy a moving average, as `MovingAverage.state` names it, over a model's weights.
-
-    Raises:
-        UserError: it is of another model.
-    """
-    live = floats(plain(model))
-    if live.keys() != average.keys():
-        names = ", ".join(sorted(live.keys() ^ average.keys()))
-        raise UserError(f"{source}: does not fit this model: {names} is in one of them only")
-    for name, tensor in live.items():
-        tensor.detach().copy_(average[name])
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """Return the model that `torch.compile` wrapped, or the model itself."""
-    return getattr(model, "_orig_mod", model)
-
-
-def first_bad_weight(model: nn.Module) -> str | None:
-    """Return the name of the first parameter that holds NaN or infinity, or buffer that holds NaN.
-
-    Infinity may be meant in a buffer, such as an attention mask.
-    """
-    bare = plain(model)
-    bad = {name: ~torch.isfinite(p.detach()).all() for name, p in bare.named_parameters()}
-    bad |= {name: torch.isnan(buffer).any() for name, buffer in bare.named_buffers()}
-    if not bad:
-        return None
-    marks = torch.stack(list(bad.values())).tolist()
-    return next((name for name, is_bad in zip(bad, marks, strict=True) if is_bad), None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lrtool.engine.checkpoint import plain
+from lrtool.engine.weights import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small import CONFIG, NET
 
-from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine.weights import read_weights
 from lrtool.show import report as reports
 
 IRIS = """
@@ -51,10 +51,10 @@ def test_last_means_the_last_moving_average(here, run):
     assert facts["validation_loss"] == report.epochs[-1].validation_loss
     assert (facts["checkpoint"], facts["epoch"]) == ("last", 4)
     last = run / "checkpoints/last"
-    average = checkpoints.read_weights(last / "average.safetensors")
-    raw = checkpoints.read_weights(last / "model.safetensors")
+    average = read_weights(last / "average.safetensors")
+    raw = read_weights(last / "model.safetensors")
     assert any(not torch.equal(average[name], raw[name]) for name in average)
-    final = checkpoints.read_weights(run / "model.safetensors")
+    final = read_weights(run / "model.safetensors")
     assert all(torch.equal(average[name], final[name]) for name in average)
 
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_iris
 from torch import nn
 
-from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine.weights import read_weights
 from lrtool.show import report as reports
 
 IRIS = """
@@ -185,7 +185,7 @@ class TestRates:
         assert here(*QUIET, "run", *one, *plain).returncode == 0
         model, loss = linear_on_iris()
         loss.backward()
-        weights = checkpoints.read_weights(tmp_path / "run/model.safetensors")
+        weights = read_weights(tmp_path / "run/model.safetensors")
         (weight,) = (w for name, w in weights.items() if name.endswith("weight"))
         (bias,) = (w for name, w in weights.items() if name.endswith("bias"))
         torch.testing.assert_close(weight, model.weight - 0.05 * model.weight.grad)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from small import CONFIG, NET
 
-from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine.checkpoint import newest
+from lrtool.engine.weights import read_weights
 from lrtool.show import report as reports
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -25,10 +26,10 @@ runtime: {device: cpu}
 
 def finite_checkpoint(run):
     """The state of the newest checkpoint, and every weight in it and in the best one."""
-    folder, state = checkpoints.newest(run / "checkpoints")
+    folder, state = newest(run / "checkpoints")
     for path in (folder / "model.safetensors", run / "checkpoints/best/model.safetensors"):
         if path.exists():
-            weights = checkpoints.read_weights(path)
+            weights = read_weights(path)
             assert all(torch.isfinite(w).all() for w in weights.values() if w.is_floating_point())
     return state
 

@@ -23,19 +23,16 @@ from lrtool.build.schedules import build_schedule
 from lrtool.config import Schedule
 from lrtool.engine import checkpoint
 from lrtool.engine.average import MovingAverage
-from lrtool.engine.checkpoint import (
-    Training,
+from lrtool.engine.checkpoint import Training, load, newest, save
+from lrtool.engine.trainer import Best, Position
+from lrtool.engine.weights import (
     first_bad_weight,
-    load,
     load_average,
     load_weights,
-    newest,
     read_notes,
     read_weights,
-    save,
     write_weights,
 )
-from lrtool.engine.trainer import Best, Position
 from lrtool.errors import LrtoolWarning, UserError
 
 
@@ -485,7 +482,7 @@ def kill_at(monkeypatch, number):
         (os, "rename"),
         (os, "replace"),
         (torch, "save"),
-        (checkpoint.safetensors.torch, "save_file"),
+        (safetensors.torch, "save_file"),
     ]:
         wrap(owner, name)
     return done
