@@ -54,7 +54,7 @@ def diverged(run: Run, what: str) -> DivergedError:
         what: was noticed there.
     """
     config, good = run.task.config, find_checkpoint(run.directory)
-    said = explain(run, what, good)
+    said = _explained(run, what, good)
     tries = [f"a lower rate (--lr {run.rate.value / 10:.2g})"]
     if config.train.gradient_clip_norm is None:
         tries.append("train.gradient_clip_norm: 1")
@@ -69,6 +69,14 @@ def diverged(run: Run, what: str) -> DivergedError:
     if good is not None:
         kept = f"the checkpoint of step {good.state['position']['step']:,} is good"
     return DivergedError(f"{said}; {advice}; {kept}")
+
+
+def _explained(run: Run, what: str, resumed: Resumed | None) -> str:
+    """Explain, or say just what was noticed where explaining fails, for want of memory say."""
+    try:
+        return explain(run, what, resumed)
+    except (Exception, SystemExit):  # noqa: BLE001  (the divergence is what there is to tell)
+        return f"{_place(run.position)}: {what}"
 
 
 def explain(run: Run, what: str, resumed: Resumed | None) -> str:

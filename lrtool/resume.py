@@ -53,7 +53,7 @@ def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None
     """Return the directory of the run that `--resume` means; None to begin a new one.
 
     Args:
-        resume: "auto", or the path of a run or of one of its checkpoints.
+        resume: "auto", or the path of a run or of its checkpoint `last`.
         output: of `--output`; with "auto" that directory is meant, whatever it holds.
         parent: where runs without `--output` are.
 
@@ -67,6 +67,11 @@ def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None
         return runs[-1] if runs else None
     path = Path(resume)
     if path.parent.name == CHECKPOINTS:
+        if path.name != checkpoints.LAST:
+            raise UserError(
+                f"--resume {resume}: a run goes on from its newest checkpoint; give "
+                f"{path.parent.parent}"
+            )
         path = path.parent.parent
     if _is_find(path):
         raise UserError(f"--resume {resume}: is the run of a find; use --lr-from {resume}")

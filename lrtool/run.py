@@ -25,6 +25,7 @@ from lrtool.task import (
     probe_of,
     repeat_seed,
     resolved,
+    rewound,
     step_of,
     training_steps,
     updates,
@@ -83,6 +84,7 @@ def _sweeps(task: Task, watch: Stopwatch) -> Iterator[SweepRow]:
     """Yield the rows of all repeats, each with weights and data order from a seed of its own."""
     find, runtime = task.config.find, task.runtime
     rates = sweep_rates(find.start, find.end, find.steps, find.mode)
+    rewound(task)
     for repeat in range(find.repeats):
         seed = repeat_seed(task.config.seed, repeat)
         built = build(task, seed)

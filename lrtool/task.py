@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sized
@@ -41,7 +42,10 @@ PROBE_SAMPLES = 512
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A configuration and everything it names that is not built anew for each sweep."""
+    """A configuration and everything it names that is not built anew for each sweep.
+
+    `generator_states` are those of the user's own loaders before anything was read from them.
+    """
 
     config: Config
     document: Document
@@ -49,6 +53,7 @@ class Task:
     runtime: Runtime
     data: Loaded
     loss_fn: LossFunction
+    generator_states: list[torch.Tensor]
     started: float
 
 
@@ -78,7 +83,8 @@ def open_task(config: Config, document: Document) -> Task:
             except DataError as error:
                 problem = f"{error}; losses that fit: cross_entropy, multi_margin_loss"
                 raise ComponentError([Problem(("loss",), problem)]) from error
-    task = Task(config, document, directories, runtime, data, loss_fn, started)
+    states = [generator.get_state() for generator in _own_generators(data)]
+    task = Task(config, document, directories, runtime, data, loss_fn, states, started)
     memory_format = runtimes.to_memory_format(runtime, build(task, config.seed).model)
     return replace(task, data=to_device(data, runtime.device, memory_format))
 
@@ -105,6 +111,22 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (users' code draws from the global state)
     torch.manual_seed(seed)
+
+
+def rewound(task: Task) -> list[torch.Generator]:
+    """Return the generators that the user's own loaders draw from, put back to their start.
+
+    Whatever was read before, a trial or a find, must not decide the order of a training.
+    """
+    generators = _own_generators(task.data)
+    for generator, state in zip(generators, task.generator_states, strict=True):
+        generator.set_state(state)
+    return generators
+
+
+def _own_generators(data: Loaded) -> list[torch.Generator]:
+    parts = [part for part in (data.train, data.validation) if isinstance(part, OwnLoader)]
+    return [generator for part in parts for generator in batches.generators(part.loader)]
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
@@ -136,6 +158,8 @@ def build(task: Task, seed: int) -> Built:
         )
     ratios = [float(group["lr"]) for group in optimizer.param_groups]
     loss_fn = None if hasattr(model, "training_loss") else task.loss_fn
+    if isinstance(loss_fn, nn.Module):
+        loss_fn = copy.deepcopy(loss_fn)  # it may have a state: each start has a fresh one
     model.train()
     if task.runtime.compile:
         if loss_fn is None:

@@ -151,9 +151,9 @@ def _epochs(run: Run, log: IO[bytes], watch: Stopwatch) -> Generator[Event, None
     while not _is_done(run):
         for rows in watch.timed(training.advance(run, step, config.checkpoint_every)):
             _write(run, log, rows)
-            yield rows
-            if failed(rows[-1], position):
+            if failed(rows[-1], position):  # not at rest: nobody may save this
                 raise divergence.at_row(run, rows[-1])
+            yield rows
             if config.checkpoint_every and position.step % config.checkpoint_every == 0:
                 _save(run, log)
         if not position.samples:

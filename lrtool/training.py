@@ -6,10 +6,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from torch import nn
+
 from lrtool import __version__, history
 from lrtool.build.metrics import higher_is_better, key
 from lrtool.data import batches
-from lrtool.data.part import OwnLoader
 from lrtool.engine import checkpoint as checkpoints
 from lrtool.engine import weights
 from lrtool.engine.average import MovingAverage
@@ -19,7 +20,7 @@ from lrtool.engine.randomness import RandomStates, random_states, restore_random
 from lrtool.engine.trainer import Best, Position, train_epoch
 from lrtool.records import EpochRow
 from lrtool.rundir import CHECKPOINTS, MODEL
-from lrtool.task import Task, build, resolved, step_of
+from lrtool.task import Task, build, resolved, rewound, step_of
 from lrtool.trial import empty_validation, metrics_of, schedule_of
 
 if TYPE_CHECKING:
@@ -88,12 +89,11 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
     Raises:
         UserError: something cannot be built, or the checkpoint does not fit.
     """
-    config, data = task.config.train, task.data
+    config = task.config.train
     schedule = schedule_of(task)
     metrics = metrics_of(task)
-    loaders = [part.loader for part in (data.train, data.validation) if isinstance(part, OwnLoader)]
-    generators = [generator for loader in loaders for generator in batches.generators(loader)]
     built = build(task, task.config.seed)
+    generators = rewound(task)
     scaler = task.runtime.scaler()
     average = None
     if config.ema_decay is not None:
@@ -124,6 +124,8 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
         if run.position.batches:
             run.epoch_random = resumed.state["epoch_random"]
             run.resumed_random = resumed.state["random"]
+        if isinstance(built.loss_fn, nn.Module):
+            built.loss_fn.load_state_dict(resumed.state["loss"])
         restore_random_states(resumed.state["random"], generators)
     return run
 
@@ -143,6 +145,9 @@ def _best(task: Task) -> Best:
 def updates(run: Run) -> Iterator[list[Any]]:
     """Return the batches of each update of the epoch under way, or of what is left of it."""
     task, position = run.task, run.position
+    if position.exhausted:
+        run.resumed_random = None
+        return iter(())
     if run.resumed_random is None:
         run.epoch_random = random_states(run.generators)
     else:  # what the first batches were made from
@@ -228,6 +233,7 @@ def save(run: Run, log: IO[bytes]) -> None:
         run.state,
         run.directory / CHECKPOINTS,
         lrtool=__version__,
+        loss=run.built.loss_fn.state_dict() if isinstance(run.built.loss_fn, nn.Module) else {},
         config=resolved(run.task),
         data=run.task.data.digest,
         learning_rate=run.rate.model_dump(),

@@ -103,8 +103,12 @@ def try_training(task: Task) -> None:
     """
     schedule_of(task)
     metrics_of(task)
-    part = task.data.validation
+    part, stopping = task.data.validation, task.config.train.early_stopping
     if part is None:
+        if stopping is not None and stopping.metric == "validation_loss":
+            with located(task.document):
+                problem = "there is no validation_loss, for the data have no validation part"
+                raise ComponentError([Problem(("train", "early_stopping", "metric"), problem)])
         return
     built = build(task, task.config.seed)
     stream = batches.ordered(part, batch_size=task.data.batch_size, device=task.runtime.device)

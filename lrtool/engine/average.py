@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class MovingAverage:
@@ -21,7 +21,8 @@ class MovingAverage:
 
     n is the number of updates so far: without that, the average of a short training would still be
     near the random start. Floating-point buffers, such as batch norm's statistics, are averaged as
-    the weights are.
+    the weights are; one that is not finite, such as an attention mask, or that changes its shape,
+    is taken as it is.
 
     Args:
         model: whose state is averaged, from now on.
@@ -31,18 +32,21 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        live = floats(model)
+        live = {name: tensor for name, tensor in floats(model).items() if _is_averaged(tensor)}
         self._average = {name: tensor.detach().clone() for name, tensor in live.items()}
         # Where each one stands, since a model may give a buffer a new tensor at each step.
-        self._places = [_place(model, name) for name in live]
+        self._places = {name: _place(model, name) for name in live}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the weights as they are now into account."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        live = [table[name] for table, name in self._places]
-        torch._foreach_lerp_(list(self._average.values()), live, 1 - decay)
+        live = {name: table[own] for name, (table, own) in self._places.items()}
+        self._drop(n for n, tensor in live.items() if tensor.shape != self._average[n].shape)
+        torch._foreach_lerp_(
+            list(self._average.values()), [live[name] for name in self._average], 1 - decay
+        )
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -62,12 +66,17 @@ class MovingAverage:
 
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
         """Put back what `state` returned after so many updates."""
+        self._drop(name for name in self._average if name not in state)
         for name, tensor in self._average.items():
             tensor.copy_(state[name])
         self.updates = updates
 
+    def _drop(self, names: Iterable[str]) -> None:
+        for name in list(names):
+            del self._average[name], self._places[name]
+
     def _exchange(self) -> None:
-        for name, (table, own_name) in zip(self._average, self._places, strict=True):
+        for name, (table, own_name) in self._places.items():
             live = table[own_name]
             live.data, self._average[name] = self._average[name], live.data
 
@@ -76,6 +85,10 @@ def floats(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and floating-point buffers by name, shared ones once."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: tensor for name, tensor in named if tensor.is_floating_point()}
+
+
+def _is_averaged(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) or bool(torch.isfinite(tensor).all())
 
 
 def _place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:

@@ -220,15 +220,17 @@ def sample_shares(micro_batches: Sequence[Any]) -> list[float]:
 
 
 def samples_in(batch: Any) -> int:
-    """Return the first dimension of the first tensor in a batch; 1 without any."""
+    """Return the first dimension of the first tensor in a batch that has one; 1 without any."""
+    return _first_size(batch) or 1
+
+
+def _first_size(batch: Any) -> int | None:
     if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
+        return batch.shape[0] if batch.ndim else None
     values = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
-        for value in values:
-            if isinstance(value, Tensor | Mapping | Sequence) and not isinstance(value, str):
-                return samples_in(value)
-    return 1
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        return None
+    return next((size for value in values if (size := _first_size(value)) is not None), None)
 
 
 def _any_overflow(parameters: list[Tensor]) -> Tensor:

@@ -47,6 +47,7 @@ class Position:
         lr: the base rate of the last update.
         skips: updates skipped by the gradient scaler, the last ones in a row.
         evaluated: the step at which the model was last evaluated.
+        exhausted: the epoch under way has no more batches: asking for one more may draw numbers.
     """
 
     step: int = 0
@@ -57,6 +58,7 @@ class Position:
     lr: float = 0.0
     skips: int = 0
     evaluated: int = 0
+    exhausted: bool = False
 
     def train_loss(self) -> float:
         """Return the mean over the samples of the epoch under way."""
@@ -65,7 +67,7 @@ class Position:
     def next_epoch(self) -> None:
         """Begin a new epoch."""
         self.epoch += 1
-        self.batches, self.loss_sum, self.samples = 0, 0.0, 0
+        self.batches, self.loss_sum, self.samples, self.exhausted = 0, 0.0, 0, False
 
 
 def train_epoch(
@@ -104,6 +106,7 @@ def train_epoch(
         try:
             group = next(micro_batches, None)
             if group is None:
+                position.exhausted = True
                 break
             rate = lr * schedule.factor(number, position.epoch)
             momentum = schedule.momentum(number)

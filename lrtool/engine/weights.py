@@ -128,11 +128,11 @@ def load_average(model: nn.Module, average: Mapping[str, Tensor], source: Path) 
         UserError: it is of another model.
     """
     live = floats(plain(model))
-    if live.keys() != average.keys():
-        names = ", ".join(sorted(live.keys() ^ average.keys()))
+    weights = {name for name, tensor in live.items() if isinstance(tensor, nn.Parameter)}
+    if names := ", ".join(sorted((average.keys() - live.keys()) | (weights - average.keys()))):
         raise UserError(f"{source}: does not fit this model: {names} is in one of them only")
-    for name, tensor in live.items():
-        tensor.detach().copy_(average[name])
+    for name, tensor in average.items():
+        live[name].detach().copy_(tensor)
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -115,6 +115,38 @@ def test_a_signal_ends_a_training_which_goes_on_to_the_last_bit(start, tmp_path,
     assert reports.read(tmp_path / "run/report.json").status == "completed"
 
 
+OWN_LOADERS = """
+import torch
+from torch.utils.data import DataLoader
+from net import Noisy
+
+def loaders():
+    generator = torch.Generator().manual_seed(5)
+    own = DataLoader(Noisy(60, 0), 8, shuffle=True, generator=generator)
+    return own, DataLoader(Noisy(20, 1), 8)
+"""
+LOADERS = ("--set", "data={source: 'loaders:loaders'}")
+
+
+def test_a_loader_with_a_generator_of_its_own_goes_on_to_the_last_bit(start, write, tmp_path):
+    write("loaders.py", OWN_LOADERS)
+    assert start(*TRAIN, "whole", *LOADERS).wait().returncode == 0
+    # In an evaluation the sampler has drawn the number that ends its epoch.
+    for folder, where in (("a", IN_AN_EPOCH), ("b", IN_AN_EVALUATION)):
+        prepare = at_call(*where, send=signal.SIGTERM)
+        assert start(*TRAIN, folder, *LOADERS, prepare=prepare).wait().returncode == 143
+        assert start(*TRAIN, folder, *LOADERS, "--resume", "auto").wait().returncode == 0
+        assert contents(tmp_path / folder) == contents(tmp_path / "whole")
+
+
+def test_what_was_read_before_does_not_decide_a_training(start, write, tmp_path):
+    write("loaders.py", OWN_LOADERS)
+    found = start(*TRAIN, "found", *LOADERS, "--lr", "auto").wait()
+    assert found.returncode == 0, found.stderr
+    assert start(*TRAIN, "given", *LOADERS, "--lr-from", "found").wait().returncode == 0
+    assert contents(tmp_path / "given") == contents(tmp_path / "found")
+
+
 def test_a_second_signal_ends_it_at_once(start, tmp_path):
     def twice():
         at_call(12, step, "batch_loss", send=signal.SIGINT)()

@@ -1,6 +1,7 @@
 """The moving average of the weights: by hand, and against torch's own."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -161,3 +162,24 @@ def test_a_buffer_that_is_replaced_is_still_averaged():
     with average.in_place():
         torch.testing.assert_close(model.centre, torch.full((2,), 0.9 * 4))
     assert model.centre.tolist() == [4.0, 4.0]
+
+
+def test_a_buffer_that_is_not_finite_or_changes_its_shape_is_taken_as_it_is():
+    class Masked(nn.Linear):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+            self.register_buffer("cache", torch.zeros(1))
+
+    model = Masked()
+    average = MovingAverage(model, 0.5)
+    assert average.state().keys() == {"weight", "bias", "cache"}
+    model.cache = torch.ones(2)
+    average.update()
+    assert average.state().keys() == {"weight", "bias"}
+    with average.in_place():
+        assert model.mask.tolist() == [0.0, -math.inf]
+        assert model.cache.tolist() == [1.0, 1.0]
+    other = MovingAverage(Masked(), 0.5)
+    other.load(average.state(), 1)
+    assert other.state().keys() == {"weight", "bias"}

@@ -216,3 +216,11 @@ def test_samples_are_counted_in_the_first_tensor():
     assert samples_in({"id": "text", "x": torch.ones(4)}) == 4
     assert samples_in(torch.tensor(1.0)) == 1
     assert samples_in("text") == 1
+
+
+def test_samples_are_counted_by_the_first_tensor_that_has_a_batch():
+    x = torch.zeros(7, 3)
+    assert samples_in((x, torch.zeros(2))) == 7
+    assert samples_in({"name": ["a", "b", "c"], "x": x}) == 7
+    assert samples_in({"meta": {"scale": torch.tensor(2.0)}, "x": [x]}) == 7
+    assert samples_in({"name": "abc"}) == 1
