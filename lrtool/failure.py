@@ -32,7 +32,7 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
         return OutOfMemoryError(_out_of_memory(task))
     config = task.config
-    if re.search(r"DataLoader worker \(pid", str(error)):
+    if _is_of_a_dead_worker(error):
         return UserError(
             f"data.source {config.data.source} failed: a process that loads data ended by itself, "
             f"or was ended: {str(error).partition('. ')[0]}; data.workers: 0 loads without it"
@@ -42,6 +42,15 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
     if own and failed is None:
         failed = f"{' or '.join(own)} failed"
     return error if failed is None else UserError(f"{failed}: {lookup.words(error)}")
+
+
+def _is_of_a_dead_worker(error: BaseException) -> bool:
+    """Tell whether a process that loads data has died: torch says so, or its connection breaks."""
+    if re.search(r"DataLoader worker \(pid", str(error)):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    in_queue = any(frame.filename.endswith("multiprocessing/connection.py") for frame in frames)
+    return isinstance(error, ConnectionError | EOFError) and in_queue
 
 
 def _out_of_memory(task: Task) -> str:
