@@ -128,7 +128,7 @@ def train(
     batch_size: shared.BatchSize = None,
     epochs: Annotated[int | None, typer.Option(help="How often to see the data.")] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write event files; needs lrtool[tensorboard].")
+        bool, typer.Option("--tensorboard", help="Write event files; needs the extra tensorboard.")
     ] = False,
     device: shared.Device = None,
     seed: shared.Seed = None,
@@ -141,6 +141,8 @@ def train(
     from lrtool.document import plain_scalar
     from lrtool.interrupts import interruptible
 
+    if lr is not None and plain_scalar(lr) is None:
+        raise typer.BadParameter("--lr must be a positive number, or auto")
     if lr is not None and lr_from is not None:
         raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
     with interruptible() as stop, stdout_for_the_result():

@@ -246,6 +246,8 @@ def evaluate(
     Raises:
         UserError, OutOfMemoryError: something does not fit, in words.
     """
+    if resuming.is_find(run):
+        raise UserError(f"{run}: is the run of a find, which has no weights")
     task = open_task(settings, document)
     if checkpoint is None:
         best = run / rundir.CHECKPOINTS / "best"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,7 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
         error: as it was raised.
         failed: what failed, up to the colon, where that is known.
     """
-    if isinstance(error, LrtoolError):
+    if isinstance(error, LrtoolError) or _is_ours(error):
         return error
     if runtimes.is_out_of_memory(error):
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
@@ -42,6 +43,15 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
     if own and failed is None:
         failed = f"{' or '.join(own)} failed"
     return error if failed is None else UserError(f"{failed}: {lookup.words(error)}")
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell a bug of lrtool's own, a wrong name or a broken invariant, from what users' code does."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parent)
+    return isinstance(error, NameError | AssertionError) and any(
+        frame.filename.startswith(here) for frame in frames[-1:]
+    )
 
 
 def _is_of_a_dead_worker(error: BaseException) -> bool:

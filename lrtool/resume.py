@@ -62,7 +62,7 @@ def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None
     """
     if resume == "auto":
         if output is not None:
-            return output if output.is_dir() and not _is_find(output) else None
+            return output if output.is_dir() and not is_find(output) else None
         runs = sorted(path for path in parent.glob("*-train*") if path.is_dir())
         return runs[-1] if runs else None
     path = Path(resume)
@@ -73,14 +73,15 @@ def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None
                 f"{path.parent.parent}"
             )
         path = path.parent.parent
-    if _is_find(path):
+    if is_find(path):
         raise UserError(f"--resume {resume}: is the run of a find; use --lr-from {resume}")
     if not holds_run(path):
         raise UserError(f"--resume {resume}: holds no run; give a run directory, or auto")
     return path
 
 
-def _is_find(path: Path) -> bool:
+def is_find(path: Path) -> bool:
+    """Tell whether a directory holds the run of a find."""
     report = path / reports.FILE_NAME
     return report.exists() and reports.read(report).command == "find"
 

@@ -25,10 +25,10 @@ def say(message: str) -> None:
 def stdout_for_the_result() -> Iterator[None]:
     """Send whatever users' modules print to stderr, from C or a child process too."""
     try:
-        sys.stdout.flush()
+        sys.stdout.flush()  # None where the descriptor is closed
         kept = os.dup(1)
         os.dup2(2, 1)
-    except OSError:  # closed, or no descriptors at all
+    except (OSError, AttributeError):  # closed, or no descriptors at all
         with redirect_stdout(sys.stderr):
             yield
         return
