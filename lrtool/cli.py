@@ -397,6 +397,9 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, MemoryError):
         say(f"error: out of memory: {error}")
         return OUT_OF_MEMORY
+    if "DataLoader worker (pid" in str(error):  # torch may raise this anywhere, from a signal
+        say(f"error: a process that loads data died: {error}; data.workers: 0 loads without it")
+        return USAGE
     import traceback
 
     traceback.print_exception(error)

@@ -46,7 +46,7 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Tell a bug of lrtool's own, a wrong name or a broken invariant, from what users' code does."""
+    """Tell a bug of lrtool's own, a wrong name or a broken invariant, from users' mistakes."""
     frames = traceback.extract_tb(error.__traceback__)
     here = str(Path(__file__).parent)
     return isinstance(error, NameError | AssertionError) and any(

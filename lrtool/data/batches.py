@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    Sampler,
+    TensorDataset,
+    default_collate,
+)
 
 from lrtool.data.part import Resident, Streamed
 from lrtool.errors import DataError
@@ -59,9 +66,11 @@ def epoch(
         skip = 0 if lazy else skip
     else:
         loader = whole_batches(part.loader)
-    made = iter(loader)
+    made: Iterator[Any] = iter(loader)
     for _ in range(skip):
         next(made, None)
+    if isinstance(part, Streamed) and not part.iterable:
+        made = _all(made, len(loader) - skip)
     return (batch_to(batch, device) for batch in made)
 
 
@@ -84,6 +93,19 @@ def updates(
             yield group
         if empty:
             raise empty_epoch(number)
+
+
+def _all(batches: Iterator[Any], count: int) -> Iterator[Any]:
+    """Yield `count` batches, and refuse fewer: a StopIteration of a dataset's ends its loader."""
+    done = 0
+    for batch in batches:
+        done += 1
+        yield batch
+    if done < count:
+        raise DataError(
+            f"the data ended {count - done} batches before the epoch's end: a dataset must not "
+            "raise StopIteration"
+        )
 
 
 def empty_epoch(number: int) -> DataError:
@@ -285,7 +307,7 @@ def _loader(
     )
     if not skip:
         return loader
-    assert loader.batch_sampler is not None, "a map-style dataset has one"
+    assert isinstance(loader.batch_sampler, BatchSampler), "a map-style dataset has one"
     return DataLoader(
         part.dataset,
         batch_sampler=_Later(loader.batch_sampler, skip),
@@ -298,12 +320,15 @@ def _loader(
 class _Later(Sampler[list[int]]):
     """A batch sampler without its first batches; its generators are drawn from alike."""
 
-    def __init__(self, batches: Iterable[list[int]], skip: int) -> None:
+    def __init__(self, batches: BatchSampler, skip: int) -> None:
         self.batches = batches
         self.skip = skip
 
     def __iter__(self) -> Iterator[list[int]]:
         return islice(iter(self.batches), self.skip, None)
+
+    def __len__(self) -> int:
+        return max(len(self.batches) - self.skip, 0)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

@@ -185,6 +185,18 @@ def test_an_epoch_without_its_first_batches_is_the_rest_of_it(part, skip):
     assert made(skip) == made(0)[skip:]
 
 
+def test_a_dataset_that_stops_does_not_shorten_an_epoch():
+    class Stopping(Squares):
+        def __getitem__(self, index):
+            if index == 3:
+                raise StopIteration
+            return super().__getitem__(index)
+
+    made = batches.epoch(Streamed(Stopping(4), 0), batch_size=2, seed=0, epoch=0, device=CPU)
+    with pytest.raises(DataError, match=r"^the data ended \d batches before the epoch's end: a da"):
+        list(made)
+
+
 def test_samples_left_out_are_not_made_where_that_changes_nothing():
     class Counted(Squares):
         made = 0
