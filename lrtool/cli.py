@@ -377,7 +377,7 @@ def main() -> None:
             sys.exit(_exit_code(error))
 
 
-def _exit_code(error: Exception) -> int:
+def _exit_code(error: Exception) -> int:  # noqa: PLR0911  (a table of cases)
     """Say what went wrong and return the exit code that stands for it."""
     from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError
 

@@ -23,7 +23,7 @@ _EXPECTED = {
 }
 
 
-def describe(detail: ErrorDetails, known_keys: Sequence[str] = ()) -> str:  # noqa: C901  (a table of cases)
+def describe(detail: ErrorDetails, known_keys: Sequence[str] = ()) -> str:  # noqa: C901, PLR0912  (a table of cases)
     """Word one pydantic error.
 
     Args:
@@ -46,6 +46,8 @@ def describe(detail: ErrorDetails, known_keys: Sequence[str] = ()) -> str:  # no
             message = f"must be greater than {context['gt']:g}, not {given}"
         case "greater_than_equal":
             message = f"must be at least {context['ge']:g}, not {given}"
+        case "less_than":
+            message = f"must be less than {context['lt']:g}, not {given}"
         case "less_than_equal":
             message = f"must be at most {context['le']:,}, not {given}"
         case "finite_number":

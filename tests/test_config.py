@@ -74,6 +74,7 @@ def test_every_key_has_a_default():
         ("seed: 4294967296", "f.yaml:1:7: seed: must be at most 4,294,967,295, not 4294967296"),
         ("find: {start: yes}", "f.yaml:1:15: find.start: must be a number, not the text 'yes'"),
         ("find: {start: 0}", "f.yaml:1:15: find.start: must be greater than 0, not 0"),
+        ("train: {ema_decay: 1}", "f.yaml:1:20: train.ema_decay: must be less than 1, not 1"),
         ("find: {end: .inf}", "f.yaml:1:13: find.end: must be a finite number, not inf"),
         ("find: {steps: 1}", "f.yaml:1:15: find.steps: must be at least 2, not 1"),
         (
