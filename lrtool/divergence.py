@@ -67,7 +67,7 @@ def diverged(run: Run, what: str) -> DivergedError:
         advice = f"look at what data.source {config.data.source} yields"
     kept = "no checkpoint had been saved yet"
     if good is not None:
-        kept = f"the checkpoint of step {good.state['position']['step']:,} is good"
+        kept = f"the checkpoint of step {good.state['position']['step']:,} has finite weights"
     return DivergedError(f"{said}; {advice}; {kept}")
 
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from lrtool.trial import FirstBatch
 
 Event = list[StepRow] | EpochRow | int | TrainReport
-Outcome = tuple["Status", str | None]
 
 
 def train(

@@ -24,7 +24,7 @@ from lrtool.task import Task, build, resolved, rewound, step_of
 from lrtool.trial import empty_validation, metrics_of, schedule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -66,7 +66,7 @@ class Run:
     schedule: Schedule
     state: Training
     step: Step
-    metrics: dict[str, Metric]
+    metrics: Mapping[str, Metric]
     generators: list[torch.Generator]
     epoch_random: RandomStates
     resumed_random: RandomStates | None = None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from lrtool.build.metrics import Metric
+    from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import LossFunction
     from lrtool.task import Task
 
@@ -143,7 +143,7 @@ def schedule_of(task: Task) -> Schedule:
         )
 
 
-def metrics_of(task: Task) -> dict[str, Metric]:
+def metrics_of(task: Task) -> Mapping[str, Metric]:
     """Build the metrics that the configuration names, tried on one batch, by their keys.
 
     Raises:

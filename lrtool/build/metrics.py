@@ -9,7 +9,7 @@ batch anew whether it holds logits.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lrtool.build import lookup
 from lrtool.build.built_in_metrics import METRICS, BuiltIn, built_in
@@ -23,33 +23,9 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["METRICS", "Metric", "build_metrics", "higher_is_better", "key"]
+__all__ = ["METRICS", "build_metrics", "higher_is_better", "key"]
 
 _LOWER_IS_BETTER = {"mae", "mse", "rmse", "perplexity"}
-
-
-class Metric(Protocol):
-    """A number that says how good outputs are, gathered over batches of any sizes."""
-
-    def update(self, outputs: Any, targets: Any) -> None:
-        """Add a batch: what the model returned and what the data hold, on the metric's device.
-
-        Raises:
-            UserError: the user's own metric fails.
-        """
-
-    def compute(self) -> float:
-        """Return the value over all batches since the last reset; NaN where there is none.
-
-        Raises:
-            UserError: the user's own metric fails.
-
-        Warns:
-            LrtoolWarning: there is no value, and why; once in a metric's life.
-        """
-
-    def reset(self) -> None:
-        """Forget all batches."""
 
 
 def key(name: str) -> str:
@@ -81,7 +57,7 @@ def build_metrics(
     device: torch.device,
     directories: Sequence[Path],
     loss_args: Mapping[str, Any] | None = None,
-) -> dict[str, Metric]:
+) -> dict[str, BuiltIn | Imported]:
     """Build metrics, try each on one batch, and return them empty, by their keys.
 
     The loss tells what a batch holds. Those of classes, and an import path with whole numbers as
@@ -121,7 +97,7 @@ def build_metrics(
     Raises:
         ComponentError: some metrics cannot be built or do not fit the batch; all of them at once.
     """
-    built: dict[str, Metric] = {}
+    built: dict[str, BuiltIn | Imported] = {}
     problems: list[Problem] = []
     taken = {field.name for field in fields(EpochRow)}
     for index, name in enumerate(names):
@@ -130,7 +106,7 @@ def build_metrics(
                 raise UserError(f"another metric has the name '{key(name)}' already")  # noqa: TRY301  (one place words them all)
             if key(name) in taken:
                 raise UserError(f"'{key(name)}' is a column of its own; rename the metric")  # noqa: TRY301  (likewise)
-            metric: Imported | BuiltIn
+            metric: BuiltIn | Imported
             if lookup.is_import_path(name):
                 metric = imported(name, device, directories)
             else:

@@ -43,7 +43,6 @@ WEIGHTS, AVERAGE, STATE, MANIFEST = (
     "manifest.json",
 )
 _CHUNK = 1 << 22
-_NOTES = "lrtool"
 
 
 class Stateful(Protocol):
