@@ -1,7 +1,8 @@
 """What a person types. The only place that decides an exit code.
 
 0 done; 1 a bug; 2 usage, configuration or data; 3 no trustworthy suggestion; 4 training diverged;
-5 out of memory; 130 and 143 interrupted. Results go to stdout, everything else to stderr.
+5 out of memory; 130 and 143 interrupted; 141, from the system, nobody reads stdout any more.
+Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import typer
 
 from lrtool import __version__
 from lrtool import flags as shared
-from lrtool.streams import say, stdout_for_the_result, warnings_in_words
+from lrtool.streams import say, standard_streams, stdout_for_the_result, warnings_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from lrtool.show.report import AnyReport, Report
     from lrtool.show.report_parts import Status
 
-DONE, BUG, USAGE, NO_SUGGESTION, DIVERGED, OUT_OF_MEMORY, BROKEN_PIPE = 0, 1, 2, 3, 4, 5, 141
+DONE, BUG, USAGE, NO_SUGGESTION, DIVERGED, OUT_OF_MEMORY = 0, 1, 2, 3, 4, 5
 
 app = typer.Typer(
     name="lrtool",
@@ -99,8 +100,7 @@ def find(
     else:
         from lrtool.show import terminal
 
-        changed = sets or any(value is not None for _, value in flags.values())
-        shown = directory / "config.yaml" if changed else config
+        shown = _repeatable(config, directory, sets, flags)
         terminal.print_summary(report, directory=directory, config=shown)
     raise typer.Exit(_code(report.status, stop))
 
@@ -177,8 +177,7 @@ def train(
     else:
         from lrtool.show import training_terminal
 
-        changed = sets or any(value is not None for _, value in flags.values())
-        shown = directory / "config.yaml" if changed else config
+        shown = _repeatable(config, directory, sets, flags)
         training_terminal.print_training(report, directory=directory, config=shown)
     if report.status != "completed" and (json or quiet):
         say(f"{report.status.replace('_', ' ')}: {report.reason}")
@@ -345,6 +344,14 @@ def _read(
     return read_config(config, sets or [], overrides)
 
 
+def _repeatable(
+    config: Path, directory: Path, sets: Sequence[str] | None, flags: dict[str, tuple[str, Any]]
+) -> Path:
+    """Return the configuration that names all of a run: the given one, or with flags the run's."""
+    changed = sets or any(value is not None for _, value in flags.values())
+    return directory / "config.yaml" if changed else config
+
+
 def _code(status: Status, stop: Stop) -> int:
     """Return the exit code of a run that has left its report."""
     if stop.signal is not None and status == "interrupted":
@@ -370,14 +377,14 @@ def _print_rate(report: Report) -> None:
 def main() -> None:
     """Run the command line; every way to fail ends in one of the documented exit codes."""
     os.environ["MPLBACKEND"] = "agg"  # plots are files; a backend for windows may not be there
-    with warnings_in_words():
+    with standard_streams(), warnings_in_words():
         try:
             app()
         except Exception as error:  # noqa: BLE001  (the one boundary)
             sys.exit(_exit_code(error))
 
 
-def _exit_code(error: Exception) -> int:  # noqa: PLR0911  (a table of cases)
+def _exit_code(error: Exception) -> int:
     """Say what went wrong and return the exit code that stands for it."""
     from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError
 
@@ -387,9 +394,6 @@ def _exit_code(error: Exception) -> int:  # noqa: PLR0911  (a table of cases)
     if isinstance(error, LrtoolError):
         say(f"error: {error}")
         return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else USAGE
-    if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return BROKEN_PIPE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         say(f"error: {where}{error.strerror or error}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from lrtool.errors import LrtoolWarning
 
@@ -16,14 +15,66 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def stderr_line(text: str) -> None:
+    """Print a line on stderr; without a reader, nothing from here on."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201  (a plain line, whole)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def say(message: str) -> None:
-    """Print a line on stderr."""
-    typer.echo(f"lrtool: {message}", err=True)
+    """Print a line on stderr that says who speaks."""
+    stderr_line(f"lrtool: {message}")
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Let a reader who closes stdout end the process as the shell expects it, with code 141.
+
+    A descriptor that is closed leads nowhere instead: the next file opened would take its place,
+    and whatever is printed would be written into that.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.dup(2), "w")
+    with _closed_pipes(signal.SIG_DFL):
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+
+
+@contextmanager
+def _closed_pipes(handler: signal.Handlers) -> Iterator[None]:
+    """Decide what becomes of the process when it writes to a pipe that nobody reads."""
+    if not hasattr(signal, "SIGPIPE"):  # Windows
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 @contextmanager
 def stdout_for_the_result() -> Iterator[None]:
-    """Send whatever users' modules print to stderr, from C or a child process too."""
+    """Send whatever users' modules print to stderr, from C or a child process too.
+
+    A reader of stderr who goes away does not end the work inside the block.
+    """
+    with _closed_pipes(signal.SIG_IGN), _stdout_to_stderr():
+        yield
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
     try:
         sys.stdout.flush()  # None where the descriptor is closed
         kept = os.dup(1)

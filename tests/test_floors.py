@@ -10,7 +10,10 @@ import pytest
 import lrtool
 
 PACKAGE = Path(lrtool.__file__).parent
-GROUND = {"config", "records", "errors", "document", "files", "history", "interrupts", "wording"}
+GROUND = {
+    *("config", "records", "errors", "document", "files"),
+    *("history", "interrupts", "streams", "wording"),
+}
 ROOMS = {"engine", "show", "build", "data"}
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
@@ -32,7 +35,6 @@ FLOORS = {
     "train": 8,
     "evaluate": 8,
     "drive": 9,
-    "streams": 9,
     "cli": 10,
     "__main__": 11,
 }

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from lrtool.show import chart, words
 from lrtool.show.console import legible, listed, new_console, print_grid, spell
+from lrtool.streams import stderr_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,7 +92,7 @@ class Progress:
             done = row.repeat * self._steps + row.step + 1
             self._bar.update(self._task, completed=done, description=text, refresh=True)
         else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201  (a plain line, whole)
+            stderr_line(text)
 
 
 def print_summary(report: Report, *, directory: Path, config: Path) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lrtool.show import words
 from lrtool.show.console import legible, listed, new_console, print_grid
+from lrtool.streams import stderr_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +102,7 @@ class TrainProgress:
             f"rate {words.rate(row.lr)}",
             *self._time_left(row.step, now),
         ]
-        print(", ".join(parts), file=sys.stderr, flush=True)  # noqa: T201  (a plain line, whole)
+        stderr_line(", ".join(parts))
 
     def __exit__(self, *_: object) -> None:
         if self._bar:
@@ -133,7 +134,7 @@ class TrainProgress:
                 self._task, completed=row.step, total=total, description=text, refresh=True
             )
         else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201  (a plain line, whole)
+            stderr_line(text)
 
     def _planned(self) -> float | None:
         """Return how many updates are planned: as told, or as the epochs so far suggest."""

@@ -172,10 +172,14 @@ class TestRates:
         done = here("train", "a.yaml", "--lr-from", "low")
         assert done.returncode == 2
         assert done.stderr.startswith("lrtool: error: --lr-from low: its report names no rate")
-        for rate, words in {"0": "0", "fast": "the text 'fast'", "": "the text ''"}.items():
+        for rate, words in {"0": "0", "fast": "the text 'fast'"}.items():
             done = here("train", "a.yaml", "--lr", rate)
             assert done.returncode == 2
             assert done.stderr == (f"--lr: must be a positive number, or auto, not {words}\n")
+        for nothing in ("", "null"):
+            done = here("train", "a.yaml", "--lr", nothing)
+            assert done.returncode == 2
+            assert "Invalid value: --lr must be a positive number, or auto" in done.stderr
 
     def test_parameter_groups_keep_their_ratios(self, here, tmp_path):
         # One SGD update by hand: new weight = old weight − rate × gradient, of each group its own.
