@@ -53,7 +53,9 @@ def test_too_high_a_rate_names_step_layer_rate_and_what_to_try(here, write, tmp_
     assert "train.schedule.warmup" not in report.reason
     state = finite_checkpoint(tmp_path / "run")
     assert state["position"]["step"] < step
-    assert report.reason.endswith(f"the checkpoint of step {state['position']['step']} has finite weights")
+    assert report.reason.endswith(
+        f"the checkpoint of step {state['position']['step']} has finite weights"
+    )
     assert report.checkpoint == "checkpoints/last"
     assert not (tmp_path / "run/model.safetensors").exists()
 
