@@ -25,6 +25,7 @@ from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import UserError, did_you_mean
 from lrtool.show import report as reports
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -236,10 +237,11 @@ def find_lr(
 def _check_numbers(
     start: float, end: float, clip_norm: float | None, counts: dict[str, int]
 ) -> None:
+    given = f"start={number(start)}, end={number(end)}"
     if not 0 < start < end < float("inf"):
-        raise UserError(f"start must be above 0 and below end, not start={start}, end={end}")
+        raise UserError(f"start must be above 0 and below end, not {given}")
     if start < MIN_RATE or end > MAX_RATE:
-        raise UserError(f"rates must lie between 1e-20 and 1e10, not start={start}, end={end}")
+        raise UserError(f"rates must lie between 1e-20 and 1e10, not {given}")
     if clip_norm is not None and not clip_norm > 0:
         raise UserError(f"clip_norm must be above 0, not {clip_norm}")
     for name, count in counts.items():

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -24,8 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from lrtool.errors import ConfigError
-from lrtool.wording import describe
+from lrtool.wording import describe, number
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCHS = 10
 MIN_RATE, MAX_RATE = 1e-20, 1e10  # beyond these, float32 weights and their products overflow
+# No training gets so far, and what is computed from a larger number might overflow.
+Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class Section(BaseModel):
@@ -42,16 +43,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _name_alone(value: Any) -> Any:
-    """`mlp` is short for `{name: mlp}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
 class Component(Section):
     """A built-in name or an import path `package.module:attribute`, and its arguments."""
 
     name: str = Field(min_length=1)
     args: dict[str, JsonValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        """`mlp` is short for `{name: mlp}`."""
+        return {"name": value} if isinstance(value, str) else value
 
 
 class ParameterGroup(Section):
@@ -96,12 +98,6 @@ class Schedule(Component):
     )
 
 
-NamedModel = Annotated[Model, BeforeValidator(_name_alone)]
-NamedLoss = Annotated[Loss, BeforeValidator(_name_alone)]
-NamedOptimizer = Annotated[Optimizer, BeforeValidator(_name_alone)]
-NamedSchedule = Annotated[Schedule, BeforeValidator(_name_alone)]
-
-
 def _batch_size(value: Any) -> int | str:
     if value == "full" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value  # type: ignore[no-any-return]
@@ -124,7 +120,8 @@ def _validation(value: Any) -> float | int | str:
 def _learning_rate(value: Any) -> float | Literal["auto"] | None:
     if value is None or value == "auto":
         return value  # type: ignore[no-any-return]
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 0 < value <= sys.float_info.max:  # whole numbers may be larger
         return float(value)
     raise PydanticCustomError("learning_rate", "must be a positive number, or auto")
 
@@ -177,11 +174,13 @@ class Find(Section):
             raise PydanticCustomError(
                 "start_end",
                 "start must be below end, but start is {start} and end is {end}",
-                {"start": f"{self.start:g}", "end": f"{self.end:g}"},
+                {"start": number(self.start), "end": number(self.end)},
             )
         if self.start < MIN_RATE or self.end > MAX_RATE:
             raise PydanticCustomError(
-                "range", "rates must lie between {low} and {high}", {"low": "1e-20", "high": "1e10"}
+                "range",
+                "rates must lie between {low} and {high}",
+                {"low": number(MIN_RATE), "high": number(MAX_RATE)},
             )
         return self
 
@@ -192,7 +191,7 @@ class EarlyStopping(Section):
     metric: str = Field(
         "validation_loss", description="validation_loss, train_loss, or one of metrics"
     )
-    patience: int = Field(5, ge=1, description="epochs without improvement")
+    patience: Count = Field(5, description="epochs without improvement")
     min_delta: float = Field(0.0, ge=0, description="a smaller change is no improvement")
     mode: Literal["auto", "min", "max"] = Field(
         "auto", description="whether lower or higher is better; auto: as the metric says"
@@ -202,17 +201,17 @@ class EarlyStopping(Section):
 class Train(Section):
     """The training that the rate is meant for."""
 
-    epochs: int | None = Field(None, ge=1, description=f"{DEFAULT_EPOCHS} without max_steps")
-    max_steps: int | None = Field(None, ge=1)
-    schedule: NamedSchedule = Schedule()
+    epochs: Count | None = Field(None, description=f"{DEFAULT_EPOCHS} without max_steps")
+    max_steps: Count | None = None
+    schedule: Schedule = Schedule()
     gradient_clip_norm: float | None = Field(None, gt=0)
-    accumulate: int = Field(1, ge=1, description="batches for each update")
+    accumulate: Count = Field(1, description="batches for each update")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="of a moving average of the weights, which is then evaluated"
     )
     early_stopping: EarlyStopping | None = None
-    checkpoint_every: int | None = Field(None, ge=1, description="steps; null: each epoch")
-    log_every: int = Field(1, ge=1, description="steps between two lines of metrics.jsonl")
+    checkpoint_every: Count | None = Field(None, description="steps; null: each epoch")
+    log_every: Count = Field(1, description="steps between two lines of metrics.jsonl")
 
     @model_validator(mode="before")
     @classmethod
@@ -248,10 +247,10 @@ class Config(Section):
         [], description="more directories with data files and modules to import"
     )
     data: Data = Data()
-    model: NamedModel = Model()
-    loss: NamedLoss = Loss()
+    model: Model = Model()
+    loss: Loss = Loss()
     metrics: list[str] = []
-    optimizer: NamedOptimizer = Optimizer()
+    optimizer: Optimizer = Optimizer()
     learning_rate: Annotated[
         float | str | None,
         PlainValidator(_learning_rate),
@@ -326,18 +325,6 @@ def _remove(data: dict[str, Any], path: tuple[str | int, ...]) -> None:
     owner.pop(str(key), None)
 
 
-def load(document: Document) -> Config:
-    """Return the configuration.
-
-    Raises:
-        ConfigError: with every problem.
-    """
-    config, problems = validate(document)
-    if config is None:
-        raise ConfigError(problems)
-    return config
-
-
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration, for editors."""
     schema = Config.model_json_schema()
@@ -349,8 +336,23 @@ def json_schema() -> dict[str, Any]:
 
 def _line(detail: ErrorDetails, document: Document) -> str:
     path, unknown = detail["loc"], detail["type"] == "extra_forbidden"
+    if detail["type"] == "finite_number":
+        path = _without_tags(path, document.data)
     place = document.locate(path, at_key=unknown)
     return f"{place}: {describe(detail, _keys_at(path[:-1]) if unknown else ())}"
+
+
+def _without_tags(path: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+    """Return the keys of a path alone: inside JSON, pydantic names the types on the way too."""
+    found: list[str | int] = []
+    here: Any = data
+    for part in path:
+        is_key = isinstance(here, dict) and part in here
+        is_index = isinstance(here, list) and isinstance(part, int)
+        if is_key or is_index:
+            found.append(part)
+            here = here[part]
+    return tuple(found)
 
 
 def _keys_at(path: tuple[str | int, ...]) -> list[str]:

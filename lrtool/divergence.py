@@ -6,12 +6,15 @@ from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from lrtool import training
+from lrtool import history, training
 from lrtool.engine import weights
 from lrtool.engine.diagnosis import Suspects, bad_inputs, finite, watched
 from lrtool.engine.trainer import SKIPS_IN_A_ROW
 from lrtool.errors import DivergedError
+from lrtool.records import EpochRow
 from lrtool.resume import find_checkpoint
+from lrtool.rundir import METRICS
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +35,7 @@ def refuse_bad_weights(run: Run) -> None:
     Raises:
         DivergedError: one is not.
     """
-    bad = weights.first_bad_weight(run.built.model)
+    bad = weights.first_bad_weight(run.built.model, run.finite_buffers)
     if bad is not None:
         raise diverged(run, f"{bad} is not finite")
 
@@ -54,8 +57,11 @@ def diverged(run: Run, what: str) -> DivergedError:
         what: was noticed there.
     """
     config, good = run.task.config, find_checkpoint(run.directory)
+    kept = "no checkpoint had been saved yet"
+    if good is not None:
+        kept = f"the checkpoint of step {good.state['position']['step']:,} has finite weights"
     said = _explained(run, what, good)
-    tries = [f"a lower rate (--lr {run.rate.value / 10:.2g})"]
+    tries = [f"a lower rate (--lr {number(run.rate.value / 10, 2)})"]
     if config.train.gradient_clip_norm is None:
         tries.append("train.gradient_clip_norm: 1")
     if not config.train.schedule.warmup:
@@ -65,9 +71,6 @@ def diverged(run: Run, what: str) -> DivergedError:
     advice = f"try {', or '.join(tries)}"
     if said.endswith(BAD_DATA):
         advice = f"look at what data.source {config.data.source} yields"
-    kept = "no checkpoint had been saved yet"
-    if good is not None:
-        kept = f"the checkpoint of step {good.state['position']['step']:,} has finite weights"
     return DivergedError(f"{said}; {advice}; {kept}")
 
 
@@ -90,6 +93,7 @@ def explain(run: Run, what: str, resumed: Resumed | None) -> str:
     until, found = run.position, f"{_place(run.position)}: {what}"
     replay = training.begin(run.task, run.rate, run.directory, resumed)
     model, position = weights.plain(replay.built.model), replay.position
+    ends = {row.step: row for row in history.read(run.directory / METRICS, EpochRow)}
     deadline = perf_counter() + REPLAY_S
     causes: list[str] = []
 
@@ -107,19 +111,21 @@ def explain(run: Run, what: str, resumed: Resumed | None) -> str:
                 return f"{_place(position)}: {causes[0]}"
             if position.step >= until.step or perf_counter() > deadline:
                 return found
+        if position.evaluated != position.step and position.step in ends:
+            training.observe(replay, ends[position.step])  # as the plateau schedule did
         position.next_epoch()
     return found
 
 
 def _place(position: Position) -> str:
-    return f"step {position.step:,} of epoch {position.epoch + 1}, rate {position.lr:.3g}"
+    return f"step {position.step:,} of epoch {position.epoch + 1}, rate {number(position.lr, 2)}"
 
 
 def _cause(loss: float, suspects: Suspects, group: Sequence[Any]) -> str:
     """Say what was the first to be no number."""
     if bad_inputs(group):
         return BAD_DATA
-    parts = [f"the loss is {loss}" if not isfinite(loss) else f"the loss is {loss:.4g}"]
+    parts = [f"the loss is {loss}" if not isfinite(loss) else f"the loss is {number(loss, 4)}"]
     if suspects.output is not None:
         parts.append(f"the first output that is not finite is that of {suspects.output}")
     if suspects.gradient is not None:

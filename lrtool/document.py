@@ -27,7 +27,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 20_000  # after aliases are followed
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")
-_OCTAL_OR_HEX = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
+_OCTAL_OR_HEX = re.compile(r"0o[0-7]{1,4000}\Z|0x[0-9a-fA-F]{1,3000}\Z")  # what str() writes
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _WORDS: dict[str, bool | float | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -157,7 +157,7 @@ def parse_override(text: str) -> Override:
         return Override(flag, path, None if node is None else _checked(walk, node))
     except ConfigError as error:
         # Positions inside a flag's value help nobody.
-        message = re.sub(r"^.*?:\d+:\d+: ", "", error.lines[0])
+        message = re.sub(r"^.*?(:\d+)+: ", "", error.lines[0])
         raise ConfigError([f"{flag}: {message}"]) from None
 
 

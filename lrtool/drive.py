@@ -29,6 +29,7 @@ from lrtool.task import open_task, training_steps
 from lrtool.train import not_begun
 from lrtool.train import train as run_train
 from lrtool.trial import try_one_batch, try_training
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -86,7 +87,10 @@ def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: 
         stop.gentle = True
         event = next(events)
         while not isinstance(event, Report):
-            progress.update(event)
+            try:
+                progress.update(event)
+            except RuntimeError as error:  # a worker's death, which torch raises anywhere
+                events.throw(error)
             if stop.signal is None:
                 event = next(events)
             else:
@@ -169,14 +173,17 @@ def _pull(
         stop.gentle = True
         event = next(events)
         while not isinstance(event, TrainReport):
-            if isinstance(event, list):
-                progress.rows(event)
-            elif isinstance(event, EpochRow):
-                progress.epoch(event)
-            else:
-                progress.evaluating()
-            if writer is not None:
-                _write(writer, event)
+            try:
+                if isinstance(event, list):
+                    progress.rows(event)
+                elif isinstance(event, EpochRow):
+                    progress.epoch(event)
+                else:
+                    progress.evaluating()
+                if writer is not None:
+                    _write(writer, event)
+            except RuntimeError as error:  # as in a find
+                events.throw(error)
             if stop.signal is None:
                 event = next(events)
             else:
@@ -229,7 +236,7 @@ def _say_rate(rate: LearningRate, settings: Config, options: Options) -> None:
     if rate.origin == "optimizer":
         given = "lr" in settings.optimizer.args
         source = "from optimizer.args.lr" if given else f"{settings.optimizer.name}'s own default"
-        options.say(f"learning rate {rate.value:g}, {source}; --lr auto finds one")
+        options.say(f"learning rate {number(rate.value)}, {source}; --lr auto finds one")
 
 
 def evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
 from lrtool.task import build, step_of, updates
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lrtool.task import Task
 
 
@@ -43,6 +46,31 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
     if own and failed is None:
         failed = f"{' or '.join(own)} failed"
     return error if failed is None else UserError(f"{failed}: {lookup.words(error)}")
+
+
+def concluded(
+    task: Task, error: Exception | SystemExit, conclude: Callable[[str], object]
+) -> BaseException:
+    """Conclude a run that an error has ended; return what to raise in its place, as `worded` does.
+
+    When a process that loads data dies, its connection may break before torch raises the death,
+    from a signal and wherever this process is by then. What that breaks off here is done again:
+    torch raises each death once.
+
+    Args:
+        task: whose step it is.
+        error: as it was raised.
+        conclude: leaves a report with these words; a full disk may keep it from that.
+    """
+    try:
+        failure = worded(task, error)
+        with suppress(OSError):
+            conclude(str(failure))
+    except RuntimeError as death:
+        if not _is_of_a_dead_worker(death):
+            raise
+        return concluded(task, death, conclude)
+    return failure
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import os
 import warnings
 from dataclasses import fields
 from math import isfinite, isnan
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from lrtool.errors import LrtoolWarning
 from lrtool.records import EpochRow, StepRow
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+Row = TypeVar("Row", StepRow, EpochRow)
 
+_BEGINS = {StepRow: b'{"kind": "step"', EpochRow: b'{"kind": "epoch"'}  # what `_line` begins with
 _STEP = [field.name for field in fields(StepRow)]
 _EPOCH = [field.name for field in fields(EpochRow) if field.name != "metrics"]
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -81,18 +83,23 @@ def _flag(value: Any) -> str | None:
     return "nan" if isnan(value) else "inf" if value > 0 else "-inf"
 
 
-def read(path: Path) -> Iterator[StepRow | EpochRow]:
-    """Yield the rows of a file, if it is there; a last line that was cut off is left out.
+def read(path: Path, kind: type[Row]) -> Iterator[Row]:
+    """Yield the steps or the epochs of a file, if it is there; a last line cut off is left out.
+
+    Lines of the other kind are passed over unread: a long training has a million steps.
 
     Warns:
         LrtoolWarning: another line is damaged, and left out.
     """
     if not path.exists():
         return
+    other = _BEGINS[EpochRow if kind is StepRow else StepRow]
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
+            if line.startswith(other):
+                continue
             try:
                 row = _row(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
@@ -102,7 +109,8 @@ def read(path: Path) -> Iterator[StepRow | EpochRow]:
                     stacklevel=2,
                 )
             else:
-                yield row
+                if isinstance(row, kind):
+                    yield row
 
 
 def _row(values: dict[str, Any]) -> StepRow | EpochRow:

@@ -99,7 +99,8 @@ def given(
     own = config.optimizer.args.get("lr")
     if config.learning_rate is not None and own is not None:
         warnings.warn(
-            f"optimizer.args.lr ({own}) is ignored: learning_rate is {config.learning_rate}",
+            f"optimizer.args.lr ({spell(own)}) is ignored: learning_rate is "
+            f"{spell(config.learning_rate)}",
             LrtoolWarning,
             stacklevel=2,
         )
@@ -109,13 +110,14 @@ def given(
         origin: Any = "run" if run else "flag" if by_flag else "config"
         value = float(config.learning_rate)
         return LearningRate(value=value, origin=origin, run=str(run) if run else None)
-    name = config.optimizer.name
+    problem = Problem(("optimizer", "args", "lr"), f"must be a number above 0, not {spell(own)}")
     if own is None:
-        directories = directories_of(config, document)
+        name, directories = config.optimizer.name, directories_of(config, document)
         cls = lookup.resolve(name, directories) if lookup.is_import_path(name) else OPTIMIZERS[name]
         own = default_rate(cls)
-    with located(document):
-        if not isinstance(own, int | float) or isinstance(own, bool) or own <= 0:
-            problem = f"{name} has no default rate; give learning_rate, or --lr auto"
-            raise ComponentError([Problem(("optimizer",), problem)])
+        words = f"{name} has no default rate; give learning_rate, or --lr auto"
+        problem = Problem(("optimizer",), words)
+    if not isinstance(own, int | float) or isinstance(own, bool) or own <= 0:
+        with located(document):
+            raise ComponentError([problem])
     return LearningRate(value=float(own), origin="optimizer", run=None)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 import warnings
 from dataclasses import dataclass, replace
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
+from lrtool.build.schedules import build_schedule
+from lrtool.config import Train
 from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine.trainer import Position
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.rundir import CHECKPOINTS, CONFIG, FIND, METRICS, holds_run
 from lrtool.settings import differences, spell
 from lrtool.show import report as reports
-from lrtool.task import Task, resolved
+from lrtool.task import Task, resolved, steps_per_epoch, training_steps
 
 # What may differ between a run and its continuation: how long, and what is left behind.
 MAY_CHANGE = (
@@ -24,6 +28,7 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.log_every",
 )
+SAMPLED = 1_000  # rates that are compared; a warm-up or a cycle of another length shows in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,15 @@ def go_on(task: Task, directory: Path) -> Resumed | None:
 
     Raises:
         UserError: its configuration or its data have changed, or no checkpoint is whole.
+
+    Warns:
+        LrtoolWarning: it is longer already than it should become, or its rates would have been
+            others, had it had its new length from the start.
     """
     resumed = find_checkpoint(directory)
     if resumed is not None:
         _refuse_changes(task, resumed)
+        _warn_of_another_length(task, resumed)
     elif any((directory / CHECKPOINTS / name).exists() for name in ("last", "previous")):
         raise UserError(f"--resume {directory}: none of its checkpoints is whole; begin a new run")
     return resumed
@@ -116,14 +126,10 @@ def copy_run(resumed: Resumed, target: Path) -> Resumed:
 
 
 def _refuse_changes(task: Task, resumed: Resumed) -> None:
-    """Refuse to go on with another configuration or other data; warn of another length."""
-    now = resolved(task)
-    before = resumed.state["config"]
-    changed = sorted(differences(before, now))
-    kept = [key for key, *_ in changed if _may_change(key)]
+    """Refuse to go on with another configuration or other data."""
     wrong = [
         f"{key} was {spell(old)}, is {spell(new)}"
-        for key, old, new in changed
+        for key, old, new in sorted(differences(resumed.state["config"], resolved(task)))
         if not _may_change(key)
     ]
     run = resumed.checkpoint.parent.parent
@@ -134,15 +140,48 @@ def _refuse_changes(task: Task, resumed: Resumed) -> None:
         )
     if resumed.state["data"] != task.data.digest:
         raise UserError(f"--resume {run}: the data have changed since; begin a new run")
-    lengths = [key for key in kept if key in {"train.epochs", "train.max_steps"}]
-    if lengths and task.config.train.schedule.name != "constant":
-        warnings.warn(
-            f"{' and '.join(lengths)} changed: the {task.config.train.schedule.name} schedule now "
-            "spans the new length, so its rates differ from those so far",
-            LrtoolWarning,
-            stacklevel=2,
-        )
 
 
 def _may_change(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+
+
+def _warn_of_another_length(task: Task, resumed: Resumed) -> None:
+    """Warn where nothing is left to train, and where the rates so far are not the schedule's."""
+    train, before = task.config.train, Train(**resumed.state["config"]["train"])
+    changed = [
+        key for key in ("epochs", "max_steps") if getattr(train, key) != getattr(before, key)
+    ]
+    if not changed:
+        return
+    position = Position(**resumed.state["position"])
+    begun = position.epoch + bool(position.batches)
+    if begun > (train.epochs or inf) or position.step > (train.max_steps or inf):
+        key = "max_steps" if train.max_steps else "epochs"
+        words = (
+            f"--resume {resumed.checkpoint.parent.parent}: stands at step {position.step:,} of "
+            f"epoch {begun}, beyond train.{key}: {getattr(train, key)}; nothing is trained"
+        )
+    elif _factors(task, before, position.step) != _factors(task, train, position.step):
+        keys = " and ".join(f"train.{key}" for key in changed)
+        warm_up = " with its warm-up" if train.schedule.warmup else ""
+        words = (
+            f"{keys} changed: the {train.schedule.name} schedule{warm_up} now spans the new length,"
+            " so its rates differ from those so far"
+        )
+    else:
+        return
+    warnings.warn(words, LrtoolWarning, stacklevel=3)
+
+
+def _factors(task: Task, train: Train, made: int) -> list[float]:
+    """Return what a schedule multiplies the rate with in the first updates, or some of them."""
+    task = replace(task, config=task.config.model_copy(update={"train": train}))
+    per_epoch = steps_per_epoch(task)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LrtoolWarning)  # said when the task was tried
+        schedule = build_schedule(
+            train.schedule, steps=training_steps(task), steps_per_epoch=per_epoch
+        )
+    steps = [*range(made)[:: ceil(made / SAMPLED) or 1], *range(made)[-1:]]
+    return [schedule.factor(step, step // per_epoch if per_epoch else 0) for step in steps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from lrtool.engine import runtime as runtimes
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
-from lrtool.failure import worded
+from lrtool.failure import concluded
 from lrtool.show import plot
 from lrtool.show import report as reports
 from lrtool.task import (
@@ -74,9 +75,7 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[SweepRow |
         conclude("interrupted", "closed before the last step")
         raise
     except (Exception, SystemExit) as error:
-        failure = worded(task, error)
-        conclude("failed", str(failure))
-        raise failure from error
+        raise concluded(task, error, partial(conclude, "failed")) from error
     yield conclude(None)
 
 

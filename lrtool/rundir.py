@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
@@ -72,7 +72,7 @@ def opened(
     try:
         if not keep:
             check(directory, overwrite=overwrite)  # again: a run may have come there meanwhile
-            _remove(_held(directory))
+            _remove(directory)
         yield directory
     finally:
         lock.release()
@@ -83,12 +83,17 @@ def holds_run(directory: Path) -> bool:
     return bool(_held(directory))
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
+def _remove(run: Path) -> None:
+    """Remove what an earlier run left, and its folders where nothing else is in them."""
+    held = _held(run)
+    for path in held:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+    for folder in {path.parent for path in held} - {run}:
+        with suppress(OSError):  # it holds what is someone else's
+            folder.rmdir()
 
 
 def _new(parent: Path, command: str) -> Path:

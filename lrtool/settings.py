@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lrtool import config as configs
 from lrtool import document as documents
 from lrtool.build import components
+from lrtool.build.lookup import is_import_path
+from lrtool.build.metrics import higher_is_better, key
 from lrtool.data.sources import SOURCES
 from lrtool.errors import ComponentError, ConfigError, LrtoolWarning, UserError
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +54,19 @@ def read_config(
             LrtoolWarning,
             stacklevel=2,
         )
-    return config, document
+    return _with_direction(config, directories_of(config, document)), document
+
+
+def _with_direction(config: Config, directories: Sequence[Path]) -> Config:
+    """Write down which way a user's own metric is better, where early stopping asks it."""
+    stopping = config.train.early_stopping
+    own = {key(name): name for name in config.metrics if is_import_path(name)}
+    if stopping is None or stopping.mode != "auto" or stopping.metric not in own:
+        return config
+    mode = "max" if higher_is_better(own[stopping.metric], directories) else "min"
+    stopping = stopping.model_copy(update={"mode": mode})
+    train = config.train.model_copy(update={"early_stopping": stopping})
+    return config.model_copy(update={"train": train})
 
 
 def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
@@ -71,7 +86,7 @@ def located(document: Document) -> Iterator[None]:
     except ConfigError:
         raise
     except UserError as error:
-        begins = re.match(r"((?:data|runtime)(?:\.\w+)+): ", str(error))
+        begins = re.match(r"((?:data|runtime)(?:\.\w+)+):? ", str(error))
         if begins is None:
             raise
         place = document.locate(tuple(begins[1].split(".")))
@@ -91,6 +106,8 @@ def differences(
 
 def spell(value: Any) -> str:
     """Spell a configuration's value as the file does."""
+    if isinstance(value, float):
+        return number(value)
     return "null" if value is None else str(value)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import nn
 from lrtool.build import lookup, losses, models, optimizers
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
-from lrtool.data.part import OwnLoader
+from lrtool.data.part import OwnLoader, length
 from lrtool.engine import runtime as runtimes
 from lrtool.engine.step import make_step
 from lrtool.engine.sweep import make_probe
@@ -32,6 +31,8 @@ from lrtool.errors import (
 from lrtool.settings import directories_of, located
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from lrtool.config import Config
     from lrtool.document import Document
     from lrtool.engine.runtime import Runtime
@@ -156,6 +157,8 @@ def build(task: Task, seed: int) -> Built:
         optimizer = optimizers.build_optimizer(
             config.optimizer, model, lr=1.0, directories=task.directories
         )
+        if hasattr(model, "training_loss"):
+            _refuse_metrics_of_nothing(config, model)
     ratios = [float(group["lr"]) for group in optimizer.param_groups]
     loss_fn = None if hasattr(model, "training_loss") else task.loss_fn
     if isinstance(loss_fn, nn.Module):
@@ -172,6 +175,18 @@ def build(task: Task, seed: int) -> Built:
             compiled: Any = torch.compile(model)
             model = compiled
     return Built(model, loss_fn, optimizer, ratios)
+
+
+def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
+    """Metrics need outputs: what a model that computes its own loss may not have."""
+    without = getattr(model.forward, "__func__", None) is nn.Module.forward
+    if config.metrics and without:
+        problem = (
+            f"{', '.join(config.metrics)} cannot be computed: {config.model.name} has "
+            "training_loss(batch) but no forward; give it a forward(inputs) that returns what "
+            "metrics compare with the targets, or remove metrics"
+        )
+        raise ComponentError([Problem(("metrics",), problem)])
 
 
 def updates(task: Task, seed: int) -> Iterator[list[Any]]:
@@ -223,7 +238,7 @@ def steps_per_epoch(task: Task) -> int | None:
     """Return the number of updates in an epoch; None where only reading the data could tell."""
     part = task.data.train
     if isinstance(part, OwnLoader):
-        count = len(part.loader) if isinstance(part.loader.dataset, Sized) else None
+        count = length(part.loader)
     else:
         count = None if part.size is None else ceil(part.size / task.data.batch_size)
     return None if count is None else ceil(count / task.config.train.accumulate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import isfinite
 from typing import IO, TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from lrtool.engine.checkpoint import LAST
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.trainer import failed
 from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning, UserError
-from lrtool.failure import worded
+from lrtool.failure import concluded
 from lrtool.records import EpochRow, StepRow
 from lrtool.run import facts
 from lrtool.rundir import CHECKPOINTS, CONFIG, METRICS, MODEL
@@ -70,8 +71,8 @@ def train(
 
     def conclude(status: Status, reason: str | None) -> TrainReport:
         report = from_training(
-            (row for row in history.read(directory / METRICS) if isinstance(row, StepRow)),
-            [row for row in history.read(directory / METRICS) if isinstance(row, EpochRow)],
+            history.read(directory / METRICS, StepRow),
+            history.read(directory / METRICS, EpochRow),
             learning_rate=rate,
             best=None if run is None else _best(run),
             checkpoint=f"{CHECKPOINTS}/{LAST}" if run and run.saved is not None else None,
@@ -107,10 +108,7 @@ def train(
         conclude("interrupted", "closed before the last step")
         raise
     except (Exception, SystemExit) as error:
-        failure = worded(task, error)
-        with suppress(OSError):  # the disk may be full
-            conclude("failed", str(failure))
-        raise failure from error
+        raise concluded(task, error, partial(conclude, "failed")) from error
     finally:
         with suppress(OSError):  # all that can be written is flushed already
             log.close()
@@ -197,9 +195,7 @@ def _end_epoch(run: Run, row: EpochRow, log: IO[bytes]) -> None:
     _warn_of_a_loss_without_value(row)
     with _writing(run):
         history.append(log, [row])
-    position.evaluated = position.step
-    improved = run.state.best.observe(row)
-    run.schedule.observe(row.train_loss if row.validation_loss is None else row.validation_loss)
+    improved = training.observe(run, row)
     if config.max_steps is None or position.step < config.max_steps:
         position.next_epoch()
     if improved:

@@ -52,6 +52,7 @@ class Run:
         state: all that changes.
         step: makes an update.
         metrics: of the validation part.
+        finite_buffers: of the model when the training began; they must stay so.
         generators: that the user's own loaders draw from.
         epoch_random: the random states at the start of the epoch under way.
         resumed_random: the random states at the checkpoint inside that epoch from which the run
@@ -67,6 +68,7 @@ class Run:
     state: Training
     step: Step
     metrics: Mapping[str, Metric]
+    finite_buffers: Mapping[str, torch.Size]
     generators: list[torch.Generator]
     epoch_random: RandomStates
     resumed_random: RandomStates | None = None
@@ -85,6 +87,8 @@ class Run:
 
 def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | None) -> Run:
     """Build what is trained, fresh from the seed or as a checkpoint left it.
+
+    The state of `resumed` is emptied: who still has it would hold the optimizer's a second time.
 
     Raises:
         UserError: something cannot be built, or the checkpoint does not fit.
@@ -115,6 +119,7 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
         ),
         step=step_of(task, built, scaler),
         metrics=metrics,
+        finite_buffers=weights.finite_buffers(built.model),
         generators=generators,
         epoch_random=random_states(generators),
     )
@@ -127,6 +132,7 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
         if isinstance(built.loss_fn, nn.Module):
             built.loss_fn.load_state_dict(resumed.state["loss"])
         restore_random_states(resumed.state["random"], generators)
+        resumed.state.clear()
     return run
 
 
@@ -221,6 +227,13 @@ def evaluated(run: Run) -> Generator[int, None, EpochRow]:
         validation_loss=loss,
         metrics=metrics,
     )
+
+
+def observe(run: Run, row: EpochRow) -> bool:
+    """Take note of an epoch that has been evaluated; return whether it is the best so far."""
+    run.position.evaluated = run.position.step
+    run.schedule.observe(row.train_loss if row.validation_loss is None else row.validation_loss)
+    return run.state.best.observe(row)
 
 
 def save(run: Run, log: IO[bytes]) -> None:

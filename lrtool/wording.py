@@ -1,7 +1,12 @@
-"""pydantic's findings in words for a person: what must stand there, and what does."""
+"""Words for a person: numbers as one types them, and pydantic's findings.
+
+Of a finding: what must stand there, and what does.
+"""
 
 from __future__ import annotations
 
+from decimal import Decimal
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from lrtool.errors import did_you_mean
@@ -21,6 +26,21 @@ _EXPECTED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+
+
+def number(value: float, digits: int | None = None) -> str:
+    """Spell a number as one types it into YAML: 0.0001, 1.2e-5, 83000, 1e6; NaN as "nan".
+
+    Args:
+        value: any number.
+        digits: how many significant ones; None: as many as tell it from all others.
+    """
+    if not isfinite(value):
+        return str(value)
+    exact = Decimal(repr(float(value)) if digits is None else f"{value:.{digits - 1}e}").normalize()
+    if -5 < exact.adjusted() < 6:
+        return f"{exact:f}"
+    return f"{exact:e}".replace("e+", "e")
 
 
 def describe(detail: ErrorDetails, known_keys: Sequence[str] = ()) -> str:  # noqa: C901, PLR0912  (a table of cases)
@@ -43,11 +63,11 @@ def describe(detail: ErrorDetails, known_keys: Sequence[str] = ()) -> str:  # no
             hint = did_you_mean(str(detail["input"]), known)
             message = f"must be one of {', '.join(known)}, not {given}{hint}"
         case "greater_than":
-            message = f"must be greater than {context['gt']:g}, not {given}"
+            message = f"must be greater than {number(context['gt'])}, not {given}"
         case "greater_than_equal":
-            message = f"must be at least {context['ge']:g}, not {given}"
+            message = f"must be at least {number(context['ge'])}, not {given}"
         case "less_than":
-            message = f"must be less than {context['lt']:g}, not {given}"
+            message = f"must be less than {number(context['lt'])}, not {given}"
         case "less_than_equal":
             message = f"must be at most {context['le']:,}, not {given}"
         case "finite_number":
@@ -74,8 +94,8 @@ def spell(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return f"{value}"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, float):  # 1.0 must not read as the whole number 1
+        return f"{value:.1f}" if value.is_integer() and abs(value) < 1e6 else number(value)
+    return f"{value}" if abs(value) < 10**40 else "a whole number of more than 40 digits"

@@ -260,9 +260,9 @@ def test_precision_accumulation_and_clipping():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"start": 0}, "start must be above 0 and below end, not start=0, end=10.0"),
+        ({"start": 0}, "start must be above 0 and below end, not start=0, end=10"),
         ({"start": 1, "end": 1}, "start must be above 0 and below end, not start=1, end=1"),
-        ({"end": math.nan}, "start must be above 0 and below end, not start=1e-07, end=nan"),
+        ({"end": math.nan}, "start must be above 0 and below end, not start=1e-7, end=nan"),
         ({"steps": 1}, "steps must be at least 2, not 1"),
         ({"repeats": 0}, "repeats must be at least 1, not 0"),
         ({"accumulate": 0}, "accumulate must be at least 1, not 0"),

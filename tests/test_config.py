@@ -13,7 +13,9 @@ def load(text, sets=()):
     read = document.parse(text, "f.yaml")
     for text_ in sets:
         document.lay_over(read, document.parse_override(text_))
-    return config.load(read)
+    found, lines = config.validate(read)
+    assert found is not None, lines
+    return found
 
 
 def problems(text):
@@ -76,6 +78,32 @@ def test_every_key_has_a_default():
         ("find: {start: 0}", "f.yaml:1:15: find.start: must be greater than 0, not 0"),
         ("train: {ema_decay: 1}", "f.yaml:1:20: train.ema_decay: must be less than 1, not 1"),
         ("find: {end: .inf}", "f.yaml:1:13: find.end: must be a finite number, not inf"),
+        (
+            f"find: {{steps: 1{'0' * 400}}}",
+            (
+                "f.yaml:1:15: find.steps: must be at most 100,000, not a whole number of more than "
+                "40 digits"
+            ),
+        ),
+        (
+            f"learning_rate: 1{'0' * 400}",
+            (
+                "f.yaml:1:16: learning_rate: must be a positive number, or auto, "
+                "not a whole number of more than 40 digits"
+            ),
+        ),
+        (  # Python would not write it in decimals
+            f"seed: 0x{'f' * 4000}",
+            f"f.yaml:1:7: seed: must be a whole number, not the text '0x{'f' * 35}...'",
+        ),
+        (
+            f"train: {{epochs: {10**13}}}",
+            ("f.yaml:1:17: train.epochs: must be at most 1,000,000,000,000, not 10000000000000"),
+        ),
+        (
+            "model: {args: {float: [1, {a: .nan}]}}",
+            "f.yaml:1:31: model.args.float.1.a: must be a finite number, not nan",
+        ),
         ("find: {steps: 1}", "f.yaml:1:15: find.steps: must be at least 2, not 1"),
         (
             "find: {start: 1, end: 1}",
@@ -164,6 +192,12 @@ def test_one_mistake_one_line(text, line):
     assert problems(text) == [line]
 
 
+def test_a_flag_whose_value_is_no_text():
+    with pytest.raises(ConfigError) as caught:
+        load("model: mlp", ["seed=\x07"])
+    assert caught.value.lines == ("--set seed: not a text file (character 7)",)
+
+
 def test_every_problem_at_once_also_contradictions_beside_other_mistakes():
     lines = problems("""
 sede: 1
@@ -177,11 +211,6 @@ train: {epochs: 3, max_steps: 4, accumulate: 0}
     assert "start must be below end, but start is 1 and end is 0.001" in text
     assert "train.accumulate: must be at least 1, not 0" in text
     assert "give epochs or max_steps, not both; null for the other" in text
-
-
-def test_load_raises_what_validate_returns():
-    with pytest.raises(ConfigError, match=r"f.yaml:1:7: seed: must be a whole number"):
-        load("seed: x")
 
 
 def test_components_survive_mistakes_elsewhere():

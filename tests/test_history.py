@@ -30,6 +30,11 @@ def write(path, rows, size=0):
         return history.synced_size(file)
 
 
+def read(path):
+    """Steps first, then epochs."""
+    return [row for kind in (StepRow, EpochRow) for row in history.read(path, kind)]
+
+
 def same(a, b):
     return repr(a) == repr(b)  # NaN is not itself
 
@@ -38,7 +43,7 @@ def test_every_kind_of_row_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [*STEPS[:2], EPOCHS[0], *STEPS[2:], EPOCHS[1]]
     assert write(path, rows) == path.stat().st_size
-    assert same(list(history.read(path)), rows)
+    assert same(read(path), [*STEPS, *EPOCHS])
 
 
 numbers = st.floats(width=64)
@@ -70,7 +75,7 @@ rows_of_any_kind = st.one_of(
 def test_any_row_survives(tmp_path, rows):
     path = tmp_path / "metrics.jsonl"
     write(path, rows)  # over those of the example before
-    assert same(list(history.read(path)), rows)
+    assert same(read(path), sorted(rows, key=lambda row: isinstance(row, EpochRow)))
 
 
 def test_a_line_is_json_that_knows_no_nan(tmp_path):
@@ -111,9 +116,9 @@ def test_rows_reach_the_file_at_once(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with history.reopen(path, 0) as file:
         history.append(file, STEPS[:1])
-        assert list(history.read(path)) == STEPS[:1]
+        assert read(path) == STEPS[:1]
         history.append(file, STEPS[1:2])
-        assert list(history.read(path)) == STEPS[:2]
+        assert read(path) == STEPS[:2]
 
 
 def test_what_a_checkpoint_does_not_know_of_is_forgotten(tmp_path):
@@ -124,7 +129,7 @@ def test_what_a_checkpoint_does_not_know_of_is_forgotten(tmp_path):
         assert history.synced_size(file) == size  # also before anything is written
         history.append(file, [EPOCHS[0]])
         assert history.synced_size(file) == path.stat().st_size
-    assert list(history.read(path)) == [STEPS[0], EPOCHS[0]]
+    assert read(path) == [STEPS[0], EPOCHS[0]]
 
 
 def test_lost_rows_are_said_aloud_and_spoil_no_new_one(tmp_path):
@@ -134,7 +139,7 @@ def test_lost_rows_are_said_aloud_and_spoil_no_new_one(tmp_path):
     words = f"{path} has lost rows: {size - 9} bytes are left of {size}; the plots will lack them"
     with pytest.warns(LrtoolWarning, match=f"^{re.escape(words)}$"):
         write(path, [EPOCHS[0]], size)
-    assert list(history.read(path)) == [STEPS[0], EPOCHS[0]]
+    assert read(path) == [STEPS[0], EPOCHS[0]]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -142,7 +147,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, cut):
     path = tmp_path / "metrics.jsonl"
     write(path, STEPS[:2])
     path.write_bytes(path.read_bytes()[:-cut])
-    assert list(history.read(path)) == STEPS[:1]
+    assert read(path) == STEPS[:1]
 
 
 @pytest.mark.parametrize("damage", [b"\0\0\0", b'{"kind": "step"}', b"[]", b'{"step": 1}', b"\xff"])
@@ -153,8 +158,20 @@ def test_a_damaged_line_is_left_out_with_a_warning(tmp_path, damage):
     path.write_bytes(first + damage + b"\n" + second)
     words = f"{path}:2: this row is damaged and left out"
     with pytest.warns(LrtoolWarning, match=f"^{re.escape(words)}$"):
-        assert list(history.read(path)) == STEPS[:2]
+        assert read(path) == STEPS[:2]
+
+
+def test_steps_are_not_parsed_where_epochs_are_wanted(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [*STEPS, *EPOCHS])
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
+    assert same(list(history.read(path, EpochRow)), EPOCHS)
+    assert len(parsed) == len(EPOCHS)
+    assert same(list(history.read(path, StepRow)), STEPS)
+    assert len(parsed) == len(EPOCHS) + len(STEPS)
 
 
 def test_no_file_has_no_rows(tmp_path):
-    assert not list(history.read(tmp_path / "none.jsonl"))
+    assert not read(tmp_path / "none.jsonl")

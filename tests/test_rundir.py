@@ -62,6 +62,15 @@ def test_overwriting_removes_what_lrtool_left_and_nothing_else(tmp_path):
     assert not rundir.holds_run(tmp_path / "run")
 
 
+def test_overwriting_leaves_no_folder_empty(tmp_path):
+    own = ["find/report.json", "checkpoints/last/state.pt", "tensorboard/events.out.tfevents.1"]
+    for name in own:
+        (tmp_path / "run" / name).parent.mkdir(parents=True)
+        (tmp_path / "run" / name).write_text("")
+    with rundir.opened(tmp_path / "run", tmp_path, "train", overwrite=True) as run:
+        assert [path.name for path in run.iterdir()] == [rundir.LOCK]
+
+
 def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file: is a file; give a directory"):

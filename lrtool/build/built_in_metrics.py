@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lrtool.build.losses import LOSSES, canonical
-from lrtool.build.own_metrics import spell_both, sum_type, worded
+from lrtool.build.losses import LOSSES, canonical, spell_both
+from lrtool.build.own_metrics import sum_type, worded
 from lrtool.errors import LrtoolWarning, UserError
 
 if TYPE_CHECKING:
@@ -53,13 +53,28 @@ _RANKING = ("auroc", "average_precision")
 _CLASSES_AT_MOST = 4096
 _NO_THRESHOLD = ("hinge_embedding_loss", "multilabel_margin_loss")
 
+# Where there is one output: the counts that a metric divides by, and what it means if they are 0.
+_OF_CLASS_1 = {
+    "precision": (("tp", "fp"), "no prediction is class 1"),
+    "recall": (("tp", "fn"), "no target is class 1"),
+    "f1": (("tp", "fp", "fn"), "neither a target nor a prediction is class 1"),
+}
+
+_Kind = Literal["Binary", "Multiclass", "Multilabel", "values"]
+_KINDS: dict[_Kind, str] = {
+    "Binary": "two classes",
+    "Multiclass": "classes",
+    "Multilabel": "labels",
+    "values": "values",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """What outputs and targets are; `width` is the number of classes, labels or values."""
 
     loss: str
-    kind: Literal["Binary", "Multiclass", "Multilabel", "values"]
+    kind: _Kind
     width: int
     ignored: int
     log_rates: bool
@@ -90,7 +105,7 @@ def _read(loss: str, args: Mapping[str, Any], outputs: Tensor, targets: Tensor) 
         takes = "classes"
     if not outputs.is_floating_point():
         raise UserError("takes outputs that are floats")
-    kind: Literal["Binary", "Multiclass", "Multilabel", "values"]
+    kind: _Kind
     if takes == "classes":
         wanted = outputs.shape[:1] + outputs.shape[2:] if whole else outputs.shape
         if outputs.ndim < 2 or targets.shape != wanted:
@@ -110,20 +125,12 @@ def _read(loss: str, args: Mapping[str, Any], outputs: Tensor, targets: Tensor) 
     return _Reading(loss, kind, width, int(ignored), log_rates)
 
 
-_TASKS = {
-    "Binary": "two classes",
-    "Multiclass": "classes",
-    "Multilabel": "labels",
-    "values": "values",
-}
-
-
 def _why_not(name: str, reading: _Reading) -> str | None:
     """Say why a metric does not fit; None if it does."""
     loss, width = reading.loss, reading.width
-    per_class = name in {"precision", "recall", "f1", *_RANKING}
+    per_class = name in {*_OF_CLASS_1, *_RANKING}
     of_classes = name in {"top_5_accuracy", "perplexity"}
-    task = f"{loss} is for {_TASKS[reading.kind]}"
+    task = f"{loss} is for {_KINDS[reading.kind]}"
     rules = (
         (name in _VALUES and reading.kind != "values", f"compares values, and {task}"),
         (name not in _VALUES and reading.kind == "values", f"compares classes, and {task}"),
@@ -288,14 +295,12 @@ class BuiltIn:
             samples = len(true)
             both = (positives > 0) & (positives < samples)
             return float(scores[both].mean()), "it needs two classes, and the targets hold one"
-        if name in {"precision", "recall", "f1"}:
+        if name in _OF_CLASS_1:
             scores = state.compute()
             if kind == "Binary":
-                parts = {"precision": state.tp + state.fp, "recall": state.tp + state.fn}
-                counts = parts.get(name, state.tp + state.fp + state.fn)
-                ends = {"precision": "no prediction is class 1", "recall": "no target is class 1"}
-                why = ends.get(name, "neither a target nor a prediction is class 1")
-                return (float(scores) if bool(counts > 0) else math.nan), why
+                parts, why = _OF_CLASS_1[name]
+                counted = any(bool(getattr(state, part) > 0) for part in parts)
+                return (float(scores) if counted else math.nan), why
             occurs = state.tp + state.fp + state.fn > 0
             return float(scores[occurs].mean()), "no label occurs"
         why = {

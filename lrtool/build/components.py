@@ -10,7 +10,7 @@ import torch
 
 from lrtool.build import lookup, losses, models
 from lrtool.build.losses import ALIASES, LOSSES
-from lrtool.build.metrics import METRICS, key
+from lrtool.build.metrics import METRICS, higher_is_better, key
 from lrtool.build.models import MODELS
 from lrtool.build.optimizers import OPTIMIZERS, UNUSABLE
 from lrtool.build.schedule_ranges import out_of_range
@@ -48,7 +48,7 @@ def check(
         *_metrics(config.metrics, directories),
         *_optimizer(config, directories),
         *_schedule(config.train.schedule),
-        *_early_stopping(config),
+        *_early_stopping(config, directories),
     ]
 
 
@@ -115,8 +115,8 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
     for index, group in enumerate(spec.groups):
         try:
             re.compile(group.match)
-        except re.error as error:
-            problem = f"'{group.match}' is no regular expression: {error}"
+        except (re.error, OverflowError, RecursionError) as error:
+            problem = f"{group.match!r} is no regular expression: {error}"
             yield Problem(("optimizer", "groups", index, "match"), problem)
     path = ("optimizer", "name")
     if lookup.is_import_path(spec.name):
@@ -153,7 +153,7 @@ def _schedule(spec: Schedule) -> Problems:
     yield from out_of_range(spec)
 
 
-def _early_stopping(config: Config) -> Problems:
+def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:
     spec, path = config.train.early_stopping, ("train", "early_stopping")
     if spec is None:
         return
@@ -161,15 +161,24 @@ def _early_stopping(config: Config) -> Problems:
     wanted = [*LOSSES_OF_AN_EPOCH, *own]
     if spec.metric not in wanted:
         hint = did_you_mean(key(spec.metric), wanted) or f"; there are {', '.join(wanted)}"
-        words = f"must be a loss or one of metrics, not '{spec.metric}'{hint}"
+        words = f"must be a loss or one of metrics, not {spec.metric!r}{hint}"
         yield Problem((*path, "metric"), words)
-    elif spec.metric in own and lookup.is_import_path(own[spec.metric]) and spec.mode == "auto":
+    elif (
+        spec.mode == "auto" and spec.metric in own and _says_nothing(own[spec.metric], directories)
+    ):
         words = f"lrtool cannot know whether a lower or a higher {spec.metric} is better"
         yield Problem((*path, "mode"), f"{words}; give min or max")
     has_none = config.data.validation == 0 and not lookup.is_import_path(config.data.source)
     if spec.metric == "validation_loss" and has_none:
         words = "there is no validation_loss where data.validation is 0; give train_loss"
         yield Problem((*path, "metric"), words)
+
+
+def _says_nothing(metric: str, directories: Sequence[Path]) -> bool:
+    try:
+        return higher_is_better(metric, directories) is None
+    except UserError:  # metrics.N says what is wrong with it
+        return False
 
 
 def _known(
@@ -182,7 +191,7 @@ def _known(
 ) -> Problems:
     if name not in names:
         hint = did_you_mean(name, names) or f"; there are {', '.join(listed or names)}"
-        yield Problem(path, f"no {what} is called '{name}'{hint}")
+        yield Problem(path, f"no {what} is called {name!r}{hint}")
 
 
 def _import(

@@ -41,26 +41,35 @@ def resolve(path: str, directories: Sequence[Path]) -> Any:
     as late as they are called.
 
     Raises:
-        UserError: the path is malformed, no such module, no such attribute, or the module's own
+        UserError: the path is malformed, no such module, no such attribute, or the user's own
             code fails.
     """
     module_name, _, attribute = path.partition(":")
     parts = attribute.split(".")
     if not all(part.isidentifier() for part in [*module_name.split("."), *parts]):
-        raise UserError(f"'{path}' must look like package.module:attribute")
+        raise UserError(f"{path!r} must look like package.module:attribute")
     for directory in reversed([str(directory) for directory in directories]):
         if directory not in sys.path:
             sys.path.insert(0, directory)
     found: Any = _import(module_name, directories)
-    for depth, part in enumerate(parts):
+    owner = f"module '{module_name}'"
+    for depth, part in enumerate(parts, 1):
         try:
-            found = getattr(found, part)
-        except AttributeError:
-            owner = f"module '{module_name}'" if depth == 0 else f"'{'.'.join(parts[:depth])}'"
-            known = [name for name in dir(found) if not name.startswith("_")]
-            hint = did_you_mean(part, known)
-            raise UserError(f"{owner} has no attribute '{part}'{hint}") from None
+            found = _attribute(found, part, owner)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise UserError(f"'{part}' of {owner} cannot be read: {words(error)}") from error
+        owner = f"'{'.'.join(parts[:depth])}'"
     return found
+
+
+def _attribute(owner: Any, name: str, spelled: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        hint = did_you_mean(name, [known for known in dir(owner) if not known.startswith("_")])
+        raise UserError(f"{spelled} has no attribute '{name}'{hint}") from None
 
 
 def _import(name: str, directories: Sequence[Path]) -> Any:
@@ -76,16 +85,14 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
             f"module '{name}' imports '{error.name}', which is not installed{place(error)}"
         ) from error
     except (Exception, SystemExit) as error:  # a script without a main guard may exit
-        words = error.msg if isinstance(error, SyntaxError) else error
-        raise UserError(
-            f"importing '{name}' failed: {type(error).__name__}: {words}{place(error)}"
-        ) from error
+        raise UserError(f"importing '{name}' failed: {words(error)}") from error
 
 
 def words(error: BaseException) -> str:
     """Say what an exception of the user's code is, and where it was raised."""
-    what = f"{type(error).__name__}: {error}"
-    in_worker = _WORKER.search(str(error))
+    said = error.msg if isinstance(error, SyntaxError) else _text(error)
+    what = f"{type(error).__name__}: {said}".removesuffix(": ")
+    in_worker = _WORKER.search(said)
     if in_worker is not None:  # a DataLoader's worker sends its traceback as the message
         files = re.findall(r'^  File "(.+)", line (\d+)', in_worker["frames"], re.MULTILINE)
         own = [f"{name}:{line}" for name, line in files if _is_own(name)]
@@ -93,6 +100,13 @@ def words(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         what = f"it ended the program: sys.exit({error.code!r})"
     return f"{what}{place(error)}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as own:  # noqa: BLE001  (a user's exception may have a __str__ that fails)
+        return f"its __str__ raised {type(own).__name__}"
 
 
 def place(error: BaseException) -> str:
@@ -162,7 +176,7 @@ def check_call(
     problems: list[tuple[str | None, str]] = []
     for name, value in args.items():
         if name in usable:
-            problems += [(name, words) for words in _check_value(usable[name].annotation, value)]
+            problems += [(name, words) for words in check_value(usable[name].annotation, value)]
         elif not takes_any:
             hint = did_you_mean(name, yours)
             shape = f"signature ({', '.join(map(spell, (usable[n] for n in yours)))})"
@@ -192,7 +206,7 @@ _EXPECTED = {
 }
 
 
-def _check_value(annotation: Any, value: Any) -> list[str]:
+def check_value(annotation: Any, value: Any) -> list[str]:
     """Hold a value against an annotation of plain types; others are the function's own affair."""
     parts = get_args(annotation)
     if float in parts and Tensor in parts:  # torch's rates; no file holds a tensor

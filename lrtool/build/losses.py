@@ -97,7 +97,7 @@ def check_args(name: str, args: dict[str, Any]) -> list[tuple[str | None, str]]:
     problems += [
         (k, f"must be a list of numbers, not {v!r}")
         for k, v in numbers.items()
-        if not isinstance(v, list) or not all(isinstance(x, int | float) for x in v)
+        if lookup.check_value(list[float], v)
     ]
     return problems + lookup.check_call(LOSSES[canonical(name)].function, rest, given=RESERVED)
 
@@ -115,11 +115,8 @@ def build_loss(component: config.Component, directories: Sequence[Path]) -> Loss
         if inspect.isclass(found):  # a module such as torch.nn.HuberLoss
             try:
                 found, args = found(**args), {}
-            except Exception as error:
-                problem = (
-                    f"{component.name} cannot be built: {type(error).__name__}: {error}"
-                    f"{lookup.place(error)}"
-                )
+            except (Exception, SystemExit) as error:
+                problem = f"{component.name} cannot be built: {lookup.words(error)}"
                 raise ComponentError([Problem(("loss",), problem)]) from error
         if not callable(found):
             problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
@@ -167,7 +164,7 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
         return f"{name} compares two tensors, but outputs and targets are {got}"
     if lookup.is_import_path(name):
         problem = _try(loss, outputs, targets)
-        return None if problem is None else f"{name} {problem}; {_both(outputs, targets)}"
+        return None if problem is None else f"{name} {problem}; {spell_both(outputs, targets)}"
     args = loss.keywords if isinstance(loss, functools.partial) else {}
     problem = _mismatch(canonical(name), outputs, targets, args) or _try(loss, outputs, targets)
     if problem is None:
@@ -180,10 +177,11 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
         and _try(kind.function, outputs, targets) is None
     ]
     advice = f"losses that fit: {', '.join(fitting)}" if fitting else "no built-in loss fits these"
-    return f"{name} {problem}; {_both(outputs, targets)}; {advice}"
+    return f"{name} {problem}; {spell_both(outputs, targets)}; {advice}"
 
 
-def _both(outputs: Tensor, targets: Tensor) -> str:
+def spell_both(outputs: Tensor, targets: Tensor) -> str:
+    """Spell shapes and types of a batch."""
     parts = (("outputs", outputs), ("targets", targets))
     return ", ".join(f"{what} {tuple(t.shape)} {str(t.dtype)[6:]}" for what, t in parts)
 
@@ -193,7 +191,7 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
         with torch.no_grad():
             value = loss(outputs, targets)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever torch or the user's function says)
-        return f"failed: {type(error).__name__}: {error}{lookup.place(error)}"
+        return f"failed: {lookup.words(error)}"
     if not isinstance(value, Tensor):
         return f"returned a {type(value).__name__}, not a tensor"
     if value.numel() != 1:

@@ -2,12 +2,12 @@
 
 torchmetrics takes seconds to import, so only a built-in metric that is used imports it. What
 outputs and targets mean, the loss tells: scores of classes, logits or probabilities of labels, or
-values. They are brought to labels, scores or values here, for torchmetrics would guess from each
-batch anew whether it holds logits.
+values.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,8 @@ def higher_is_better(name: str, directories: Sequence[Path] = ()) -> bool | None
     """
     if not lookup.is_import_path(name):
         return name not in _LOWER_IS_BETTER
-    says = getattr(lookup.resolve(name, directories), "higher_is_better", None)
+    found = lookup.resolve(name, directories)
+    says = inspect.getattr_static(found, "higher_is_better", None)  # runs no code of the user's
     return says if isinstance(says, bool) else None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrtool.build import lookup
-from lrtool.errors import ComponentError, LrtoolWarning, Problem, UserError
+from lrtool.errors import ComponentError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,8 +71,8 @@ def build_optimizer(
 
     Raises:
         ComponentError: an argument is wrong, a group matches nothing, or wants a weight decay that
-            the class does not have.
-        UserError: the model has nothing to train.
+            the class does not have; or the model has nothing to train.
+        UserError: an import path leads nowhere.
 
     Warns:
         LrtoolWarning: there is no weight decay that `decay_norm_and_bias` could take away.
@@ -93,8 +93,9 @@ def build_optimizer(
     groups = _groups(spec, model, lr)
     try:
         optimizer = _fused(cls, groups, args) or cls(groups, **args)
-    except Exception as error:
-        problem = f"{spec.name} cannot be built: {error}"
+    except (Exception, SystemExit) as error:
+        said = lookup.words(error) if lookup.is_import_path(spec.name) else error
+        problem = f"{spec.name} cannot be built: {said}"
         raise ComponentError([Problem(("optimizer",), problem)]) from error
     if not isinstance(optimizer, Optimizer):
         problem = f"{spec.name} made a {type(optimizer).__name__}, not a torch.optim.Optimizer"
@@ -116,7 +117,8 @@ def build_optimizer(
 def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[str, Any]]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
-        raise UserError("the model has no trainable parameter, so there is nothing to optimize")
+        problem = "it has no trainable parameter, so there is nothing to optimize"
+        raise ComponentError([Problem(("model",), problem)])
     members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
     base: list[nn.Parameter] = []
     for name, parameter in named:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.build import lookup
+from lrtool.build.losses import spell_both
 from lrtool.errors import LrtoolError, LrtoolWarning, UserError
 
 if TYPE_CHECKING:
@@ -144,12 +145,6 @@ def worded(name: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise UserError(f"{name} failed: {lookup.words(error)}") from error
-
-
-def spell_both(outputs: Tensor, targets: Tensor) -> str:
-    """Spell shapes and types of a batch."""
-    parts = (("outputs", outputs), ("targets", targets))
-    return ", ".join(f"{what} {tuple(t.shape)} {str(t.dtype)[6:]}" for what, t in parts)
 
 
 def sum_type(device: torch.device) -> torch.dtype:

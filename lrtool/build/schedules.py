@@ -184,24 +184,23 @@ def constant(plan: Plan) -> Schedule:
 
 def linear(plan: Plan, *, end_factor: float = 0.0) -> Schedule:
     """A straight line down to end_factor × the base rate."""
-    after = plan.after()
-    return Schedule(
-        plan.ramped(lambda step, _: end_factor + (1 - end_factor) * max(0.0, 1 - step / after))
-    )
+    return _over_training(plan, lambda t: end_factor + (1 - end_factor) * (1 - t))
 
 
 def cosine(plan: Plan, *, end_factor: float = 0.0) -> Schedule:
     """Half a cosine down to end_factor × the base rate (Loshchilov 2016, arXiv:1608.03983)."""
-    after = plan.after()
-    return Schedule(
-        plan.ramped(lambda step, _: _half_cosine(1.0, end_factor, min(1.0, step / after)))
-    )
+    return _over_training(plan, lambda t: _half_cosine(1.0, end_factor, t))
 
 
 def polynomial(plan: Plan, *, power: float = 0.9) -> Schedule:
     """(1 − t)^power, t from 0 to 1; 0.9 as in segmentation (Chen 2016, arXiv:1606.00915)."""
+    return _over_training(plan, lambda t: (1 - t) ** power)
+
+
+def _over_training(plan: Plan, body: Callable[[float], float]) -> Schedule:
+    """Return a schedule of the time t after warm-up: 0 at its end, 1 at that of the training."""
     after = plan.after()
-    return Schedule(plan.ramped(lambda step, _: max(0.0, 1 - step / after) ** power))
+    return Schedule(plan.ramped(lambda step, _epoch: body(min(1.0, step / after))))
 
 
 def one_cycle(
@@ -291,7 +290,7 @@ def step(plan: Plan, *, step_size: int, gamma: float = 0.1) -> Schedule:
     """The base rate times gamma every step_size epochs."""
     if plan.epochs is not None and step_size >= plan.epochs:
         _warn("step_size", f"the rate never falls: the training has {plan.epochs} epochs")
-    return Schedule(plan.ramped(lambda _, epoch: gamma ** (epoch // step_size)))
+    return Schedule(plan.ramped(lambda _step, epoch: gamma ** (epoch // step_size)))
 
 
 def multi_step(plan: Plan, *, milestones: list[int], gamma: float = 0.1) -> Schedule:
@@ -299,12 +298,12 @@ def multi_step(plan: Plan, *, milestones: list[int], gamma: float = 0.1) -> Sche
     late = [] if plan.epochs is None else [m for m in milestones if m >= plan.epochs]
     if late:
         _warn("milestones", f"{late[0]} is not reached: the training has {plan.epochs} epochs")
-    return Schedule(plan.ramped(lambda _, epoch: gamma ** bisect_right(milestones, epoch)))
+    return Schedule(plan.ramped(lambda _step, epoch: gamma ** bisect_right(milestones, epoch)))
 
 
 def exponential(plan: Plan, *, gamma: float) -> Schedule:
     """The base rate times gamma each epoch."""
-    return Schedule(plan.ramped(lambda _, epoch: gamma**epoch))
+    return Schedule(plan.ramped(lambda _step, epoch: gamma**epoch))
 
 
 def wsd(plan: Plan, *, decay: float = 0.2, shape: Literal["sqrt", "linear"] = "sqrt") -> Schedule:
@@ -325,7 +324,7 @@ def wsd(plan: Plan, *, decay: float = 0.2, shape: Literal["sqrt", "linear"] = "s
 def inverse_sqrt(plan: Plan, *, timescale: float | None = None) -> Schedule:
     """1 / √(1 + step / timescale), by default the warm-up's (Vaswani 2017, arXiv:1706.03762)."""
     scale = plan.warmup or LONG if timescale is None else plan.length(timescale)
-    return Schedule(plan.ramped(lambda step, _: 1 / math.sqrt(1 + step / scale)))
+    return Schedule(plan.ramped(lambda step, _epoch: 1 / math.sqrt(1 + step / scale)))
 
 
 def plateau(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrtool.curve.smooth import LEAST_POINTS, effects
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,13 +73,14 @@ def obstacle(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> Doubt | Non
         if anchors.divergence - fit.log_lr[0] > ONSET:
             return None
         return Doubt(
-            f"the loss never fell: it rises from about the first rate, {start:.2g}, on",
+            f"the loss never fell: it rises from about the first rate, {number(start, 2)}, on",
             "Start the sweep lower (find.start).",
         )
     reasons = {sweep.stop_reason for sweep in sweeps}
     if reasons & {"nan", "inf"}:
         return Doubt(
-            f"the loss became NaN or infinite at a rate of about {end:.2g} without falling before",
+            f"the loss became NaN or infinite at a rate of about {number(end, 2)} without "
+            "falling before",
             "Check the data and the loss function, or start the sweep lower (find.start).",
         )
     if "interrupted" in reasons:
@@ -87,7 +89,8 @@ def obstacle(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> Doubt | Non
             "Let the sweep run to its end.",
         )
     return Doubt(
-        f"the loss is flat from {start:.2g} to {end:.2g}: no rate changed it beyond its noise",
+        f"the loss is flat from {number(start, 2)} to {number(end, 2)}: no rate changed it beyond "
+        "its noise",
         "Raise find.end, or take more steps or repeats; check that the gradients reach the model.",
     )
 

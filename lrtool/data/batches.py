@@ -6,6 +6,7 @@ user's. Samples in memory are batched by one permutation an epoch, without Pytho
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    Sampler,
-    TensorDataset,
-    default_collate,
-)
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 
-from lrtool.data.part import Resident, Streamed
-from lrtool.errors import DataError
+from lrtool.data.part import Resident, Streamed, length
+from lrtool.data.whole_batches import whole_batches
+from lrtool.errors import DataError, LrtoolWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lrtool.data.part import Part
 
 
@@ -54,6 +47,9 @@ def epoch(
         skip: batches to leave out at the start. They are not made where that changes nothing;
             where workers, an iterable dataset or a loader of the user's own make them, they are
             made once more before this function returns.
+
+    Raises:
+        DataError: while the batches are read, if they end too soon.
     """
     generator = _generator(seed, epoch)
     if isinstance(part, Resident):
@@ -67,11 +63,8 @@ def epoch(
     else:
         loader = whole_batches(part.loader)
     made: Iterator[Any] = iter(loader)
-    for _ in range(skip):
-        next(made, None)
-    if isinstance(part, Streamed) and not part.iterable:
-        made = _all(made, len(loader) - skip)
-    return (batch_to(batch, device) for batch in made)
+    skipped = sum(1 for _ in islice(made, skip))
+    return (batch_to(batch, device) for batch in _all(made, loader, skipped))
 
 
 def updates(
@@ -83,7 +76,7 @@ def updates(
     epochs.
 
     Raises:
-        DataError: an epoch yields no batch.
+        DataError: an epoch yields no batch, or ends too soon.
     """
     for number in count():
         made = epoch(part, batch_size=batch_size, seed=seed, epoch=number, device=device)
@@ -95,16 +88,34 @@ def updates(
             raise empty_epoch(number)
 
 
-def _all(batches: Iterator[Any], count: int) -> Iterator[Any]:
-    """Yield `count` batches, and refuse fewer: a StopIteration of a dataset's ends its loader."""
-    done = 0
-    for batch in batches:
+def _all(made: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> Iterator[Any]:
+    """Yield what a loader has `made`, and hold it to its length: it may end early without a word.
+
+    A StopIteration of its dataset's ends it, and a sampler of the user's own may yield less than it
+    says. Over an iterable dataset, and a sampler without a length, nobody can tell an early end.
+
+    Raises:
+        DataError: there are fewer batches.
+
+    Warns:
+        LrtoolWarning: there are more, which are all used.
+    """
+    done = skipped
+    for batch in made:
         done += 1
         yield batch
-    if done < count:
+    planned = None if isinstance(loader.dataset, IterableDataset) else length(loader)
+    if planned is not None and done < planned:
         raise DataError(
-            f"the data ended {count - done} batches before the epoch's end: a dataset must not "
-            "raise StopIteration"
+            f"the data ended after {done} of {planned} batches: a dataset must not raise "
+            "StopIteration, nor a sampler yield less than its length"
+        )
+    if planned is not None and done > planned:
+        warnings.warn(
+            f"a DataLoader yields more batches than its length, {planned}: all of them are used, "
+            "but a schedule goes by the length",
+            LrtoolWarning,
+            stacklevel=2,
         )
 
 
@@ -114,7 +125,11 @@ def empty_epoch(number: int) -> DataError:
 
 
 def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[Any]:
-    """Yield each sample once, unshuffled, to evaluate a model; draws no random number."""
+    """Yield each sample once, unshuffled, to evaluate a model; draws no random number.
+
+    Raises:
+        DataError: the batches end too soon.
+    """
     if isinstance(part, Resident):
         for start in range(0, part.size, batch_size):
             rows = slice(start, start + batch_size)
@@ -124,7 +139,7 @@ def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[An
         loader = _loader(part, batch_size, torch.Generator(), device, shuffle=False)
     else:
         loader = whole_batches(part.loader)
-    for batch in loader:
+    for batch in _all(iter(loader), loader):
         yield batch_to(batch, device)
 
 
@@ -195,64 +210,6 @@ def generators(loader: Any) -> list[torch.Generator]:
     )
     found = [getattr(holder, "generator", None) for holder in holders]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-
-
-def whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Return a DataLoader with the same batches in the same order, read faster where possible.
-
-    A DataLoader over a TensorDataset takes samples one by one and stacks them; here a batch is
-    gathered at once. Samplers and generators are the loader's own and are drawn from alike. In
-    every case that may differ the loader itself is returned.
-    """
-    dataset = loader.dataset
-    if not (
-        type(loader) is DataLoader
-        and type(dataset) is TensorDataset
-        and loader.collate_fn is default_collate
-        and loader.num_workers == 0
-        and loader.timeout == 0
-        and not getattr(loader, "pin_memory_device", "")  # deprecated
-        and loader.batch_sampler is not None
-        and all(_is_plain(tensor) for tensor in dataset.tensors)
-    ):
-        return loader
-    return DataLoader(
-        _Rows(dataset),
-        batch_sampler=loader.batch_sampler,
-        collate_fn=_as_is,
-        generator=loader.generator,
-        pin_memory=loader.pin_memory,
-    )
-
-
-class _Rows(Dataset[Any]):
-    """A TensorDataset that hands out batches, collated as `default_collate` would."""
-
-    def __init__(self, dataset: TensorDataset) -> None:
-        self.dataset = dataset
-
-    def __getitems__(self, indices: Sequence[Any]) -> Any:
-        if set(map(type, indices)) == {int}:
-            rows = torch.tensor(indices)
-            try:
-                return [tensor.index_select(0, rows) for tensor in self.dataset.tensors]
-            except IndexError:  # counted from the end, or out of range: as torch has it
-                pass
-        return default_collate([self.dataset[index] for index in indices])
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return (
-        type(tensor) is Tensor
-        and tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        and tensor.is_contiguous()
-        and not tensor.requires_grad
-    )
 
 
 def _shuffled(

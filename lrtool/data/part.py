@@ -62,4 +62,15 @@ class OwnLoader:
         return len(dataset) if isinstance(dataset, Sized) else None
 
 
+def length(loader: DataLoader[Any]) -> int | None:
+    """Return the batches in an epoch, or None where dataset or sampler do not tell.
+
+    Over an iterable dataset that is a guess: torch knows nothing of what its workers leave out.
+    """
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
 Part: TypeAlias = Resident | Streamed | OwnLoader

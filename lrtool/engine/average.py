@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class MovingAverage:
     """average ← d · average + (1 − d) · weights, with d = min(decay, (1 + n) / (10 + n)).
 
-    n is the number of updates so far: without that, the average of a short training would still be
-    near the random start. Floating-point buffers, such as batch norm's statistics, are averaged as
-    the weights are; one that is not finite, such as an attention mask, or that changes its shape,
-    is taken as it is.
+    n is the number of steps so far: without that, the average of a short training would still be
+    near the random start. A step that a gradient scaler skipped changed no weights: it leaves the
+    average as it is; n counts it, since only the device knows of it. Floating-point buffers, such
+    as batch norm's statistics, are averaged as the weights are; one that is not finite, such as an
+    attention mask, or that changes its shape, is taken as it is.
 
     Args:
         model: whose state is averaged, from now on.
@@ -38,15 +39,22 @@ class MovingAverage:
         self._places = {name: _place(model, name) for name in live}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the weights as they are now into account."""
+    def update(self, skipped: Tensor | None = None) -> None:
+        """Take the weights as they are now into account.
+
+        Args:
+            skipped: `StepOut.skipped` of the step before; nobody waits for its value.
+        """
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         live = {name: table[own] for name, (table, own) in self._places.items()}
         self._drop(n for n, tensor in live.items() if tensor.shape != self._average[n].shape)
-        torch._foreach_lerp_(
-            list(self._average.values()), [live[name] for name in self._average], 1 - decay
-        )
+        averages, weights = list(self._average.values()), [live[name] for name in self._average]
+        if skipped is None:
+            torch._foreach_lerp_(averages, weights, 1 - decay)
+        else:
+            share = ~skipped * (1 - decay)
+            torch._foreach_lerp_(averages, weights, [share] * len(averages))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -95,7 +95,7 @@ def train_epoch(
         lr: the base rate, which the schedule multiplies.
         schedule: of the rate, and of the momentum.
         optimizer: whose momentum the schedule may set.
-        average: of the weights, updated after each step.
+        average: of the weights, updated after each step that was not skipped.
         max_steps: of the whole training.
         pause_every: rest when the number of updates is a multiple of this.
     """
@@ -112,13 +112,14 @@ def train_epoch(
             momentum = schedule.momentum(number)
             if momentum is not None:
                 set_momentum(optimizer, momentum)
-            readout.add(step(group, rate))
+            out = step(group, rate)
         except Exception:
             if made:  # rows of updates that were made are not lost
                 yield _rows(made, readout, position)
             raise
+        readout.add(out)
         if average is not None:
-            average.update()
+            average.update(out.skipped)
         made.append((number + 1, rate, len(group), sum(map(samples_in, group))))
         paused = pause_every is not None and (number + 1) % pause_every == 0
         if paused or readout.due():

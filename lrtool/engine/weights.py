@@ -140,15 +140,33 @@ def plain(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def first_bad_weight(model: nn.Module) -> str | None:
-    """Return the name of the first parameter that holds NaN or infinity, or buffer that holds NaN.
+def finite_buffers(model: nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of each buffer that holds neither NaN nor infinity, by name.
 
-    Infinity may be meant in a buffer, such as an attention mask.
+    Those of a lazy module, which has not seen a batch yet, are left out.
+    """
+    named = plain(model).named_buffers()
+    buffers = {name: buffer for name, buffer in named if not nn.parameter.is_lazy(buffer)}
+    bad = _not_finite(buffers)
+    return {name: buffer.shape for name, buffer in buffers.items() if name not in bad}
+
+
+def first_bad_weight(model: nn.Module, buffers: Mapping[str, torch.Size]) -> str | None:
+    """Return the name of the first parameter or buffer that holds NaN or infinity; None if none.
+
+    Args:
+        model: whose parameters must all be finite.
+        buffers: those that were finite when the training began, by `finite_buffers`. Others may be
+            meant so, such as attention masks; also one that has another shape since.
     """
     bare = plain(model)
-    bad = {name: ~torch.isfinite(p.detach()).all() for name, p in bare.named_parameters()}
-    bad |= {name: torch.isnan(buffer).any() for name, buffer in bare.named_buffers()}
-    if not bad:
-        return None
-    marks = torch.stack(list(bad.values())).tolist()
-    return next((name for name, is_bad in zip(bad, marks, strict=True) if is_bad), None)
+    named = {n: b for n, b in bare.named_buffers() if buffers.get(n) == b.shape}
+    return next(iter(_not_finite({**dict(bare.named_parameters()), **named})), None)
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of those that hold NaN or infinity; waits for the device once."""
+    if not tensors:
+        return []
+    marks = torch.stack([torch.isfinite(tensor.detach()).all() for tensor in tensors.values()])
+    return [name for name, is_finite in zip(tensors, marks.tolist(), strict=True) if not is_finite]

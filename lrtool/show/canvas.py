@@ -89,9 +89,9 @@ def write_header(figure: Figure, title: str, lines: Sequence[str]) -> None:
         figure.text(LEFT, height, drawable(line), color=GREY, **style)
 
 
-def wrapped(text: str) -> list[str]:
-    """Return `text` as at most two lines of a header."""
-    return textwrap.wrap(text, LINE, max_lines=2, placeholder=" …")
+def wrapped(text: str, lines: int = 2) -> list[str]:
+    """Return `text` as at most so many lines of a header."""
+    return textwrap.wrap(text, LINE, max_lines=lines, placeholder=" …")
 
 
 def shortened(text: str, letters: int = LINE) -> str:

@@ -9,6 +9,7 @@ from uniplot import plot_to_string
 
 from lrtool.show import words
 from lrtool.show.limits import Limits, choose, numbers
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from lrtool.show.report import Report, Suggestion
@@ -59,7 +60,7 @@ def draw(report: Report, width: int, *, ascii_only: bool = False) -> str | None:
     )
     lines = picture.splitlines()
     columns = len(lines[0]) - 2
-    scale = f" (× {unit:.0e})" if unit != 1 else ""
+    scale = f" (× {number(unit, 1)})" if unit != 1 else ""
     lines = [f"loss over learning rate{scale}", *lines, " " + _rates(limits, columns)]
     if said and said.lr:
         lines.insert(-1, " " + _marker(said, said.lr, limits, columns))

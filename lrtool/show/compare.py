@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
     """Return a row for each run, all with the same keys: those for which any run has a value.
 
-    A training's metrics are those of its best epoch, or of its last one where none is best.
+    A training's metrics are those of its best epoch, or of its last one where none is best. Where
+    there is no validation part, they are of the training part and called so: `train_accuracy`.
 
     Args:
         reports: by the name that the run shall have.
@@ -66,4 +67,5 @@ def _training(report: TrainReport) -> dict[str, Any]:
 def _metrics(report: TrainReport) -> dict[str, float | None]:
     best = report.best.step if report.best else None
     chosen = [epoch for epoch in report.epochs if epoch.step == best] or report.epochs[-1:]
-    return chosen[0].metrics if chosen else {}
+    part = "" if words.validated(report) else "train_"
+    return {f"{part}{name}": value for epoch in chosen[:1] for name, value in epoch.metrics.items()}

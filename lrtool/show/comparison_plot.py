@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from lrtool.show import canvas, panels
-from lrtool.show.canvas import INK, LEFT, WIDTH
+from lrtool.show import canvas, panels, words
+from lrtool.show.canvas import BEYOND, INK, LEFT, WIDTH
 from lrtool.show.limits import numbers
-from lrtool.show.span import Span, of_rates, span
+from lrtool.show.span import Span, ceiling, of_rates, span
 from lrtool.show.train_report import TrainReport
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def draw(reports: Mapping[str, AnyReport]) -> Figure:
     trainings = {n: r for n, r in reports.items() if isinstance(r, TrainReport)}
     shown = [("find", LARGE)] * bool(finds)
     shown += [("losses", LARGE), ("rates", SMALL)] if trainings else []
-    columns = 3 if all(len(name) <= SHORT_NAME for name in reports) else 2
+    labels = _labels(reports)
+    columns = 3 if all(len(label) <= SHORT_NAME for label in labels) else 2
     rows = -(-len(reports) // columns)
     height = 0.55 + sum(high + TITLE + LABELS for _, high in shown) + LEGEND_ROW * rows + 0.1
     with canvas.applied():
@@ -69,7 +70,7 @@ def draw(reports: Mapping[str, AnyReport]) -> Figure:
             _draw_finds(axes["find"], finds, styles)
         if trainings:
             _draw_trainings(axes["losses"], axes["rates"], trainings, styles)
-        _draw_legend(figure, styles, columns)
+        _draw_legend(figure, labels, styles, columns)
     return figure
 
 
@@ -126,59 +127,67 @@ def _draw_trainings(
     trainings: Mapping[str, TrainReport],
     styles: Mapping[str, dict[str, Any]],
 ) -> None:
-    """Draw each training's validation loss, or training loss where there is none, and its rate."""
+    """Draw each training's validation loss, or training loss without that part, and its rate."""
     epochs = all(report.epochs and report.epochs[-1].step for report in trainings.values())
     series = {name: _series(report) for name, report in trainings.items()}
-    core = [_settled(trainings[name], loss) for name, (_, loss, _) in series.items()]
-    limits = _joined(core, [loss for _, loss, _ in series.values()])
-    parts = set()
-    for name, (steps, loss, part) in series.items():
+    core = [_settled(trainings[name], loss) for name, (_, loss) in series.items()]
+    limits = _joined(core, [loss for _, loss in series.values()])
+    for name, (steps, loss) in series.items():
         report = trainings[name]
         per = _steps_per_epoch(report) if epochs else 1.0
         few: dict[str, Any] = {"marker": "o", "ms": 4, "mew": 0} if len(steps) <= 30 else {}
         losses.plot(steps / per, loss, **styles[name], **few)
-        parts.add(part)
-        end = np.flatnonzero(np.isfinite(loss) & (loss <= limits.top))
-        if report.status == "diverged" and end.size:
+        panels.mark_edges(losses, steps / per, loss, limits, styles[name]["color"])
+        if report.status == "diverged" and steps.size:
+            seen = np.flatnonzero((loss >= limits.bottom) & (loss <= limits.top))
+            x, y, system = steps[-1], 0.98, losses.get_xaxis_transform()
+            if seen.size:
+                x, y, system = steps[seen[-1]], loss[seen[-1]], losses.transData
             style = {"color": styles[name]["color"], "marker": "X", "ms": 9, "mec": INK}
-            losses.plot([steps[end[-1]] / per], [loss[end[-1]]], gid=f"diverged {name}", **style)
+            style |= {"transform": system, "zorder": 5, "gid": f"diverged {name}"}
+            losses.plot([x / per], [y], **style)
         x = np.array(report.steps.step, dtype=float)
         x = np.append(x - 1, x[-1:]) / per
         lr = np.array([*report.steps.lr, *report.steps.lr[-1:]], dtype=float)
         rates.plot(x, lr, drawstyle="steps-post", **{**styles[name], "lw": 1.4})
-    name = f"train: {'validation' if parts == {'validation'} else 'training'} loss"
-    if len(parts) > 1:
-        name = "train: validation loss, or training loss where there is no other"
-    name += panels.set_y(losses, limits)
-    diverged = any(report.status == "diverged" for report in trainings.values())
-    panels.write_title(losses, name, "cross: diverged" * diverged)
+    parts = sorted({_part(report) for report in trainings.values()}, reverse=True)
+    name = f"train: {' or '.join(parts)} loss{panels.set_y(losses, limits)}"
+    crosses = any(report.status == "diverged" for report in trainings.values())
+    edges = any(line.get_label() == BEYOND for line in losses.lines)
+    marks = ["cross: diverged"] * crosses + [f"triangle: {BEYOND}"] * edges
+    panels.write_title(losses, name, " · ".join(marks))
     unit = panels.set_rates_y(rates, _of_all_rates([*trainings.values()]))
     panels.write_title(rates, f"train: learning rate{unit}")
     for axes in (losses, rates):
         panels.count(axes)
         panels.open_frame(axes)
         axes.set_xlabel("epoch" if epochs else "step")
-    if not any(np.isfinite(loss).any() for _, loss, _ in series.values()):
+    if not any(np.isfinite(loss).any() for _, loss in series.values()):
         _say(losses, "no finite loss")
     right = max(losses.get_xlim()[1], rates.get_xlim()[1], 1.0)
     losses.set_xlim(0, right)
     rates.set_xlim(0, right)
 
 
-def _series(report: TrainReport) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Return steps and losses of what tells most of a training, and which part they are of."""
-    ends = np.array([epoch.step for epoch in report.epochs], dtype=float)
-    validation = numbers([epoch.validation_loss for epoch in report.epochs])
-    if np.isfinite(validation).any():
-        return ends, validation, "validation"
-    if report.epochs:
-        return ends, numbers([epoch.train_loss for epoch in report.epochs]), "training"
-    return np.array(report.steps.step, dtype=float), numbers(report.steps.loss), "training"
+def _series(report: TrainReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return steps and losses of what tells most of a training."""
+    if not report.epochs:
+        return np.array(report.steps.step, dtype=float), numbers(report.steps.loss)
+    validation = _part(report) == "validation"
+    losses = [epoch.validation_loss if validation else epoch.train_loss for epoch in report.epochs]
+    return np.array([epoch.step for epoch in report.epochs], dtype=float), numbers(losses)
+
+
+def _part(report: TrainReport) -> str:
+    """Name the part that the losses of `_series` are of."""
+    return "validation" if report.epochs and words.validated(report) else "training"
 
 
 def _settled(report: TrainReport, loss: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the losses that must be seen: of a diverged training those up to the lowest."""
-    return loss[: _least(loss) + 1] if report.status == "diverged" else loss
+    if report.status == "diverged":
+        loss = loss[: _least(loss) + 1]
+    return loss[loss <= ceiling(report)]
 
 
 def _of_all_rates(trainings: Sequence[TrainReport]) -> Span:
@@ -200,13 +209,26 @@ def _joined(core: Sequence[NDArray[np.float64]], values: Sequence[NDArray[np.flo
     return span(np.concatenate([*core, []]), np.concatenate([*values, []]))
 
 
-def _draw_legend(figure: Figure, styles: Mapping[str, dict[str, Any]], columns: int) -> None:
-    """List the runs under the panels; of a long name the end, where names differ, is kept."""
-    handles, names = [], []
-    for name, style in styles.items():
-        handles.append(Line2D([], [], **style))
-        short = name if len(name) <= NAME else f"…{name[1 - NAME :]}"
-        names.append(canvas.drawable(short).replace("$", r"\$"))
+def _labels(reports: Mapping[str, AnyReport]) -> list[str]:
+    """Return each run's name; of a long one the end, where names differ, is kept.
+
+    Beside validation losses, a training loss is called one.
+    """
+    parts = [_part(r) if isinstance(r, TrainReport) else None for r in reports.values()]
+    labels = []
+    for name, part in zip(reports, parts, strict=True):
+        called = " (training loss)" * (part == "training" and "validation" in parts)
+        room = NAME - len(called)
+        labels.append((name if len(name) <= room else f"…{name[1 - room :]}") + called)
+    return labels
+
+
+def _draw_legend(
+    figure: Figure, labels: Sequence[str], styles: Mapping[str, dict[str, Any]], columns: int
+) -> None:
+    """List the runs under the panels."""
+    handles = [Line2D([], [], **style) for style in styles.values()]
+    names = [canvas.drawable(label).replace("$", r"\$") for label in labels]
     anchor, style = (LEFT, 0.06 / figure.get_figheight()), {"frameon": False, "handlelength": 3.2}
     figure.legend(
         handles, names, loc="lower left", bbox_to_anchor=anchor, ncols=columns, borderpad=0, **style

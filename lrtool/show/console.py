@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lrtool.wording import number
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -49,7 +51,7 @@ def spell(value: Any) -> str:  # noqa: PLR0911  (a table of cases)
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:.6g}"
+            return number(value, 6)
         case dict():
             return ", ".join(f"{key} {spell(item)}" for key, item in value.items())
         case list() | tuple():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
@@ -14,10 +16,12 @@ from matplotlib.ticker import (
 )
 
 from lrtool.show import words
-from lrtool.show.canvas import GREY, INK, RULE, drawable, shortened
+from lrtool.show.canvas import BEYOND, GREY, INK, RULE, drawable, shortened
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from lrtool.show.span import Span
 
@@ -61,13 +65,8 @@ def set_y(axes: Axes, limits: Span, ticks: int = 6) -> str:
 def set_rates_y(axes: Axes, limits: Span) -> str:
     """Set a small panel's y axis for learning rates and return what its title must say of it."""
     unit = set_y(axes, limits, ticks=3)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
     return unit * limits.log  # no common factor: each tick is spelled whole
-
-
-def _plain(rate: float) -> str:
-    """Spell a rate beside its axis: 0.00125, 2e-5."""
-    return f"{rate:.6g}".replace("e-0", "e-")
 
 
 def rate_axis(axes: Axes) -> None:
@@ -80,13 +79,25 @@ def rate_axis(axes: Axes) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.rate(value)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(8))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
 
 
 def count(axes: Axes) -> None:
     """Spell whole numbers under an x axis."""
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def mark_edges(
+    axes: Axes, x: NDArray[np.float64], values: NDArray[np.float64], limits: Span, color: str
+) -> None:
+    """Mark at the axis's edge what lies beyond it or is no number."""
+    style: dict[str, Any] = {"ms": 5, "mew": 0, "ls": "none", "color": color, "clip_on": False}
+    style |= {"transform": axes.get_xaxis_transform(), "label": BEYOND}
+    above, below = np.isnan(values) | (values > limits.top), values < limits.bottom
+    for there, height, marker in ((above, 0.985, CARETUP), (below, 0.015, CARETDOWN)):
+        if there.any():
+            axes.plot(x[there], np.full(there.sum(), height), marker=marker, **style)
 
 
 def write_title(axes: Axes, left: str, right: str = "") -> None:

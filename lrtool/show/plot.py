@@ -50,7 +50,7 @@ def draw(report: Report) -> Figure:
     with canvas.applied():
         figure = canvas.new_figure(6.4)
         limits = choose(report)
-        losses = figure.add_axes((LEFT, 0.205, WIDTH, 0.545), label="losses")
+        losses = figure.add_axes((LEFT, 0.205, WIDTH, 0.525), label="losses")
         _write_header(figure, report)
         _set_axes(losses, report, limits)
         _draw_sweeps(losses, report.sweeps, limits)
@@ -58,7 +58,7 @@ def draw(report: Report) -> Figure:
         _draw_guideline(_ribbon(figure, 0.165, "guideline"), limits)
         said = report.suggestion
         if said and said.lr:
-            ribbon = _ribbon(figure, 0.75, "regions")
+            ribbon = _ribbon(figure, 0.73, "regions")
             _draw_regions(losses, ribbon, said, limits)
             _draw_rate(losses, ribbon, said.lr, limits)
         _draw_legend(figure, losses)

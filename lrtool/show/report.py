@@ -7,7 +7,7 @@ it was.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -19,6 +19,7 @@ from lrtool.show.report_parts import (
     Curve,
     Data,
     Environment,
+    Facts,
     Model,
     RunReport,
     Status,
@@ -30,7 +31,7 @@ from lrtool.show.report_parts import (
 from lrtool.show.train_report import TrainReport, from_training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from lrtool import records
@@ -76,13 +77,7 @@ def from_finding(
     *,
     status: Status,
     reason: str | None = None,
-    config: Mapping[str, Any],
-    config_hash: str,
-    seed: int | None,
-    data: Data | None,
-    model: Model | None,
-    environment: Environment,
-    timing: Timing,
+    **facts: Unpack[Facts],
 ) -> Report:
     """Return the report of a `find`.
 
@@ -91,13 +86,7 @@ def from_finding(
         sweeps: the sweeps with their raw losses, also one that was interrupted.
         status: how the run ended.
         reason: why, in one sentence; by default the suggestion's own reason.
-        config: the resolved configuration, or the arguments of a call, as plain data.
-        config_hash: `Config.digest()` of it.
-        seed: the run's seed.
-        data: facts of the data.
-        model: facts of the model.
-        environment: versions and the device.
-        timing: durations and speeds.
+        facts: of the run.
     """
     said = finding.suggestion if finding else None
     return Report(
@@ -111,13 +100,7 @@ def from_finding(
         },
         sweeps=tuple(_sweep(sweep) for sweep in sweeps),
         curve=_curve(finding.curve) if finding and finding.curve else None,
-        config=dict(config),
-        config_hash=config_hash,
-        data=data,
-        model=model,
-        environment=environment,
-        seed=seed,
-        timing=timing,
+        **facts,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -99,7 +99,10 @@ class Curve(Part):
 
 
 class Data(Part):
-    """What the samples are: counts by part (train, validation), shapes without the batch."""
+    """What the samples are: counts by part (train, validation), shapes without the batch.
+
+    A part that does not tell how many it has is left out; one that is not there has 0.
+    """
 
     samples: dict[str, int]
     shapes: dict[str, tuple[int, ...]]
@@ -164,6 +167,28 @@ class RunReport(Part):
     model: Model | None = Field(description="null: the run failed before it was built")
     environment: Environment
     seed: int | None = Field(description="null: the caller's own random state")
+    timing: Timing
+
+
+class Facts(TypedDict):
+    """What every run knows of itself, whatever came of it.
+
+    Attributes:
+        config: the resolved configuration, or the arguments of a call, as plain data.
+        config_hash: `Config.digest()` of it.
+        seed: the run's seed; None: the caller's own random state.
+        data: facts of the data.
+        model: facts of the model.
+        environment: versions and the device.
+        timing: durations and speeds.
+    """
+
+    config: dict[str, Any]
+    config_hash: str
+    seed: int | None
+    data: Data | None
+    model: Model | None
+    environment: Environment
     timing: Timing
 
 

@@ -43,10 +43,14 @@ def write_step(writer: SummaryWriter, row: StepRow) -> None:
 
 
 def write_epoch(writer: SummaryWriter, row: EpochRow) -> None:
-    """Write an epoch's losses and metrics at its last update."""
+    """Write an epoch's losses and metrics at its last update.
+
+    Metrics of the training part, where there is no other, are called so: `training_accuracy`.
+    """
     writer.add_scalar("loss/training", row.train_loss, row.step)
     if row.validation_loss is not None:
         writer.add_scalar("loss/validation", row.validation_loss, row.step)
+    part = "training_" if row.validation_loss is None else ""
     for name, value in row.metrics.items():
-        writer.add_scalar(f"metric/{name}", value, row.step)
+        writer.add_scalar(f"metric/{part}{name}", value, row.step)
     writer.flush()

@@ -86,7 +86,7 @@ class Progress:
         speed = self._rows / max(now - self._started, 1e-9)
         text = (
             f"sweep {row.repeat + 1}/{self._repeats}, step {row.step + 1}/{self._steps}, "
-            f"rate {words.rate(row.lr)}, loss {row.loss:.4g}, {speed:,.0f} steps/s"
+            f"rate {words.rate(row.lr)}, loss {words.value(row.loss)}, {speed:,.0f} steps/s"
         )
         if self._bar:
             done = row.repeat * self._steps + row.step + 1

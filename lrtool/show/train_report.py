@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, Unpack
 
 from pydantic import ConfigDict, Field, model_validator
 
 from lrtool.show.report_parts import (
-    Data,
-    Environment,
-    Model,
+    Facts,
     Part,
     Rate,
     RunReport,
     Status,
     Suggestion,
-    Timing,
     null,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from lrtool import records
 
@@ -45,7 +42,8 @@ class Epoch(Part):
 
     Each metric is a further key under its own name. null: NaN or infinite.
 
-    `validation_loss` is also null where there is no validation part.
+    Where there is no validation part, `validation_loss` is null, and metrics are those of the
+    training part.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -108,13 +106,7 @@ def from_training(
     suggestion: Suggestion | None = None,
     status: Status,
     reason: str | None = None,
-    config: Mapping[str, Any],
-    config_hash: str,
-    seed: int | None,
-    data: Data | None,
-    model: Model | None,
-    environment: Environment,
-    timing: Timing,
+    **facts: Unpack[Facts],
 ) -> TrainReport:
     """Return the report of a `train`.
 
@@ -127,13 +119,7 @@ def from_training(
         suggestion: of the find that chose the rate, if one did.
         status: how the run ended.
         reason: why, in one sentence, and what to try.
-        config: the resolved configuration, as plain data.
-        config_hash: `Config.digest()` of it.
-        seed: the run's seed.
-        data: facts of the data.
-        model: facts of the model.
-        environment: versions and the device.
-        timing: durations and speeds.
+        facts: of the run.
     """
     return TrainReport(
         command="train",
@@ -143,18 +129,12 @@ def from_training(
         suggestions={},
         sweeps=(),
         curve=None,
-        config=dict(config),
-        config_hash=config_hash,
-        data=data,
-        model=model,
-        environment=environment,
-        seed=seed,
-        timing=timing,
         learning_rate=learning_rate,
         epochs=tuple(_epoch(row) for row in epochs),
         best=best,
         checkpoint=checkpoint,
         steps=thin(steps),
+        **facts,
     )
 
 

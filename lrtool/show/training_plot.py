@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import MaxNLocator
 
 from lrtool.show import canvas, panels, words
 from lrtool.show.canvas import BEYOND, CURVE, INK, LEFT, WIDTH
 from lrtool.show.limits import numbers
-from lrtool.show.span import Span, of_losses, of_rates, span
+from lrtool.show.span import of_losses, of_rates, span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,36 +76,33 @@ def draw(report: TrainReport) -> Figure:
 
 
 def _metrics(report: TrainReport) -> list[str]:
-    """Return the metrics that have a value: the best epoch's first."""
-    names = {
-        name: None
-        for epoch in report.epochs
-        for name, value in epoch.metrics.items()
-        if value is not None
-    }
+    """Return the metrics, the best epoch's first, those that never have a value last."""
+    names: dict[str, bool] = {}
+    for epoch in report.epochs:
+        for name, value in epoch.metrics.items():
+            names[name] = names.get(name, False) or value is not None
     best = report.best.metric if report.best else None
-    return sorted(names, key=lambda name: name != best)
+    return sorted(names, key=lambda name: (name != best, not names[name]))
 
 
 def _header(report: TrainReport, left_out: int) -> tuple[str, list[str]]:
-    title = f"Best {words.best(report.best)}" if report.best else "No best epoch"
+    title = f"Best {words.best(report)}" if report.best else "No best epoch"
     if report.status == "diverged":
         title = f"Diverged at step {words.last_step(report):,}"
     elif report.status != "completed":
         title += f" ({report.status})"
     lines = []
     if report.learning_rate:
-        rate = words.rate(report.learning_rate.value)
-        lines.append(canvas.shortened(f"Learning rate {rate}, {words.origin(report)}"))
+        lines.append(canvas.shortened(f"Learning rate {words.learning_rate(report)}"))
     schedule = words.schedule(report)
     facts = [schedule[:1].upper() + schedule[1:], words.progress(report)]
     if left_out:
         facts.append(f"{left_out} more metrics in report.json")
     lines.append(canvas.shortened(" · ".join(facts)))
     if report.reason:
-        lines += canvas.wrapped(report.reason)
+        lines += canvas.wrapped(report.reason, 4)
     if report.status == "diverged" and report.best:
-        lines.append(f"Best {words.best(report.best)}")
+        lines.append(f"Best {words.best(report)}")
     lines.append(canvas.shortened(words.subject(report)))
     return title, lines
 
@@ -115,9 +111,6 @@ def _draw_losses(axes: Axes, report: TrainReport) -> None:
     """Draw the steps' losses faintly, each epoch's clearly, and what is beyond the axis."""
     limits = of_losses(report)
     ends, middles = _positions(report)
-    cut = bool(report.epochs) and report.status != "completed"
-    cut = cut and report.epochs[-1].validation_loss is None  # stopped before it was evaluated
-    evaluated = report.epochs[:-1] if cut else report.epochs
     steps = np.array(report.steps.step, dtype=float) - 1
     few = len(steps) <= MOST_MARKERS
     raw: dict[str, Any] = {
@@ -132,12 +125,12 @@ def _draw_losses(axes: Axes, report: TrainReport) -> None:
     for x, values, label, style in (
         (steps, report.steps.loss, "each step", {**raw, "alpha": 0.75 if few else 0.5}),
         (middles, [e.train_loss for e in report.epochs], "training, mean of an epoch", train),
-        (ends[: len(evaluated)], [e.validation_loss for e in evaluated], "validation", validation),
+        (ends, [e.validation_loss for e in report.epochs], "validation", validation),
     ):
         loss = numbers(values)
-        if label == "validation" and np.isnan(loss).all():
+        if label == "validation" and not words.validated(report):
             continue
-        _draw_edges(axes, x, loss, limits, style["color"])
+        panels.mark_edges(axes, x, loss, limits, style["color"])
         inside = np.where((loss >= limits.bottom) & (loss <= limits.top), loss, np.nan)
         if len(x):
             axes.plot(x, inside, label=label, **style)
@@ -148,25 +141,19 @@ def _draw_losses(axes: Axes, report: TrainReport) -> None:
     panels.write_title(axes, f"loss{unit}")
 
 
-def _draw_edges(
-    axes: Axes, x: NDArray[np.float64], values: NDArray[np.float64], limits: Span, color: str
-) -> None:
-    """Mark at the axis's edge what lies beyond it or is no number."""
-    style: dict[str, Any] = {"ms": 4, "mew": 0, "ls": "none", "color": color, "clip_on": False}
-    style |= {"transform": axes.get_xaxis_transform(), "label": BEYOND}
-    above, below = np.isnan(values) | (values > limits.top), values < limits.bottom
-    for there, height, marker in ((above, 0.985, CARETUP), (below, 0.015, CARETDOWN)):
-        if there.any():
-            axes.plot(x[there], np.full(there.sum(), height), marker=marker, **style)
-
-
 def _draw_metric(axes: Axes, report: TrainReport, name: str) -> None:
-    values = numbers([epoch.metrics.get(name) for epoch in report.epochs])
-    ends, _ = _positions(report)
+    epochs = [epoch for epoch in report.epochs if name in epoch.metrics]
+    ends = np.array([epoch.step for epoch in epochs], dtype=float)
+    values = numbers([epoch.metrics[name] for epoch in epochs])
+    limits = span(values)
+    panels.mark_edges(axes, ends, values, limits, METRIC)
     axes.plot(ends, values, color=METRIC, marker="o", **_line(len(ends)))
-    last = values[np.isfinite(values)][-1]
-    unit = panels.set_y(axes, span(values), ticks=3)
-    panels.write_title(axes, f"{words.name(name)}{unit}", f"last {words.value(float(last))}")
+    unit = panels.set_y(axes, limits, ticks=3)
+    if not np.isfinite(values).any():
+        axes.set_yticks([])
+    title = words.metric(name, validated=words.validated(report))
+    last = words.value(epochs[-1].metrics[name])
+    panels.write_title(axes, f"{title}{unit}", f"last {last}")
 
 
 def _draw_rate(axes: Axes, report: TrainReport) -> None:
@@ -230,11 +217,13 @@ def _draw_marks(axes: Axes, report: TrainReport) -> None:
         if panel == axes.get_label() and best.step in steps:  # rows may have been lost
             x = (middles if best.metric == "train_loss" else ends)[steps.index(best.step)]
             style: dict[str, Any] = {"ms": 9, "mfc": "none", "mec": INK, "mew": 1.3, "zorder": 5}
-            axes.plot([x], [best.value], marker="o", gid="best", clip_on=False, **style)
+            bottom, top = axes.get_ylim()
+            if bottom <= best.value <= top:
+                axes.plot([x], [best.value], marker="o", gid="best", clip_on=False, **style)
     if report.status == "diverged":
         step = words.last_step(report)
         style = {"color": INK, "lw": 1.2, "ls": "--", "zorder": 1.5, "gid": "diverged"}
-        axes.axvline(max(step - 1, 0), label=f"diverged at step {step:,}", **style)
+        axes.axvline(step, label=f"diverged at step {step:,}", **style)
 
 
 def _draw_legend(figure: Figure, losses: Axes) -> None:

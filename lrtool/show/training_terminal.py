@@ -16,7 +16,7 @@ from lrtool.show.console import legible, listed, new_console, print_grid
 from lrtool.streams import stderr_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lrtool.records import EpochRow, StepRow
@@ -154,10 +154,16 @@ def _of(number: int, planned: int | None) -> str:
 
 
 def _validation(row: EpochRow) -> list[str]:
-    parts = [f"{words.name(name)} {words.value(value)}" for name, value in row.metrics.items()]
-    if row.validation_loss is not None:
-        parts.insert(0, f"validation loss {words.value(row.validation_loss)}")
-    return parts
+    validated = row.validation_loss is not None
+    loss = [f"validation loss {words.value(row.validation_loss)}"] * validated
+    return [*loss, *_named(row.metrics, validated=validated)]
+
+
+def _named(metrics: Mapping[str, float | None], *, validated: bool) -> list[str]:
+    return [
+        f"{words.metric(name, validated=validated)} {words.value(value)}"
+        for name, value in metrics.items()
+    ]
 
 
 def print_training(report: TrainReport, *, directory: Path, config: Path) -> None:
@@ -171,19 +177,17 @@ def print_training(report: TrainReport, *, directory: Path, config: Path) -> Non
     console = new_console()
     rows: list[tuple[str, Text]] = []
     if report.best:
-        rows.append(("Best", Text(words.best(report.best), "bold")))
+        rows.append(("Best", Text(words.best(report), "bold")))
     if report.epochs:
-        last = report.epochs[-1]
-        validation = last.validation_loss
+        last, validated = report.epochs[-1], words.validated(report)
         text = f"training {words.value(last.train_loss)}"
-        text += f", validation {words.value(validation)}" if validation is not None else ""
+        text += f", validation {words.value(last.validation_loss)}" * validated
         rows.append(("Last loss", Text(text)))
         if last.metrics:
-            named = (f"{words.name(n)} {words.value(v)}" for n, v in last.metrics.items())
-            rows.append(("Last metrics", Text(", ".join(named))))
+            named = ", ".join(_named(last.metrics, validated=validated))
+            rows.append(("Last metrics", Text(named)))
     if report.learning_rate:
-        rate = words.rate(report.learning_rate.value)
-        rows.append(("Learning rate", Text(f"{rate}, {words.origin(report)}")))
+        rows.append(("Learning rate", Text(words.learning_rate(report))))
     rows.append(("Schedule", Text(words.schedule(report))))
     rows.append(("Trained", Text(words.progress(report))))
     rows.append(("Status", Text(report.status, COLOURS.get(report.status, "bold red"))))

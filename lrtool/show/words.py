@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from lrtool.wording import number
+
 if TYPE_CHECKING:
     from lrtool.show.report import AnyReport, Suggestion
-    from lrtool.show.train_report import Best, TrainReport
+    from lrtool.show.train_report import TrainReport
 
 
 def rate(lr: float) -> str:
@@ -15,11 +17,7 @@ def rate(lr: float) -> str:
 
     0.00316 → "0.0032", 0.0000123 → "1.2e-5", 10.0 → "10".
     """
-    mantissa, exponent = f"{lr:.1e}".split("e")
-    power = int(exponent)
-    if -4 <= power <= 5:
-        return f"{float(mantissa) * 10.0**power:g}"
-    return f"{mantissa.removesuffix('.0')}e{power}"
+    return number(lr, 2)
 
 
 def interval(suggestion: Suggestion) -> str | None:
@@ -59,11 +57,9 @@ def setting(report: AnyReport, *keys: str) -> Any:
     return here
 
 
-def value(number: float | None) -> str:
-    """Spell a loss or a metric with four significant digits; "–" for none."""
-    if number is None:
-        return "–"
-    return f"{number:.4g}".replace("e-0", "e-").replace("e+0", "e+")
+def value(loss: float | None) -> str:
+    """Spell a loss or a metric with four significant digits; a report's null is no such number."""
+    return "NaN or infinite" if loss is None else number(loss, 4)
 
 
 def name(key: str) -> str:
@@ -71,9 +67,34 @@ def name(key: str) -> str:
     return key.replace("_", " ")
 
 
-def best(best: Best) -> str:
+def validated(report: TrainReport) -> bool:
+    """Tell whether a training had a validation part."""
+    return report.data is None or report.data.samples.get("validation") != 0
+
+
+def metric(key: str, *, validated: bool) -> str:
+    """Spell a loss or a metric and its part, where that is not the validation part.
+
+    "accuracy" → "accuracy"; "training accuracy" of a training without a validation part.
+    """
+    if key == "train_loss":
+        return "training loss"
+    return name(key) if validated else f"training {name(key)}"
+
+
+def best(report: TrainReport) -> str:
     """Say what the best epoch reached: "validation loss 0.08123 in epoch 7"."""
-    return f"{name(best.metric)} {value(best.value)} in epoch {best.epoch:,}"
+    best = report.best
+    assert best is not None
+    what = metric(best.metric, validated=validated(report))
+    return f"{what} {value(best.value)} in epoch {best.epoch:,}"
+
+
+def learning_rate(report: TrainReport) -> str:
+    """Say which rate a training had and where it comes from: "0.00125, given by --lr"."""
+    assert report.learning_rate is not None
+    found = report.learning_rate.origin in {"find", "run"}
+    return f"{number(report.learning_rate.value, 2 if found else 6)}, {origin(report)}"
 
 
 def origin(report: TrainReport) -> str:
@@ -99,7 +120,7 @@ def schedule(report: TrainReport) -> str:
     """Say how the rate moved: "one cycle schedule, warm-up 0.05"."""
     warmup = setting(report, "train", "schedule", "warmup")
     spelled = name(setting(report, "train", "schedule", "name") or "constant")
-    return f"{spelled} schedule" + (f", warm-up {warmup:g}" if warmup else "")
+    return f"{spelled} schedule" + (f", warm-up {number(warmup)}" if warmup else "")
 
 
 def progress(report: TrainReport) -> str:

@@ -18,6 +18,13 @@ def test_the_defaults_are_sound():
     assert check() == []
 
 
+def test_a_name_on_several_lines_is_spelled_on_one():
+    [(_, words)] = check(model="mlp\n")
+    assert words == r"no model is called 'mlp\n' (did you mean 'mlp'?)"
+    [(_, words)] = check(train={"early_stopping": {"metric": "a\nb"}})
+    assert words.startswith(r"must be a loss or one of metrics, not 'a\nb'; ")
+
+
 @pytest.mark.parametrize(
     "sections",
     [
@@ -323,6 +330,13 @@ def test_early_stopping_on_validation_without_a_validation_part():
     assert stopping(validation=0, metric="train_loss") == []
 
 
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 2000 + ")" * 2000])
+def test_a_pattern_beyond_what_python_compiles(pattern):
+    [(path, words)] = check(optimizer={"groups": [{"match": pattern}]})
+    assert path == "optimizer.groups.0.match"
+    assert words.startswith(f"'{pattern}' is no regular expression: ")
+
+
 USERS = """
     NUMBER = 3
 
@@ -333,6 +347,15 @@ USERS = """
         def __init__(self, margin: float): ...
 
     def loss(outputs, targets, margin: float = 1.0): ...
+
+    class Score:
+        higher_is_better = True
+
+    class Error:
+        higher_is_better = False
+
+    class Silent:
+        higher_is_better = None
 
     def data(path, count: int = 3): ...
 
@@ -428,6 +451,15 @@ def test_which_way_a_users_metric_is_better(users):
             "lrtool cannot know whether a lower or a higher loss is better; give min or max",
         )
     ]
+    silent = own("Silent")["name"]
+    assert [path for path, _ in stopping([silent], directories, metric="Silent")] == [
+        "train.early_stopping.mode"
+    ]
+    names = [own("Score")["name"], own("Error")["name"]]
+    assert stopping(names, directories, metric="Score") == []
+    assert stopping(names, directories, metric="Error") == []
+    missing = stopping([own("Errror")["name"]], directories, metric="Errror")
+    assert [path for path, _ in missing] == ["metrics.0"]  # what is missing says nothing else
     assert stopping([name], directories, metric="loss", mode="max") == []
     assert stopping([name], directories, metric=name, mode="max") == [
         (
@@ -435,6 +467,29 @@ def test_which_way_a_users_metric_is_better(users):
             f"must be a loss or one of metrics, not '{name}' (did you mean 'loss'?)",
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "expected"),
+    [
+        ("Score", "auto", "max"),
+        ("Error", "auto", "min"),
+        ("Error", "max", "max"),
+        ("accuracy", "auto", "auto"),
+        ("train_loss", "auto", "auto"),
+    ],
+)
+def test_what_a_users_metric_says_is_written_down(users, tmp_path, metric, mode, expected):
+    own, _ = users
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        f"metrics: ['{own('Score')['name']}', '{own('Error')['name']}', accuracy]\n"
+        f"train: {{early_stopping: {{metric: {metric}, mode: {mode}, patience: 7}}}}\n"
+    )
+    found, _ = read_config(path)
+    assert found.train.early_stopping == config.EarlyStopping(
+        metric=metric, mode=expected, patience=7
+    )
 
 
 def test_metrics_share_no_key(tmp_path, module):

@@ -108,8 +108,47 @@ def test_a_syntax_error_while_importing(tmp_path, module):
 def test_a_script_that_exits_while_importing(tmp_path, module):
     name = module("import sys\nsys.exit('usage: script FILE')")
     assert failure(f"{name}:f", tmp_path) == (
-        f"importing '{name}' failed: SystemExit: usage: script FILE ({tmp_path / name}.py:2)"
+        f"importing '{name}' failed: it ended the program: sys.exit('usage: script FILE') "
+        f"({tmp_path / name}.py:2)"
     )
+
+
+def test_an_attribute_that_cannot_be_read(tmp_path, module):
+    name = module(
+        """
+        def __getattr__(name):
+            raise RuntimeError(f"no {name} today")
+
+        class Lazy:
+            @property
+            def part(self):
+                raise SystemExit
+
+        lazy = Lazy()
+        """
+    )
+    assert failure(f"{name}:net", tmp_path) == (
+        f"'net' of module '{name}' cannot be read: RuntimeError: no net today "
+        f"({tmp_path / name}.py:3)"
+    )
+    assert failure(f"{name}:lazy.part", tmp_path) == (
+        f"'part' of 'lazy' cannot be read: it ended the program: sys.exit(None) "
+        f"({tmp_path / name}.py:8)"
+    )
+
+
+def test_an_exception_that_cannot_be_spelled(tmp_path, module):
+    name = module(
+        "class Odd(Exception):\n    def __str__(self):\n        return self.text\nraise Odd"
+    )
+    assert failure(f"{name}:f", tmp_path) == (
+        f"importing '{name}' failed: Odd: its __str__ raised AttributeError "
+        f"({tmp_path / name}.py:4)"
+    )
+
+
+def test_a_path_on_several_lines():
+    assert failure("a\nb:c") == r"'a\nb:c' must look like package.module:attribute"
 
 
 def raised(function, *args):

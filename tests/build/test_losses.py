@@ -211,6 +211,16 @@ def test_weights_are_lists_of_numbers():
             [("weight", "must be a list of numbers, not [1, 'a']")],
         ),
         (
+            "cross_entropy",
+            {"weight": [1, 10**400]},
+            [("weight", f"must be a list of numbers, not [1, {10**400}]")],
+        ),
+        (
+            "cross_entropy",
+            {"weight": [1, True]},
+            [("weight", "must be a list of numbers, not [1, True]")],
+        ),
+        (
             "huber",
             {"dleta": 1},
             [("dleta", "unknown argument (did you mean 'delta'?); signature (")],
@@ -419,6 +429,10 @@ USERS = """
                 raise ValueError("strength is negative")
 
     class NotCallable: ...
+
+    class Script:
+        def __init__(self):
+            raise SystemExit(1)
 """
 
 
@@ -464,6 +478,8 @@ def test_a_users_loss_that_cannot_be_built(users, tmp_path):
     with pytest.raises(ComponentError, match=r"loss: .*:Fussy cannot be built: ValueError: ") as e:
         users("Fussy", strength=-1)
     assert re.search(rf"strength is negative \({tmp_path}/\w+\.py:\d+\)$", str(e.value))
+    with pytest.raises(ComponentError, match=r":Script cannot be built: .* sys.exit\(1\)"):
+        users("Script")
     with pytest.raises(ComponentError, match="is a NotCallable; it cannot be called") as e:
         users("NotCallable")
     assert e.value.problems[0].path == ("loss", "name")

@@ -16,7 +16,7 @@ from lrtool.build.optimizers import (
     kind,
 )
 from lrtool.config import Optimizer, ParameterGroup
-from lrtool.errors import ComponentError, LrtoolWarning, UserError
+from lrtool.errors import ComponentError, LrtoolWarning
 
 MOST = sorted(set(OPTIMIZERS) - {"muon"})
 
@@ -207,11 +207,9 @@ def test_frozen_parameters_are_left_out():
 
 def test_nothing_to_train():
     model = network().requires_grad_(requires_grad=False)
-    words = "the model has no trainable parameter, so there is nothing to optimize"
-    with pytest.raises(UserError, match=words):
-        build("sgd", model)
-    with pytest.raises(UserError, match=words):
-        build("sgd", nn.ReLU())
+    words = "it has no trainable parameter, so there is nothing to optimize"
+    assert problems("sgd", model) == [(("model",), words)]
+    assert problems("sgd", nn.ReLU()) == [(("model",), words)]
 
 
 def test_a_decay_that_the_class_does_not_have():
@@ -392,6 +390,9 @@ USERS = """
 
     def no_optimizer(params, lr=0.3):
         return 3
+
+    def script(params, lr=0.3):
+        raise SystemExit(3)
 """
 
 
@@ -449,6 +450,13 @@ def test_a_users_class_that_fails(users):
     assert path == ("optimizer",)
     assert words.startswith(f"{name} cannot be built: ")
     assert "teacher" in words
+
+
+def test_a_users_factory_that_ends_the_program(users):
+    name, options = users("script")
+    [(path, words)] = problems(name, **options)
+    assert path == ("optimizer",)
+    assert words.startswith(f"{name} cannot be built: it ended the program: sys.exit(3) (")
 
 
 @pytest.mark.parametrize(

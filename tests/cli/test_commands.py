@@ -235,3 +235,49 @@ def test_what_does_not_fit_is_exit_2(lrtool, write, text, expected):
     assert (done.returncode, done.stdout) == (2, "")
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_metrics_of_a_model_without_outputs(here, write):
+    write(
+        "own.py",
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_outputs):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(64, num_outputs)\n"
+        "    def training_loss(self, batch):\n"
+        "        scores = self.layer(batch[0].flatten(1))\n"
+        "        return nn.functional.cross_entropy(scores, batch[1])\n",
+    )
+    write("a.yaml", "model: own:Net\nmetrics: [accuracy, f1]\n")
+    for command in ("check", "find", "train"):
+        done = here(command, "a.yaml")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "a.yaml:2:10: metrics: accuracy, f1 cannot be computed: own:Net has "
+            "training_loss(batch) but no forward; give it a forward(inputs) that returns what "
+            "metrics compare with the targets, or remove metrics\n"
+        )
+    assert here("check", "a.yaml", "--set", "metrics=[]", "--quiet").returncode == 0
+
+
+def test_what_a_factory_returned_has_its_place(here, write):
+    write("own.py", "def data():\n    return None\n")
+    write("a.yaml", "data: {source: own:data}\n")
+    done = here("check", "a.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("a.yaml:1:16: data.source: own:data: returned None; it must ")
+
+
+def test_a_rate_of_the_optimizers_that_is_none(here, write):
+    write("a.yaml", "optimizer: {name: sgd, args: {lr: 0}}\n")
+    done = here("train", "a.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "a.yaml:1:35: optimizer.args.lr: must be a number above 0, not 0\n"
+    write("own.py", "import torch\ndef make(params, lr):\n    return torch.optim.SGD(params, lr)\n")
+    write("a.yaml", "optimizer: own:make\n")
+    done = here("train", "a.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "a.yaml:1:12: optimizer: own:make has no default rate; give learning_rate, or --lr auto\n"
+    )

@@ -90,7 +90,7 @@ def test_the_resolved_configuration_gives_the_same_run_from_anywhere(lrtool, wri
     assert one["sweeps"] == two["sweeps"]
     assert one["suggestion"] == two["suggestion"]
     assert one["config_hash"] == two["config_hash"]
-    read = config.load(document.read(tmp_path / "a" / "config.yaml"))
+    read, _ = config.validate(document.read(tmp_path / "a" / "config.yaml"))
     assert read.seed == 3
 
 
@@ -336,7 +336,7 @@ def test_what_users_modules_print_stays_off_stdout(lrtool, write):
     ("where", "stderr"),
     [
         ("import", "model.name: "),
-        ("build", "model: u:Net cannot be built: SystemExit"),
+        ("build", "model: u:Net cannot be built: it ended the program: sys.exit(0)"),
         ("forward", "u:Net failed: it ended the program: sys.exit(0)"),
     ],
 )

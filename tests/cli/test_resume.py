@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import weakref
 
 import pytest
 from small import CONFIG, NET, contents
@@ -41,7 +42,7 @@ def at_call(number, owner, name, *, send=signal.SIGKILL):
 
 
 def rows(run, kind):
-    return [row for row in history.read(run / "metrics.jsonl") if isinstance(row, kind)]
+    return list(history.read(run / "metrics.jsonl", kind))
 
 
 def test_killed_at_any_moment_and_resumed_it_is_the_same_to_the_last_bit(start, tmp_path):
@@ -164,7 +165,7 @@ def test_a_changed_configuration_is_refused_with_its_keys(here):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "lrtool: error: --resume run: the configuration has changed: data.batch_size was 8, is 4; "
-        "learning_rate was 0.01, is 0.02; optimizer.args.eps was null, is 1e-06. Change it back "
+        "learning_rate was 0.01, is 0.02; optimizer.args.eps was null, is 1e-6. Change it back "
         "(the run's own is run/config.yaml), or begin a new run\n"
     )
     done = here("train", "a.yaml", "--resume", "run", "--set", "data.args.n=61")
@@ -212,6 +213,79 @@ def test_a_longer_training_goes_on_and_says_so_of_its_schedule(here, tmp_path):
         "lrtool: warning: train.epochs changed: the cosine schedule now spans the new length, so "
         "its rates differ from those so far\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("{name: step, args: {step_size: 1}}", None),
+        ("{name: plateau, args: {patience: 0}}", None),
+        ("{name: triangular, args: {period: 4}, warmup: 2}", None),
+        ("{name: wsd, args: {decay: 0.5}}", "wsd schedule"),
+        ("{name: triangular}", "triangular schedule"),
+        ("{name: constant, warmup: 0.5}", "constant schedule with its warm-up"),
+        ("{name: exponential, args: {gamma: 0.5}, warmup: 0.5}", "exponential schedule with its"),
+    ],
+)
+def test_another_length_is_said_where_rates_so_far_were_others(here, schedule, words):
+    made = (*TRAIN, "run", "--set", f"train.schedule={schedule}", "--set", "train.log_every=1")
+    assert here(*made, "--epochs", 2).returncode == 0
+    done = here(*made, "--resume", "auto", "--epochs", 5)
+    assert done.returncode == 0
+    if words is None:
+        assert done.stderr == ""
+    else:
+        assert done.stderr.startswith(f"lrtool: warning: train.epochs changed: the {words}")
+        assert done.stderr.endswith(
+            " now spans the new length, so its rates differ from those so far\n"
+        )
+        assert done.stderr.count("\n") == 1
+
+
+def test_another_length_is_not_said_before_the_rates_differ(start, here):
+    wsd = ("--set", "train.schedule={name: wsd}")
+    stopped = start(*TRAIN, "run", *wsd, prepare=at_call(*IN_AN_EPOCH, send=signal.SIGTERM)).wait()
+    assert stopped.returncode == 143
+    done = here(*TRAIN, "run", *wsd, "--resume", "auto", "--epochs", 4)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_fewer_epochs_than_there_are_train_nothing_and_say_so(here, tmp_path):
+    constant = (*TRAIN, "run", "--set", "train.schedule=constant")
+    assert here(*constant).returncode == 0
+    before = contents(tmp_path / "run")
+    done = here(*constant, "--resume", "auto", "--epochs", 1)
+    assert (done.returncode, done.stdout) == (0, "run\n")
+    assert done.stderr == (
+        "lrtool: warning: --resume run: stands at step 9 of epoch 3, beyond train.epochs: 1; "
+        "nothing is trained\n"
+    )
+    assert contents(tmp_path / "run") == before
+    steps = ("--set", "train.epochs=null", "--set", "train.max_steps=8")
+    done = here(*constant, "--resume", "auto", *steps)
+    assert done.stderr == (
+        "lrtool: warning: --resume run: stands at step 9 of epoch 3, beyond train.max_steps: 8; "
+        "nothing is trained\n"
+    )
+    assert contents(tmp_path / "run") == before
+    assert here(*constant, "--resume", "auto", "--epochs", 3).stderr == ""
+
+
+def test_what_was_read_from_a_checkpoint_is_let_go(here, monkeypatch):
+    from lrtool import training
+
+    assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
+    begin, seen = training.begin, []
+
+    def looking(task, rate, directory, resumed):
+        kept = weakref.ref(resumed.state["random"]["torch"])
+        run = begin(task, rate, directory, resumed)
+        seen.append((kept(), resumed.state))
+        return run
+
+    monkeypatch.setattr(training, "begin", looking)
+    assert here(*TRAIN, "run", "--resume", "auto", "--epochs", 2).returncode == 0
+    assert seen == [(None, {})]
 
 
 @pytest.mark.parametrize("steps", [4, 6])  # inside an epoch of three updates; at its end

@@ -3,11 +3,13 @@
 import json
 import resource
 import time
+from itertools import count
 
 import pytest
 import torch
 from small import CONFIG, NET
 
+from lrtool.engine import step as steps
 from lrtool.engine.checkpoint import newest
 from lrtool.engine.weights import read_weights
 from lrtool.show import report as reports
@@ -48,7 +50,7 @@ def test_too_high_a_rate_names_step_layer_rate_and_what_to_try(here, write, tmp_
     step = report.steps.step[-1]
     assert report.reason.startswith(f"step {step} of epoch {report.steps.epoch[-1]}, rate ")
     assert "the first gradient that is not finite is that of " in report.reason
-    assert f"; try a lower rate (--lr {float(rate) / 10:.2g})" in report.reason
+    assert f"; try a lower rate (--lr {'1e37' if clip else '100000'})" in report.reason
     assert ("train.gradient_clip_norm" in report.reason) is not clip
     assert "train.schedule.warmup" not in report.reason
     state = finite_checkpoint(tmp_path / "run")
@@ -72,7 +74,7 @@ def test_divergence_in_the_very_last_update_leaves_no_bad_weights(here, write, t
     assert done.returncode == 4, done.stderr
     report = reports.read(tmp_path / "run/report.json")
     assert all(loss is not None for loss in report.steps.loss)  # each is of before its update
-    assert "step 1 of epoch 1, rate 1e+38: " in report.reason
+    assert "step 1 of epoch 1, rate 1e38: " in report.reason
     assert report.reason.endswith("; no checkpoint had been saved yet")
     assert (report.checkpoint, report.best, report.epochs) == (None, None, ())
 
@@ -91,6 +93,64 @@ def test_nan_in_the_data_is_named_as_such(here, write, tmp_path):
     words = "the data of this step hold NaN or infinity; look at what data.source net:broken yields"
     assert f": {words}; " in report.reason
     assert "a lower rate" not in report.reason
+
+
+def test_what_the_plateau_schedule_saw_is_seen_when_the_cause_is_looked_for(here, write, tmp_path):
+    write(
+        "net.py",
+        NET + "class Counting(nn.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(4, 2)\n"
+        "        self.register_buffer('calls', torch.zeros(()))\n"
+        "    def forward(self, x):\n"
+        "        self.calls += self.training\n"
+        "        return super().forward(x) / (self.calls < 7)\n",  # the seventh update
+    )
+    write("a.yaml", CONFIG.replace("net:model", "net:Counting"))
+    never_better = "{patience: 0, factor: 0.5, threshold: 1e9, threshold_mode: abs}"
+    sets = (
+        f"train.schedule={{name: plateau, args: {never_better}}}",
+        "train.accumulate=1",
+        "train.checkpoint_every=4",
+        "data.batch_size=20",  # three updates an epoch
+    )
+    done = here(*TRAIN, *[part for each in sets for part in ("--set", each)])
+    assert done.returncode == 4, done.stderr
+    report = reports.read(tmp_path / "run/report.json")
+    assert report.steps.lr == (0.01,) * 6 + (0.005,)
+    assert report.reason.startswith("step 7 of epoch 3, rate 0.005: the loss is nan; the first out")
+    assert report.reason.endswith("; the checkpoint of step 4 has finite weights")
+
+
+def test_only_a_buffer_that_was_finite_at_first_must_stay_so(here, write, tmp_path):
+    write(
+        "net.py",
+        NET + "class Masked(nn.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(4, 2)\n"
+        "        self.register_buffer('mask', torch.full((4, 4), -torch.inf).triu(1))\n"
+        "        self.register_buffer('unset', torch.tensor(torch.nan))\n"
+        "        self.register_buffer('seen', torch.zeros(4))\n"
+        "    def forward(self, x):\n"
+        "        self.seen += {more} * self.training\n"
+        "        return super().forward(x)\n",
+    )
+    write("a.yaml", CONFIG.replace("net:model", "net:Masked"))
+    text = (tmp_path / "net.py").read_text()
+    write("net.py", text.format(more="x.mean(0).detach()"))
+    done = here(*TRAIN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert finite_buffers_of(tmp_path / "run") == {"mask": False, "unset": False, "seen": True}
+    write("more.py", text.format(more="torch.inf"))
+    done = here(*TRAIN, "--overwrite", "--set", "model=more:Masked")
+    assert done.returncode == 4
+    assert "step 2 of epoch 1, rate 0.0067: seen is not finite; " in done.stderr
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def finite_buffers_of(run):
+    weights = read_weights(run / "checkpoints/last/model.safetensors")
+    return {name: bool(weights[name].isfinite().all()) for name in ("mask", "unset", "seen")}
 
 
 def test_a_validation_loss_without_value_is_never_the_best(here, write, tmp_path):
@@ -253,6 +313,86 @@ def test_a_worker_that_dies_is_said_in_words(start, write, tmp_path):
     assert reports.read(tmp_path / "run/report.json").status == "failed"
 
 
+@pytest.fixture
+def dies(here, write, tmp_path):
+    """Run a command, which meets with a worker's death, and look at what it says and leaves."""
+    write("net.py", NET)
+    write("a.yaml", CONFIG)
+    deaths = [RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")]
+
+    def die(*_):
+        if deaths:  # torch raises each once
+            raise deaths.pop()
+
+    def run(command):
+        done = here(command, "a.yaml", "--quiet", "--output", "run")
+        assert not deaths
+        words = (
+            "data.source net:data failed: a process that loads data ended by itself, or was ended: "
+            "DataLoader worker (pid 7) is killed by signal: Killed; "
+            "data.workers: 0 loads without it"
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"lrtool: error: {words}\n"
+        report = reports.read(tmp_path / "run/report.json")
+        assert (report.status, report.reason) == ("failed", words)
+
+    return die, run
+
+
+@pytest.mark.parametrize("command", ["find", "train"])
+def test_a_worker_whose_death_torch_raises_while_progress_is_shown(dies, monkeypatch, command):
+    from lrtool import drive
+
+    shown = {"find": (drive.Progress, "update"), "train": (drive.TrainProgress, "rows")}
+    die, run = dies
+    monkeypatch.setattr(*shown[command], die)
+    run(command)
+
+
+@pytest.mark.parametrize("command", ["find", "train"])
+def test_a_worker_whose_connection_breaks_before_torch_raises_its_death(dies, monkeypatch, command):
+    from lrtool import failure
+
+    forward, calls = steps.batch_loss, count()
+
+    def breaks(*batch):
+        if next(calls) == 0:  # the batch that is tried
+            return forward(*batch)
+        raise ConnectionResetError
+
+    die, run = dies
+    monkeypatch.setattr(steps, "batch_loss", breaks)
+    monkeypatch.setattr(failure, "_is_ours", die)  # asked for while words are looked for
+    run(command)
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_loader_of_the_users_own_that_ends_early_is_no_short_epoch(here, write, tmp_path, part):
+    write(
+        "net.py",
+        NET + "from torch.utils.data import DataLoader\n"
+        "class Stopping(Noisy):\n"
+        "    def __getitem__(self, index):\n"
+        "        if index == 40: raise StopIteration\n"
+        "        return super().__getitem__(index)\n"
+        "def training():\n"
+        "    return DataLoader(Stopping(60, 0), 8), Noisy(20, 1)\n"
+        "def validation():\n"
+        "    return Noisy(60, 0), DataLoader(Stopping(60, 1), 8)\n",
+    )
+    write("a.yaml", CONFIG.replace("net:data", f"net:{part}"))
+    done = here(*TRAIN)
+    assert (done.returncode, done.stdout) == (2, "")
+    words = (
+        "the data ended after 5 of 8 batches: a dataset must not raise StopIteration, nor a "
+        "sampler yield less than its length"
+    )
+    assert done.stderr.endswith(f"lrtool: error: {words}\n")
+    report = reports.read(tmp_path / "run/report.json")
+    assert (report.status, report.reason, report.epochs) == ("failed", words, ())
+
+
 @pytest.mark.usefixtures("armed_later")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_the_users_data_names_its_place_and_keeps_the_rows(
@@ -282,7 +422,7 @@ def test_an_error_in_the_users_data_names_its_place_and_keeps_the_rows(
             ("data.source=net:nothing_to_validate",),
             "the validation part is empty: it yields no batch",
         ),
-        (("data.source=net:no_batch",), "data.source net:no_batch: yields no training batch"),
+        (("data.source=net:no_batch",), "--set data.source: net:no_batch: yields no training batch"),
         (
             ("data.source=net:other_shape",),
             "evaluating failed on a validation batch of inputs (8, 5): RuntimeError: mat1 and mat2",

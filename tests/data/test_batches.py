@@ -12,16 +12,12 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-    default_collate,
+    Sampler,
 )
 
 from lrtool.data import batches
-from lrtool.data.part import OwnLoader, Resident, Streamed
-from lrtool.errors import DataError
+from lrtool.data.part import OwnLoader, Resident, Streamed, length
+from lrtool.errors import DataError, LrtoolWarning
 
 CPU = torch.device("cpu")
 # From Python 3.12 on, a process with threads is warned when it forks, as for a loader's workers.
@@ -185,16 +181,90 @@ def test_an_epoch_without_its_first_batches_is_the_rest_of_it(part, skip):
     assert made(skip) == made(0)[skip:]
 
 
-def test_a_dataset_that_stops_does_not_shorten_an_epoch():
-    class Stopping(Squares):
-        def __getitem__(self, index):
-            if index == 3:
-                raise StopIteration
-            return super().__getitem__(index)
+class Stopping(Squares):
+    def __getitem__(self, index):
+        if index == 4:
+            raise StopIteration
+        return super().__getitem__(index)
 
-    made = batches.epoch(Streamed(Stopping(4), 0), batch_size=2, seed=0, epoch=0, device=CPU)
-    with pytest.raises(DataError, match=r"^the data ended \d batches before the epoch's end: a da"):
-        list(made)
+
+class Given(Sampler):
+    """Yields so many indices, and says that there are six."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        return iter(range(self.count))
+
+    def __len__(self):
+        return 6
+
+
+def own(dataset, **options):
+    return OwnLoader(DataLoader(dataset, batch_size=2, **options))
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+@pytest.mark.parametrize(
+    "part",
+    [
+        own(Stopping(6)),
+        own(Squares(6), sampler=Given(4)),
+        pytest.param(own(Stopping(6), num_workers=1), marks=forks),
+    ],
+    ids=["dataset", "sampler", "workers"],
+)
+def test_a_loader_that_ends_early_does_not_shorten_an_epoch(part, skip):
+    words = (
+        r"^the data ended after 2 of 3 batches: a dataset must not raise StopIteration, nor a "
+        r"sampler yield less than its length$"
+    )
+    found = batches.epoch(part, batch_size=2, seed=0, epoch=0, device=CPU, skip=skip)
+    with pytest.raises(DataError, match=words):
+        list(found)
+    with pytest.raises(DataError, match=words):
+        list(batches.ordered(part, batch_size=2, device=CPU))
+
+
+def test_a_dataset_that_stops_does_not_shorten_an_epoch():
+    part = Streamed(Stopping(6), 0)
+    for stream in (
+        batches.ordered(part, batch_size=2, device=CPU),
+        batches.epoch(part, batch_size=2, seed=0, epoch=0, device=CPU, skip=0),
+        # of seed 0, the two batches that are left hold the sample that stops it
+        batches.epoch(part, batch_size=2, seed=0, epoch=0, device=CPU, skip=1),
+    ):
+        with pytest.raises(DataError, match=r"^the data ended after \d of \d batches: a dataset"):
+            list(stream)
+
+
+def test_what_a_loader_yields_beyond_its_length_is_used_and_said():
+    part = own(Squares(10), sampler=Given(9))
+    words = (
+        r"^a DataLoader yields more batches than its length, 3: all of them are used, but a "
+        r"schedule goes by the length$"
+    )
+    with pytest.warns(LrtoolWarning, match=words):
+        assert order(part) == list(range(9))
+
+
+def test_no_end_is_early_where_nobody_tells_the_length():
+    class Sized(Counter):
+        def __len__(self):
+            return 20  # what torch takes for the truth, as it knows nothing of workers
+
+    class Endless(Sampler):
+        def __iter__(self):
+            return iter(range(3))
+
+    assert length(DataLoader(Sized(), batch_size=2)) == 10
+    assert length(DataLoader(Counter(), batch_size=2)) is None
+    unknown = own(Squares(), sampler=Endless())
+    assert length(unknown.loader) is None
+    for part in (own(Sized()), own(Counter()), Streamed(Sized(), 0)):
+        assert [b.tolist() for b in an_epoch(part, 2)] == [[0, 1], [2, 3], [4]]
+    assert order(unknown) == [0, 1, 2]
 
 
 def test_samples_left_out_are_not_made_where_that_changes_nothing():
@@ -257,126 +327,13 @@ def test_from_loader_over_nothing(loader):
         take(loader, 1)
 
 
-X, Y = torch.rand(23, 3, 2), torch.randint(0, 4, (23,))
-DATA = TensorDataset(X, Y)
-WEIGHTS = torch.rand(23)
-
-
-def seeded():
-    return torch.Generator().manual_seed(5)
-
-
-class Words:
-    """A sampler of the user's own, which draws at once rather than when first asked."""
-
-    def __iter__(self):
-        return iter(torch.randperm(23).tolist())
-
-    def __len__(self):
-        return 23
-
-
-MAKERS = {
-    "in order": lambda: DataLoader(DATA, 4),
-    "shuffled": lambda: DataLoader(DATA, 4, shuffle=True),
-    "generator": lambda: DataLoader(DATA, 4, shuffle=True, generator=seeded()),
-    "drop_last": lambda: DataLoader(DATA, 4, shuffle=True, drop_last=True),
-    "weights": lambda: DataLoader(DATA, 4, sampler=WeightedRandomSampler(WEIGHTS, 30)),
-    "weights, generator": lambda: DataLoader(
-        DATA, 4, sampler=WeightedRandomSampler(WEIGHTS, 9, generator=seeded()), generator=seeded()
-    ),
-    "replacement": lambda: DataLoader(
-        DATA, 4, sampler=RandomSampler(DATA, replacement=True, num_samples=50)
-    ),
-    "subset": lambda: DataLoader(DATA, 4, sampler=SubsetRandomSampler([1, 5, 22])),
-    "from the end": lambda: DataLoader(DATA, 2, sampler=[-1, 3, -23]),
-    "tensors": lambda: DataLoader(DATA, 2, sampler=list(torch.arange(5))),
-    "own sampler": lambda: DataLoader(DATA, 5, sampler=Words()),
-    "batch sampler": lambda: DataLoader(
-        DATA, batch_sampler=BatchSampler(SequentialSampler(DATA), 6, drop_last=True)
-    ),
-    "batches given": lambda: DataLoader(DATA, batch_sampler=[[3], [1, 2]]),
-    "batch of 1": lambda: DataLoader(DATA, shuffle=True),
-    "three tensors": lambda: DataLoader(TensorDataset(X, Y, X), 4, shuffle=True),
-}
-
-
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-def test_whole_batches_are_the_same_and_draw_the_same(make):
-    def run(read):
-        torch.manual_seed(11)
-        loader = make()
-        made = [batch for _ in range(2) for batch in read(loader)]
-        return made, [torch.get_rng_state(), *(g.get_state() for g in batches.generators(loader))]
-
-    plain, states = run(lambda loader: loader)
-    whole, own_states = run(batches.whole_batches)
-    assert batches.whole_batches(make()).dataset is not DATA
-    assert len(plain) == len(whole) > 0
-    for expected, found in zip(plain, whole, strict=True):
-        assert type(found) is type(expected)
-        assert len(found) == len(expected)
-        for a, b in zip(expected, found, strict=True):
-            assert torch.equal(a, b)
-            assert (a.dtype, a.stride()) == (b.dtype, b.stride())
-    assert len(states) == len(own_states)
-    assert all(map(torch.equal, states, own_states))
-
-
-def test_whole_batches_stopped_early_have_drawn_the_same():
-    for count in (1, 3):
-        states = []
-        for read in (iter, lambda loader: iter(batches.whole_batches(loader))):
-            torch.manual_seed(2)
-            list(islice(read(MAKERS["shuffled"]()), count))
-            states.append(torch.get_rng_state())
-        assert torch.equal(*states)
-
-
-class Flipped(TensorDataset):
-    def __getitem__(self, index):
-        return tuple(-tensor for tensor in super().__getitem__(index))
-
-
-class Loader(DataLoader):
-    def __iter__(self):
-        yield "own"
-
-
-@pytest.mark.parametrize(
-    "loader",
-    [
-        DataLoader(Flipped(X, Y), 4),
-        DataLoader(DATA, 4, collate_fn=lambda items: default_collate(items)),  # noqa: PLW0108  (another function)
-        DataLoader(DATA, batch_size=None),
-        DataLoader(DATA, 4, num_workers=1),
-        DataLoader(TensorDataset(X.transpose(1, 2), Y), 4),
-        DataLoader(TensorDataset(X.clone().requires_grad_(), Y), 4),
-        DataLoader(TensorDataset(torch.nn.Parameter(X), Y), 4),
-        DataLoader(Squares(), 4),
-        Loader(DATA, 4),
-    ],
-)
-def test_whole_batches_leaves_every_doubtful_loader_alone(loader):
-    assert batches.whole_batches(loader) is loader
-
-
-def test_whole_batches_raise_what_the_loader_raises():
-    loader = DataLoader(DATA, 2, sampler=[0, 23])
-    messages = []
-    for read in (loader, batches.whole_batches(loader)):
-        with pytest.raises(IndexError) as caught:
-            list(read)
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
-
-
 def test_generators_are_found_once():
-    mine, other = seeded(), seeded()
-    loader = DataLoader(DATA, 4, shuffle=True, generator=mine)
+    mine, other = torch.Generator(), torch.Generator()
+    data = Squares()
+    loader = DataLoader(data, 4, shuffle=True, generator=mine)
     assert batches.generators(loader) == [mine]
-    sampler = RandomSampler(DATA, generator=other)
-    assert batches.generators(DataLoader(DATA, 4, sampler=sampler, generator=mine)) == [mine, other]
-    nested = DataLoader(DATA, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
+    sampler = RandomSampler(data, generator=other)
+    assert batches.generators(DataLoader(data, 4, sampler=sampler, generator=mine)) == [mine, other]
+    nested = DataLoader(data, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
     assert batches.generators(nested) == [other]
     assert batches.generators(iter([])) == []

@@ -52,6 +52,20 @@ def test_with_its_warm_up_by_hand():
     assert average.updates == 5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_skipped_step_leaves_it_as_it_is_and_is_counted(dtype):
+    model = nn.Linear(1, 1, bias=False, dtype=dtype)
+    nn.init.zeros_(model.weight)
+    average = MovingAverage(model, 0.9)
+    nn.init.ones_(model.weight)
+    skipped, made = torch.tensor([True, False])
+    average.update(skipped)
+    assert average.state()["weight"].item() == 0
+    average.update(made)  # its decay is (1 + 1) / (10 + 1)
+    assert average.state()["weight"].item() == pytest.approx(9 / 11, rel=2**-8)
+    assert average.updates == 2
+
+
 def test_after_its_warm_up_it_is_torchs():
     model = Net()
     average = MovingAverage(model, 0.9)

@@ -26,6 +26,7 @@ from lrtool.engine.average import MovingAverage
 from lrtool.engine.checkpoint import Training, load, newest, save
 from lrtool.engine.trainer import Best, Position
 from lrtool.engine.weights import (
+    finite_buffers,
     first_bad_weight,
     load_average,
     load_weights,
@@ -649,15 +650,24 @@ def test_a_compiled_model_is_the_one_inside_it(tmp_path):
 
 def test_the_first_bad_weight_is_named():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
-    assert first_bad_weight(model) is None
     model.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
-    assert first_bad_weight(model) is None  # infinity may be meant in a buffer
-    model[1].running_var[0] = torch.nan
-    assert first_bad_weight(model) == "1.running_var"
+    model.register_buffer("unknown", torch.tensor([0.0, torch.nan]), persistent=False)
+    model.register_buffer("cache", torch.zeros(0))
+    began = finite_buffers(model)
+    norm = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert began.keys() == {*norm, "cache"}
+    assert first_bad_weight(model, began) is None  # what was so from the start may be meant
+    model.cache = torch.full((3,), -torch.inf)
+    model.register_buffer("later", torch.full((3,), -torch.inf))
+    assert first_bad_weight(model, began) is None
+    for value in (torch.nan, torch.inf):
+        model[1].running_var[0] = value
+        assert first_bad_weight(model, began) == "1.running_var"
     with torch.no_grad():
         model[2].bias[1] = torch.inf
-    assert first_bad_weight(model) == "2.bias"
-    assert first_bad_weight(nn.ReLU()) is None
+    assert first_bad_weight(model, began) == "2.bias"
+    assert first_bad_weight(nn.ReLU(), finite_buffers(nn.ReLU())) is None
+    assert finite_buffers(nn.LazyBatchNorm1d()).keys() == {"num_batches_tracked"}
 
 
 def test_the_manifest_knows_each_file(tmp_path):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrtool
+from lrtool.engine.average import MovingAverage
 from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
 
@@ -42,13 +43,17 @@ def test_the_step_waits_for_nothing(dtype, clip):
     step = make_step(
         model, F.cross_entropy, optimizer, runtime, clip_norm=clip, scaler=runtime.scaler()
     )
+    average = MovingAverage(model, 0.9)
     batches = [batch()]
     first = step(batches, 1e-3).loss.item()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that the mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
-        outs = [step(batches, 1e-3) for _ in range(20)]
+        outs = []
+        for _ in range(20):
+            outs.append(step(batches, 1e-3))
+            average.update(outs[-1].skipped)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert outs[-1].loss.item() < first

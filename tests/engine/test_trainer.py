@@ -278,6 +278,18 @@ def test_the_moving_average_follows_each_update():
     assert average.updates == 5
 
 
+def test_the_moving_average_does_not_follow_a_skipped_update():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = MovingAverage(model, 0.25)
+    nn.init.ones_(model.weight)
+    skipped = (1.0, math.inf, True)
+    train(given_steps([skipped] * 3), ones(3), average=average)
+    assert average.state()["weight"].item() == 0
+    train(given_steps([skipped, (1.0, 1.0, False)]), ones(2), average=average)
+    assert average.state()["weight"].item() == 0.75  # (1 + 4) / (10 + 4) is more than 0.25
+
+
 @pytest.mark.parametrize("where", ["step", "data"])
 def test_what_raises_comes_after_the_rows_before_it(monkeypatch, where):
     monkeypatch.setattr(readout, "READ_AFTER_SECONDS", 1e9)

@@ -1,13 +1,16 @@
 """Made-up reports: a smooth valley with a diverging tail, in any number of variations."""
 
+import json
 import math
 
 import numpy as np
 import pytest
-from trainings import ENVIRONMENT, make_training, odd_trainings
+from trainings import FACTS, make_training, odd_trainings
 
 from lrtool import records
+from lrtool.errors import UserError
 from lrtool.show import report as reports
+from lrtool.show import terminal, training_terminal
 
 TIMING = reports.Timing(
     total_s=2.5, setup_s=0.5, steps=600, steps_per_s=1200.0, samples_per_s=76_800.0
@@ -101,16 +104,8 @@ def make_report(
     found = suggestion is not None and suggestion.verdict != "none"
     facts = {
         "config": CONFIG,
-        "config_hash": "c0ffee",
-        "seed": 0,
-        "data": reports.Data(
-            samples={"train": 1437, "validation": 360},
-            shapes={"inputs": (64,), "targets": ()},
-            hash="abc",
-        ),
-        "model": reports.Model(name="mlp", parameters=26_122, trainable=26_122),
-        "environment": ENVIRONMENT,
         "timing": TIMING,
+        **FACTS,
     }
     return reports.from_finding(
         finding,
@@ -262,6 +257,35 @@ def odd_training(request):
 @pytest.fixture
 def odd_training_named():
     return ODD_TRAININGS.__getitem__
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock for progress that moves only when told to."""
+    now = [100.0]
+    for module in (terminal, training_terminal):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+
+    def wait(seconds):
+        now[0] += seconds
+
+    return wait
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """Return a function that changes a written report and returns what reading it says."""
+
+    def refused(report, change):
+        data = json.loads(reports.to_json(report))
+        change(data)
+        path = tmp_path / "report.json"
+        path.write_text(json.dumps(data))
+        with pytest.raises(UserError) as caught:
+            reports.read(path)
+        return str(caught.value).removeprefix(f"{path}: ")
+
+    return refused
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ def legend(figure):
 
 
 def boxes(figure):
-    """The extent of every visible text, in pixels."""
+    """The extent of every visible text, with its own background, in pixels."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     found = [*figure.texts]
@@ -36,7 +36,11 @@ def boxes(figure):
                 found += [t.label1 for t in ticks if t.label1.get_visible()]
     for box in figure.legends:
         found += box.get_texts()
-    return [(t.get_text(), t.get_window_extent(renderer)) for t in found if t.get_text()]
+    return [
+        (t.get_text(), (t.get_bbox_patch() or t).get_window_extent(renderer))
+        for t in found
+        if t.get_text()
+    ]
 
 
 def overlapping(figure):

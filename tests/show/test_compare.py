@@ -81,6 +81,13 @@ def test_each_metric_of_any_run_is_a_column_once(train):
     assert (second["f1"], second["mae"]) == (0.5, 0.0)
 
 
+def test_metrics_of_the_training_part_have_a_column_of_their_own(train, odd_training_named):
+    alone = odd_training_named("metrics without validation")
+    first, second = comparison({"a": train(), "b": alone})
+    assert (first["accuracy"], first["train_accuracy"]) == (pytest.approx(0.9847, abs=1e-4), None)
+    assert (second["accuracy"], second["train_accuracy"]) == (None, first["accuracy"])
+
+
 @pytest.mark.parametrize("name", ["[bold]run", "läufe/1"])
 def test_the_table_prints(make, train, capsys, name):
     print_rows(comparison({name: make(), "other": train()}))

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from figures import axes_of, header, legend, overlapping, texts
-from matplotlib.image import imread
+from figures import axes_of, header, legend, lines, overlapping, texts
 from trainings import epoch_rows, step_rows
 
 from lrtool.show import comparison_plot as plot
+from lrtool.show.canvas import BEYOND
 
 
 def marks(axes, gid):
@@ -61,7 +61,46 @@ def test_without_a_validation_part_the_training_loss_stands_in_and_the_title_say
     assert texts(losses)[0] == "train: training loss"
     assert list(losses.lines[0].get_ydata()) == [epoch.train_loss for epoch in alone.epochs]
     losses = axes_of(plot.draw({"a": alone, "b": train()}), "losses")
-    assert texts(losses)[0] == ("train: validation loss, or training loss where there is no other")
+    assert texts(losses)[0] == "train: validation or training loss"
+
+
+def test_beside_validation_losses_a_training_loss_is_called_one(make, train, odd_training_named):
+    alone = odd_training_named("no validation")
+    long = f"runs/{'a-long-name' * 8}/1"
+    shown = legend(plot.draw({"a": train(), long: alone, "f": make()}))
+    assert shown == ["a", f"…{long[-25:]} (training loss)", "f"]
+    assert len(shown[1]) == plot.NAME
+    assert legend(plot.draw({"b": alone, "f": make()})) == ["b", "f"]  # the title says it
+
+
+def test_losses_that_are_no_numbers_are_marked_in_the_runs_colour(train, odd_training_named):
+    spoilt = odd_training_named("validation always NaN")
+    losses = axes_of(plot.draw({"ok": train(), "not": spoilt}), "losses")
+    assert texts(losses)[0] == "train: validation loss"
+    assert texts(losses)[1] == f"triangle: {BEYOND}"
+    (edge,) = lines(losses, BEYOND)
+    assert list(edge.get_xdata()) == list(range(1, 11))
+    assert edge.get_color() == losses.lines[1].get_color()
+
+
+def test_a_run_that_blew_up_does_not_squash_the_others(train, odd_training_named):
+    spoilt = odd_training_named("spoilt beginning")
+    figure = plot.draw({"ok": train(), "not": spoilt})
+    assert axes_of(figure, "losses").get_ylim()[1] < 10
+    alone = odd_training_named("diverged at once")  # 2.3 and then 10 ** 6 times as much each step
+    losses = axes_of(plot.draw({"alone": alone}), "losses")
+    assert losses.get_ylim() == pytest.approx((2.1, 4.8), abs=0.1)
+
+
+def test_a_diverged_run_off_the_axis_has_its_cross_at_the_edge(train, odd_training_named):
+    figure = plot.draw(
+        {"ok": train(), "not": odd_training_named("diverged after an epoch at once")}
+    )
+    losses = axes_of(figure, "losses")
+    (cross,) = marks(losses, "diverged not")
+    assert list(cross.get_xdata()) == [1]
+    assert list(cross.get_ydata()) == [0.98]  # of the axis
+    assert cross.get_transform() == losses.get_xaxis_transform()
 
 
 def test_a_run_without_epochs_makes_all_count_steps(train, odd_training_named):
@@ -83,7 +122,7 @@ def test_a_diverged_run_ends_in_a_cross(train, odd_training_named):
     assert list(cross.get_xdata()) == [8]
     assert marks(losses, "diverged ok") == []
     assert losses.get_ylim()[1] < 4
-    assert "cross: diverged" in texts(losses)
+    assert texts(losses)[1] == f"cross: diverged · triangle: {BEYOND}"
 
 
 def test_rates_far_apart_are_drawn_on_a_log_scale(train):
@@ -120,16 +159,3 @@ def test_odd_trainings_compare_without_overlaps(odd_training, train, make):
     figure = plot.draw({"odd": odd_training, **dict.fromkeys(names, train()), "f": make()})
     assert overlapping(figure) == []
     assert overlapping(plot.draw({"alone": odd_training})) == []
-
-
-def test_equal_runs_give_equal_files(make, train, tmp_path):
-    def files(name):
-        directory = tmp_path / name
-        directory.mkdir()
-        paths = plot.save_comparison({"f": make(), "t": train()}, directory)
-        return [path.read_bytes() for path in paths]
-
-    assert files("first") == files("second")
-    names = sorted(path.name for path in (tmp_path / "first").iterdir())
-    assert names == ["comparison.png", "comparison.svg"]
-    assert imread(tmp_path / "first" / names[0]).shape[1] == 1440

@@ -52,7 +52,7 @@ def test_norms_are_written_where_there_are_any_and_nan_is_not_hidden(tmp_path):
     tensorboard.write_step(
         writer, records.StepRow(1, 1, 0.1, math.nan, 64, grad_norm=2.5, skipped=False)
     )
-    tensorboard.write_epoch(writer, records.EpochRow(1, 1, 0.1, 0.5, None, {}))
+    tensorboard.write_epoch(writer, records.EpochRow(1, 1, 0.1, 0.5, None, {"f1": 0.25}))
     writer.close()
     read = scalars(tmp_path)
     assert read["gradient_norm"] == [(1, 2.5)]
@@ -60,6 +60,8 @@ def test_norms_are_written_where_there_are_any_and_nan_is_not_hidden(tmp_path):
     assert step == 1
     assert math.isnan(loss)
     assert "loss/validation" not in read
+    assert "metric/f1" not in read
+    assert read["metric/training_f1"] == [(1, 0.25)]
 
 
 def test_a_resumed_run_hides_what_was_written_after_its_checkpoint(tmp_path):

@@ -67,6 +67,21 @@ def test_a_diverged_run_says_why_and_keeps_its_best(odd_training_named, capsys):
     assert not any("--resume" in line for line in lines)
 
 
+def test_metrics_of_the_training_part_are_called_so(odd_training_named, capsys):
+    lines = printed(odd_training_named("metrics without validation"), capsys)
+    assert lines[:3] == [
+        "Best           training accuracy 0.9847 in epoch 10",
+        "Last loss      training 0.1083",
+        "Last metrics   training accuracy 0.9847",
+    ]
+
+
+def test_what_is_no_number_is_not_hidden(odd_training_named, capsys):
+    lines = printed(odd_training_named("diverged after an epoch at once"), capsys)
+    assert lines[1].endswith(", validation NaN or infinite")
+    assert lines[2] == "Last metrics   f1 NaN or infinite"
+
+
 def test_an_optimizers_default_rate_is_told_and_a_better_one_offered(train, capsys):
     rate = LearningRate(value=0.001, origin="optimizer", run=None)
     lines = printed(train(learning_rate=rate), capsys)
@@ -119,18 +134,6 @@ def end(epoch, step, validation=0.31, metrics=METRICS):
     return EpochRow(epoch, step, 3.2e-4, 0.25, validation, metrics)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that moves only when told to."""
-    now = [100.0]
-    monkeypatch.setattr(terminal, "monotonic", lambda: now[0])
-
-    def wait(seconds):
-        now[0] += seconds
-
-    return wait
-
-
 def test_without_a_terminal_a_line_now_and_then_and_one_at_each_epochs_end(clock, capsys):
     with TrainProgress(epochs=2, steps=40) as progress:
         for step in range(1, 41, 2):
@@ -140,7 +143,7 @@ def test_without_a_terminal_a_line_now_and_then_and_one_at_each_epochs_end(clock
                 progress.evaluating()
                 clock(10)
                 progress.epoch(end(1, 20))
-        progress.epoch(end(2, 40, None, {}))
+        progress.epoch(end(2, 40, None, {"accuracy": 0.91234}))
     out, err = capsys.readouterr()
     assert out == ""
     # 16 steps in 2 s: 24 more take 3 s; 16 × 64 samples in 2 s. With evaluation, 20 take 12.5 s
@@ -149,7 +152,7 @@ def test_without_a_terminal_a_line_now_and_then_and_one_at_each_epochs_end(clock
     assert err.splitlines() == [
         "epoch 1/2, step 16/40, loss 0.5, rate 0.00032, 512 samples/s, 0:03 left",
         done,
-        "epoch 2/2 done, step 40/40, training loss 0.25, rate 0.00032",
+        "epoch 2/2 done, step 40/40, training loss 0.25, training accuracy 0.9123, rate 0.00032",
     ]
 
 

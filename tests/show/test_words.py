@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trainings import FACTS
 
 from lrtool import document as documents
 from lrtool.show import words
 from lrtool.show.train_report import LearningRate
+
+NOTHING = "NaN or infinite"  # a report's null
 
 
 def test_rates_are_spelled_as_people_write_them():
@@ -63,13 +66,9 @@ def test_interval(make):
 
 
 def test_values_names_and_times():
-    assert [words.value(number) for number in (0.123456, 1e-9, 12.0, math.nan, None)] == [
-        "0.1235",
-        "1e-9",
-        "12",
-        "nan",
-        "–",
-    ]
+    spelled = {0.123456: "0.1235", 1e-9: "1e-9", 12.0: "12", 7.953e20: "7.953e20", None: NOTHING}
+    assert {number: words.value(number) for number in spelled} == spelled
+    assert [words.value(number) for number in (math.nan, math.inf)] == ["nan", "inf"]
     assert words.name("top_5_accuracy") == "top 5 accuracy"
     assert [words.duration(seconds) for seconds in (0.4, 45, 725.4, 3723, 360_000)] == [
         "0:00",
@@ -101,6 +100,43 @@ def test_the_origin_of_a_found_rate_says_how_sure_it_is(make, train):
         suggestion=make().suggestion,
     )
     assert words.origin(report) == "found before training (good from 0.0018 to 0.0056, confident)"
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ("flag", "0.00125, given by --lr"),
+        ("optimizer", "0.00125, adamw's own default"),
+        ("find", "0.0013, found before training"),  # no more digits than a find tells
+        ("run", "0.0013, from runs/a"),
+    ],
+)
+def test_a_rate_that_someone_wrote_is_not_rounded(train, origin, said):
+    rate = LearningRate(value=0.00125, origin=origin, run="runs/a")
+    assert words.learning_rate(train(learning_rate=rate)) == said
+
+
+def test_a_metric_of_the_training_part_is_called_one(train, odd_training_named):
+    assert words.metric("top_5_accuracy", validated=True) == "top 5 accuracy"
+    assert words.metric("top_5_accuracy", validated=False) == "training top 5 accuracy"
+    assert words.metric("validation_loss", validated=True) == "validation loss"
+    assert {words.metric("train_loss", validated=v) for v in (True, False)} == {"training loss"}
+    assert words.best(train()) == "accuracy 0.9847 in epoch 10"
+    alone = odd_training_named("metrics without validation")
+    assert words.best(alone) == "training accuracy 0.9847 in epoch 10"
+
+
+@pytest.mark.parametrize(
+    ("samples", "validated"),
+    [
+        ({"train": 9, "validation": 3}, True),
+        ({"train": 9, "validation": 0}, False),
+        ({"train": 9}, True),  # a loader that does not tell its length
+    ],
+)
+def test_whether_there_is_a_validation_part(train, samples, validated):
+    data = FACTS["data"].model_copy(update={"samples": samples})
+    assert words.validated(train(data=data)) == validated
 
 
 def test_schedule_and_progress(train, odd_training_named):

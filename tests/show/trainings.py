@@ -27,6 +27,18 @@ CONFIG = {
     "optimizer": {"name": "adamw", "args": {}},
     "train": {"epochs": 10, "schedule": {"name": "one_cycle", "args": {}, "warmup": 0.05}},
 }
+FACTS = {
+    "config_hash": "c0ffee",
+    "seed": 0,
+    "data": reports.Data(
+        samples={"train": 1437, "validation": 360},
+        shapes={"inputs": (64,), "targets": ()},
+        hash="abc",
+    ),
+    "model": reports.Model(name="mlp", parameters=26_122, trainable=26_122),
+    "environment": ENVIRONMENT,
+}
+UNVALIDATED = FACTS["data"].model_copy(update={"samples": {"train": 1797, "validation": 0}})
 BY_FLAG = LearningRate(value=0.0032, origin="flag", run=None)
 
 
@@ -113,16 +125,8 @@ def make_training(*, steps=DEFAULT, epochs=DEFAULT, best=DEFAULT, **changes):
         "checkpoint": "checkpoints/last",
         "status": "completed",
         "config": CONFIG,
-        "config_hash": "c0ffee",
-        "seed": 0,
-        "data": reports.Data(
-            samples={"train": 1437, "validation": 360},
-            shapes={"inputs": (64,), "targets": ()},
-            hash="abc",
-        ),
-        "model": reports.Model(name="mlp", parameters=26_122, trainable=26_122),
-        "environment": ENVIRONMENT,
         "timing": TIMING,
+        **FACTS,
     }
     if best is DEFAULT:
         best = best_of(epochs) if any(row.metrics for row in epochs) else None
@@ -160,7 +164,9 @@ def odd_trainings():
     }
     usual = step_rows()
     diverged = step_rows(loss=exploding, last=nan)
-    at_once = step_rows(1, 6, loss=lambda p: 2.3 * 10 ** (12 * p), last=math.inf)
+    at_once = step_rows(1, 6, loss=lambda p: 2.3 * 10 ** (36 * p), last=math.inf)
+    blown_up = step_rows(2, 3, loss=lambda p: 2.3 * 10 ** (66 * p), last=nan)
+    spoilt = step_rows(6, loss=lambda p: np.where(abs(p - 0.06) < 0.03, 1e13, 2.3 + p))
     return {
         "usual": make_training(),
         "one epoch": make_training(steps=step_rows(1)),
@@ -169,8 +175,11 @@ def odd_trainings():
         "an epoch is a step": plain(step_rows(40, 1)),
         "500 epochs": make_training(steps=step_rows(500, 10)),
         "12345 steps an epoch": make_training(steps=step_rows(3, 12_345, noise=0.3)),
-        "no validation": plain(usual, "train_loss", validation=None),
-        "metrics without validation": make_training(epochs=epoch_rows(usual, validation=None)),
+        "no validation": plain(usual, "train_loss", validation=None, data=UNVALIDATED),
+        "metrics without validation": make_training(
+            epochs=epoch_rows(usual, validation=None), data=UNVALIDATED
+        ),
+        "validation always NaN": plain(usual, "train_loss", validation=lambda _: nan),
         "overfit": plain(usual, validation=lambda loss: 0.5 + 1 / (0.3 + loss)),
         "diverged": make_training(
             steps=diverged,
@@ -182,6 +191,16 @@ def odd_trainings():
         "diverged at once": make_training(
             steps=at_once, epochs=[], status="diverged", reason="the loss is infinite at step 6"
         ),
+        "diverged after an epoch at once": make_training(
+            steps=blown_up,
+            epochs=epoch_rows(blown_up, validation=lambda _: nan, metrics={"f1": lambda _: nan})[
+                :1
+            ],
+            best=best_of(epoch_rows(blown_up), "train_loss", min),
+            status="diverged",
+            reason="the loss is nan at step 6",
+        ),
+        "spoilt beginning": plain(spoilt),
         "NaN at the first step": make_training(
             steps=step_rows(1, 1, last=nan), epochs=[], status="diverged", reason="NaN at step 1"
         ),

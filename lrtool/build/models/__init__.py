@@ -61,11 +61,7 @@ def build_model(
     except UserError as error:  # a built-in model says what it cannot take
         raise _problem(f"{component.name} {error}") from error
     except (Exception, SystemExit) as error:
-        problem = (
-            f"{component.name} cannot be built: {type(error).__name__}: {error}"
-            f"{lookup.place(error)}"
-        )
-        raise _problem(problem) from error
+        raise _problem(f"{component.name} cannot be built: {lookup.words(error)}") from error
     if not isinstance(model, nn.Module):
         raise _problem(f"{component.name} made a {type(model).__name__}, not a torch.nn.Module")
     return model

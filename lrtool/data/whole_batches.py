@@ -1,0 +1,70 @@
+"""Batches of samples in memory, gathered at once rather than stacked one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a DataLoader with the same batches in the same order, read faster where possible.
+
+    A DataLoader over a TensorDataset takes samples one by one and stacks them; here a batch is
+    gathered at once. Samplers and generators are the loader's own and are drawn from alike. In
+    every case that may differ the loader itself is returned.
+    """
+    dataset = loader.dataset
+    if not (
+        type(loader) is DataLoader
+        and type(dataset) is TensorDataset
+        and loader.collate_fn is default_collate
+        and loader.num_workers == 0
+        and loader.timeout == 0
+        and not getattr(loader, "pin_memory_device", "")  # deprecated
+        and loader.batch_sampler is not None
+        and all(_is_plain(tensor) for tensor in dataset.tensors)
+    ):
+        return loader
+    return DataLoader(
+        _Rows(dataset),
+        batch_sampler=loader.batch_sampler,
+        collate_fn=_as_is,
+        generator=loader.generator,
+        pin_memory=loader.pin_memory,
+    )
+
+
+class _Rows(Dataset[Any]):
+    """A TensorDataset that hands out batches, collated as `default_collate` would."""
+
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, indices: Sequence[Any]) -> Any:
+        if set(map(type, indices)) == {int}:
+            rows = torch.tensor(indices)
+            try:
+                return [tensor.index_select(0, rows) for tensor in self.dataset.tensors]
+            except IndexError:  # counted from the end, or out of range: as torch has it
+                pass
+        return default_collate([self.dataset[index] for index in indices])
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        type(tensor) is Tensor
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        and not tensor.requires_grad
+    )
