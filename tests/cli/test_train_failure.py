@@ -422,7 +422,10 @@ def test_an_error_in_the_users_data_names_its_place_and_keeps_the_rows(
             ("data.source=net:nothing_to_validate",),
             "the validation part is empty: it yields no batch",
         ),
-        (("data.source=net:no_batch",), "--set data.source: net:no_batch: yields no training batch"),
+        (
+            ("data.source=net:no_batch",),
+            "--set data.source: net:no_batch: yields no training batch",
+        ),
         (
             ("data.source=net:other_shape",),
             "evaluating failed on a validation batch of inputs (8, 5): RuntimeError: mat1 and mat2",
