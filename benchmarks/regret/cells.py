@@ -1,0 +1,83 @@
+"""Which cells there are: task × optimizer × schedule × steps; development and published apart.
+
+Constants are fitted on development cells. Published ones have other tasks, and RMSprop, Nesterov's
+momentum, NAdam and Muon beside; two of these, RMSprop and Muon, resemble nothing in development.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tasks
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training whose best rate is looked for."""
+
+    task: str
+    optimizer: str
+    schedule: str
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """Name the cell's file."""
+        return f"{self.task}-{self.optimizer}-{self.schedule}-{self.steps}"
+
+    @property
+    def published(self) -> bool:
+        """Tell whether constants must never see it."""
+        return self.task in {task.name for task in tasks.PUBLISHED}
+
+
+def _cells(tasks: list[str], optimizers: str, schedules: str, steps: int = 300) -> list[Cell]:
+    return [
+        Cell(task, optimizer, schedule, steps)
+        for task in tasks
+        for optimizer in optimizers.split()
+        for schedule in schedules.split()
+    ]
+
+
+def _bases(found: list[tasks.Task]) -> list[str]:
+    return [task.name for task in found if task.name == task.base]
+
+
+def _variants(found: list[tasks.Task]) -> list[str]:
+    return [task.name for task in found if task.name != task.base]
+
+
+DEVELOPMENT = [
+    *_cells(_bases(tasks.DEVELOPMENT), "sgd_momentum adamw", "constant cosine one_cycle"),
+    *_cells(_bases(tasks.DEVELOPMENT), "sgd adagrad lion", "constant cosine"),
+    *_cells(_variants(tasks.DEVELOPMENT), "sgd sgd_momentum adamw", "constant cosine"),
+    *_cells(
+        ["digits_mlp", "fashion_mlp", "friedman1", "tabular"],
+        "sgd_momentum adamw",
+        "constant cosine",
+        steps=3000,
+    ),
+]
+
+PUBLISHED = [
+    *_cells(_bases(tasks.PUBLISHED), "nesterov adamw_decay rmsprop", "constant cosine"),
+    *_cells(["digits_resmlp", "heteroscedastic", "friedman2", "counts"], "sgd nadam", "one_cycle"),
+    *_cells(["deep_tanh", "stream", "stream_wide_x8"], "muon", "constant cosine"),
+    *_cells(_variants(tasks.PUBLISHED), "nesterov adamw_decay", "constant cosine"),
+    *_cells(
+        ["heteroscedastic", "friedman2", "counts", "fashion_linear"],
+        "nesterov adamw_decay",
+        "cosine",
+        steps=3000,
+    ),
+]
+
+QUICK = [
+    Cell(task, optimizer, "cosine", 300)
+    for task in ("heteroscedastic", "friedman2", "fashion_linear")
+    for optimizer in ("nesterov", "adamw_decay")
+]
+
+CELLS = {cell.name: cell for cell in [*DEVELOPMENT, *PUBLISHED]}
+assert len(CELLS) == len(DEVELOPMENT) + len(PUBLISHED), "a cell is listed twice"

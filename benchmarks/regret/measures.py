@@ -1,0 +1,119 @@
+"""Normalised regret of a rate on a cell's grid, with the best rate cross-fitted.
+
+r = (L(rate) − L(best)) / (L(untrained) − L(best)), L the mean final validation loss over training
+seeds: 0 is as good as the best rate of the grid, 1 no better than not training. The best rate is
+chosen on a part of the seeds and judged on the others, and the other way round: the lowest of
+several noisy means is too low, and so would be every best loss that is judged where it was chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import grid
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+GOOD = 0.02  # regret of the rates that train almost as well as the best
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A cell's grid.
+
+    Attributes:
+        log_lr: log10 of the rates, ascending, shape (P,).
+        loss: final validation loss, at most that of the untrained model, by seed, shape (S, P); NaN
+            where a seed has not trained.
+        initial: the untrained model's, shape (S,).
+    """
+
+    log_lr: Array
+    loss: Array
+    initial: Array
+
+    @cached_property
+    def _halves(self) -> list[tuple[int, Array]]:
+        """Each part of the seeds that judges, with the best place of the others."""
+        whole = np.flatnonzero(np.isfinite(self.loss).all(0))
+        seeds = np.arange(len(self.loss))
+        halves = []
+        for judges in (seeds % 2 == 0, seeds % 2 == 1):
+            means = self.loss[~judges][:, whole].mean(0)
+            halves.append((int(whole[np.argmin(means)]), judges))
+        return halves
+
+    def scale(self) -> float:
+        """Return how far training lowers the loss at the best rate."""
+        best = [self.loss[judges, place].mean() for place, judges in self._halves]
+        return float(self.initial.mean() - np.mean(best))
+
+    def excess(self, seeds: NDArray[np.intp], losses: Array) -> float:
+        """Return the regret of a rate at which training from `seeds` ended with `losses`."""
+        losses = np.minimum(np.where(np.isfinite(losses), losses, np.inf), self.initial[seeds])
+        parts = []
+        for place, judges in self._halves:
+            mine = judges[seeds]
+            if not mine.any():
+                continue
+            best = self.loss[seeds[mine], place].mean()
+            span = self.initial[seeds[mine]].mean() - best
+            parts.append((losses[mine].mean() - best) / span)
+        return float(min(1.0, np.mean(parts)))
+
+    @cached_property
+    def regrets(self) -> Array:
+        """Regret at each place, shape (P,)."""
+        found = []
+        for column in self.loss.T:
+            seeds = np.flatnonzero(np.isfinite(column))
+            found.append(self.excess(seeds, column[seeds]))
+        return np.array(found)
+
+    def regret(self, log_lr: float) -> float:
+        """Return the regret of any rate, interpolated on the grid; 1 beyond the rates tried."""
+        if not math.isfinite(log_lr):
+            return 1.0
+        return float(np.interp(log_lr, self.log_lr, self.regrets, left=1.0, right=1.0))
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """The stretch of rates around the best one with a regret below `GOOD`, in log10."""
+        best = round(float(np.mean([place for place, _ in self._halves])))
+        fine = np.arange(self.log_lr[0], self.log_lr[-1] + 1e-9, 0.02)
+        good = np.interp(fine, self.log_lr, self.regrets) <= GOOD
+        here = int(np.argmin(np.abs(fine - self.log_lr[best])))
+        bad = np.flatnonzero(~good)
+        if not good[here]:
+            return float(self.log_lr[best]), float(self.log_lr[best])
+        low = bad[bad < here].max(initial=-1) + 1
+        high = bad[bad > here].min(initial=len(fine)) - 1
+        return float(fine[low]), float(fine[high])
+
+    @property
+    def middle(self) -> float:
+        """The middle of the window."""
+        return sum(self.window) / 2
+
+
+def read(path: Path) -> tuple[dict[str, Any], Grid]:
+    """Return a cell's record and its grid."""
+    record = json.loads(path.read_text())
+    places = sorted(int(place) for place in record["grid"])
+    initial = np.array(record["initial"])
+    loss = np.full((len(initial), len(places)), np.nan)
+    for column, place in enumerate(places):
+        for seed, final in record["grid"][str(place)].items():
+            row = int(seed) - grid.SEEDS[0]
+            loss[row, column] = min(final[0], initial[row])
+    return record, Grid(np.array(places) / grid.PER_DECADE, loss, initial)
