@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from synthetic_sweeps import INITIAL, rates, recorded, sweep
 
 from lrtool.curve import constants
+from lrtool.curve.anchors import locate, rules
+from lrtool.curve.smooth import fit
 from lrtool.curve.suggest import METHODS, suggest
 from lrtool.errors import UserError
 from lrtool.records import Sweep
@@ -46,9 +48,6 @@ def test_auto_by_hand_from_anchors_and_table(monkeypatch):
     monkeypatch.setitem(constants.SPREADS["divergence"], "optimizer", 0.4)
     monkeypatch.setattr(constants, "PRIOR_SPREAD", 1e9)  # no weight for the prior
     monkeypatch.setattr(constants, "ASYMMETRY", 0.0)
-    from lrtool.curve.anchors import locate
-    from lrtool.curve.smooth import fit
-
     fitted = fit(three())
     anchors = locate(fitted, fitted.loss)
     denser = np.log10(fitted.per_decade / 12.5)
@@ -206,12 +205,14 @@ def test_a_descent_to_the_end_of_the_range():
 
 
 def test_a_rate_beyond_the_range_is_cut_back_to_it():
-    suggestion = suggest(three(lr=rates(end=3e-4)), family="proportional").suggestion
+    known = {"family": "proportional", "schedule": "cosine"}
+    suggestion = suggest(three(lr=rates(end=1e-4)), **known).suggestion
     assert suggestion.verdict == "uncertain"
-    assert suggestion.lr == pytest.approx(rates(end=3e-4)[-2])
+    assert suggestion.lr == pytest.approx(rates(end=1e-4)[-2])
     assert "The loss still falls" in suggestion.reason
     assert "the best rate seems to lie above the range of the sweep" in suggestion.reason
-    assert suggestion.low <= suggestion.lr <= suggestion.high
+    # the whole interval lies beyond; it is drawn out to hold the rate
+    assert suggestion.low == suggestion.lr < suggestion.high
 
 
 def test_a_start_within_the_descent():
@@ -303,6 +304,10 @@ def test_a_rule_gives_its_own_rate_with_the_bootstraps_interval(method):
     assert finding.suggestion.lr == pytest.approx(finding.suggestions[method].lr)
     assert finding.suggestion.low <= finding.suggestion.lr <= finding.suggestion.high
     if method == "valley":
+        fitted = fit(three())
+        said = np.array([rules(fitted, loss)[method] for loss in fitted.replicates])
+        low, high = np.log10([finding.suggestion.low, finding.suggestion.high])
+        assert np.mean((low <= said) & (said <= high)) == pytest.approx(0.8, abs=0.02)
         wild = suggest(three(noise=0.3), method=method).suggestion
         assert wild.high / wild.low > finding.suggestion.high / finding.suggestion.low
 
