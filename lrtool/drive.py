@@ -15,6 +15,7 @@ from lrtool import resume as resuming
 from lrtool import rundir
 from lrtool.errors import InterruptedRunError, UserError
 from lrtool.evaluate import evaluate as run_evaluate
+from lrtool.failure import is_of_a_dead_worker
 from lrtool.records import EpochRow
 from lrtool.run import find as run_find
 from lrtool.show import report as reports
@@ -89,8 +90,8 @@ def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: 
         while not isinstance(event, Report):
             try:
                 progress.update(event)
-            except RuntimeError as error:  # a worker's death, which torch raises anywhere
-                events.throw(error)
+            except RuntimeError as error:
+                _throw_death(events, error)
             if stop.signal is None:
                 event = next(events)
             else:
@@ -182,13 +183,20 @@ def _pull(
                     progress.evaluating()
                 if writer is not None:
                     _write(writer, event)
-            except RuntimeError as error:  # as in a find
-                events.throw(error)
+            except RuntimeError as error:
+                _throw_death(events, error)
             if stop.signal is None:
                 event = next(events)
             else:
                 event = events.throw(InterruptedRunError(stop.words()))
     return event
+
+
+def _throw_death(events: Generator[Any], error: RuntimeError) -> None:
+    """Let a run conclude with the death of a process that loads data: torch raises it anywhere."""
+    if not is_of_a_dead_worker(error):
+        raise error
+    events.throw(error)
 
 
 def _write(writer: SummaryWriter, event: Event) -> None:
@@ -257,8 +265,8 @@ def evaluate(
         raise UserError(f"{run}: is the run of a find, which has no weights")
     task = open_task(settings, document)
     if checkpoint is None:
-        best = run / rundir.CHECKPOINTS / "best"
-        checkpoint = "best" if best.exists() else "last"
+        best = run / rundir.CHECKPOINTS / "best" / rundir.MODEL
+        checkpoint = "best" if best.is_file() else "last"
     evaluation = run_evaluate(task, run, checkpoint)
     while True:
         try:

@@ -36,7 +36,7 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
         return OutOfMemoryError(_out_of_memory(task))
     config = task.config
-    if _is_of_a_dead_worker(error):
+    if is_of_a_dead_worker(error):
         return UserError(
             f"data.source {config.data.source} failed: a process that loads data ended by itself, "
             f"or was ended: {str(error).partition('. ')[0]}; data.workers: 0 loads without it"
@@ -67,7 +67,7 @@ def concluded(
         with suppress(OSError):
             conclude(str(failure))
     except RuntimeError as death:
-        if not _is_of_a_dead_worker(death):
+        if not is_of_a_dead_worker(death):
             raise
         return concluded(task, death, conclude)
     return failure
@@ -82,7 +82,7 @@ def _is_ours(error: BaseException) -> bool:
     )
 
 
-def _is_of_a_dead_worker(error: BaseException) -> bool:
+def is_of_a_dead_worker(error: BaseException) -> bool:
     """Tell whether a process that loads data has died: torch says so, or its connection breaks."""
     if re.search(r"DataLoader worker \(pid", str(error)):
         return True

@@ -20,7 +20,7 @@ def whole_path(path: Path) -> Iterator[Path]:
     stays and the temporary file is gone.
 
     Raises:
-        OSError: the directory cannot be written, or the disk is full.
+        OSError: the directory cannot be written, or the disk is full; its file is `path`.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
@@ -31,8 +31,10 @@ def whole_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
 

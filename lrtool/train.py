@@ -88,6 +88,7 @@ def train(
 
     files.write_text(directory / CONFIG, documents.dump(resolved(task)))
     log = history.reopen(directory / METRICS, resumed.state["log_bytes"] if resumed else 0)
+    status: Status = "completed"
     try:
         run = training.begin(task, rate, directory, resumed)
         try:
@@ -99,11 +100,9 @@ def train(
         with _writing(run):
             training.save_weights(run, directory / MODEL, notes)
     except InterruptedRunError as stop:
-        yield conclude("interrupted", str(stop))
-        return
+        status, reason = "interrupted", str(stop)
     except DivergedError as error:
-        yield conclude("diverged", str(error))
-        return
+        status, reason = "diverged", str(error)
     except GeneratorExit:
         conclude("interrupted", "closed before the last step")
         raise
@@ -112,7 +111,10 @@ def train(
     finally:
         with suppress(OSError):  # all that can be written is flushed already
             log.close()
-    yield conclude("completed", reason)
+    assert run is not None, "what ends before it begins has failed"
+    with _writing(run):
+        report = conclude(status, reason)
+    yield report
 
 
 def not_begun(task: Task, first: FirstBatch, directory: Path, found: Report) -> TrainReport:

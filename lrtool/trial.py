@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtool.build import losses, metrics, optimizers
+from lrtool.build.built_in_metrics import RANKING
 from lrtool.build.schedules import Schedule, build_schedule
 from lrtool.data import batches
 from lrtool.data.part import Resident
@@ -103,6 +104,8 @@ def try_training(task: Task) -> None:
     """
     schedule_of(task)
     metrics_of(task)
+    with located(task.document):
+        _refuse_one_class(task)
     part, stopping = task.data.validation, task.config.train.early_stopping
     if part is None:
         if stopping is not None and stopping.metric == "validation_loss":
@@ -208,6 +211,19 @@ def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
             f"last batch, which this model cannot train on ({error}); change it by one"
         )
         raise ComponentError([Problem(("data", "batch_size"), problem)]) from error
+
+
+def _refuse_one_class(task: Task) -> None:
+    """A curve over thresholds needs samples of two classes; in memory, all targets can be seen."""
+    validation = task.data.validation
+    part = task.data.train if validation is None else validation
+    if not isinstance(part, Resident) or bool((part.targets != part.targets[:1]).any()):
+        return
+    for index, name in enumerate(task.config.metrics):
+        if name in RANKING:
+            which = "training" if validation is None else "validation"
+            problem = f"{name} needs two classes, and all targets of the {which} part are the same"
+            raise ComponentError([Problem(("metrics", index), problem)])
 
 
 def _refuse_a_probe_of_nothing(task: Task) -> None:

@@ -3,8 +3,9 @@
     python tests/kill_loop.py --runs 30 --workers 0
     python tests/kill_loop.py --config my.yaml --kills 5
 
-Every run must end in the same rows and the same weights, to the last bit, as one that nobody
-killed. The exit code is 1 if one did not.
+Each kill comes when the log has grown to a random size, or a little later. Every run must end in
+the same rows and the same weights, to the last bit, as one that nobody killed. The exit code is 1
+if one did not, or if one ended before it could be killed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
 from small import CONFIG, NET, contents
+
+LOG = "metrics.jsonl"
+LATER = 0.03  # seconds: some kills fall between two rows, into a checkpoint
 
 
 def main() -> int:
@@ -40,29 +44,31 @@ def main() -> int:
         command = [sys.executable, "-m", "lrtool", "train", str(config), "--quiet", *own]
         command += ["--set", f"data.workers={options.workers}", "--resume", "auto", "--output"]
 
-        started = time.perf_counter()
         subprocess.run([*command, "whole"], cwd=here, check=True, stdout=subprocess.DEVNULL)
-        length = time.perf_counter() - started
+        length = (here / "whole" / LOG).stat().st_size
         wanted, wrong, killed = contents(here / "whole"), 0, 0
         for number in range(1, options.runs + 1):
             name = f"run-{number}"
+            sizes = sorted(moments.uniform(0, 0.9 * length) for _ in range(options.kills))
             kills = sum(
-                kill(moments.uniform(0, length), [*command, name], here)
-                for _ in range(options.kills)
+                kill(here / name / LOG, size, moments.uniform(0, LATER), [*command, name], here)
+                for size in sizes
             )
             subprocess.run([*command, name], cwd=here, check=True, stdout=subprocess.DEVNULL)
             same = contents(here / name) == wanted
             killed, wrong = killed + bool(kills), wrong + (not same)
             print(f"run {number}: killed {kills} times, {'the same' if same else 'DIFFERENT'}")  # noqa: T201  (a script)
         print(f"{killed} of {options.runs} runs were killed; {wrong} differ")  # noqa: T201  (likewise)
-    return 1 if wrong else 0
+    return 1 if wrong or killed < options.runs else 0
 
 
-def kill(after: float, command: list[str], folder: Path) -> bool:
-    """Start a command and kill it after some seconds; tell whether it was still running."""
+def kill(log: Path, size: float, later: float, command: list[str], folder: Path) -> bool:
+    """Start a command and kill it some seconds after its log has a size; tell whether it ran."""
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    while process.poll() is None and (not log.exists() or log.stat().st_size < size):
+        time.sleep(0.001)
     try:
-        process.wait(after)
+        process.wait(later)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PER_DECADE = 4
 SEEDS = range(100, 105)  # of training; finders have others
-NEAR = 3  # points on either side of the best rate that all seeds train
+NEAR = 2  # points on either side of the best rate that all seeds train
 FIRST = {"sgd": -4, "sgd_momentum": -6, "nesterov": -6, "adagrad": -6, "muon": -8, "lion": -12}
 LOWEST, HIGHEST = -40, 24  # in quarter decades: rates from 1e-10 to 1e6
 

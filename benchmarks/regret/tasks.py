@@ -16,10 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from sklearn import datasets
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from models import (
     VIT,
     CharGRU,
@@ -33,6 +29,9 @@ from models import (
     residual_mlp,
     resnet,
 )
+from sklearn import datasets
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Callable

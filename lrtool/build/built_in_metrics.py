@@ -48,7 +48,7 @@ _CLASSES = {  # torchmetrics.classification's, after Binary, Multiclass or Multi
     "average_precision": "AveragePrecision",
 }
 _VALUES = ("mae", "mse", "rmse", "r2")
-_RANKING = ("auroc", "average_precision")
+RANKING = ("auroc", "average_precision")
 # torchmetrics counts each pair of classes, and for a ranking it keeps each score.
 _CLASSES_AT_MOST = 4096
 _NO_THRESHOLD = ("hinge_embedding_loss", "multilabel_margin_loss")
@@ -128,7 +128,7 @@ def _read(loss: str, args: Mapping[str, Any], outputs: Tensor, targets: Tensor) 
 def _why_not(name: str, reading: _Reading) -> str | None:
     """Say why a metric does not fit; None if it does."""
     loss, width = reading.loss, reading.width
-    per_class = name in {*_OF_CLASS_1, *_RANKING}
+    per_class = name in {*_OF_CLASS_1, *RANKING}
     of_classes = name in {"top_5_accuracy", "perplexity"}
     task = f"{loss} is for {_KINDS[reading.kind]}"
     rules = (
@@ -144,7 +144,7 @@ def _why_not(name: str, reading: _Reading) -> str | None:
             f"needs five classes or more, and the outputs have {width}",
         ),
         (
-            loss in _NO_THRESHOLD and name not in _RANKING,
+            loss in _NO_THRESHOLD and name not in RANKING,
             f"needs a threshold between yes and no, and {loss} has none",
         ),
         (
@@ -252,7 +252,7 @@ class BuiltIn:
             nan = targets.isnan().any()
             if name == "perplexity":
                 return outputs, true.masked_fill(~counted, -100), nan
-            if name in _RANKING:
+            if name in RANKING:
                 scores = outputs.movedim(1, -1)[counted].to(sum_type(outputs.device)).softmax(-1)
                 return scores, true[counted], nan | scores.isnan().any()
             if name == "top_5_accuracy":
@@ -270,7 +270,7 @@ class BuiltIn:
             return predicted.reshape(len(true), -1), true.reshape(len(true), -1), nan
         true = reading.labels(targets)
         probabilities = reading.loss == "binary_cross_entropy"
-        if name not in _RANKING:
+        if name not in RANKING:
             return (outputs > (0.5 if probabilities else 0.0)).long(), true, nan
         scores = outputs.to(sum_type(outputs.device))
         if reading.loss == "hinge_embedding_loss":  # distances: small for those alike
@@ -285,7 +285,7 @@ class BuiltIn:
     def _value(self) -> tuple[float, str]:
         """Return the value, NaN where there is none, and why there would be none."""
         name, kind, state = self._name, self._reading.kind, self._state
-        if name in _RANKING:
+        if name in RANKING:
             scores = state.compute().reshape(-1)
             true = torch.cat(list(state.target))
             if kind == "Multiclass":

@@ -45,6 +45,12 @@ def test_it_gives_the_reports_best_validation_loss_again(here, run):
     }
 
 
+def test_a_best_checkpoint_that_was_never_written_is_none(here, run):
+    (run / "checkpoints/best/model.safetensors").unlink()
+    facts = json.loads(here("evaluate", "run").stdout)
+    assert facts["checkpoint"] == "last"
+
+
 def test_last_means_the_last_moving_average(here, run):
     facts = json.loads(here("evaluate", "run", "--checkpoint", "last").stdout)
     report = reports.read(run / "report.json")

@@ -264,6 +264,72 @@ def test_a_log_that_cannot_be_written_is_said(start, write):
     )
 
 
+def test_a_full_disk_while_plots_are_made_names_the_file_and_what_is_left(start, write, tmp_path):
+    write("net.py", NET)
+    write("a.yaml", CONFIG)
+
+    def small_pictures():
+        from lrtool.show import canvas, training_plot
+
+        def limited(report, directory):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # stderr is a file too
+            return canvas.save(training_plot.draw(report), directory)
+
+        training_plot.save = limited
+
+    done = start(*TRAIN, prepare=small_pictures).wait()
+    assert (done.returncode, done.stdout) == (2, "")
+    step = finite_checkpoint(tmp_path / "run")["position"]["step"]
+    assert done.stderr.splitlines()[-1] == (
+        "lrtool: error: run/plot.png: cannot be written: File too large; "
+        f"the checkpoint of step {step} is whole; --resume run goes on"
+    )
+    assert reports.read(tmp_path / "run/report.json").status == "completed"
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_metric_of_two_classes_needs_two(here, write, part):
+    write(
+        "net.py",
+        "import torch\nx, y = torch.randn(40, 3), torch.arange(40) % 2\n"
+        "def validation():\n    return (x, y), (x[:9], 0 * y[:9])\n"
+        "def training():\n    return x, 0 * y + 1\n",
+    )
+    write(
+        "a.yaml",
+        f"data: {{source: 'net:{part}', batch_size: 8}}\nmetrics: [accuracy, auroc]\n"
+        "loss: cross_entropy\nmodel: {name: linear}\n",
+    )
+    none = () if part == "validation" else ("--set", "data.validation=0")
+    for command in (TRAIN, ("check", "a.yaml")):
+        done = here(*command, *none)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "a.yaml:2:21: metrics.1: auroc needs two classes, and all targets of the "
+            f"{part} part are the same\n"
+        )
+
+
+def test_only_a_workers_death_is_thrown_into_a_run():
+    from lrtool import drive
+
+    def run():
+        try:
+            yield
+        except RuntimeError as error:
+            yield str(error)
+
+    ours = RuntimeError("a bar that cannot be drawn")
+    with pytest.raises(RuntimeError, match="a bar that cannot be drawn"):
+        drive._throw_death(run(), ours)
+    death = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    events = run()
+    next(events)
+    drive._throw_death(events, death)
+    with pytest.raises(StopIteration):
+        next(events)
+
+
 MORTAL = (
     NET
     + """

@@ -96,12 +96,18 @@ def test_the_answer_moves_with_the_rates(move, family):
     assert "Compare rates in short training runs." in known.advice
 
 
-def test_the_prior_pulls_only_a_little():
-    usual = constants.PRIORS["adamw"]
-    alone = log_lr(three(), family="adaptive", schedule="cosine")
-    known = log_lr(three(), optimizer="adamw", schedule="cosine")
-    assert abs(known - alone) < 0.5
-    assert abs(known - usual) < 1
+def test_the_prior_has_its_share_of_the_weight(monkeypatch):
+    known = {"optimizer": "adamw", "schedule": "cosine"}
+    below = three(descent=PLACES["descent"] - 0.3, divergence=PLACES["divergence"] - 0.3)
+    monkeypatch.setattr(constants, "ASYMMETRY", 0.0)
+    for anchor in ("valley", "divergence"):
+        monkeypatch.setitem(constants.SPREADS[anchor], "optimizer", 0.4)
+    monkeypatch.setattr(constants, "PRIOR_SPREAD", 1e9)
+    alone = log_lr(below, **known)
+    monkeypatch.setattr(constants, "PRIOR_SPREAD", 0.4)  # as much as each of two anchors
+    third = (constants.PRIORS["adamw"] - alone) / 3
+    assert third > 0.05
+    assert log_lr(below, **known) - alone == pytest.approx(third)
 
 
 def test_nan_at_step_51():
@@ -202,6 +208,13 @@ def test_a_descent_to_the_end_of_the_range():
     assert "still falls at the last rate" in suggestion.reason
     assert suggestion.advice[0] == "Raise find.end."
     assert suggestion.lr <= 1e-3
+    cut = [
+        Sweep(one.seed, one.lr[:90], one.loss[:90], one.skipped[:90], "interrupted")
+        for one in three()
+    ]
+    suggestion = suggest(cut, optimizer="adamw").suggestion
+    assert "still falls at the last rate" in suggestion.reason
+    assert suggestion.advice[0] == "Let the sweep run to its end."
 
 
 def test_a_rate_beyond_the_range_is_cut_back_to_it():
@@ -237,10 +250,14 @@ def test_spikes_and_skipped_steps_move_the_answer_little():
 
 
 def test_sweeps_of_different_lengths():
-    sweeps = [sweep(0, **PLACES), sweep(1, **(PLACES | {"divergence": -1.0})), sweep(2, **PLACES)]
-    assert len({len(one.lr) for one in sweeps}) > 1
-    between = log_lr(sweeps, optimizer="adamw")
-    assert between == pytest.approx(log_lr(three(), optimizer="adamw"), abs=0.25)
+    late, early = PLACES, PLACES | {"divergence": -2.0}
+    mixed = [sweep(0, **late), sweep(1, **early), sweep(2, **late)]
+    assert len(mixed[1].lr) < len(mixed[0].lr)
+    lowest, between, highest = (
+        log_lr(sweeps, optimizer="adamw")
+        for sweeps in ([sweep(seed, **early) for seed in range(3)], mixed, three())
+    )
+    assert lowest + 0.1 < between < highest - 0.1
 
 
 def test_one_sweep_three_sweeps_and_twice_the_density_agree():
