@@ -44,16 +44,18 @@ def _bases(found: list[tasks.Task]) -> list[str]:
     return [task.name for task in found if task.name == task.base]
 
 
-def _variants(found: list[tasks.Task]) -> list[str]:
-    return [task.name for task in found if task.name != task.base]
+def _breaking(found: list[tasks.Task]) -> list[str]:
+    """Return the variants that break what a prior expects."""
+    changed = [task.name for task in found if task.name != task.base]
+    return [name for name in changed if not name.endswith("_large")]
 
 
 DEVELOPMENT = [
     *_cells(_bases(tasks.DEVELOPMENT), "sgd_momentum adamw", "constant cosine one_cycle"),
     *_cells(_bases(tasks.DEVELOPMENT), "sgd adagrad lion", "constant cosine"),
-    *_cells(_variants(tasks.DEVELOPMENT), "sgd sgd_momentum adamw", "constant cosine"),
+    *_cells(_breaking(tasks.DEVELOPMENT), "sgd sgd_momentum adamw", "constant cosine"),
     *_cells(
-        ["digits_mlp", "fashion_mlp", "friedman1", "tabular"],
+        ["digits_mlp", "friedman1_large", "tabular_large", "denoising"],
         "sgd_momentum adamw",
         "constant cosine",
         steps=3000,
@@ -61,16 +63,41 @@ DEVELOPMENT = [
 ]
 
 PUBLISHED = [
-    *_cells(_bases(tasks.PUBLISHED), "nesterov adamw_decay rmsprop", "constant cosine"),
-    *_cells(["digits_resmlp", "heteroscedastic", "friedman2", "counts"], "sgd nadam", "one_cycle"),
-    *_cells(["deep_tanh", "stream", "stream_wide_x8"], "muon", "constant cosine"),
-    *_cells(_variants(tasks.PUBLISHED), "nesterov adamw_decay", "constant cosine"),
+    *_cells(_bases(tasks.PUBLISHED), "nesterov adamw_decay", "constant cosine"),
     *_cells(
-        ["heteroscedastic", "friedman2", "counts", "fashion_linear"],
-        "nesterov adamw_decay",
-        "cosine",
-        steps=3000,
+        [
+            "digits_resmlp",
+            "heteroscedastic",
+            "friedman2",
+            "deep_tanh",
+            "autoencoder",
+            "imbalanced",
+            "counts",
+            "stream",
+        ],
+        "rmsprop",
+        "constant cosine",
     ),
+    *_cells(["deep_tanh", "stream", "stream_wide_x8"], "muon", "constant cosine"),
+    *_cells(["digits_resmlp", "heteroscedastic", "friedman2", "counts"], "sgd nadam", "one_cycle"),
+    *_cells(
+        [
+            "digits_resmlp_inputs_x10",
+            "heteroscedastic_loss_shifted",
+            "heteroscedastic_init_x3",
+            "fashion_linear_raw",
+            "stream_wide_x8",
+        ],
+        "nesterov adamw_decay",
+        "constant cosine",
+    ),
+    *_cells(["fashion_cnn_batch_8", "fashion_cnn_loss_x100"], "nesterov", "constant cosine"),
+    *_cells(["digits_resmlp_batch_512"], "adamw_decay", "constant cosine"),
+    *_cells(
+        ["stream_large", "counts_large"], "nesterov adamw_decay", "constant cosine", steps=3000
+    ),
+    *_cells(["heteroscedastic_large"], "nesterov adamw_decay", "cosine", steps=3000),
+    *_cells(["friedman2_large"], "nesterov adamw_decay", "constant", steps=3000),
 ]
 
 QUICK = [

@@ -1,8 +1,9 @@
 """The tasks: small data, a model, a loss; all offline, all on one thread in about a second.
 
-A task with `base` is a variant of another one that breaks what a prior may expect: inputs, loss,
-width, initial weights or batch of an unusual size. A configuration names data, model and loss of a
-task by import path: `tasks:data`, `tasks:model`, `tasks:loss`.
+A task with `base` is a variant of another one: it breaks what a prior may expect by inputs, loss,
+width, initial weights or batch of an unusual size, or has more samples for longer training. A
+configuration names data, model and loss of a task by import path: `tasks:data`, `tasks:model`,
+`tasks:loss`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+LARGE = 40_000  # samples for 3,000 steps, which see each a few times rather than a hundred
 TEXT = Path(__file__).parents[2] / "configs" / "char_lm.txt"
 
 
@@ -112,24 +114,24 @@ def breast_cancer() -> Data:
 
 
 @cache
-def friedman1() -> Data:
+def friedman1(samples: int = 3000) -> Data:
     """Friedman's first regression, 10 columns, one target of unit variance."""
-    x, y = datasets.make_friedman1(3000, noise=1.0, random_state=0)
+    x, y = datasets.make_friedman1(samples, noise=1.0, random_state=0)
     return _split(x, ((y - y.mean()) / y.std())[:, None], validation=1000)
 
 
 @cache
-def friedman2() -> Data:
+def friedman2(samples: int = 4000) -> Data:
     """Friedman's second regression, 4 columns, one target of unit variance."""
-    x, y = datasets.make_friedman2(4000, noise=20.0, random_state=0)
+    x, y = datasets.make_friedman2(samples, noise=20.0, random_state=0)
     return _split(x, ((y - y.mean()) / y.std())[:, None], validation=1000)
 
 
 @cache
-def tabular() -> Data:
+def tabular(samples: int = 4000) -> Data:
     """Clusters with 20 columns, 4 classes, one label in twenty wrong."""
     x, y = datasets.make_classification(
-        4000, 20, n_informative=10, n_classes=4, flip_y=0.05, random_state=0
+        samples, 20, n_informative=10, n_classes=4, flip_y=0.05, random_state=0
     )
     return _split(x, y, validation=1000)
 
@@ -150,19 +152,20 @@ def imbalanced() -> Data:
 
 
 @cache
-def heteroscedastic() -> Data:
+def heteroscedastic(samples: int = 4000) -> Data:
     """A curved function of 6 columns whose noise grows with the third."""
     rng = np.random.default_rng(0)
-    x = rng.uniform(-2, 2, (4000, 6))
-    y = np.sin(x[:, 0] * x[:, 1]) + x[:, 2] + np.exp(0.7 * x[:, 2] - 1) * rng.normal(size=4000)
+    x = rng.uniform(-2, 2, (samples, 6))
+    noise = np.exp(0.7 * x[:, 2] - 1) * rng.normal(size=samples)
+    y = np.sin(x[:, 0] * x[:, 1]) + x[:, 2] + noise
     return _split(x, y[:, None], validation=1000)
 
 
 @cache
-def counts() -> Data:
+def counts(samples: int = 4000) -> Data:
     """Counts whose logarithm is a curved function of 8 columns."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(4000, 8))
+    x = rng.normal(size=(samples, 8))
     rate = np.exp(0.8 * np.tanh(x[:, 0] + x[:, 1]) + 0.5 * np.sin(2 * x[:, 2]) + 0.5)
     return _split(x, rng.poisson(rate)[:, None].astype(float), validation=1000)
 
@@ -326,8 +329,12 @@ DEVELOPMENT = [
     ),
     _task("ratings", ratings, partial(Factorization, 200, 100, 8), F.mse_loss, 128),
     _task("layer_norm", tabular, partial(LayerNormMLP, 20, 64, 4, layers=3), batch=128),
+    *_variants(_FRIEDMAN, large={"data": partial(friedman1, LARGE)}),
+    *_variants(_TABULAR, large={"data": partial(tabular, LARGE)}),
 ]
 
+_FRIEDMAN2 = _task("friedman2", friedman2, partial(mlp, 4, 64, 64, 1, act=nn.SiLU), F.huber_loss)
+_COUNTS = _task("counts", counts, partial(mlp, 8, 64, 64, 1), poisson_loss, 32)
 _RESIDUAL = _task("digits_resmlp", digits, partial(residual_mlp, 64, 64, 10, blocks=3))
 _CNN = _task("fashion_cnn", partial(fashion, 14), partial(cnn, 1, 14, (8, 16)))
 _HETERO = _task(
@@ -353,7 +360,7 @@ PUBLISHED = [
     _task("fashion_vit", partial(fashion, 14), partial(VIT, 14, 7, 32, 10), batch=32),
     _HETERO,
     *_variants(_HETERO, loss_shifted={"loss_shift": 1000.0}, init_x3={"init_scale": 3.0}),
-    _task("friedman2", friedman2, partial(mlp, 4, 64, 64, 1, act=nn.SiLU), F.huber_loss),
+    _FRIEDMAN2,
     _task("deep_tanh", tabular, partial(mlp, 20, *[48] * 7, 4, act=nn.Tanh, bias=False)),
     _task(
         "autoencoder",
@@ -366,11 +373,18 @@ PUBLISHED = [
     ),
     _TRANSFORMER,
     _task("imbalanced", imbalanced, partial(mlp, 30, 128, 128, 3, dropout=0.3)),
-    _task("counts", counts, partial(mlp, 8, 64, 64, 1), poisson_loss, 32),
+    _COUNTS,
     _LINEAR,
     *_variants(_LINEAR, raw={"data": partial(fashion, 14, flat=True, raw=True)}),
     _STREAM,
-    *_variants(_STREAM, wide_x8={"model": partial(mlp, 16, 1024, 4, act=nn.GELU, bias=False)}),
+    *_variants(
+        _STREAM,
+        wide_x8={"model": partial(mlp, 16, 1024, 4, act=nn.GELU, bias=False)},
+        large={"data": partial(stream, 200_000)},
+    ),
+    *_variants(_HETERO, large={"data": partial(heteroscedastic, LARGE)}),
+    *_variants(_FRIEDMAN2, large={"data": partial(friedman2, LARGE)}),
+    *_variants(_COUNTS, large={"data": partial(counts, LARGE)}),
 ]
 
 TASKS = {task.name: task for task in [*DEVELOPMENT, *PUBLISHED]}
