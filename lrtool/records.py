@@ -91,6 +91,23 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstUpdate:
+    """What the direction of the very first update tells of the rate.
+
+    Attributes:
+        critical_lr: the rate from which on that update raises its own batch's loss; None if none
+            does.
+        ratio_lr: the rate at which the update is as long as the weights, the median over all
+            matrices; None if nothing moved.
+        steps: what that cost, in training steps; a forward pass counts a third.
+    """
+
+    critical_lr: float | None
+    ratio_lr: float | None
+    steps: float
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """A smoothed loss over the rate, with an 80% band; one value each per rate.
 

@@ -1,122 +1,117 @@
-"""What is measured of a cell once and for all: its grid, and what finders may look at.
+"""What constants are fitted on: what a finder looks at, measured once and for all.
 
-A file of JSON a cell. Rules are then tried on the files, without training again.
+Of each task and optimizer a sweep and the first update, of each cell a few short trainings around
+an estimate. A file of JSON each; rules are then tried on the files, without training again.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import grid
-import numpy as np
 import optimizers
 import plain
 import tasks
 import torch
 
-from lrtool.curve.anchors import locate
-from lrtool.curve.smooth import fit
+from lrtool.engine.first_update import first_update
 from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
+from lrtool.records import FirstUpdate, Sweep
 
 if TYPE_CHECKING:
     from cells import Cell
 
-    from lrtool.records import Sweep
+    from lrtool.engine.step import Step
 
 FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
-SWEEPS = 3
 START, END, STEPS = 1e-7, 10.0, 100
-BELOW, ABOVE = 2.5, 1.0  # decades of the narrow sweeps, below and above the broad one's minimum
-SHORT = 100  # steps of a short training
+TRIAL_STEPS = 90
+TRIAL_OFFSETS = (-0.6, -0.3, 0.0, 0.3, 0.6)  # decades from the estimate
+RUNTIME = Runtime(torch.device("cpu"), torch.float32)
 
 
-def record(cell: Cell) -> dict[str, Any]:
-    """Measure a cell."""
-    found = grid.search(cell)
-    return {
-        "cell": cell.name,
-        "initial": [plain.untrained(cell.task, seed) for seed in grid.SEEDS],
-        "grid": {
-            place: {seed: list(final) for seed, final in found[place].items()}
-            for place in sorted(found)
-        },
-        "finders": {seed: _looked_at(cell, seed) for seed in FINDER_SEEDS},
-    }
+def look(cell: Cell) -> dict[str, Any]:
+    """Sweep a cell's task with its optimizer, and measure the first update, for each finder."""
+    found = {}
+    for seed in FINDER_SEEDS:
+        own = 1000 * (seed + 1)
+        swept = _swept(cell, own)
+        found[str(seed)] = {
+            "sweep": {
+                "seed": own,
+                "loss": list(swept.loss),
+                "stop": swept.stop_reason,
+            },
+            "first": asdict(_first(cell, own)),
+        }
+    return found
 
 
-def _looked_at(cell: Cell, seed: int) -> dict[str, Any]:
-    """Return sweeps and short trainings, all from the seeds of one finder."""
-    seeds = [1000 * (seed + 1) + repeat for repeat in range(SWEEPS)]
-    broad = [swept(cell, own, START, END) for own in seeds]
-    top = _top(broad[0])
-    low, high = 10 ** (top - BELOW), 10 ** (top + ABOVE)
-    places = range(round(4 * (top - BELOW + 0.5)), round(4 * (top + ABOVE - 0.25)))
-    return {
-        "broad": [_plain(found) for found in broad],
-        "narrow": [_plain(swept(cell, own, low, high)) for own in seeds],
-        "short": {
-            place: list(plain.train(cell, grid.rate(place), seeds[0], steps=SHORT))
-            for place in places
-        },
-        "first_update": _first_update(cell, seeds[0]),
-    }
-
-
-def swept(cell: Cell, seed: int, start: float, end: float, steps: int = STEPS) -> Sweep:
-    """Sweep with lrtool's engine, weights and data order from the seed."""
-    data = tasks.samples(cell.task)
-    torch.manual_seed(seed)
-    model = tasks.model(cell.task)
-    step = make_step(
-        model,
-        partial(tasks.loss, task=cell.task),
-        optimizers.build(cell.optimizer, model, 1.0),
-        Runtime(torch.device("cpu"), torch.float32),
+def read_look(found: dict[str, Any]) -> tuple[Sweep, FirstUpdate]:
+    """Return what one finder saw."""
+    swept = found["sweep"]
+    count = len(swept["loss"])
+    rates = sweep_rates(START, END, STEPS)[:count]
+    return (
+        Sweep(
+            seed=swept["seed"],
+            lr=tuple(rates),
+            loss=tuple(swept["loss"]),
+            skipped=(False,) * count,
+            stop_reason=swept["stop"],
+        ),
+        FirstUpdate(**found["first"]),
     )
-    order = plain.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
-    batches = ([(data.x[rows], data.y[rows])] for rows in order)
-    rows = list(sweep(step, batches, sweep_rates(start, end, steps)))
-    return to_sweep(rows, seed=seed, planned=steps)
 
 
-def _top(broad: Sweep) -> float:
-    """Return log10 of the rate of the lowest loss, or of the end where there is none."""
-    fitted = fit([broad])
-    if fitted is None:
-        return float(np.log10(broad.lr[-1]))
-    minimum = locate(fitted, fitted.loss).minimum
-    return float(np.log10(broad.lr[-1])) if minimum is None else minimum
+def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
+    """Train a cell briefly at rates around each finder's estimate, with the schedule compressed.
 
-
-def _plain(found: Sweep) -> dict[str, Any]:
+    Args:
+        cell: whose schedule it is.
+        centres: log10 of the estimate of each finder seed.
+    """
     return {
-        "seed": found.seed,
-        "start": found.lr[0],
-        "last": found.lr[-1],
-        "loss": list(found.loss),
-        "stop": found.stop_reason,
+        seed: {
+            "centre": centre,
+            "runs": [
+                [
+                    offset,
+                    *plain.train(
+                        cell,
+                        10 ** (centre + offset),
+                        1000 * (int(seed) + 1) + 50,
+                        steps=TRIAL_STEPS,
+                    ),
+                ]
+                for offset in TRIAL_OFFSETS
+            ],
+        }
+        for seed, centre in centres.items()
     }
 
 
-def _first_update(cell: Cell, seed: int) -> list[float]:
-    """Return log10 of weights over first update at a rate of 1, for each matrix: 2-norms."""
+def _built(cell: Cell, seed: int) -> tuple[torch.nn.Module, Step, list[Any]]:
+    """Return a model with its step, and the sequence of its batches."""
     data = tasks.samples(cell.task)
     torch.manual_seed(seed)
     model = tasks.model(cell.task)
-    before = [p.detach().clone() for p in model.parameters()]
-    rate = 1e-6
-    optimizer = optimizers.build(cell.optimizer, model, rate)
-    rows = next(plain.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed))
-    tasks.loss(model(data.x[rows]), data.y[rows], task=cell.task).backward()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.zero_()  # so that an update far smaller than a weight is not rounded away
-    optimizer.step()
-    return [
-        float((old.norm() / (p.detach().norm() / rate)).log10())
-        for p, old in zip(model.parameters(), before, strict=True)
-        if p.ndim > 1
-    ]
+    loss = partial(tasks.loss, task=cell.task)
+    step = make_step(model, loss, optimizers.build(cell.optimizer, model, 1.0), RUNTIME)
+    order = plain.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
+    rows = [next(order) for _ in range(STEPS)]
+    return model, step, [[(data.x[r], data.y[r])] for r in rows]
+
+
+def _swept(cell: Cell, seed: int) -> Sweep:
+    _, step, batches = _built(cell, seed)
+    rows = list(sweep(step, iter(batches), sweep_rates(START, END, STEPS)))
+    return to_sweep(rows, seed=seed, planned=STEPS)
+
+
+def _first(cell: Cell, seed: int) -> FirstUpdate:
+    model, step, batches = _built(cell, seed)
+    return first_update(step, model, partial(tasks.loss, task=cell.task), batches[0], RUNTIME)

@@ -36,6 +36,8 @@ class Anchors:
         valley: the middle of the fall, half-way between start and minimum.
         minimum: the lowest loss: the middle of the basin within 5% of the descent from it, for
             noise alone decides where in a flat basin the very lowest point lies.
+        rise: the rate beyond the minimum at which the loss has first risen by half of the descent;
+            None if the sweep ends before.
         divergence: the rate beyond the minimum from which on the loss exceeds the initial loss;
             None (censored) if the sweep ends before.
     """
@@ -46,6 +48,7 @@ class Anchors:
     steepest: float | None = None
     valley: float | None = None
     minimum: float | None = None
+    rise: float | None = None
     divergence: float | None = None
 
     @property
@@ -75,6 +78,12 @@ def locate(fit: Fit, loss: Array) -> Anchors:
     minimum = (_last_crossing(x, y, rim) + right) / 2
     start = _last_crossing(x, y, initial - 0.1 * descent)
     falling = x >= start
+    rise: float | None = None
+    half = float(loss[lowest]) + descent / 2
+    risen = np.flatnonzero(loss[lowest:] > half)
+    if risen.size:
+        end = lowest + int(risen[0]) + 1
+        rise = _last_crossing(log_lr[lowest:end], loss[lowest:end], half)
     divergence: float | None = None
     high = np.flatnonzero(loss[lowest:] > (initial + fit.ceiling) / 2)
     if high.size:
@@ -90,6 +99,7 @@ def locate(fit: Fit, loss: Array) -> Anchors:
         steepest=float(x[falling][np.argmin(np.gradient(loss, log_lr)[: lowest + 1][falling])]),
         valley=(start + minimum) / 2,
         minimum=minimum,
+        rise=rise,
         divergence=divergence,
     )
 

@@ -1,0 +1,123 @@
+"""What the first update alone tells of the rate: how far it may go before its own loss rises.
+
+A sweep sees where a rate is too high only some steps after it was; along the direction of the very
+first update a few forward passes see it at once (Kalra & Barkeshli 2024, arXiv 2406.09405: the
+critical rate, at which the first step no longer lowers the loss).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lrtool.curve.stopping import RESOLUTION
+from lrtool.engine.step import batch_loss, sample_shares
+from lrtool.records import FirstUpdate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtool.engine.runtime import Runtime
+    from lrtool.engine.step import LossFunction, Step
+
+STRIDE = 0.3  # decades: a factor of two
+HALVINGS = 4  # of the last stride, which leave a fiftieth of a decade
+LOWEST, HIGHEST = -12.0, 6.0  # log10 of the rates looked at
+
+
+def first_update(
+    step: Step,
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    micro_batches: Sequence[Any],
+    runtime: Runtime,
+) -> FirstUpdate:
+    """Make one update and measure its direction; the model is spent afterwards.
+
+    Every forward pass draws the same random numbers (dropout), so that only the rate differs.
+
+    Args:
+        step: of this model, none made yet.
+        model: in training mode.
+        loss_fn: None: the model's own loss.
+        micro_batches: of one update.
+        runtime: device and precision.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    state = [p.detach().clone() for p in parameters]
+    with torch.random.fork_rng(devices=_devices(runtime)):
+        step(micro_batches, 1.0)
+    for p in parameters:
+        p.grad = None
+    with torch.no_grad():
+        direction = [p - before for p, before in zip(parameters, state, strict=True)]
+    ratio = _ratio(state, direction)
+    if ratio is None:
+        return FirstUpdate(None, None, 1.0)
+    forwards = 0
+
+    def loss_at(log_lr: float) -> float:
+        nonlocal forwards
+        forwards += 1
+        rate = 0.0 if log_lr == -math.inf else 10.0**log_lr
+        with torch.no_grad():
+            for p, before, along in zip(parameters, state, direction, strict=True):
+                torch.add(before, along, alpha=rate, out=p)
+            with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
+                parts = [batch_loss(model, loss_fn, batch) for batch in micro_batches]
+            shares = sample_shares(micro_batches)
+            return float(sum(share * part for share, part in zip(shares, parts, strict=True)))
+
+    critical = _last_descent(loss_at, ratio)
+    return FirstUpdate(
+        critical_lr=None if critical is None else 10.0**critical,
+        ratio_lr=10.0**ratio,
+        steps=1 + forwards / 3,
+    )
+
+
+def _devices(runtime: Runtime) -> list[torch.device]:
+    return [runtime.device] if runtime.device.type == "cuda" else []
+
+
+def _ratio(state: list[Tensor], direction: list[Tensor]) -> float | None:
+    """Return log10 of the median over matrices of the weights' norm over their update's."""
+    norms = [
+        torch.stack([weights.norm(), update.norm()])
+        for weights, update in zip(state, direction, strict=True)
+        if weights.ndim > 1
+    ] or [torch.stack([w.norm(), u.norm()]) for w, u in zip(state, direction, strict=True)]
+    found = [
+        math.log10(weights / update)
+        for weights, update in torch.stack(norms).tolist()
+        if weights > 0 and update > 0 and math.isfinite(weights) and math.isfinite(update)
+    ]
+    return sorted(found)[len(found) // 2] if found else None
+
+
+def _last_descent(loss_at: Any, start: float) -> float | None:
+    """Return log10 of the rate above which the loss is higher than without an update.
+
+    From `start` down or up in strides until the loss crosses its initial value, then by bisection;
+    None if it never does within reason.
+    """
+    initial = loss_at(-math.inf)
+    level = initial + RESOLUTION * abs(initial)
+    place = min(max(start, LOWEST), HIGHEST)
+    lower = loss_at(place) <= level  # a loss that is no number has risen
+    stride = STRIDE if lower else -STRIDE
+    while (loss_at(place + stride) <= level) == lower:
+        place += stride
+        if not LOWEST <= place <= HIGHEST:
+            return None
+    low, high = sorted((place, place + stride))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if loss_at(middle) <= level:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
