@@ -6,6 +6,7 @@ an estimate. A file of JSON each; rules are then tried on the files, without tra
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,39 +23,42 @@ from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.records import FirstUpdate, Sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cells import Cell
 
     from lrtool.engine.step import Step
 
 FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
 START, END, STEPS = 1e-7, 10.0, 100
+DENSE_STEPS = 200
+DENSER_DECADES = math.log10(DENSE_STEPS / STEPS)
 TRIAL_STEPS = 90
-TRIAL_OFFSETS = (-0.6, -0.3, 0.0, 0.3, 0.6)  # decades from the estimate
+TRIAL_REACH = 0.3  # decades from an estimate to its trials
+TRIAL_OFFSETS = (-TRIAL_REACH, TRIAL_REACH)
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
 
 
 def look(cell: Cell) -> dict[str, Any]:
-    """Sweep a cell's task with its optimizer, and measure the first update, for each finder."""
-    found = {}
-    for seed in FINDER_SEEDS:
-        own = 1000 * (seed + 1)
-        swept = _swept(cell, own)
-        found[str(seed)] = {
-            "sweep": {
-                "seed": own,
-                "loss": list(swept.loss),
-                "stop": swept.stop_reason,
-            },
-            "first": asdict(_first(cell, own)),
+    """Sweep a cell's task with its optimizer, and measure the first update, for each finder.
+
+    A second sweep has more steps in each decade.
+    """
+    return {
+        str(seed): {
+            "sweep": _swept(cell, 1000 * (seed + 1), STEPS),
+            "dense": _swept(cell, 1000 * (seed + 1), DENSE_STEPS),
+            "first": asdict(_first(cell, 1000 * (seed + 1))),
         }
-    return found
+        for seed in FINDER_SEEDS
+    }
 
 
-def read_look(found: dict[str, Any]) -> tuple[Sweep, FirstUpdate]:
-    """Return what one finder saw."""
-    swept = found["sweep"]
+def read_look(found: dict[str, Any], which: str) -> tuple[Sweep, FirstUpdate]:
+    """Return what one finder saw, with one of its sweeps."""
+    swept = found[which]
     count = len(swept["loss"])
-    rates = sweep_rates(START, END, STEPS)[:count]
+    rates = sweep_rates(START, END, swept["steps"])[:count]
     return (
         Sweep(
             seed=swept["seed"],
@@ -94,24 +98,24 @@ def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _built(cell: Cell, seed: int) -> tuple[torch.nn.Module, Step, list[Any]]:
-    """Return a model with its step, and the sequence of its batches."""
+def _built(cell: Cell, seed: int) -> tuple[torch.nn.Module, Step, Iterator[list[Any]]]:
+    """Return a model with its step, and its batches."""
     data = tasks.samples(cell.task)
     torch.manual_seed(seed)
     model = tasks.model(cell.task)
     loss = partial(tasks.loss, task=cell.task)
     step = make_step(model, loss, optimizers.build(cell.optimizer, model, 1.0), RUNTIME)
     order = plain.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
-    rows = [next(order) for _ in range(STEPS)]
-    return model, step, [[(data.x[r], data.y[r])] for r in rows]
+    return model, step, ([(data.x[rows], data.y[rows])] for rows in order)
 
 
-def _swept(cell: Cell, seed: int) -> Sweep:
+def _swept(cell: Cell, seed: int, steps: int) -> dict[str, Any]:
     _, step, batches = _built(cell, seed)
-    rows = list(sweep(step, iter(batches), sweep_rates(START, END, STEPS)))
-    return to_sweep(rows, seed=seed, planned=STEPS)
+    made = list(sweep(step, batches, sweep_rates(START, END, steps)))
+    found = to_sweep(made, seed=seed, planned=steps)
+    return {"seed": seed, "steps": steps, "loss": list(found.loss), "stop": found.stop_reason}
 
 
 def _first(cell: Cell, seed: int) -> FirstUpdate:
     model, step, batches = _built(cell, seed)
-    return first_update(step, model, partial(tasks.loss, task=cell.task), batches[0], RUNTIME)
+    return first_update(step, model, partial(tasks.loss, task=cell.task), next(batches), RUNTIME)

@@ -31,9 +31,10 @@ class Constants:
         density: by how much an anchor moves down when a sweep has ten times the steps a decade.
         schedules: by how much the best rate of a schedule lies above that of a cosine.
         length: by how much the best rate rises when training is ten times as long.
-        trial_gain: the best rate's distance from the centre over that of the trials' verdict.
-        trial_shift: the same at a verdict of 0.
-        trial_spread: standard deviation around that.
+        trial_gain: how far the best rate lies from an estimate, in units of the trials' distance,
+            where `trials.lean` is 1 rather than 0.
+        trial_shift: the same where it is 0.
+        trial_spread: standard deviation around that, in the same units.
         caution: the rate that is named lies this share of the variance below the mean, for too high
             costs more than too low.
         half_width: of the 80% interval, in standard deviations.

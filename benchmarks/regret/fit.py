@@ -1,0 +1,385 @@
+"""Fit the constants of the suggestion on development cells, and write them with their provenance.
+
+python benchmarks/regret/run.py fit
+
+Every figure that judges the constants comes from tasks that were left out when they were fitted, a
+task's variants with it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cells
+import measures
+import numpy as np
+import record
+import tasks
+
+from lrtool.curve import constants as c
+from lrtool.curve import trials
+from lrtool.curve.anchors import locate
+from lrtool.curve.combine import Estimate, canonical, estimate, places
+from lrtool.curve.constants import Constants
+from lrtool.curve.smooth import fit as smooth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from cells import Cell
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+CURVE = ("minimum", "rise", "divergence")
+ANCHORS = (*CURVE, "critical", "ratio", "prior")
+TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
+CLIP = 3.0  # robust standard deviations beyond which an error counts no more
+SHRINK = 0.3  # of the correlations, towards half of what they are
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one finder saw of a cell, and the truth.
+
+    Attributes:
+        cell: the cell.
+        grid: its exhaustive grid.
+        seed: of the finder.
+        found: log10 of the rate at each anchor.
+        best: the middle of the cell's window of good rates, log10.
+    """
+
+    cell: Cell
+    grid: measures.Grid
+    seed: str
+    found: dict[str, float]
+
+    @property
+    def best(self) -> float:
+        """The middle of the window."""
+        return self.grid.middle
+
+    @property
+    def base(self) -> str:
+        """The task that stands for all its variants."""
+        return tasks.TASKS[self.cell.task].base
+
+
+def rows(cache: Path) -> list[Row]:
+    """Return what finders saw of the development cells."""
+    looks: dict[str, dict[str, dict[str, float]]] = {}
+    found = []
+    for cell in cells.DEVELOPMENT:
+        pair = f"{cell.task}-{cell.optimizer}"
+        if pair not in looks:
+            seen = json.loads((cache / "looks" / f"{pair}.json").read_text())
+            looks[pair] = {seed: _places(one, "sweep") for seed, one in seen.items()}
+        _, grid = measures.read(cache / "grids" / f"{cell.name}.json")
+        found += [Row(cell, grid, seed, there) for seed, there in looks[pair].items()]
+    return found
+
+
+def _places(seen: dict[str, Any], which: str) -> dict[str, float]:
+    sweep, first = record.read_look(seen, which)
+    fitted = smooth([sweep])
+    return places(None if fitted is None else locate(fitted, fitted.loss), first)
+
+
+def schedules(given: Sequence[Row]) -> dict[str, float]:
+    """Return by how much each schedule's best rate lies above a cosine's, in the median."""
+    best = {(r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in _once(given, 300)}
+    moved: dict[str, list[float]] = {}
+    for (task, optimizer, schedule), place in best.items():
+        moved.setdefault(schedule, []).append(place - best[task, optimizer, "cosine"])
+    return {schedule: float(np.median(values)) for schedule, values in moved.items()}
+
+
+def length(given: Sequence[Row]) -> float:
+    """Return by how much the best rate rises for ten times the steps, in the median.
+
+    Longer cells have more samples than the short ones of the same name, where those are few.
+    """
+    short = {(r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in _once(given, 300)}
+    moved = [
+        r.best - short[r.cell.task.removesuffix("_large"), r.cell.optimizer, r.cell.schedule]
+        for r in _once(given, 3000)
+    ]
+    return float(np.median(moved)) if moved else 0.0
+
+
+def _once(given: Sequence[Row], steps: int) -> list[Row]:
+    return [row for row in given if row.cell.steps == steps and row.seed == "0"]
+
+
+def density(cache: Path) -> dict[str, float]:
+    """Return by how much each anchor moves down when a sweep has ten times the steps a decade."""
+    moved: dict[str, list[float]] = {name: [] for name in CURVE}
+    for path in sorted((cache / "looks").glob("*.json")):
+        for seen in json.loads(path.read_text()).values():
+            usual, dense = _places(seen, "sweep"), _places(seen, "dense")
+            for name in CURVE:
+                if name in usual and name in dense:
+                    moved[name].append((usual[name] - dense[name]) / record.DENSER_DECADES)
+    return {name: float(np.median(values)) for name, values in moved.items()}
+
+
+def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
+    """Fit everything that the sweep and the first update decide."""
+    moved, longer = schedules(given), length(given)
+
+    def error(row: Row, anchor: str) -> float:
+        """Return log(best / anchor) as it would be for a cosine of 300 steps."""
+        there = 0.0 if anchor == "prior" else row.found.get(anchor, np.nan)
+        shift = moved[row.cell.schedule] + longer * np.log10(row.cell.steps / c.STEPS)
+        return row.best - shift - there
+
+    names = [canonical(row.cell.optimizer) or "" for row in given]
+    errors = {a: np.array([error(row, a) for row in given]) for a in ANCHORS}
+    offsets = {a: _offsets(errors[a], names) for a in ANCHORS}
+    offsets["prior"] = {k: v for k, v in offsets["prior"].items() if k in set(names)}
+    levels = {"optimizer": _known, "family": _by_family, "pooled": _by_none}
+    spreads = {}
+    for level, offset in levels.items():
+        spreads[level] = {
+            a: _spread(errors[a] - offset(errors[a], names))
+            for a in ANCHORS
+            if a != "prior" or level == "optimizer"
+        }
+    left = np.column_stack([errors[a] - _known(errors[a], names) for a in ANCHORS])
+    return Constants(
+        anchors=ANCHORS,
+        offsets=offsets,
+        spreads=spreads,
+        correlation=_correlation(left),
+        density=density,
+        schedules=moved,
+        length=longer,
+        trial_gain=0.0,
+        trial_shift=0.0,
+        trial_spread=0.0,
+        caution=0.0,
+        half_width=0.0,
+    )
+
+
+def _middle(values: Array) -> float:
+    """Return Huber's estimate of location (1964): a mean in which nothing far off counts much."""
+    values = values[np.isfinite(values)]
+    middle = float(np.median(values))
+    for _ in range(5):
+        scale = 1.4826 * float(np.median(np.abs(values - middle))) + 0.05
+        weight = np.minimum(1, 1.5 * scale / np.maximum(np.abs(values - middle), 1e-9))
+        middle = float(np.average(values, weights=weight))
+    return middle
+
+
+def _offsets(error: Array, names: Sequence[str]) -> dict[str, float]:
+    """Return the offsets by optimizer, drawn towards their family's; by family; and pooled."""
+    own = {name: _middle(error[np.array(names) == name]) for name in sorted(set(names))}
+    families = {
+        family: float(np.mean([own[name] for name in own if c.FAMILIES[name] == family]))
+        for family in ("proportional", "adaptive")
+    }
+    bases = len(set(names))
+    drawn = {
+        name: (bases * own[name] + TO_FAMILY * families[c.FAMILIES[name]]) / (bases + TO_FAMILY)
+        for name in own
+    }
+    return {**drawn, **families, "pooled": float(np.mean(list(own.values())))}
+
+
+def _known(error: Array, names: Sequence[str]) -> Array:
+    found = _offsets(error, names)
+    return np.array([found[name] for name in names])
+
+
+def _by_family(error: Array, names: Sequence[str]) -> Array:
+    """Return each row's offset as the other optimizers of its family give it."""
+    return _by_others(error, names, lambda name, other: c.FAMILIES[name] == c.FAMILIES[other])
+
+
+def _by_none(error: Array, names: Sequence[str]) -> Array:
+    """Return each row's offset as all other optimizers give it."""
+    return _by_others(error, names, lambda _name, _other: True)
+
+
+def _by_others(error: Array, names: Sequence[str], alike: Callable[[str, str], bool]) -> Array:
+    own = {name: _middle(error[np.array(names) == name]) for name in set(names)}
+    given = {
+        name: float(np.mean([own[k] for k in own if k != name and alike(name, k)])) for name in own
+    }
+    return np.array([given[name] for name in names])
+
+
+def _spread(left: Array) -> float:
+    left = left[np.isfinite(left)]
+    scale = 1.4826 * float(np.median(np.abs(left)))
+    return float(np.sqrt(np.mean(np.clip(left, -CLIP * scale, CLIP * scale) ** 2)))
+
+
+def _correlation(left: Array) -> tuple[tuple[float, ...], ...]:
+    """Return the correlations of the columns, each over the rows that both have, shrunk."""
+    count = left.shape[1]
+    scaled = left / np.array([_spread(left[:, k]) for k in range(count)])
+    scaled = np.clip(scaled, -CLIP, CLIP)
+    found = np.eye(count)
+    for i in range(count):
+        for j in range(i):
+            both = np.isfinite(scaled[:, i]) & np.isfinite(scaled[:, j])
+            found[i, j] = found[j, i] = np.mean(scaled[both, i] * scaled[both, j])
+    found = (1 - SHRINK) * found + SHRINK * np.clip(found, 0, 1) / 2
+    np.fill_diagonal(found, 1.0)
+    assert np.linalg.eigvalsh(found).min() > 0.01, "the correlations contradict each other"
+    return tuple(tuple(float(value) for value in row) for row in found)
+
+
+def left_out(
+    given: Sequence[Row], density: dict[str, float], steps: int | None = None
+) -> list[Estimate]:
+    """Return each row's estimate with constants that have not seen its task.
+
+    Args:
+        given: all rows.
+        density: of the sweeps.
+        steps: estimate the best rate of a training of so many at most.
+    """
+    by_base = {
+        base: constants([row for row in given if row.base != base], density)
+        for base in {row.base for row in given}
+    }
+    return [
+        _required(
+            estimate(
+                row.found,
+                per_decade=c.PER_DECADE,
+                optimizer=canonical(row.cell.optimizer),
+                family=None,
+                schedule=row.cell.schedule,
+                steps=row.cell.steps if steps is None else min(steps, row.cell.steps),
+                constants=by_base[row.base],
+            )
+        )
+        for row in given
+    ]
+
+
+def _required(found: Estimate | None) -> Estimate:
+    assert found is not None, "an optimizer of the development cells has a prior"
+    return found
+
+
+def centres(given: Sequence[Row], density: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return the rates around which trials are to be recorded, log10, by cell and finder seed."""
+    found: dict[str, dict[str, float]] = {}
+    for row, centre in zip(given, left_out(given, density, c.STEPS), strict=True):
+        found.setdefault(row.cell.name, {})[row.seed] = centre.mean
+    return found
+
+
+def leans(given: Sequence[Row], cache: Path) -> Array:
+    """Return which of two trials was better for each finder, −1 to 1."""
+    found = []
+    for row in given:
+        seen = json.loads((cache / "trials" / f"{row.cell.name}.json").read_text())[row.seed]
+        ends = {offset: validation for offset, validation, *_ in seen["runs"]}
+        losses = [ends[-record.TRIAL_REACH], ends[record.TRIAL_REACH]]
+        found.append(trials.lean(losses, float(row.grid.initial.mean())))
+    return np.array(found)
+
+
+def with_trials(base: Constants, given: Sequence[Row], before: Array, leaning: Array) -> Constants:
+    """Add what the trials decide, fitted on these rows.
+
+    Args:
+        base: constants of sweep and first update.
+        given: rows.
+        before: each row's estimate before its trials, log10, by constants that have not seen it.
+        leaning: of its trials.
+    """
+    unit = record.TRIAL_REACH
+    best = np.array([row.best for row in given])
+    error = np.clip((best - before) / unit, -1 / unit, 1 / unit)
+    short = np.array([row.cell.steps == c.STEPS for row in given])
+    gain, shift = np.polyfit(leaning[short], error[short], 1)
+    left = error - shift - gain * leaning
+    return replace(
+        base,
+        trial_gain=float(gain),
+        trial_shift=float(shift),
+        trial_spread=_spread(left[short]),
+    )
+
+
+def judged(
+    given: Sequence[Row], means: Array, spreads: Array, caution: float
+) -> tuple[Array, Array]:
+    """Return each row's regret, and how many spreads from its rate the window of good ones is."""
+    rates = means - caution * spreads**2
+    regrets = np.array([row.grid.regret(rate) for row, rate in zip(given, rates, strict=True)])
+    away = [
+        max(row.grid.window[0] - mean, mean - row.grid.window[1], 0.0) / spread
+        for row, mean, spread in zip(given, means, spreads, strict=True)
+    ]
+    return regrets, np.array(away)
+
+
+def decisions(found: Constants, given: Sequence[Row], means: Array, spreads: Array) -> Constants:
+    """Add the caution that costs least, and the interval that reaches the window in 80%."""
+    tried = np.arange(0.0, 3.01, 0.25)
+    costs = [float(np.mean(judged(given, means, spreads, each)[0])) for each in tried]
+    caution = float(tried[int(np.argmin(costs))])
+    _, away = judged(given, means, spreads, caution)
+    return replace(found, caution=caution, half_width=float(np.quantile(away, 0.8)))
+
+
+def fit(cache: Path) -> dict[str, Any]:
+    """Return the constants with where they come from, and how they do on tasks left out."""
+    given, dense = rows(cache), density(cache)
+    leaning = leans(given, cache)
+    before = np.array([found.mean for found in left_out(given, dense, c.STEPS)])
+    final = left_out(given, dense)
+    swept = np.array([found.mean for found in final])
+    tried, spreads = np.empty(len(given)), np.empty(len(given))
+    for base in sorted({row.base for row in given}):
+        here = np.array([row.base == base for row in given])
+        others = [row for row, out in zip(given, here, strict=True) if not out]
+        known = with_trials(constants(others, dense), others, before[~here], leaning[~here])
+        unit = record.TRIAL_REACH
+        tried[here] = swept[here] + unit * (known.trial_shift + known.trial_gain * leaning[here])
+        spreads[here] = unit * known.trial_spread
+    whole = with_trials(constants(given, dense), given, before, leaning)
+    whole = decisions(whole, given, tried, spreads)
+    without = judged(given, swept, np.array([found.spread for found in final]), whole.caution)
+    regrets, away = judged(given, tried, spreads, whole.caution)
+    provenance = {
+        "script": "benchmarks/regret/fit.py",
+        "cells": len({row.cell.name for row in given}),
+        "tasks": sorted({row.cell.task for row in given}),
+        "optimizers": sorted({row.cell.optimizer for row in given}),
+        "finder_seeds": len(record.FINDER_SEEDS),
+        "regret_left_out": _summary(given, regrets),
+        "regret_left_out_without_trials": _summary(given, without[0]),
+        "coverage_left_out": float(np.mean(away <= whole.half_width)),
+        "interval_decades": float(np.mean(2 * whole.half_width * spreads)),
+    }
+    return {"provenance": provenance, **asdict(whole)}
+
+
+def _summary(given: Sequence[Row], regrets: Array) -> dict[str, dict[str, float]]:
+    found = {}
+    for steps in (300, 3000):
+        for schedule in ("constant", "cosine", "one_cycle"):
+            here = [row.cell.steps == steps and row.cell.schedule == schedule for row in given]
+            if any(here):
+                values = regrets[here]
+                found[f"{schedule}, {steps} steps"] = {
+                    "mean": float(values.mean()),
+                    "median": float(np.median(values)),
+                    "p90": float(np.quantile(values, 0.9)),
+                    "failures": float(np.mean(values > 0.5)),
+                }
+    return found

@@ -1,0 +1,61 @@
+"""Two short trainings beside an estimate say on which side of it the best rate lies.
+
+They cost as much as another sweep and tell more: a sweep sees how a rate acts for a few steps, a
+short training what it comes to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from lrtool.curve import constants as c
+from lrtool.curve.combine import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrtool.curve.constants import Constants
+
+STEPS: Final = 90  # of a trial, unless the training itself is shorter
+REACH: Final = 0.85  # standard deviations of the estimate from it to a trial
+NEAREST, FURTHEST = 0.2, 0.6  # decades, whatever the standard deviation
+# Of the descent: by how much one trial must be worse than the other to count e times less. It is
+# about what two trials with other batches differ by.
+TEMPERATURE: Final = 0.05
+
+
+def reach(found: Estimate) -> float:
+    """Return how far from an estimate its trials stand, in decades."""
+    return float(np.clip(REACH * found.spread, NEAREST, FURTHEST))
+
+
+def lean(losses: Sequence[float], untrained: float) -> float:
+    """Return which of the trials is better, from −1, the lower rate, to 1, the higher one.
+
+    The mean of −1 and 1 with weights exp(−excess / `TEMPERATURE`), where a trial's excess is its
+    loss above the better one's as a share of what that one has descended. A trial that diverged
+    counts as untrained.
+
+    Args:
+        losses: at the end of the lower and of the higher trial.
+        untrained: the same loss before.
+    """
+    ends = np.minimum(np.where(np.isfinite(losses), losses, np.inf), untrained)
+    descent = untrained - ends.min()
+    if descent <= 0:
+        return 0.0
+    weights = np.exp(-(ends - ends.min()) / descent / TEMPERATURE)
+    return float(weights @ (-1.0, 1.0) / weights.sum())
+
+
+def moved(found: Estimate, leaning: float, constants: Constants | None = None) -> Estimate:
+    """Return an estimate after its trials, by a line that was fitted on development cells."""
+    constants = constants or c.fitted()
+    unit = reach(found)
+    return Estimate(
+        found.mean + unit * (constants.trial_shift + constants.trial_gain * leaning),
+        unit * constants.trial_spread,
+        found.conflict,
+    )
