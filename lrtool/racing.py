@@ -122,39 +122,39 @@ def schedule_of(task: Task) -> Schedule:
     """Build the configuration's schedule, compressed to a race.
 
     Raises:
-        ConfigError: it needs the length of the training and it is not known.
+        ConfigError: it does not fit the training, or needs its length and that is not known.
     """
     training, steps, per_epoch = training_steps(task), steps_of(task), steps_per_epoch(task)
     spec = task.config.train.schedule
-    if training is not None:
-        spec = compressed(spec, steps / training)
     with warnings.catch_warnings(), located(task.document):
-        warnings.simplefilter("ignore", LrtoolWarning)  # the training says what fits it
-        schedule = build_schedule(
-            spec, steps=None if training is None else steps, steps_per_epoch=None
-        )
-    if training is None or per_epoch is None or schedule.plateau is not None:
+        warnings.simplefilter("ignore", LrtoolWarning)  # a training says what it does not reach
+        schedule = build_schedule(spec, steps=training, steps_per_epoch=per_epoch)
+        if training is None:
+            return schedule
+        spec = compressed(spec, training, steps)
+        schedule = build_schedule(spec, steps=steps, steps_per_epoch=None)
+    if per_epoch is None or schedule.plateau is not None:
         return schedule
     faster = training / steps / per_epoch  # epochs of the training for each step of the race
     return replace(schedule, factor=lambda step, _: schedule.factor(step, int(step * faster)))
 
 
-def compressed(spec: config.Schedule, share: float) -> config.Schedule:
-    """Return a schedule whose lengths in steps are this share of what they were.
+def compressed(spec: config.Schedule, training: int, steps: int) -> config.Schedule:
+    """Return the schedule of a training for a race of so many steps.
 
-    Fractions stay as they are, and so does what `plateau` waits for.
+    Lengths that are fractions stay as they are, and so does what `plateau` waits for.
     """
     args: dict[str, Any] = dict(spec.args)
     if spec.name == "inverse_sqrt" and not spec.warmup and args.get("timescale") is None:
         args["timescale"] = LONG
     for name in ("period", "decay", "timescale"):
         if (args.get(name) or 0) >= 1:
-            args[name] = max(1, round(args[name] * share))
+            args[name] = max(1, round(args[name] * steps / training))
     if spec.name == "exp_range":
-        args["gamma"] = args.get("gamma", 0.99994) ** (1 / share)
+        args["gamma"] = args.get("gamma", 0.99994) ** (training / steps)
     warmup = spec.warmup
     if warmup is not None and warmup >= 1:
-        warmup = float(max(1, round(warmup * share)))
+        warmup /= training
     return spec.model_copy(update={"args": args, "warmup": warmup})
 
 

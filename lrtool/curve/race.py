@@ -180,11 +180,11 @@ def choose(
 
 def standard_error(differences: ArrayLike, weights: ArrayLike) -> float:
     """Return the standard error of a weighted mean; 0 where there is only one value."""
-    values, weights = np.asarray(differences, dtype=float), np.asarray(weights, dtype=float)
+    values = np.asarray(differences, dtype=float)
     if values.size < 2:
         return 0.0 if np.isfinite(values).all() else np.nan
-    weights = weights / weights.sum()
-    squares = (weights * (values - weights @ values)) ** 2
+    shares = np.asarray(weights, dtype=float) / np.sum(weights)
+    squares = (shares * (values - shares @ values)) ** 2
     return float(np.sqrt(squares.sum() * values.size / (values.size - 1)))
 
 

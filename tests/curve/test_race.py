@@ -144,7 +144,9 @@ def test_without_a_neighbour_on_each_side_it_is_the_best_one_itself():
     assert (choice.log_lr, choice.doubts) == (-0.5, [])
 
 
-@pytest.mark.parametrize(("losses", "rate", "side"), [((1, 2), "0.1", "lowest"), ((2, 1), "1", "h")])
+@pytest.mark.parametrize(
+    ("losses", "rate", "side"), [((1, 2), "0.1", "lowest"), ((2, 1), "1", "h")]
+)
 def test_a_best_one_at_the_edge_is_doubted(losses, rate, side):
     choice = choose([-1.0, 0.0], np.array(losses)[:, None], [64])
     [doubt] = choice.doubts
