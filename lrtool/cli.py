@@ -70,6 +70,7 @@ def find(
     end: Annotated[float | None, typer.Option(help="Last rate of the sweep.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of a sweep.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Sweeps, each with its own seed.")] = None,
+    verify: shared.Verify = None,
     device: shared.Device = None,
     seed: shared.Seed = None,
     output: shared.Output = None,
@@ -85,6 +86,7 @@ def find(
         "--end": ("find.end", end),
         "--steps": ("find.steps", steps),
         "--repeats": ("find.repeats", repeats),
+        "--verify": ("find.verify", verify),
         **_common_flags(loss, optimizer, batch_size, device, seed),
     }
     with interruptible() as stop, stdout_for_the_result():

@@ -166,7 +166,11 @@ class Find(Section):
         bool | str,
         PlainValidator(_verify),
         WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "auto"}]}),
-    ] = Field(default=False, description="race candidates in short real runs")
+    ] = Field(
+        default=False,
+        description="race rates around the suggestion in short trainings; auto: where that takes "
+        "at most a tenth of the training",
+    )
 
     @model_validator(mode="after")
     def _start_below_end(self) -> Self:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrtool import racing, rundir
 from lrtool import resume as resuming
-from lrtool import rundir
 from lrtool.errors import InterruptedRunError, UserError
 from lrtool.evaluate import evaluate as run_evaluate
 from lrtool.failure import is_of_a_dead_worker
@@ -65,7 +65,7 @@ class Options:
 
 
 def find(settings: Config, document: Document, stop: Stop, options: Options) -> tuple[Report, Path]:
-    """Run the sweeps; return the report and the run directory.
+    """Run the sweeps, and the race; return the report and the run directory.
 
     Raises:
         UserError, OutOfMemoryError: something does not fit, in words.
@@ -83,7 +83,12 @@ def find(settings: Config, document: Document, stop: Stop, options: Options) -> 
 def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: Options) -> Report:
     directory.mkdir(exist_ok=True)
     settings = task.config.find
-    progress = Progress(repeats=settings.repeats, steps=settings.steps, quiet=options.quiet)
+    progress = Progress(
+        repeats=settings.repeats,
+        steps=settings.steps,
+        race_steps=racing.steps_of(task),
+        quiet=options.quiet,
+    )
     with progress, closing(run_find(task, first, directory)) as events:
         stop.gentle = True
         event = next(events)

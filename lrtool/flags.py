@@ -24,3 +24,10 @@ OptimizerName = Annotated[str | None, typer.Option("--optimizer", help="Name or 
 BatchSize = Annotated[str | None, typer.Option(help="Samples in a batch, or full.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights and data order.")]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Race rates around the suggestion in short trainings, or not; find.verify otherwise.",
+    ),
+]

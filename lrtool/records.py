@@ -11,6 +11,8 @@ from typing import Literal
 
 StopReason = Literal["completed", "diverged", "nan", "inf", "interrupted"]
 Verdict = Literal["confident", "uncertain", "none"]
+RaceOrigin = Literal["lower", "suggestion", "higher", "prior", "outward"]
+RaceOutcome = Literal["won", "lost", "dropped", "diverged", "unfinished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,24 @@ class EpochRow:
     train_loss: float
     validation_loss: float | None
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RaceRow:
+    """One update of a candidate in a race: a line of `metrics.jsonl`.
+
+    Attributes:
+        candidate: which one of the race, from 0.
+        step: updates made, this one included.
+        lr: the candidate's base rate, which the schedule multiplies.
+        loss: mean over the samples of its batches, *before* the update; NaN or infinite only in a
+            candidate's last row.
+    """
+
+    candidate: int
+    step: int
+    lr: float
+    loss: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +178,68 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the curve module makes of some sweeps."""
+    """What the curve module makes of some sweeps.
+
+    Attributes:
+        suggestion: the rate to train with.
+        suggestions: what every method says, by its name.
+        curve: the smoothed loss; None without enough steps.
+        centre: the estimate of the best rate, around which to race: not lowered, as the suggestion
+            is, because too high costs more than too low. None without a suggestion.
+    """
 
     suggestion: Suggestion
     suggestions: dict[str, Candidate]
     curve: Curve | None
+    centre: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Racer:
+    """A candidate of a race.
+
+    Attributes:
+        lr: its base rate.
+        origin: what it is among the candidates: "suggestion" is the sweeps' estimate of the best
+            rate, "lower" and "higher" stand half a decade from it, "prior" is the optimizer's usual
+            rate, "outward" was added beyond the best one.
+        loss: the raw losses of its steps, before each update.
+        half_loss: what it was measured at half-way; None if it did not get there.
+        final_loss: the same at the end.
+        standard_error: of the difference between its loss and the best one's.
+        outcome: "won" (the lowest final loss), "lost", "dropped" half-way, "diverged" or
+            "unfinished", when the race was interrupted.
+    """
+
+    lr: float
+    origin: RaceOrigin
+    loss: tuple[float, ...]
+    half_loss: float | None
+    final_loss: float | None
+    standard_error: float | None
+    outcome: RaceOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Short trainings at several rates, from the same weights over the same batches.
+
+    Attributes:
+        seed: of weights and batches, which no sweep had.
+        steps: of each candidate that was not dropped.
+        steps_spent: of all together; a forward pass over as many samples counts a third.
+        measure: of which part the losses are that were compared.
+        examples: how many these were.
+        untrained_loss: the same loss before the first update.
+        candidates: in the order in which they raced.
+        interrupted: it did not get to its end.
+    """
+
+    seed: int
+    steps: int
+    steps_spent: float
+    measure: Literal["validation", "training"]
+    examples: int
+    untrained_loss: float
+    candidates: tuple[Racer, ...]
+    interrupted: bool

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import groupby
-from math import isfinite
+from math import isfinite, log10
 from typing import TYPE_CHECKING, Any
 
-from lrtool import __version__, files
+from lrtool import __version__, files, racing
 from lrtool import document as documents
+from lrtool.curve.race import settled, too_expensive, unraced, usual_rate
 from lrtool.curve.suggest import suggest
 from lrtool.engine import runtime as runtimes
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
 from lrtool.failure import concluded
+from lrtool.records import RaceRow, SweepRow
 from lrtool.show import plot
 from lrtool.show import report as reports
 from lrtool.task import (
@@ -34,39 +36,80 @@ from lrtool.task import (
 from lrtool.trial import FirstBatch, try_one_batch, try_training
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from lrtool.config import Config
     from lrtool.document import Document
-    from lrtool.records import SweepRow
+    from lrtool.racing import Contest
+    from lrtool.records import Finding, Race, Sweep
     from lrtool.show.report import Report, Status
 
 
-def find(task: Task, first: FirstBatch, directory: Path) -> Generator[SweepRow | Report]:
-    """Sweep, then suggest a rate: yields each row, and the report last.
+Row = SweepRow | RaceRow
 
-    Whoever pulls may throw `InterruptedRunError` into it: the sweeps end there, and the report of
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found.
+
+    Attributes:
+        sweeps: with their raw losses.
+        finding: the suggestion: that of the race, if there was one.
+        race: None without one.
+        timing: the report's.
+    """
+
+    sweeps: tuple[Sweep, ...]
+    finding: Finding
+    race: Race | None
+    timing: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search under way, which can be concluded whenever it rests."""
+
+    task: Task
+    first: FirstBatch
+    watch: Stopwatch
+    rows: list[SweepRow] = field(default_factory=list)
+    swept: Finding | None = None
+    contest: Contest | None = None
+
+
+def search(task: Task, first: FirstBatch) -> Generator[Row, None, Found]:
+    """Sweep, suggest, and race where the configuration asks for it; leave no file.
+
+    Yields each update, returns what was found.
+    """
+    search = _Search(task, first, Stopwatch(task.started))
+    yield from _rows(search)
+    return _found(search)
+
+
+def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | Report]:
+    """Search for a rate: yields each row, and the report last.
+
+    Whoever pulls may throw `InterruptedRunError` into it: the search ends there, and the report of
     what there is follows. Everything is in `directory` when the report is yielded.
 
     Raises:
         UserError, OutOfMemoryError: from a step; a report with status `failed` has been written.
     """
     files.write_text(directory / "config.yaml", documents.dump(resolved(task)))
-    watch = Stopwatch(task.started)
-    rows: list[SweepRow] = []
+    search = _Search(task, first, Stopwatch(task.started))
 
     def conclude(status: Status | None, reason: str | None = None) -> Report:
-        report = _report(task, first, rows, watch, status=status, reason=reason)
+        report = _report(search, status=status, reason=reason)
         reports.write(report, directory)
         plot.save(report, directory)
         return report
 
     try:
         with (directory / "metrics.jsonl").open("w", buffering=1) as log:
-            for row in _sweeps(task, watch):
+            for row in _rows(search):
                 log.write(json.dumps(_finite(asdict(row))) + "\n")
-                rows.append(row)
                 yield row
     except InterruptedRunError as stop:
         yield conclude("interrupted", str(stop))
@@ -77,6 +120,26 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[SweepRow |
     except (Exception, SystemExit) as error:
         raise concluded(task, error, partial(conclude, "failed")) from error
     yield conclude(None)
+
+
+def _rows(search: _Search) -> Iterator[Row]:
+    """Sweep, suggest, race; keep in `search` what there is."""
+    task, first = search.task, search.first
+    contest = racing.open_race(task) if wants_race(task) else None  # what it lacks shows here
+    for row in _sweeps(task, search.watch):
+        search.rows.append(row)
+        yield row
+    search.swept = _suggest(search)
+    if contest is not None and search.swept.centre is not None:
+        search.contest = contest
+        centre, prior = log10(search.swept.centre), usual_rate(first.optimizer)
+        yield from racing.race(contest, centre, prior, search.watch)
+
+
+def wants_race(task: Task) -> bool:
+    """Tell whether a suggestion is to be raced: asked for, or affordable."""
+    verify = task.config.find.verify
+    return verify is True or (verify == "auto" and too_expensive(training_steps(task)) is None)
 
 
 def _sweeps(task: Task, watch: Stopwatch) -> Iterator[SweepRow]:
@@ -94,42 +157,73 @@ def _sweeps(task: Task, watch: Stopwatch) -> Iterator[SweepRow]:
         runtimes.synchronize(runtime.device)
 
 
-def _report(
-    task: Task,
-    first: FirstBatch,
-    rows: Sequence[SweepRow],
-    watch: Stopwatch,
-    *,
-    status: Status | None,
-    reason: str | None,
-) -> Report:
-    """Put together what there is; without a status, the suggestion decides it."""
-    config = task.config
-    sweeps = [
+def _to_sweeps(search: _Search) -> tuple[Sweep, ...]:
+    config = search.task.config
+    return tuple(
         to_sweep(list(group), seed=repeat_seed(config.seed, repeat), planned=config.find.steps)
-        for repeat, group in groupby(rows, key=lambda row: row.repeat)
-    ]
-    if status == "failed":
-        finding = None
-    else:
-        finding = suggest(
-            sweeps,
-            method=config.find.method,
-            optimizer=first.optimizer,
-            family=first.family,
-            schedule=config.train.schedule.name,
-            steps=training_steps(task),
-        )
-        found: Status = "no_suggestion" if finding.suggestion.lr is None else "completed"
-        status = status or found
+        for repeat, group in groupby(search.rows, key=lambda row: row.repeat)
+    )
+
+
+def _suggest(search: _Search) -> Finding:
+    """Make a suggestion of the sweeps that there are."""
+    task, first = search.task, search.first
+    return suggest(
+        _to_sweeps(search),
+        method=task.config.find.method,
+        optimizer=first.optimizer,
+        family=first.family,
+        schedule=task.config.train.schedule.name,
+        steps=training_steps(task),
+    )
+
+
+def _found(search: _Search) -> Found:
+    """Conclude from what there is."""
+    finding, race = search.swept or _suggest(search), None
+    if search.contest is not None:
+        race, choice = racing.judged(search.contest)
+        finding = settled(finding, choice, race)
+    elif search.swept is not None and (why := _why_no_race(search.task, search.swept)):
+        finding = unraced(finding, why)
+    return Found(_to_sweeps(search), finding, race, search.watch.timing())
+
+
+def _why_no_race(task: Task, swept: Finding) -> str | None:
+    """Say why there is no race, if one was wanted."""
+    if task.config.find.verify is False:
+        return None
+    if not wants_race(task):
+        return too_expensive(training_steps(task))
+    return "there is no suggestion to race around" if swept.centre is None else None
+
+
+def _report(search: _Search, *, status: Status | None, reason: str | None) -> Report:
+    """Put together what there is; without a status, the suggestion decides it."""
+    finding = race = None
+    if status != "failed":
+        found = _found(search)
+        finding, race = found.finding, found.race
+        none = finding.suggestion.lr is None
+        status = status or ("no_suggestion" if none else "completed")
+        if reason and race and race.interrupted:
+            reason = f"{reason} during the race. {_so_far(finding)}"
     return reports.from_finding(
         finding,
-        sweeps,
+        _to_sweeps(search),
+        race=race,
         status=status,
         reason=reason,
-        timing=reports.Timing(**watch.timing()),
-        **facts(task, first),
+        timing=reports.Timing(**search.watch.timing()),
+        **facts(search.task, search.first),
     )
+
+
+def _so_far(finding: Finding) -> str:
+    """Say what an interrupted race leaves."""
+    if finding.suggestions["race"].lr is None:
+        return "Nothing was compared yet: the rate is that of the sweeps."
+    return finding.suggestion.reason
 
 
 def facts(task: Task, first: FirstBatch) -> dict[str, Any]:

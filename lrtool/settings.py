@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from lrtool.build import components
 from lrtool.build.lookup import is_import_path
 from lrtool.build.metrics import higher_is_better, key
 from lrtool.data.sources import SOURCES
-from lrtool.errors import ComponentError, ConfigError, LrtoolWarning, UserError
+from lrtool.errors import ComponentError, ConfigError, UserError
 from lrtool.wording import number
 
 if TYPE_CHECKING:
@@ -36,9 +35,6 @@ def read_config(
 
     Raises:
         ConfigError: with every problem of the file and of the command line.
-
-    Warns:
-        LrtoolWarning: a setting is ignored.
     """
     names = [flag for flag in flags if flag.path in {("loss",), ("optimizer",)}]
     document = documents.read(path, sets, [flag for flag in flags if flag not in names], names)
@@ -48,12 +44,6 @@ def read_config(
     lines += [f"{document.locate(p.path, at_key=p.at_key)}: {p.message}" for p in problems]
     if config is None or lines:
         raise ConfigError(sorted(lines, key=_line_and_column))
-    if config.find.verify:
-        warnings.warn(
-            "find.verify is ignored: this version does not race candidates yet",
-            LrtoolWarning,
-            stacklevel=2,
-        )
     return _with_direction(config, directories_of(config, document)), document
 
 

@@ -28,6 +28,7 @@ FLOORS = {
     "failure": 4,
     "resume": 4,
     "api": 4,
+    "racing": 4,
     "trial": 5,
     "run": 6,
     "training": 6,
@@ -107,7 +108,7 @@ def test_the_way_to_help_is_light(module):
     assert not heavy & loaded_after(f"import {module}")
 
 
-@pytest.mark.parametrize("name", ["stopping", "smooth", "anchors", "suggest"])
+@pytest.mark.parametrize("name", ["stopping", "smooth", "anchors", "suggest", "race"])
 def test_the_curve_needs_no_torch(name):
     assert not {"torch", "matplotlib"} & loaded_after(f"import lrtool.curve.{name}")
 

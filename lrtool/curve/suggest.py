@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,16 @@ FAMILIES = ("adaptive", "proportional")
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """log10 of a rate and of its interval, with what speaks against it."""
+    """log10 of a rate and of its interval, with what speaks against it.
+
+    `centre` is the estimate from which the rate was lowered; None: it was not.
+    """
 
     log_lr: float
     low: float
     high: float
     doubts: list[Doubt]
+    centre: float | None = None
 
 
 def suggest(
@@ -100,7 +104,18 @@ def suggest(
         auto = _auto(fitted, anchors, best_rate, _for_training(schedule, steps), against)
     named = {"auto": _candidate(auto), **candidates(fitted)}
     answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
-    return Finding(_worded(answer, method, schedule, steps), named, fitted.curve)
+    return Finding(
+        _worded(answer, method, schedule, steps), named, fitted.curve, _centre(answer, fitted)
+    )
+
+
+def _centre(answer: _Answer | Doubt, fitted: Fit) -> float | None:
+    """Return the rate to race around, inside the swept range."""
+    if not isinstance(answer, _Answer):
+        return None
+    log_lr = answer.log_lr if answer.centre is None else answer.centre
+    inside = np.clip(log_lr, fitted.log_lr[0], fitted.log_lr[-1])
+    return float(10.0**inside)
 
 
 def _auto(
@@ -122,13 +137,14 @@ def _auto(
     centre = best.mean + shift[0]
     if best.conflict:
         against = [*against, verdict.contradiction(best.conflict)]
-    return _checked(
+    answer = _checked(
         fitted,
         centre - c.ASYMMETRY * spread**2 / 2,  # too high costs more than too low
         centre - c.HALF_WIDTH * spread,
         centre + c.HALF_WIDTH * spread,
         against,
     )
+    return replace(answer, centre=centre)
 
 
 def _rule(method: str, candidate: Candidate, fitted: Fit, against: list[Doubt]) -> _Answer | Doubt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,6 +79,16 @@ def evaluate(
         total += _weighted(pending, counts)
         values = {name: metric.compute() for name, metric in metrics.items()}
     return Evaluated(total / samples if samples else float("nan"), samples, values)
+
+
+def losses(
+    model: nn.Module, loss_fn: LossFunction | None, batches: Iterable[Any], runtime: Runtime
+) -> list[float]:
+    """Return the mean loss of each batch, as `evaluate` sees it; the batches can be used again."""
+    with evaluating(model), torch.no_grad(), runtime.autocast():
+        found = [_loss(model, loss_fn, copy.deepcopy(batch), ()) for batch in batches]
+    read: list[float] = torch.stack(found).tolist() if found else []
+    return read
 
 
 def _loss(

@@ -21,11 +21,14 @@ from lrtool.show.report_parts import (
     Environment,
     Facts,
     Model,
+    Race,
+    Racer,
     RunReport,
     Status,
     Suggestion,
     Sweep,
     Timing,
+    null,
     nulls,
 )
 from lrtool.show.train_report import TrainReport, from_training
@@ -44,6 +47,8 @@ __all__ = [
     "Data",
     "Environment",
     "Model",
+    "Race",
+    "Racer",
     "Report",
     "Status",
     "Suggestion",
@@ -65,6 +70,7 @@ class Report(RunReport):
     """Everything a `find` has to say."""
 
     command: Literal["find"]
+    race: Race | None = Field(None, description="null: there was none")
 
 
 AnyReport = Report | TrainReport
@@ -75,6 +81,7 @@ def from_finding(
     finding: records.Finding | None,
     sweeps: Iterable[records.Sweep],
     *,
+    race: records.Race | None = None,
     status: Status,
     reason: str | None = None,
     **facts: Unpack[Facts],
@@ -84,6 +91,7 @@ def from_finding(
     Args:
         finding: what the curve module makes of the sweeps; None if the run ended before that.
         sweeps: the sweeps with their raw losses, also one that was interrupted.
+        race: of the candidates, if there was one.
         status: how the run ended.
         reason: why, in one sentence; by default the suggestion's own reason.
         facts: of the run.
@@ -100,6 +108,7 @@ def from_finding(
         },
         sweeps=tuple(_sweep(sweep) for sweep in sweeps),
         curve=_curve(finding.curve) if finding and finding.curve else None,
+        race=_race(race) if race else None,
         **facts,
     )
 
@@ -129,6 +138,31 @@ def _sweep(sweep: records.Sweep) -> Sweep:
 
 def _curve(curve: records.Curve) -> Curve:
     return Curve(lr=curve.lr, loss=nulls(curve.loss), low=nulls(curve.low), high=nulls(curve.high))
+
+
+def _race(race: records.Race) -> Race:
+    return Race(
+        seed=race.seed,
+        steps=race.steps,
+        steps_spent=race.steps_spent,
+        measure=race.measure,
+        examples=race.examples,
+        untrained_loss=null(race.untrained_loss),
+        candidates=tuple(_racer(racer) for racer in race.candidates),
+        interrupted=race.interrupted,
+    )
+
+
+def _racer(racer: records.Racer) -> Racer:
+    return Racer(
+        lr=racer.lr,
+        origin=racer.origin,
+        loss=nulls(racer.loss),
+        half_loss=None if racer.half_loss is None else null(racer.half_loss),
+        final_loss=None if racer.final_loss is None else null(racer.final_loss),
+        standard_error=racer.standard_error,
+        outcome=racer.outcome,
+    )
 
 
 def to_json(report: AnyReport) -> str:

@@ -14,7 +14,12 @@ from pydantic import (
     model_validator,
 )
 
-from lrtool.records import StopReason, Verdict  # noqa: TC001  (pydantic reads annotations)
+from lrtool.records import (  # noqa: TC001  (pydantic reads annotations)
+    RaceOrigin,
+    RaceOutcome,
+    StopReason,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,6 +101,41 @@ class Curve(Part):
         if not len(self.lr) == len(self.loss) == len(self.low) == len(self.high):
             raise ValueError("a curve has one loss, one low and one high for each rate")
         return self
+
+
+class Racer(Part):
+    """One candidate of a race."""
+
+    lr: Rate
+    origin: RaceOrigin = Field(
+        description="suggestion: the estimate of the best rate; lower, higher: half a decade from "
+        "it; prior: the optimizer's usual rate; outward: beyond the best one"
+    )
+    loss: tuple[float | None, ...] = Field(
+        description="of each update's batches, before it; null: NaN or infinite"
+    )
+    half_loss: float | None = Field(description="half-way; null: not there, NaN or infinite")
+    final_loss: float | None = Field(description="at the end; null: as half-way")
+    standard_error: float | None = Field(
+        description="of the difference between its loss and the best one's"
+    )
+    outcome: RaceOutcome
+
+
+class Race(Part):
+    """Short trainings at several rates, from the same weights over the same batches."""
+
+    seed: int
+    steps: int = Field(ge=1, description="of each candidate that was not dropped half-way")
+    steps_spent: float = Field(ge=0, description="of all; a forward pass counts a third of a step")
+    measure: Literal["validation", "training"] = Field(
+        description="which losses were compared: of examples of the validation part, or the last "
+        "ones of training"
+    )
+    examples: int = Field(ge=0, description="how many these are")
+    untrained_loss: float | None = Field(description="the same before the first update")
+    candidates: tuple[Racer, ...]
+    interrupted: bool
 
 
 class Data(Part):

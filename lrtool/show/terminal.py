@@ -11,12 +11,14 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.live import Live
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from lrtool.show import chart, words
+from lrtool.records import RaceRow
+from lrtool.show import chart, race_terminal, words
 from lrtool.show.console import legible, listed, new_console, print_grid, spell
 from lrtool.streams import stderr_line
 
@@ -34,22 +36,30 @@ COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold 
 
 
 class Progress:
-    """Shows on stderr how far the sweeps are: a live bar, or a line now and then where none can be.
+    """Shows on stderr how far sweeps and race are: a live bar, then a live table.
+
+    Where neither can be it is a line now and then.
 
     Args:
         repeats: how many sweeps.
         steps: steps of each, at most.
+        race_steps: steps of each candidate in a race, at most.
         quiet: show nothing.
     """
 
-    def __init__(self, *, repeats: int, steps: int, quiet: bool = False) -> None:
+    def __init__(
+        self, *, repeats: int, steps: int, race_steps: int = 0, quiet: bool = False
+    ) -> None:
         self._repeats = repeats
         self._steps = steps
+        self._race_steps = race_steps
         self._quiet = quiet
         self._bar: Bar | None = None
+        self._table: Live | None = None
         self._rows = 0
-        self._last: SweepRow | None = None
-        self._shown: SweepRow | None = None
+        self._last: SweepRow | RaceRow | None = None
+        self._shown: SweepRow | RaceRow | None = None
+        self._racing: dict[int, RaceRow] = {}
 
     def __enter__(self) -> Self:
         live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -64,35 +74,54 @@ class Progress:
         self._next = self._started + (REFRESH_S if self._bar else FIRST_LINE_S)
         return self
 
-    def update(self, row: SweepRow) -> None:
+    def update(self, row: SweepRow | RaceRow) -> None:
         """Take one row into account; most calls cost less than a microsecond and show nothing."""
         self._rows += 1
         self._last = row
+        if isinstance(row, RaceRow):
+            self._racing[row.candidate] = row
         now = monotonic()
         if now >= self._next:
             self._next = now + (REFRESH_S if self._bar else LINE_S)
             self._show(row, now)
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
+        if self._table:
+            self._table.stop()
+        elif self._bar:
             self._bar.stop()
         elif self._last is not self._shown and self._last is not None:
             self._show(self._last, monotonic())
 
-    def _show(self, row: SweepRow, now: float) -> None:
+    def _show(self, row: SweepRow | RaceRow, now: float) -> None:
         if self._quiet:
             return
         self._shown = row
-        speed = self._rows / max(now - self._started, 1e-9)
+        speed = f"{self._rows / max(now - self._started, 1e-9):,.0f} steps/s"
+        if isinstance(row, RaceRow):
+            self._show_race(row, speed)
+            return
         text = (
             f"sweep {row.repeat + 1}/{self._repeats}, step {row.step + 1}/{self._steps}, "
-            f"rate {words.rate(row.lr)}, loss {words.value(row.loss)}, {speed:,.0f} steps/s"
+            f"rate {words.rate(row.lr)}, loss {words.value(row.loss)}, {speed}"
         )
         if self._bar:
             done = row.repeat * self._steps + row.step + 1
             self._bar.update(self._task, completed=done, description=text, refresh=True)
         else:
             stderr_line(text)
+
+    def _show_race(self, row: RaceRow, speed: str) -> None:
+        text = f"{race_terminal.line(row, self._race_steps)}, {speed}"
+        if self._bar is None:
+            stderr_line(text)
+            return
+        if self._table is None:
+            self._bar.stop()
+            self._table = Live(console=self._bar.console, auto_refresh=False, transient=True)
+            self._table.start()
+        table = race_terminal.standings(self._racing, self._race_steps, text)
+        self._table.update(table, refresh=True)
 
 
 def print_summary(report: Report, *, directory: Path, config: Path) -> None:
@@ -120,8 +149,13 @@ def print_summary(report: Report, *, directory: Path, config: Path) -> None:
     if report.reason:
         rows.append(("Why", Text(report.reason)))
     rows += listed("Next", _next_steps(said, directory, config))
+    if report.race:
+        rows.append(("Race", Text(race_terminal.caption(report.race))))
     rows.append(("Took", Text(words.took(report))))
     print_grid(console, rows)
+    if report.race:
+        console.print()
+        console.print(race_terminal.results(report.race, console))
     picture = chart.draw(report, console.width - 2, ascii_only=console.options.ascii_only)
     if picture:
         console.print()

@@ -111,7 +111,9 @@ def test_the_report_has_the_fields_of_the_design(make):
         "environment",
         "seed",
         "timing",
+        "race",
     ]
+    assert report["race"] is None
     assert report["schema_version"] == 1
     assert report["command"] == "find"
     assert report["status"] == "completed"

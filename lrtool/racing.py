@@ -1,0 +1,379 @@
+"""A race wired up: candidates built from the task, moved on in two rungs, measured, compared."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from math import ceil, isfinite, nan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrtool.build.schedules import LONG, build_schedule
+from lrtool.curve import race as decisions
+from lrtool.data import batches
+from lrtool.engine.race import Runner, advance, measure
+from lrtool.engine.randomness import random_states
+from lrtool.engine.step import samples_in
+from lrtool.errors import LrtoolWarning
+from lrtool.records import Race, Racer
+from lrtool.settings import located
+from lrtool.task import (
+    build,
+    repeat_seed,
+    rewound,
+    seed_everything,
+    step_of,
+    steps_per_epoch,
+    training_steps,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from lrtool import config
+    from lrtool.build.schedules import Schedule
+    from lrtool.curve.race import Choice
+    from lrtool.engine.randomness import RandomStates
+    from lrtool.engine.stopwatch import Stopwatch
+    from lrtool.records import RaceOrigin, RaceOutcome, RaceRow
+    from lrtool.task import Task
+
+    Array = NDArray[np.float64]
+
+EXAMPLES = 1024  # of the validation part that candidates are measured on
+CHUNK = 64  # examples of a chunk, between which losses are paired
+LEAST_CHUNKS = 16  # of a small validation part
+LAST_SHARE = 4  # without one: the last quarter of the steps is what is measured
+FORWARD = 1 / 3  # of a step: what a forward pass costs
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A candidate's loss on each chunk of examples, and how many these are."""
+
+    losses: Array
+    sizes: Array
+
+    @property
+    def mean(self) -> float:
+        """The loss over all of them."""
+        return float(self.losses @ self.sizes / self.sizes.sum())
+
+
+@dataclass(slots=True)
+class Entry:
+    """A candidate of a race under way.
+
+    Attributes:
+        log_lr: log10 of its base rate.
+        origin: where it comes from.
+        runner: its training.
+        half: its loss half-way; None before.
+        final: its loss at the end.
+        outcome: why it is out; None: it is not.
+    """
+
+    log_lr: float
+    origin: RaceOrigin
+    runner: Runner
+    half: Measured | None = None
+    final: Measured | None = None
+    outcome: RaceOutcome | None = None
+
+
+@dataclass(slots=True)
+class Contest:
+    """A race under way.
+
+    Attributes:
+        task: what trains.
+        seed: of weights and data order.
+        steps: of each candidate.
+        schedule: of the rate, compressed to these steps.
+        examples: batches of validation samples; None: the last training losses are compared.
+        random: what evaluations begin with.
+        untrained: the loss before the first update.
+        evaluated: samples of all evaluations.
+        entries: the candidates.
+        over: it got to its end.
+    """
+
+    task: Task
+    seed: int
+    steps: int
+    schedule: Schedule
+    examples: list[Any] | None
+    random: RandomStates
+    untrained: float = nan
+    evaluated: int = 0
+    entries: list[Entry] = field(default_factory=list)
+    over: bool = False
+
+
+def steps_of(task: Task) -> int:
+    """Return the steps of each candidate in a race."""
+    return decisions.length(training_steps(task))
+
+
+def schedule_of(task: Task) -> Schedule:
+    """Build the configuration's schedule, compressed to a race.
+
+    Raises:
+        ConfigError: it does not fit the training, or needs its length and that is not known.
+    """
+    training, steps, per_epoch = training_steps(task), steps_of(task), steps_per_epoch(task)
+    spec = task.config.train.schedule
+    with warnings.catch_warnings(), located(task.document):
+        warnings.simplefilter("ignore", LrtoolWarning)  # a training says what it does not reach
+        schedule = build_schedule(spec, steps=training, steps_per_epoch=per_epoch)
+        if training is None:
+            return schedule
+        spec = compressed(spec, training, steps)
+        schedule = build_schedule(spec, steps=steps, steps_per_epoch=None)
+    if per_epoch is None or schedule.plateau is not None:
+        return schedule
+    faster = training / steps / per_epoch  # epochs of the training for each step of the race
+    return replace(schedule, factor=lambda step, _: schedule.factor(step, int(step * faster)))
+
+
+def compressed(spec: config.Schedule, training: int, steps: int) -> config.Schedule:
+    """Return the schedule of a training for a race of so many steps.
+
+    Lengths that are fractions stay as they are, and so does what `plateau` waits for.
+    """
+    args: dict[str, Any] = dict(spec.args)
+    if spec.name == "inverse_sqrt" and not spec.warmup and args.get("timescale") is None:
+        args["timescale"] = LONG
+    for name in ("period", "decay", "timescale"):
+        if (args.get(name) or 0) >= 1:
+            args[name] = max(1, round(args[name] * steps / training))
+    if spec.name == "exp_range":
+        args["gamma"] = args.get("gamma", 0.99994) ** (training / steps)
+    warmup = spec.warmup
+    if warmup is not None and warmup >= 1:
+        warmup /= training
+    return spec.model_copy(update={"args": args, "warmup": warmup})
+
+
+def open_race(task: Task) -> Contest:
+    """Choose what a race consists of, before it begins.
+
+    Raises:
+        ConfigError: there is no schedule for it.
+    """
+    seed = repeat_seed(task.config.seed, task.config.find.repeats)  # which no sweep has had
+    schedule = schedule_of(task)
+    seed_everything(seed)
+    return Contest(
+        task=task,
+        seed=seed,
+        steps=steps_of(task),
+        schedule=schedule,
+        examples=_examples(task),
+        random=random_states(rewound(task)),
+    )
+
+
+def _examples(task: Task) -> list[Any] | None:
+    """Return random batches of the validation part; None without one."""
+    part = task.data.validation
+    if part is None:
+        return None
+    count = EXAMPLES if part.size is None else min(part.size, EXAMPLES)
+    made = batches.epoch(
+        part,
+        batch_size=min(CHUNK, ceil(count / LEAST_CHUNKS)),
+        seed=task.config.seed,
+        epoch=0,
+        device=task.runtime.device,
+    )
+    found, seen = [], 0
+    for batch in made:
+        found.append(batch)
+        seen += samples_in(batch)
+        if seen >= EXAMPLES:
+            break
+    return found or None
+
+
+def race(
+    contest: Contest, centre: float, prior: float | None, watch: Stopwatch
+) -> Iterator[RaceRow]:
+    """Race candidates around a rate; yield a row for each of their updates.
+
+    Args:
+        contest: kept up to date; `judged` may be asked of it at any time.
+        centre: log10 of the estimate of the best rate.
+        prior: log10 of the optimizer's usual one.
+        watch: counts the updates.
+    """
+    first = decisions.candidates(centre, prior)
+    yield from _heat(contest, [_enter(contest, *each, watch) for each in first], watch)
+    more = decisions.outward([e.log_lr for e in contest.entries], _finals(contest))
+    if more is not None:
+        yield from _heat(contest, [_enter(contest, *more, watch)], watch)
+    contest.over = True
+
+
+def _enter(contest: Contest, log_lr: float, origin: RaceOrigin, watch: Stopwatch) -> Entry:
+    """Build a candidate: every one has the same weights and random states."""
+    task = contest.task
+    built = build(task, contest.seed)
+    generators = rewound(task)
+    random = random_states(generators)
+    runner = Runner(
+        number=len(contest.entries),
+        lr=10.0**log_lr,
+        model=built.model,
+        loss_fn=built.loss_fn,
+        optimizer=built.optimizer,
+        step=watch.counted(step_of(task, built, task.runtime.scaler())),
+        schedule=contest.schedule,
+        generators=generators,
+        random=random,
+        epoch_random=random,
+    )
+    if contest.examples is not None and not contest.entries:
+        contest.untrained = _measured(contest, runner).mean
+    entry = Entry(log_lr, origin, runner)
+    contest.entries.append(entry)
+    return entry
+
+
+def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Iterator[RaceRow]:
+    """Move candidates on to half-way, drop those that are out, and move the others to the end."""
+    for entry in entries:
+        yield from _to(contest, entry, max(1, contest.steps // 2), watch)
+        entry.half = _measured(contest, entry.runner)
+    if contest.examples is None:
+        contest.untrained = contest.entries[0].runner.loss[0]
+    _drop(contest, entries)
+    for entry in entries:
+        if entry.outcome is None:
+            yield from _to(contest, entry, contest.steps, watch)
+            entry.final = _measured(contest, entry.runner)
+            if decisions.diverged([entry.final.mean], contest.untrained)[0]:
+                entry.outcome = "diverged"
+
+
+def _to(contest: Contest, entry: Entry, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
+    task = contest.task
+
+    def epoch(number: int, skip: int) -> Iterator[list[Any]]:
+        made = batches.epoch(
+            task.data.train,
+            batch_size=task.data.batch_size,
+            seed=contest.seed,
+            epoch=number,
+            device=task.runtime.device,
+            skip=skip,
+        )
+        groups = batches.micro_batches(made, task.config.train.accumulate)
+        return groups if skip else _some(groups, number)
+
+    return watch.timed(advance(entry.runner, steps, epoch))
+
+
+def _some(groups: Iterator[list[Any]], epoch: int) -> Iterator[list[Any]]:
+    """Yield the batches of an epoch, which must have some."""
+    empty = True
+    for group in groups:
+        empty = False
+        yield group
+    if empty:
+        raise batches.empty_epoch(epoch)
+
+
+def _measured(contest: Contest, runner: Runner) -> Measured:
+    """Measure a candidate where it stands: on the examples, or by its last training losses."""
+    if contest.examples is None:
+        last = max(1, runner.position.step // LAST_SHARE)
+        losses, sizes = runner.loss[-last:], [float(count) for count in runner.samples[-last:]]
+    else:
+        sizes = [float(samples_in(batch)) for batch in contest.examples]
+        losses = [nan] * len(sizes)
+        if not runner.broken:
+            losses = measure(runner, contest.examples, contest.task.runtime, contest.random)
+            contest.evaluated += int(sum(sizes))
+    if runner.broken:
+        losses = [nan] * len(sizes)
+    return Measured(np.array(losses), np.array(sizes))
+
+
+def _drop(contest: Contest, entries: Sequence[Entry]) -> None:
+    """Say of these candidates which are out half-way."""
+    halves = [entry.half.mean if entry.half else nan for entry in contest.entries]
+    goes_on = decisions.survivors(halves, contest.untrained)
+    diverged = decisions.diverged(halves, contest.untrained)
+    for entry in entries:
+        if not goes_on[entry.runner.number]:
+            entry.outcome = "diverged" if diverged[entry.runner.number] else "dropped"
+
+
+def _finals(contest: Contest) -> list[float]:
+    """Return the final losses of all candidates; NaN for those that are out."""
+    return [
+        entry.final.mean if entry.final is not None and entry.outcome is None else nan
+        for entry in contest.entries
+    ]
+
+
+def judged(contest: Contest) -> tuple[Race, Choice]:
+    """Choose among what has been measured so far; return the race as a record with it."""
+    compared = _compared(contest)
+    sizes = next((each.sizes for each in compared if each is not None), np.ones(1))
+    out = np.full(sizes.shape, nan)
+    choice = decisions.choose(
+        [entry.log_lr for entry in contest.entries],
+        np.array([out if each is None else each.losses for each in compared]),
+        sizes,
+        interrupted=not contest.over,
+    )
+    samples = contest.task.data.batch_size * contest.task.config.train.accumulate
+    made = sum(len(entry.runner.loss) for entry in contest.entries)
+    race = Race(
+        seed=contest.seed,
+        steps=contest.steps,
+        steps_spent=made + FORWARD * contest.evaluated / samples,
+        measure="training" if contest.examples is None else "validation",
+        examples=int(sizes.sum()),
+        untrained_loss=contest.untrained,
+        candidates=tuple(
+            _racer(entry, float(error), best=entry.runner.number == choice.best)
+            for entry, error in zip(contest.entries, choice.errors, strict=True)
+        ),
+        interrupted=not contest.over,
+    )
+    return race, choice
+
+
+def _compared(contest: Contest) -> list[Measured | None]:
+    """Return the final losses, those half-way where the final ones are not all there, or nothing.
+
+    None stands for a candidate that is out, and for the outward one while it is under way.
+    """
+    entries = contest.entries
+    in_it = [entry for entry in entries if entry.outcome is None]
+    if all(entry.final for entry in in_it if entry.origin != "outward"):
+        return [entry.final if entry.outcome is None else None for entry in entries]
+    if all(entry.half for entry in entries):
+        return [entry.half if entry.outcome is None else None for entry in entries]
+    return [None] * len(entries)
+
+
+def _racer(entry: Entry, error: float, *, best: bool) -> Racer:
+    outcome = entry.outcome
+    if outcome is None:
+        outcome = "unfinished" if entry.final is None else "won" if best else "lost"
+    return Racer(
+        lr=entry.runner.lr,
+        origin=entry.origin,
+        loss=tuple(entry.runner.loss),
+        half_loss=None if entry.half is None else entry.half.mean,
+        final_loss=None if entry.final is None else entry.final.mean,
+        standard_error=error if isfinite(error) else None,
+        outcome=outcome,
+    )

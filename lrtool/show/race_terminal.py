@@ -1,0 +1,77 @@
+"""A race in a terminal: where its candidates are while they run, and what became of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lrtool.show import words
+from lrtool.show.console import legible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from lrtool.records import RaceRow
+    from lrtool.show.report import Race, Racer
+
+BAR = 24
+COLOURS = {"won": "bold green", "diverged": "red", "dropped": "dim", "unfinished": "yellow"}
+
+
+def line(row: RaceRow, steps: int) -> str:
+    """Say in a line how far a race is: "race: rate 0.0032, step 40/100, loss 0.5"."""
+    return f"race: rate {words.rate(row.lr)}, step {row.step}/{steps}, loss {words.value(row.loss)}"
+
+
+def standings(last: Mapping[int, RaceRow], steps: int, note: str) -> Table:
+    """Return a table of the candidates, by rate, each with its newest training loss.
+
+    Args:
+        last: the newest row of each candidate.
+        steps: of each, up to the end.
+        note: the line above.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=note, title_justify="left")
+    table.title_style = ""
+    for head in ("rate", "", "step", "loss"):
+        table.add_column(Text(head), justify="right" if head else "left", header_style="bold")
+    for row in sorted(last.values(), key=lambda row: row.lr):
+        bar = ProgressBar(total=steps, completed=row.step, width=BAR)
+        table.add_row(words.rate(row.lr), bar, f"{row.step}/{steps}", words.value(row.loss))
+    return table
+
+
+def results(race: Race, console: Console) -> Table:
+    """Return a table of a race's candidates by rate: losses half-way and at the end, outcomes."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    half, end = race.steps // 2, race.steps
+    for head in ("rate", f"loss at {half:,}", f"at {end:,} steps", "± vs best", "outcome"):
+        table.add_column(legible(Text(head), console), justify="right", no_wrap=True)
+    table.columns[-1].justify = "left"
+    for racer in sorted(race.candidates, key=lambda racer: racer.lr):
+        style = COLOURS.get(racer.outcome, "")
+        cells = (words.rate(racer.lr), *_losses(racer), racer.outcome)
+        table.add_row(*(legible(Text(cell, style), console) for cell in cells))
+    return table
+
+
+def _losses(racer: Racer) -> tuple[str, str, str]:
+    half, final, error = racer.half_loss, racer.final_loss, racer.standard_error
+    blank = "NaN" if racer.outcome == "diverged" else "–"
+    return (
+        words.value(half) if half is not None else blank,
+        words.value(final) if final is not None else "–",
+        words.rate(error) if error else "–",
+    )
+
+
+def caption(race: Race) -> str:
+    """Say what raced and what was compared: "3 rates, 100 steps each; loss of 360 examples"."""
+    of = "validation examples" if race.measure == "validation" else "examples in training"
+    spent = f"{race.steps_spent:,.0f} steps in all"
+    return f"{len(race.candidates)} rates, {spent}; loss of {race.examples:,} {of}"

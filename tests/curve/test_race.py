@@ -1,0 +1,325 @@
+"""The race's decisions, by numbers worked out by hand, and that no scale or place matters."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrtool.curve import race
+from lrtool.curve.race import candidates, choose, diverged, outward, survivors
+from lrtool.records import Candidate, Finding, Race, Racer, Suggestion
+
+NAN = math.nan
+
+
+def test_steps_are_a_thirtieth_of_the_training_but_no_fewer_than_100():
+    assert [race.length(n) for n in (None, 30, 100, 3000, 3029, 90_000)] == [
+        *(100, 30, 100),
+        *(100, 100, 3000),
+    ]
+
+
+def test_what_a_race_may_cost():
+    assert race.too_expensive(3000) is None
+    assert race.too_expensive(2999) == (
+        "a race of 3 × 100 steps takes more than 10% of the training's 2,999; --verify asks for it"
+    )
+    assert "not known" in race.too_expensive(None)
+
+
+def test_candidates_stand_half_a_decade_apart():
+    assert candidates(-2.0, None) == [(-2.5, "lower"), (-2.0, "suggestion"), (-1.5, "higher")]
+
+
+@pytest.mark.parametrize(
+    ("prior", "races"),
+    [(-2.25, True), (-2.2, False), (-1.75, True), (-1.0, True), (-0.99, False), (-3.01, False)],
+)
+def test_the_usual_rate_races_if_it_is_neither_near_another_nor_far(prior, races):
+    assert ((prior, "prior") in candidates(-2.0, prior)) == races
+
+
+def test_the_usual_rate_is_known_by_the_optimizers_name():
+    assert race.usual_rate("adam") == race.usual_rate("adamw") is not None
+    assert race.usual_rate("sgd+momentum") == race.usual_rate("sgd_momentum")
+    assert race.usual_rate("mine") is race.usual_rate(None) is None
+
+
+def test_half_way_the_diverged_and_the_clearly_worse_are_out():
+    # untrained 2, best 1: beyond 1.5 is clearly worse
+    losses = [1.5, 1.0, 1.51, 2.01, NAN, math.inf]
+    assert survivors(losses, 2.0).tolist() == [True, True, False, False, False, False]
+    assert diverged(losses, 2.0).tolist() == [False, False, False, True, True, True]
+    assert not survivors([3.0, NAN], 2.0).any()
+    assert survivors([-11.0, -10.4], -10.0).tolist() == [True, False]
+
+
+def test_one_more_beyond_a_best_one_at_the_edge():
+    assert outward([-2.5, -2.0, -1.5], [3, 2, 1]) == (-1.0, "outward")
+    assert outward([-2.5, -2.0, -1.5], [1, 2, 3]) == (-3.0, "outward")
+    assert outward([-2.5, -2.0, -1.5], [2, 1, 3]) is None
+    assert outward([-2.5, -2.0, -1.5], [NAN, 1, NAN]) is None  # it has worse neighbours
+    assert outward([-2.5, -2.0, -1.5, -1.0], [3, 2, 1, NAN]) is None
+    assert outward([-2.5, -2.0, -1.5], [NAN] * 3) is None
+
+
+def test_a_parabola_without_noise_gives_its_own_minimum():
+    x = np.array([-3.0, -2.5, -2.0])
+    y = 1 + 2 * (x + 2.4) ** 2
+    choice = choose(x, np.column_stack([y, y]), [1, 1])
+    assert choice.log_lr == pytest.approx(-2.4)
+    assert (choice.low, choice.high) == pytest.approx((-2.5, -2.3))  # a tenth of a decade each way
+    assert (choice.best, choice.doubts) == (1, [])
+
+
+def test_the_smallest_rate_within_a_standard_error_by_hand():
+    # means 1.5, 1, 1.5 at −1, 0, 1: y = 1 + x²/2, lowest at 0, curvature ½
+    losses = [[1.4, 1.6], [0.9, 1.1], [1.3, 1.7]]
+    # best − second: −0.5 and −0.5: no spread; of best − third: −0.4, −0.6
+    choice = choose([-1, 0, 1], losses, [1, 1])
+    assert choice.errors == pytest.approx([0, 0, 0.1])
+    assert choice.log_lr == pytest.approx(0, abs=1e-6)
+    # exchange the first and the third: the second best is the lower rate of the two equal ones
+    choice = choose([-1, 0, 1], losses[::-1], [1, 1])
+    assert choice.errors == pytest.approx([0.1, 0, 0])
+    assert choice.log_lr == pytest.approx(-math.sqrt(0.1 / 0.5))
+    assert choice.low == pytest.approx(-math.sqrt(2 * 0.1 / 0.5))
+    assert choice.high == pytest.approx(math.sqrt(2 * 0.1 / 0.5))
+
+
+def test_a_wide_error_goes_no_further_than_the_neighbours():
+    losses = [[0.0, 2.2], [2.0, 0.0], [3.0, 0.0]]
+    choice = choose([-1, 0, 1], losses, [1, 1])
+    assert choice.best == 1
+    assert (choice.log_lr, choice.low, choice.high) == (-1, -1, 1)
+
+
+def test_a_standard_error_weighs_chunks_by_their_size():
+    # mean (3·1 + 1·5) / 4 = 2; residuals −1 and 3, weighted −¾ and ¾
+    assert race.standard_error([1, 5], [3, 1]) == pytest.approx(math.sqrt(2 * 2 * 0.75**2))
+    values = np.random.default_rng(0).normal(size=40)
+    usual = values.std(ddof=1) / math.sqrt(40)
+    assert race.standard_error(values, np.full(40, 7)) == pytest.approx(usual)
+    assert race.standard_error([2.0], [64]) == 0
+    sizes = np.array([3.0, 1.0])
+    race.standard_error([1, 5], sizes)
+    assert sizes.tolist() == [3, 1]
+
+
+def test_means_are_weighted_by_the_chunks_sizes():
+    choice = choose([-1, 0], [[0.0, 9.0], [1.0, 5.0]], [9, 1])  # 0.9 and 1.4
+    assert choice.best == 0
+
+
+def test_unequal_distances():
+    x = np.array([-2.5, -2.2, -2.0, -1.5])
+    y = 3 + 0.5 * (x + 2.15) ** 2
+    choice = choose(x, y[:, None], [64])
+    assert choice.log_lr == pytest.approx(-2.15)
+
+
+def test_the_neighbours_are_those_that_finished():
+    x = np.array([-3.0, -2.5, -2.0, -1.5, -1.0])
+    y = 3 + 0.5 * (x + 2.15) ** 2
+    y[1] = NAN
+    assert choose(x, y[:, None], [64]).log_lr == pytest.approx(-2.15)
+
+
+def test_the_order_of_the_candidates_does_not_matter():
+    x, y = np.array([-1.5, -2.5, -2.0]), np.array([[1.3, 1.5], [1.6, 1.5], [1.2, 1.0]])
+    one, two = choose(x, y, [2, 1]), choose(np.sort(x), y[np.argsort(x)], [2, 1])
+    assert (one.log_lr, one.low, one.high) == (two.log_lr, two.low, two.high)
+    assert (one.best, two.best) == (2, 1)
+
+
+def test_without_a_neighbour_on_each_side_it_is_the_best_one_itself():
+    # both neighbours were dropped: it is bracketed, but stands alone
+    choice = choose([-1.0, -0.5, 0.0], [[NAN], [1.0], [NAN]], [64])
+    assert (choice.log_lr, choice.low, choice.high) == (-0.5, -0.75, -0.25)
+    assert [d.reason for d in choice.doubts] == ["0.32 alone was left at the end of the race"]
+    choice = choose([-1.0, -0.5, 0.0], [[NAN], [1.0], [1.5]], [64])
+    assert (choice.log_lr, choice.doubts) == (-0.5, [])
+
+
+@pytest.mark.parametrize(
+    ("losses", "rate", "side"), [((1, 2), "0.1", "lowest"), ((2, 1), "1", "h")]
+)
+def test_a_best_one_at_the_edge_is_doubted(losses, rate, side):
+    choice = choose([-1.0, 0.0], np.array(losses)[:, None], [64])
+    [doubt] = choice.doubts
+    assert doubt.reason.startswith(f"the best rate of the race, {rate}, is the {side}")
+    assert doubt.advice == f"Train with rates beyond {rate} as well, and compare."
+
+
+def test_equal_losses_go_to_the_lowest_rate():
+    assert choose([-1.0, -2.0, 0.0], [[1.0], [1.0], [1.0]], [64]).log_lr == -2.0
+
+
+def test_nothing_left():
+    choice = choose([-1.0, 0.0], [[NAN], [NAN]], [64])
+    assert (choice.log_lr, choice.best) == (None, None)
+    assert choice.doubts[0].reason == "every rate that raced diverged"
+    choice = choose([-1.0, 0.0], [[NAN], [NAN]], [64], interrupted=True)
+    assert choice.doubts[0].reason.startswith("the race was interrupted before")
+
+
+def test_an_interruption_is_a_doubt():
+    x, y = [-1.0, -0.5, 0.0], [[1.5], [1.0], [1.5]]
+    choice = choose(x, y, [64], interrupted=True)
+    assert choice.log_lr == pytest.approx(-0.5)
+    assert [d.reason for d in choice.doubts] == ["the race was interrupted"]
+
+
+places = st.lists(st.integers(-12, 12), min_size=1, max_size=6, unique=True)
+
+
+@st.composite
+def races(draw):
+    log_lr = np.array(draw(places)) / 4
+    chunks = draw(st.integers(1, 5))
+    value = st.integers(0, 1000).map(lambda k: k / 100)
+    row = st.lists(value, min_size=chunks, max_size=chunks)
+    losses = [draw(row | st.just([NAN] * chunks)) for _ in log_lr]
+    sizes = draw(st.lists(st.integers(1, 64), min_size=chunks, max_size=chunks))
+    return log_lr, np.array(losses), np.array(sizes)
+
+
+@given(
+    races(),
+    st.sampled_from([0.125, 4.0, 1024.0]),
+    st.sampled_from([0.0, -64.0, 4096.0]),
+    st.sampled_from([0.0, -3.0, 2.0]),
+)
+def test_neither_scale_nor_place_matters(given_race, scale, offset, shift):
+    """Exact in floating point where it can be: powers of two, and few digits."""
+    log_lr, losses, sizes = given_race
+    one = choose(log_lr, losses, sizes)
+    two = choose(log_lr + shift, scale * losses + offset, sizes)
+    if one.log_lr is None:
+        assert two.log_lr is None
+        return
+    means = np.sort(losses @ sizes / sizes.sum())
+    if np.min(np.diff(means[np.isfinite(means)]), initial=1) < 1e-6:
+        return  # a tie may go either way by rounding
+    assert one.best == two.best
+    assert len(one.doubts) == len(two.doubts)
+    places = np.array([one.log_lr, one.low, one.high]) + shift
+    assert [two.log_lr, two.low, two.high] == pytest.approx(places, abs=1e-3)
+    assert two.errors == pytest.approx(scale * one.errors, abs=1e-9 * scale + 1e-9, nan_ok=True)
+
+
+@given(races())
+def test_the_rate_lies_in_its_interval_between_the_candidates(given_race):
+    log_lr, losses, sizes = given_race
+    choice = choose(log_lr, losses, sizes)
+    if choice.log_lr is None:
+        assert np.isnan(losses).all()
+        return
+    assert choice.low <= choice.log_lr <= choice.high
+    assert choice.log_lr <= log_lr[choice.best] + 1e-9 or choice.log_lr <= log_lr.max()
+    assert log_lr.min() <= choice.log_lr <= log_lr.max()
+    assert choice.errors[choice.best] == 0
+
+
+@given(st.lists(st.floats(-10, 10) | st.just(NAN), min_size=1, max_size=6), st.floats(-10, 10))
+def test_the_best_survives_if_it_has_not_diverged(losses, untrained):
+    kept = survivors(losses, untrained)
+    sound = [loss for loss in losses if loss <= untrained]
+    assert kept.any() == bool(sound)
+    if sound:
+        assert kept[losses.index(min(sound))]
+    assert not (kept & diverged(losses, untrained)).any()
+
+
+SAID = Suggestion(
+    lr=0.002,
+    low=0.001,
+    high=0.004,
+    verdict="uncertain",
+    method="auto",
+    reason="The interval spans 0.6 decades.",
+    advice=("Compare rates in short training runs.",),
+    for_schedule="cosine",
+    for_steps=3000,
+)
+SWEPT = Finding(SAID, {"auto": Candidate(0.002), "valley": Candidate(0.001)}, None, 0.0025)
+
+
+def racer(lr, origin, final=1.0, outcome="lost"):
+    return Racer(lr, origin, (2.0,), 1.5, final, 0.01, outcome)
+
+
+RACE = Race(
+    seed=1,
+    steps=100,
+    steps_spent=310.0,
+    measure="validation",
+    examples=1024,
+    untrained_loss=2.3,
+    candidates=(
+        racer(0.001, "lower"),
+        racer(0.003, "suggestion", outcome="won"),
+        racer(0.01, "higher"),
+    ),
+    interrupted=False,
+)
+
+
+def test_a_race_that_brackets_the_minimum_makes_a_suggestion_confident():
+    choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
+    found = race.settled(SWEPT, choice, RACE)
+    said = found.suggestion
+    assert (said.verdict, said.method, said.advice) == ("confident", "auto", ())
+    assert said.low < said.lr < said.high
+    assert said.reason == (
+        "Confirmed by racing 0.001, 0.003 and 0.01: after 100 steps the validation loss is lowest "
+        "at 0.003."
+    )
+    assert found.suggestions == {**SWEPT.suggestions, "race": Candidate(said.lr)}
+    assert (said.for_schedule, said.for_steps) == ("cosine", 3000)
+
+
+def test_another_winner_corrects_it_and_an_edge_leaves_it_uncertain():
+    choice = choose(np.log10([0.001, 0.003, 0.01]), [[2.0], [1.5], [1.0]], [64])
+    said = race.settled(SWEPT, choice, RACE).suggestion
+    assert said.lr == pytest.approx(0.01)
+    assert said.verdict == "uncertain"
+    assert said.reason == (
+        "Corrected by racing 0.001, 0.003 and 0.01: after 100 steps the validation loss is lowest "
+        "at 0.01; the best rate of the race, 0.01, is the highest that it tried."
+    )
+    assert said.advice == ("Train with rates beyond 0.01 as well, and compare.",)
+
+
+def test_an_interrupted_race_says_after_how_many_steps():
+    half = replace(
+        RACE,
+        interrupted=True,
+        candidates=tuple(replace(each, final_loss=None) for each in RACE.candidates),
+    )
+    losses = [[1.5], [1.0], [1.5]]
+    choice = choose(np.log10([0.001, 0.003, 0.01]), losses, [64], interrupted=True)
+    said = race.settled(SWEPT, choice, half).suggestion
+    assert "after 50 steps the validation loss is lowest at 0.003; the race was" in said.reason
+    assert (said.verdict, said.advice) == ("uncertain", ("Let the race run to its end.",))
+
+
+def test_when_all_diverged_there_is_no_rate():
+    choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64])
+    found = race.settled(SWEPT, choice, RACE)
+    said = found.suggestion
+    assert (said.lr, said.low, said.high, said.verdict) == (None, None, None, "none")
+    assert said.reason == "Every rate that raced diverged."
+    assert "train.schedule.warmup" in said.advice[0]
+    assert found.suggestions["race"] == Candidate(None, "every rate that raced diverged")
+    assert found.suggestions["auto"] == Candidate(0.002)
+
+
+def test_a_race_with_nothing_to_compare_changes_nothing_but_says_so():
+    choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64], interrupted=True)
+    found = race.settled(SWEPT, choice, replace(RACE, interrupted=True))
+    assert found.suggestion == SAID
+    assert found.suggestions["race"].lr is None
