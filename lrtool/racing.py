@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
-from math import ceil, isfinite, nan
+from math import ceil, isfinite, isnan, log10, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lrtool.build.schedules import LONG, build_schedule
 from lrtool.curve import race as decisions
+from lrtool.curve import trials
 from lrtool.data import batches
 from lrtool.engine.race import Runner, advance, measure
 from lrtool.engine.randomness import random_states
@@ -113,18 +114,13 @@ class Contest:
     over: bool = False
 
 
-def steps_of(task: Task) -> int:
-    """Return the steps of each candidate in a race."""
-    return decisions.length(training_steps(task))
-
-
-def schedule_of(task: Task) -> Schedule:
-    """Build the configuration's schedule, compressed to a race.
+def schedule_of(task: Task, steps: int) -> Schedule:
+    """Build the configuration's schedule, compressed to so many steps.
 
     Raises:
         ConfigError: it does not fit the training, or needs its length and that is not known.
     """
-    training, steps, per_epoch = training_steps(task), steps_of(task), steps_per_epoch(task)
+    training, per_epoch = training_steps(task), steps_per_epoch(task)
     spec = task.config.train.schedule
     with warnings.catch_warnings(), located(task.document):
         warnings.simplefilter("ignore", LrtoolWarning)  # a training says what it does not reach
@@ -158,19 +154,33 @@ def compressed(spec: config.Schedule, training: int, steps: int) -> config.Sched
     return spec.model_copy(update={"args": args, "warmup": warmup})
 
 
+def open_trials(task: Task) -> Contest:
+    """Choose what two short trainings beside an estimate consist of, before they begin.
+
+    Raises:
+        ConfigError: there is no schedule for them.
+    """
+    return _open(task, trials.length(training_steps(task)), task.config.find.repeats)
+
+
 def open_race(task: Task) -> Contest:
     """Choose what a race consists of, before it begins.
 
     Raises:
         ConfigError: there is no schedule for it.
     """
-    seed = repeat_seed(task.config.seed, task.config.find.repeats)  # which no sweep has had
-    schedule = schedule_of(task)
+    return _open(task, decisions.length(training_steps(task)), task.config.find.repeats + 1)
+
+
+def _open(task: Task, steps: int, repeat: int) -> Contest:
+    """Choose steps and schedule, and a seed that no sweep has had."""
+    seed = repeat_seed(task.config.seed, repeat)
+    schedule = schedule_of(task, steps)
     seed_everything(seed)
     return Contest(
         task=task,
         seed=seed,
-        steps=steps_of(task),
+        steps=steps,
         schedule=schedule,
         examples=_examples(task),
         random=random_states(rewound(task)),
@@ -197,6 +207,22 @@ def _examples(task: Task) -> list[Any] | None:
         if seen >= EXAMPLES:
             break
     return found or None
+
+
+def tried(contest: Contest, rates: tuple[float, float], watch: Stopwatch) -> Iterator[RaceRow]:
+    """Train at a lower and at a higher rate, to the end; yield a row for each update.
+
+    Args:
+        contest: kept up to date; `judged` may be asked of it at any time.
+        rates: the two.
+        watch: counts the updates.
+    """
+    origins: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
+    for lr, origin in zip(rates, origins, strict=True):
+        entry = _enter(contest, log10(lr), origin, watch)
+        yield from _to(contest, entry, contest.steps, watch)
+        _finish(contest, entry)
+    contest.over = True
 
 
 def race(
@@ -254,9 +280,16 @@ def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Itera
     for entry in entries:
         if entry.outcome is None:
             yield from _to(contest, entry, contest.steps, watch)
-            entry.final = _measured(contest, entry.runner)
-            if decisions.diverged([entry.final.mean], contest.untrained)[0]:
-                entry.outcome = "diverged"
+            _finish(contest, entry)
+
+
+def _finish(contest: Contest, entry: Entry) -> None:
+    """Measure a candidate that has come to its end."""
+    entry.final = _measured(contest, entry.runner)
+    if isnan(contest.untrained):
+        contest.untrained = contest.entries[0].runner.loss[0]
+    if decisions.diverged([entry.final.mean], contest.untrained)[0]:
+        entry.outcome = "diverged"
 
 
 def _to(contest: Contest, entry: Entry, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:

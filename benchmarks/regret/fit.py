@@ -38,6 +38,7 @@ CURVE = ("minimum", "rise", "divergence")
 ANCHORS = (*CURVE, "critical", "ratio", "prior")
 TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
 CLIP = 3.0  # robust standard deviations beyond which an error counts no more
+COVERAGE = 0.8  # of the interval
 SHRINK = 0.3  # of the correlations, towards half of what they are
 
 
@@ -161,8 +162,8 @@ def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
         trial_gain=0.0,
         trial_shift=0.0,
         trial_spread=0.0,
-        caution=0.0,
-        half_width=0.0,
+        caution={},
+        half_width={},
     )
 
 
@@ -327,13 +328,13 @@ def judged(
     return regrets, np.array(away)
 
 
-def decisions(found: Constants, given: Sequence[Row], means: Array, spreads: Array) -> Constants:
-    """Add the caution that costs least, and the interval that reaches the window in 80%."""
+def decision(given: Sequence[Row], means: Array, spreads: Array) -> tuple[float, float]:
+    """Return the caution that costs least, and the half-width that reaches the window in 80%."""
     tried = np.arange(0.0, 3.01, 0.25)
     costs = [float(np.mean(judged(given, means, spreads, each)[0])) for each in tried]
     caution = float(tried[int(np.argmin(costs))])
     _, away = judged(given, means, spreads, caution)
-    return replace(found, caution=caution, half_width=float(np.quantile(away, 0.8)))
+    return caution, float(np.quantile(away, COVERAGE))
 
 
 def fit(cache: Path) -> dict[str, Any]:
@@ -352,9 +353,18 @@ def fit(cache: Path) -> dict[str, Any]:
         tried[here] = swept[here] + unit * (known.trial_shift + known.trial_gain * leaning[here])
         spreads[here] = unit * known.trial_spread
     whole = with_trials(constants(given, dense), given, before, leaning)
-    whole = decisions(whole, given, tried, spreads)
-    without = judged(given, swept, np.array([found.spread for found in final]), whole.caution)
-    regrets, away = judged(given, tried, spreads, whole.caution)
+    alone = np.array([found.spread for found in final])
+    decided = {
+        "swept": decision(given, swept, alone),
+        "tried": decision(given, tried, spreads),
+    }
+    whole = replace(
+        whole,
+        caution={source: caution for source, (caution, _) in decided.items()},
+        half_width={source: width for source, (_, width) in decided.items()},
+    )
+    without, _ = judged(given, swept, alone, whole.caution["swept"])
+    regrets, _ = judged(given, tried, spreads, whole.caution["tried"])
     provenance = {
         "script": "benchmarks/regret/fit.py",
         "cells": len({row.cell.name for row in given}),
@@ -362,9 +372,8 @@ def fit(cache: Path) -> dict[str, Any]:
         "optimizers": sorted({row.cell.optimizer for row in given}),
         "finder_seeds": len(record.FINDER_SEEDS),
         "regret_left_out": _summary(given, regrets),
-        "regret_left_out_without_trials": _summary(given, without[0]),
-        "coverage_left_out": float(np.mean(away <= whole.half_width)),
-        "interval_decades": float(np.mean(2 * whole.half_width * spreads)),
+        "regret_left_out_without_trials": _summary(given, without),
+        "interval_decades": float(np.mean(2 * whole.half_width["tried"] * spreads)),
     }
     return {"provenance": provenance, **asdict(whole)}
 

@@ -43,13 +43,15 @@ class Estimate:
 
 def places(anchors: Anchors | None, first: FirstUpdate | None) -> dict[str, float]:
     """Return log10 of the rate at each anchor that there is, by the names of the constants."""
-    found = {
-        "minimum": anchors and anchors.minimum,
-        "rise": anchors and anchors.rise,
-        "divergence": anchors and anchors.divergence,
-        "critical": first and _log(first.critical_lr),
-        "ratio": first and _log(first.ratio_lr),
-    }
+    found: dict[str, float | None] = {}
+    if anchors is not None:
+        found |= {
+            "minimum": anchors.minimum,
+            "rise": anchors.rise,
+            "divergence": anchors.divergence,
+        }
+    if first is not None:
+        found |= {"critical": _log(first.critical_lr), "ratio": _log(first.ratio_lr)}
     return {name: place for name, place in found.items() if place is not None}
 
 
@@ -107,7 +109,7 @@ def lengthening(steps: int | None) -> float:
 def knowledge(optimizer: str | None, family: str | None) -> tuple[str, str]:
     """Return which row of `spreads` and which of `offsets` to use."""
     name = canonical(optimizer)
-    if name in c.fitted().offsets["prior"]:
+    if name is not None and name in c.fitted().offsets["prior"]:
         return "optimizer", name
     family = c.FAMILIES.get(name, family) if name is not None else family
     return ("family", family) if family is not None else ("pooled", "pooled")

@@ -36,8 +36,9 @@ class Constants:
         trial_shift: the same where it is 0.
         trial_spread: standard deviation around that, in the same units.
         caution: the rate that is named lies this share of the variance below the mean, for too high
-            costs more than too low.
-        half_width: of the 80% interval, in standard deviations.
+            costs more than too low; by what it comes from: the sweep alone ("swept") or trials too
+            ("tried").
+        half_width: of the 80% interval, in standard deviations, likewise.
     """
 
     anchors: tuple[str, ...]
@@ -50,8 +51,8 @@ class Constants:
     trial_gain: float
     trial_shift: float
     trial_spread: float
-    caution: float
-    half_width: float
+    caution: Mapping[str, float]
+    half_width: Mapping[str, float]
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Self:

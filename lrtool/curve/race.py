@@ -87,7 +87,7 @@ def too_expensive(training: int | None) -> str | None:
 
 def usual_rate(optimizer: str | None) -> float | None:
     """Return the rate that this optimizer's best one is usually near, if that is known."""
-    return c.PRIORS.get(canonical(optimizer) or "")
+    return c.fitted().offsets["prior"].get(canonical(optimizer) or "")
 
 
 def candidates(centre: float, prior: float | None) -> list[tuple[float, RaceOrigin]]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lrtool.curve import constants as c
-from lrtool.curve import verdict
+from lrtool.curve import trials, verdict
 from lrtool.curve.anchors import RULES, candidates, locate, rules
-from lrtool.curve.combine import estimate
+from lrtool.curve.combine import estimate, places
 from lrtool.curve.smooth import fit
 from lrtool.errors import UserError, did_you_mean
 from lrtool.records import Candidate, Finding, Suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from lrtool.curve.anchors import Anchors
     from lrtool.curve.combine import Estimate
     from lrtool.curve.smooth import Fit
     from lrtool.curve.verdict import Doubt
-    from lrtool.records import Sweep
+    from lrtool.records import FirstUpdate, Race, Sweep
 
 METHODS = ("auto", *RULES)
 FAMILIES = ("adaptive", "proportional")
@@ -33,19 +31,21 @@ FAMILIES = ("adaptive", "proportional")
 class _Answer:
     """log10 of a rate and of its interval, with what speaks against it.
 
-    `centre` is the estimate from which the rate was lowered; None: it was not.
+    `centre` is the estimate from which the rate was lowered.
     """
 
     log_lr: float
     low: float
     high: float
     doubts: list[Doubt]
-    centre: float | None = None
+    centre: float
 
 
 def suggest(
     sweeps: Sequence[Sweep],
     *,
+    first: FirstUpdate | None = None,
+    tried: Race | None = None,
     method: str = "auto",
     optimizer: str | None = None,
     family: str | None = None,
@@ -54,18 +54,20 @@ def suggest(
 ) -> Finding:
     """Name a learning rate, with an interval, a verdict and advice.
 
-    `auto` estimates the best rate from the anchors of the curve and from the optimizer (see
-    `combine`), lowers it for a constant schedule, for long training and because too high costs
-    more than too low (see `constants`), and gives an 80% interval: with that probability it
-    reaches into the stretch of rates that train almost as well as the best (a normalised regret
-    below 2%). The other methods are rules of the literature (see `anchors.rules`); their interval
-    is that of the bootstrap: how well the rule repeats, not how well its rate trains.
+    `auto` estimates the best rate from the anchors of the curve, the first update and the optimizer
+    (see `combine`), for this schedule and length, and corrects it by two short trainings beside it
+    (see `trials`). Its interval is an 80% one: with that probability it reaches into the stretch of
+    rates that train almost as well as the best (a normalised regret below 2%). The other methods
+    are rules of the literature (see `anchors.rules`); their interval is that of the bootstrap: how
+    well the rule repeats, not how well its rate trains.
 
     A suggestion is "confident" only if its interval is at most half a decade wide and nothing else
     speaks against it. A rate outside the swept range is moved to its end, and is "uncertain".
 
     Args:
         sweeps: at least one, in any order.
+        first: what the first update told.
+        tried: the trainings at the rates that `Finding.trials` of the same call without them named.
         method: the method that chooses the rate; `Finding.suggestions` has all of them.
         optimizer: its name in lower case, as in torch.optim ("adamw", "sgd"); "sgd_momentum" for
             SGD with momentum.
@@ -95,56 +97,71 @@ def suggest(
         return Finding(_worded(why, method, schedule, steps), named, None)
 
     anchors = locate(fitted, fitted.loss)
+    obstacle = verdict.obstacle(fitted, anchors, sweeps)
     against = verdict.doubts(fitted, anchors, sweeps)
-    auto: _Answer | Doubt | None = verdict.obstacle(fitted, anchors, sweeps)
-    if auto is None:
-        best_rate = partial(
-            estimate, per_decade=fitted.per_decade, optimizer=optimizer, family=family
+    found = places(None if obstacle else anchors, first)
+
+    def best_rate(length: int | None) -> Estimate | None:
+        return estimate(
+            found,
+            per_decade=fitted.per_decade,
+            optimizer=optimizer,
+            family=family,
+            schedule=schedule,
+            steps=length,
         )
-        auto = _auto(fitted, anchors, best_rate, _for_training(schedule, steps), against)
+
+    to_try = None
+    auto: _Answer | Doubt | None = obstacle
+    if obstacle is None or (found and verdict.is_flat(anchors, sweeps)):
+        to_try = _to_try(fitted, best_rate(min(steps or c.STEPS, c.STEPS)))
+    if obstacle is not None and tried is not None and trials.fell(tried):
+        auto, against = None, [verdict.seen_by_trials_alone()]
+    if auto is None:
+        best = best_rate(steps)
+        assert best is not None, "a curve with a descent has anchors"
+        auto = _auto(fitted, best, tried, against)
     named = {"auto": _candidate(auto), **candidates(fitted)}
     answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
     return Finding(
-        _worded(answer, method, schedule, steps), named, fitted.curve, _centre(answer, fitted)
+        _worded(answer, method, schedule, steps),
+        named,
+        fitted.curve,
+        centre=10.0**answer.centre if isinstance(answer, _Answer) else None,
+        trials=to_try if method == "auto" else None,
     )
 
 
-def _centre(answer: _Answer | Doubt, fitted: Fit) -> float | None:
-    """Return the rate to race around, inside the swept range."""
-    if not isinstance(answer, _Answer):
+def _to_try(fitted: Fit, centre: Estimate | None) -> tuple[float, float] | None:
+    """Return the two rates beside an estimate that short trainings should try."""
+    if centre is None:
         return None
-    log_lr = answer.log_lr if answer.centre is None else answer.centre
-    inside = np.clip(log_lr, fitted.log_lr[0], fitted.log_lr[-1])
-    return float(10.0**inside)
+    reach = trials.reach(centre)
+    mean = _inside(fitted, centre.mean)
+    return 10.0 ** (mean - reach), 10.0 ** (mean + reach)
 
 
-def _auto(
-    fitted: Fit,
-    anchors: Anchors,
-    best_rate: Callable[[Anchors], Estimate],
-    shift: tuple[float, float],
-    against: list[Doubt],
-) -> _Answer:
-    """Take the estimate of the best rate; the interval holds its error and the bootstrap's."""
-    best = best_rate(anchors)
-    again = [locate(fitted, loss) for loss in fitted.replicates]
-    # a replicate that shows other anchors than the curve answers another question
-    alike = [found for found in again if found.present == anchors.present]
-    means = [best_rate(found).mean for found in alike] or [best.mean]
-    # the middle 80% of a normal distribution is 2 × 1.2816 standard deviations wide
-    sampling = float(np.diff(np.quantile(means, (0.1, 0.9)))[0]) / 2.5631
-    spread = float(np.linalg.norm([best.spread, sampling, shift[1]]))
-    centre = best.mean + shift[0]
+def _inside(fitted: Fit, log_lr: float) -> float:
+    """Keep a rate inside the swept range."""
+    return float(np.clip(log_lr, fitted.log_lr[0], fitted.log_lr[-1]))
+
+
+def _auto(fitted: Fit, best: Estimate, tried: Race | None, against: list[Doubt]) -> _Answer:
+    """Take the estimate of the best rate, corrected by the trials where there were some."""
+    known, source = c.fitted(), "swept"
+    leaning = None if tried is None else trials.lean_of(tried)
+    if leaning is not None:
+        best, source = trials.moved(best, leaning), "tried"
     if best.conflict:
         against = [*against, verdict.contradiction(best.conflict)]
-    answer = _checked(
+    half = known.half_width[source] * best.spread
+    return _checked(
         fitted,
-        centre - c.ASYMMETRY * spread**2 / 2,  # too high costs more than too low
-        centre - c.HALF_WIDTH * spread,
-        centre + c.HALF_WIDTH * spread,
+        best.mean - known.caution[source] * best.spread**2,  # too high costs more than too low
+        best.mean - half,
+        best.mean + half,
         against,
     )
-    return replace(answer, centre=centre)
 
 
 def _rule(method: str, candidate: Candidate, fitted: Fit, against: list[Doubt]) -> _Answer | Doubt:
@@ -163,20 +180,14 @@ def _rule(method: str, candidate: Candidate, fitted: Fit, against: list[Doubt]) 
 def _checked(fitted: Fit, log_lr: float, low: float, high: float, against: list[Doubt]) -> _Answer:
     """Keep the rate inside the swept range, and add what its place and interval say against it."""
     more = (verdict.outside(fitted, log_lr), verdict.wide(low, high))
-    inside = float(np.clip(log_lr, fitted.log_lr[0], fitted.log_lr[-1]))
+    inside = _inside(fitted, log_lr)
     return _Answer(
         log_lr=inside,
         low=min(low, inside),
         high=max(high, inside),
         doubts=[*against, *(doubt for doubt in more if doubt is not None)],
+        centre=_inside(fitted, (low + high) / 2),
     )
-
-
-def _for_training(schedule: str, steps: int | None) -> tuple[float, float]:
-    """Return by how many decades the schedule and the length move the rate, and the spread."""
-    shift = c.CONSTANT_SCHEDULE if schedule == "constant" else 0.0
-    longer = max(0.0, float(np.log10(steps / c.STEPS))) if steps else 0.0
-    return shift + c.LENGTH_EXPONENT * longer, c.LENGTH_EXPONENT_SPREAD * longer
 
 
 def _candidate(answer: _Answer | Doubt) -> Candidate:

@@ -6,6 +6,7 @@ short training what it comes to.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtool.curve.constants import Constants
+    from lrtool.records import Race
 
 STEPS: Final = 90  # of a trial, unless the training itself is shorter
 REACH: Final = 0.85  # standard deviations of the estimate from it to a trial
@@ -24,6 +26,13 @@ NEAREST, FURTHEST = 0.2, 0.6  # decades, whatever the standard deviation
 # Of the descent: by how much one trial must be worse than the other to count e times less. It is
 # about what two trials with other batches differ by.
 TEMPERATURE: Final = 0.05
+SIGNIFICANT: Final = 5.0  # standard errors that a training loss must fall by to have fallen
+LEAST: Final = 10  # losses that say whether it did
+
+
+def length(training: int | None) -> int:
+    """Return the steps of each trial, for a training of so many."""
+    return STEPS if training is None else min(STEPS, training)
 
 
 def reach(found: Estimate) -> float:
@@ -48,6 +57,30 @@ def lean(losses: Sequence[float], untrained: float) -> float:
         return 0.0
     weights = np.exp(-(ends - ends.min()) / descent / TEMPERATURE)
     return float(weights @ (-1.0, 1.0) / weights.sum())
+
+
+def lean_of(tried: Race) -> float | None:
+    """Return which of two trials was better; None where they were broken off."""
+    if tried.interrupted:
+        return None
+    losses = [math.nan if one.final_loss is None else one.final_loss for one in tried.candidates]
+    return lean(losses, tried.untrained_loss)
+
+
+def fell(tried: Race) -> bool:
+    """Tell whether a trial's training loss fell by more than its noise.
+
+    Welch's statistic (1947) between the losses of its first tenth and its last third.
+    """
+    for one in tried.candidates:
+        loss = np.array(one.loss)
+        before, after = loss[: max(2, loss.size // 10)], loss[-max(2, loss.size // 3) :]
+        if loss.size < LEAST or not np.isfinite(after).all():
+            continue
+        error = np.sqrt(before.var(ddof=1) / before.size + after.var(ddof=1) / after.size)
+        if before.mean() - after.mean() > SIGNIFICANT * error:
+            return True
+    return False
 
 
 def moved(found: Estimate, leaning: float, constants: Constants | None = None) -> Estimate:

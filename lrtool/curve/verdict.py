@@ -95,6 +95,20 @@ def obstacle(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> Doubt | Non
     )
 
 
+def is_flat(anchors: Anchors, sweeps: Sequence[Sweep]) -> bool:
+    """Tell whether nothing happened in a sweep at all, so that longer training may show more."""
+    ended = all(sweep.stop_reason == "completed" for sweep in sweeps)
+    return anchors.minimum is None and anchors.divergence is None and ended
+
+
+def seen_by_trials_alone() -> Doubt:
+    """Doubt a rate at which only longer training than a sweep's lowered the loss."""
+    return Doubt(
+        "the loss did not fall in the sweep, only in short trainings at one rate",
+        "Compare rates in longer training runs (find.verify).",
+    )
+
+
 def doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Doubt]:
     """Return what the curve itself says against any suggestion made from it."""
     found = []
