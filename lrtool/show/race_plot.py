@@ -32,6 +32,7 @@ GAP = 0.1  # likewise, between the two
 LABEL = 0.58  # inches between two rates that are both spelled on the axis
 COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#d4b514")  # viridis: from low to high rates
 GOOD = "#a9dcca"
+VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
 SMOOTH = 15  # a mean over so many parts of the steps lies on the raw losses
 
 
@@ -67,11 +68,13 @@ def _draw_steps(axes: Axes, race: Race, racers: Sequence[Racer], colours: dict[f
     sound = [smooth[racer.lr] for racer in racers if racer.outcome != "diverged"]
     core = np.concatenate([*(sound or smooth.values()), []])
     limits = span(core, np.concatenate([*losses.values(), []]))
+    bitmap = sum(loss.size for loss in losses.values()) > VECTOR_POINTS
     for racer in racers:
-        loss, color = losses[racer.lr], colours[racer.lr]
+        loss = losses[racer.lr]
+        style: dict[str, Any] = {"color": colours[racer.lr], "rasterized": bitmap}
         x = np.arange(1, loss.size + 1)
-        axes.plot(x, loss, color=color, lw=0.6, alpha=0.35)
-        axes.plot(x, smooth[racer.lr], color=color, lw=1.8, gid=f"race {racer.lr}")
+        axes.plot(x, loss, lw=0.6, alpha=0.35, **style)
+        axes.plot(x, smooth[racer.lr], lw=1.8, gid=f"race {racer.lr}", **style)
     axes.axvline(race.steps / 2, color=GREY, lw=0.8, ls=(0, (4, 3)), zorder=0, gid="half-way")
     unit = panels.set_y(axes, limits, ticks=5)
     axes.set_xlim(0, race.steps + 1)

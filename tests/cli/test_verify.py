@@ -103,7 +103,7 @@ def test_a_table_and_plain_lines(here, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "race: rate " in done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    head = next(i for i, line in enumerate(lines) if line[:2] == ["rate", "loss"])
+    head = next(i for i, line in enumerate(lines) if line[:2] == ["rate", "half-way"])
     report = reports.read(tmp_path / "out/report.json")
     count = len(report.race.candidates)
     outcomes = [line[-1] for line in lines[head + 1 : head + 1 + count]]
