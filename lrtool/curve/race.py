@@ -18,8 +18,6 @@ from lrtool.records import Candidate
 from lrtool.wording import number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
     from lrtool.records import Finding, Race, RaceOrigin, Suggestion
@@ -287,11 +285,11 @@ def _outcome(choice: Choice, race: Race) -> str:
     assert choice.best is not None, "a race with a rate has a best candidate"
     best = race.candidates[choice.best]
     word = "confirmed" if best.origin == "suggestion" else "corrected"
-    steps = f"{race.steps // 2:,}" if best.final_loss is None else f"{race.steps:,}"
-    rates: Sequence[str] = [number(lr, 2) for lr in sorted(each.lr for each in race.candidates)]
+    steps = race.steps // 2 if best.final_loss is None else race.steps
+    rates = [number(lr, 2) for lr in sorted(racer.lr for racer in race.candidates)]
     return (
-        f"{word} by racing {', '.join(rates[:-1])} and {rates[-1]}: after {steps} steps the "
-        f"{race.measure} loss is lowest at {number(best.lr, 2)}"
+        f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after {steps:,} "
+        f"steps the {race.measure} loss is lowest at {number(best.lr, 2)}"
     )
 
 

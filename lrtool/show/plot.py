@@ -1,7 +1,7 @@
 """The learning-rate plot, drawn from a report alone, without a display and without pyplot.
 
 A ribbon above the losses names the regions, one below them shows the usual guideline, and the
-legend stands underneath: no label ever lies on the data.
+legend stands underneath: no label ever lies on the data. A race has two panels below.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.markers import CARETDOWN, CARETUP
 
-from lrtool.show import canvas, panels, words
+from lrtool.show import canvas, panels, race_plot, words
 from lrtool.show.canvas import BEYOND, CURVE, INK, LEFT, SERIES, WIDTH
 from lrtool.show.limits import Limits, choose, numbers
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
 
+HEIGHT = 6.4  # inches: of the sweeps' part
 REGIONS = {"too low": "#d6eaf6", "good": "#a9dcca", "too high": "#f8d9c4"}
 SMOOTH, BAND = "expected loss after an update, with its 80% band", "band"
 SKIPPED = "update skipped"
@@ -46,11 +47,11 @@ def save(report: Report, directory: Path) -> list[Path]:
 
 
 def draw(report: Report) -> Figure:
-    """Return the plot of a report: 9 × 6.4 inches, losses over rates."""
+    """Return the plot of a report: 9 × 6.4 inches, losses over rates; higher with a race."""
     with canvas.applied():
-        figure = canvas.new_figure(6.4)
+        figure = canvas.new_figure(HEIGHT + race_plot.HEIGHT * bool(report.race))
         limits = choose(report)
-        losses = figure.add_axes((LEFT, 0.205, WIDTH, 0.525), label="losses")
+        losses = figure.add_axes(_box(figure, 0.205, 0.525), label="losses")
         _write_header(figure, report)
         _set_axes(losses, report, limits)
         _draw_sweeps(losses, report.sweeps, limits)
@@ -62,7 +63,21 @@ def draw(report: Report) -> Figure:
             _draw_regions(losses, ribbon, said, limits)
             _draw_rate(losses, ribbon, said.lr, limits)
         _draw_legend(figure, losses)
+        if report.race:
+            race_plot.draw(figure, report.race, said)
     return figure
+
+
+def _box(figure: Figure, bottom: float, height: float) -> tuple[float, float, float, float]:
+    """Return where something of the sweeps' part stands in the figure, from fractions of it."""
+    whole = figure.get_figheight()
+    return LEFT, _up(figure, bottom), WIDTH, height * HEIGHT / whole
+
+
+def _up(figure: Figure, bottom: float) -> float:
+    """Return the height in the figure of a height in the sweeps' part, which is its upper one."""
+    whole = figure.get_figheight()
+    return 1 - (1 - bottom) * HEIGHT / whole
 
 
 def _write_header(figure: Figure, report: Report) -> None:
@@ -133,7 +148,7 @@ def _draw_curve(axes: Axes, report: Report) -> None:
 
 def _ribbon(figure: Figure, bottom: float, label: str) -> Axes:
     """Add a strip as wide as the losses, from 0 to 1 both ways."""
-    axes = figure.add_axes((LEFT, bottom, WIDTH, 0.036), label=label, xlim=(0, 1), ylim=(0, 1))
+    axes = figure.add_axes(_box(figure, bottom, 0.036), label=label, xlim=(0, 1), ylim=(0, 1))
     axes.set_axis_off()
     return axes
 
@@ -209,6 +224,5 @@ def _draw_legend(figure: Figure, losses: Axes) -> None:
     others = {label: entries.pop(label) for label in (SMOOTH, SKIPPED, BEYOND) if label in entries}
     for row, bottom in ((entries, 0.045), (others, 0.008)):
         style: dict[str, Any] = {"ncols": max(len(row), 1), "frameon": False, "markerscale": 1.4}
-        figure.legend(
-            [*row.values()], [*row], loc="lower center", bbox_to_anchor=(0.5, bottom), **style
-        )
+        anchor = (0.5, _up(figure, bottom))
+        figure.legend([*row.values()], [*row], loc="lower center", bbox_to_anchor=anchor, **style)

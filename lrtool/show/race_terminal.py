@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -49,10 +49,10 @@ def standings(last: Mapping[int, RaceRow], steps: int, note: str) -> Table:
 def results(race: Race, console: Console) -> Table:
     """Return a table of a race's candidates by rate: losses half-way and at the end, outcomes."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    half, end = race.steps // 2, race.steps
-    for head in ("rate", f"loss at {half:,}", f"at {end:,} steps", "± vs best", "outcome"):
-        table.add_column(legible(Text(head), console), justify="right", no_wrap=True)
-    table.columns[-1].justify = "left"
+    for head in ("rate", "half-way", "at the end", "± error", "outcome"):
+        kept: dict[str, Any] = {"no_wrap": True} if head in {"rate", "outcome"} else {}
+        side: Any = "left" if head == "outcome" else "right"
+        table.add_column(legible(Text(head), console), justify=side, overflow="fold", **kept)
     for racer in sorted(race.candidates, key=lambda racer: racer.lr):
         style = COLOURS.get(racer.outcome, "")
         cells = (words.rate(racer.lr), *_losses(racer), racer.outcome)
@@ -71,7 +71,7 @@ def _losses(racer: Racer) -> tuple[str, str, str]:
 
 
 def caption(race: Race) -> str:
-    """Say what raced and what was compared: "3 rates, 100 steps each; loss of 360 examples"."""
+    """Say what raced and how: "3 rates over 100 steps (…); loss of 360 validation examples"."""
     of = "validation examples" if race.measure == "validation" else "examples in training"
-    spent = f"{race.steps_spent:,.0f} steps in all"
-    return f"{len(race.candidates)} rates, {spent}; loss of {race.examples:,} {of}"
+    rates = f"{len(race.candidates)} rates over {race.steps:,} steps"
+    return f"{rates} ({race.steps_spent:,.0f} in all); loss of {race.examples:,} {of}"

@@ -309,15 +309,6 @@ def test_no_color_and_no_escape_codes_without_a_terminal(lrtool, write):
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_ignored_settings_are_said(lrtool, write):
-    write("quick.yaml", QUICK)
-    done = lrtool("find", "quick.yaml", "--set", "find.verify=true", "--json")
-    assert done.returncode == 0
-    assert done.stderr == (
-        "lrtool: warning: find.verify is ignored: this version does not race candidates yet\n"
-    )
-
-
 def test_what_users_modules_print_stays_off_stdout(lrtool, write):
     write(
         "chatty.py",

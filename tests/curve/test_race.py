@@ -275,8 +275,8 @@ def test_a_race_that_brackets_the_minimum_makes_a_suggestion_confident():
     assert (said.verdict, said.method, said.advice) == ("confident", "auto", ())
     assert said.low < said.lr < said.high
     assert said.reason == (
-        "Confirmed by racing 0.001, 0.003 and 0.01: after 100 steps the validation loss is lowest "
-        "at 0.003."
+        "Confirmed by racing 3 rates from 0.001 to 0.01: after 100 steps the validation loss is "
+        "lowest at 0.003."
     )
     assert found.suggestions == {**SWEPT.suggestions, "race": Candidate(said.lr)}
     assert (said.for_schedule, said.for_steps) == ("cosine", 3000)
@@ -288,8 +288,8 @@ def test_another_winner_corrects_it_and_an_edge_leaves_it_uncertain():
     assert said.lr == pytest.approx(0.01)
     assert said.verdict == "uncertain"
     assert said.reason == (
-        "Corrected by racing 0.001, 0.003 and 0.01: after 100 steps the validation loss is lowest "
-        "at 0.01; the best rate of the race, 0.01, is the highest that it tried."
+        "Corrected by racing 3 rates from 0.001 to 0.01: after 100 steps the validation loss is "
+        "lowest at 0.01; the best rate of the race, 0.01, is the highest that it tried."
     )
     assert said.advice == ("Train with rates beyond 0.01 as well, and compare.",)
 

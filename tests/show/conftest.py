@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,87 @@ def make_suggestion(lr=0.0032, low=0.0018, high=0.0056, verdict="confident", **c
         "for_steps": 230,
     }
     return records.Suggestion(lr=lr, low=low, high=high, verdict=verdict, **(facts | changes))
+
+
+def make_racer(
+    lr, origin, half=None, final=None, outcome="lost", *, steps=100, error=0.02, scale=1
+):
+    """A candidate whose losses fall from 2.3, the faster the lower its final loss."""
+    end = 0.5 if final is None else final
+    made = {"dropped": steps // 2, "diverged": 20}.get(outcome, steps)
+    x = np.arange(made)
+    noise = 0.05 * np.random.default_rng(round(1e6 * lr)).standard_normal(made)
+    loss = end + (2.3 - end) * np.exp(-4 * x / steps) + noise
+    if outcome == "diverged":
+        loss = 2.3 * np.exp(x / 2)
+        loss[-1] = math.nan
+    values = [None if v is None else v * scale for v in (half, final)]
+    values.append(None if error is None else error * abs(scale))
+    return records.Racer(lr, origin, tuple((scale * loss).tolist()), *values, outcome)
+
+
+def make_race(candidates=None, *, scale=1, **changes):
+    facts = {
+        "seed": 7,
+        "steps": 100,
+        "steps_spent": 318.4,
+        "measure": "validation",
+        "examples": 360,
+        "untrained_loss": 2.3 * scale,
+        "interrupted": False,
+    }
+    if candidates is None:
+        candidates = (
+            make_racer(0.001, "lower", 0.9, 0.61, scale=scale),
+            make_racer(0.0032, "suggestion", 0.7, 0.42, "won", error=0, scale=scale),
+            make_racer(0.01, "higher", 0.8, 0.5, scale=scale),
+        )
+    return records.Race(candidates=candidates, **(facts | changes))
+
+
+def odd_races():
+    nan = math.nan
+    five = (
+        make_racer(0.001, "lower", 0.9, None, "dropped", error=None),
+        make_racer(0.0032, "suggestion", 0.7, 0.42),
+        make_racer(0.01, "higher", 0.6, 0.31, "won", error=0),
+        make_racer(0.0056, "prior", 0.65, 0.35),
+        make_racer(0.032, "outward", nan, None, "diverged", error=None),
+    )
+    diverged = tuple(
+        make_racer(lr, "lower", nan, None, "diverged", error=None) for lr in (0.1, 0.32, 1.0)
+    )
+    at_once = tuple(replace(racer, loss=(nan,)) for racer in diverged)
+    half = tuple(
+        make_racer(lr, "lower", loss, None, "unfinished", error=0.01)
+        for lr, loss in ((0.001, 0.9), (0.0032, 0.7), (0.01, 0.8))
+    )
+    begun = (
+        replace(half[0], loss=half[0].loss[:7], half_loss=None, standard_error=None),
+        replace(half[1], loss=(), half_loss=None, standard_error=None),
+    )
+    alone = (
+        make_racer(0.001, "lower", 0.9, None, "dropped", error=None),
+        make_racer(0.0032, "suggestion", 0.3, 0.2, "won", error=0),
+    )
+    return {
+        "usual": make_race(),
+        "five": make_race(five),
+        "five, tiny rates": make_race(tuple(replace(r, lr=r.lr * 1.23e-9) for r in five)),
+        "in training": make_race(measure="training", examples=1600),
+        "all diverged": make_race(diverged, untrained_loss=nan),
+        "diverged at once": make_race(at_once, untrained_loss=nan),
+        "interrupted half-way": make_race(half, interrupted=True),
+        "just begun": make_race(begun, interrupted=True, examples=0),
+        "alone": make_race(alone),
+        "huge": make_race(scale=1e30),
+        "largest": make_race(scale=1e307),
+        "tiny": make_race(scale=1e-12),
+        "negative": make_race(scale=-1),
+        "long": make_race(
+            tuple(replace(r, loss=r.loss * 40) for r in make_race().candidates), steps=4000
+        ),
+    }
 
 
 NO_SUGGESTION = make_suggestion(
@@ -233,6 +315,25 @@ ODD = _odd_reports()
 @pytest.fixture(params=list(ODD))
 def odd(request):
     return ODD[request.param]
+
+
+@pytest.fixture
+def race():
+    """Return the builder of races."""
+    return make_race
+
+
+ODD_RACES = {name: make_report(race=race) for name, race in odd_races().items()}
+
+
+@pytest.fixture(params=list(ODD_RACES))
+def odd_race(request):
+    return ODD_RACES[request.param]
+
+
+@pytest.fixture
+def odd_race_named():
+    return ODD_RACES.__getitem__
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+import math
+from pathlib import Path
+
+import pytest
+from terminals import on_a_terminal
+
+from lrtool.records import RaceRow, SweepRow
+from lrtool.show import terminal
+
+DIRECTORY, CONFIG = Path("runs/digits/now-find"), Path("configs/digits.yaml")
+
+
+def summary(report, capsys):
+    terminal.print_summary(report, directory=DIRECTORY, config=CONFIG)
+    return capsys.readouterr().out
+
+
+def row(candidate, step, loss=0.5):
+    return RaceRow(candidate, step, 0.001 * 10 ** (candidate / 2), loss)
+
+
+def test_the_summary_has_a_table_of_the_candidates(odd_race_named, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = [line.rstrip() for line in summary(odd_race_named("five"), capsys).splitlines()]
+    caption = next(line for line in lines if line.startswith("Race"))
+    assert caption == (
+        "Race           5 rates over 100 steps (318 in all); loss of 360 validation examples"
+    )
+    start = next(i for i, line in enumerate(lines) if "outcome" in line)
+    assert lines[start : start + 6] == [
+        "  rate  half-way  at the end  ± error  outcome",
+        " 0.001       0.9           –        –  dropped",
+        "0.0032       0.7        0.42     0.02  lost",
+        "0.0056      0.65        0.35     0.02  lost",
+        "  0.01       0.6        0.31        –  won",
+        " 0.032       NaN           –        –  diverged",
+    ]
+
+
+def test_a_race_without_a_validation_part_says_what_was_compared(odd_race_named, capsys):
+    out = summary(odd_race_named("in training"), capsys)
+    assert "loss of 1,600 examples in training" in " ".join(out.split())
+
+
+def test_one_that_just_began(odd_race_named, capsys):
+    out = summary(odd_race_named("just begun"), capsys)
+    assert out.count("unfinished") == 2
+    assert "NaN" not in out
+
+
+@pytest.mark.parametrize("width", [40, 57, 80, 200])
+def test_odd_races_fit_every_width(odd_race, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    *lines, _ = summary(odd_race, capsys).splitlines()
+    assert max(map(len, lines)) <= width
+    for racer in odd_race.race.candidates:
+        assert any(racer.outcome in line for line in lines)
+
+
+def test_a_terminal_that_knows_only_ascii(odd_race_named, monkeypatch):
+    def work():
+        report = odd_race_named("five")
+        terminal.print_summary(report, directory=DIRECTORY, config=CONFIG)
+
+    assert on_a_terminal("stdout", monkeypatch, work, encoding="ascii").isascii()
+
+
+def test_without_a_terminal_a_line_now_and_then(clock, capsys):
+    with terminal.Progress(repeats=1, steps=9, race_steps=80) as progress:
+        progress.update(SweepRow(0, 8, 3.2e-4, 0.5, skipped=False))
+        for step in range(1, 41):
+            progress.update(row(0, step))
+            clock(0.125)
+        progress.update(row(1, 1, math.inf))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "race: rate 0.001, step 17/80, loss 0.5, 9 steps/s",
+        "race: rate 0.0032, step 1/80, loss inf, 8 steps/s",
+    ]
+
+
+def test_a_terminal_shows_a_live_table_and_clears_it(clock, monkeypatch):
+    def work():
+        with terminal.Progress(repeats=1, steps=9, race_steps=80) as progress:
+            clock(0.2)
+            progress.update(SweepRow(0, 8, 3.2e-4, 0.5, skipped=False))
+            for candidate in range(3):
+                for step in (20, 40):
+                    clock(0.2)
+                    progress.update(row(candidate, step, 0.25 * (candidate + 1)))
+
+    sent = on_a_terminal("stderr", monkeypatch, work)
+    assert "sweep 1/1, step 9/9" in sent
+    assert "race: rate 0.01, step 40/80, loss 0.75" in sent
+    last = sent[sent.rindex("race: rate") :]
+    for rate, loss in (("0.001", "0.25"), ("0.0032", "0.5"), ("0.01", "0.75")):
+        assert any(
+            rate in line and "40/80" in line and loss in line for line in last.splitlines()
+        ), last
+    assert sent.rstrip("\r\n").endswith("\x1b[2K")
+
+
+def test_quiet_is_quiet(clock, capsys, monkeypatch):
+    def work():
+        with terminal.Progress(repeats=1, steps=9, race_steps=80, quiet=True) as progress:
+            clock(10)
+            progress.update(row(0, 3))
+
+    work()
+    assert capsys.readouterr().err == ""
+    assert on_a_terminal("stderr", monkeypatch, work) == ""
