@@ -18,6 +18,7 @@ from lrtool.evaluate import evaluate as run_evaluate
 from lrtool.failure import is_of_a_dead_worker
 from lrtool.records import EpochRow
 from lrtool.run import find as run_find
+from lrtool.run import wants_race
 from lrtool.show import report as reports
 from lrtool.show import tensorboard
 from lrtool.show.compare import comparison
@@ -86,7 +87,7 @@ def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: 
     progress = Progress(
         repeats=settings.repeats,
         steps=settings.steps,
-        race_steps=racing.steps_of(task),
+        race_steps=racing.steps_of(task, race=wants_race(task)),
         quiet=options.quiet,
     )
     with progress, closing(run_find(task, first, directory)) as events:

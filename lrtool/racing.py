@@ -114,6 +114,12 @@ class Contest:
     over: bool = False
 
 
+def steps_of(task: Task, *, race: bool) -> int:
+    """Return the steps of each candidate of a race, or of each of two trials."""
+    training = training_steps(task)
+    return decisions.length(training) if race else trials.length(training)
+
+
 def schedule_of(task: Task, steps: int) -> Schedule:
     """Build the configuration's schedule, compressed to so many steps.
 
@@ -160,7 +166,7 @@ def open_trials(task: Task) -> Contest:
     Raises:
         ConfigError: there is no schedule for them.
     """
-    return _open(task, trials.length(training_steps(task)), task.config.find.repeats)
+    return _open(task, steps_of(task, race=False), task.config.find.repeats)
 
 
 def open_race(task: Task) -> Contest:
@@ -169,7 +175,7 @@ def open_race(task: Task) -> Contest:
     Raises:
         ConfigError: there is no schedule for it.
     """
-    return _open(task, decisions.length(training_steps(task)), task.config.find.repeats + 1)
+    return _open(task, steps_of(task, race=True), task.config.find.repeats + 1)
 
 
 def _open(task: Task, steps: int, repeat: int) -> Contest:
@@ -232,11 +238,12 @@ def race(
 
     Args:
         contest: kept up to date; `judged` may be asked of it at any time.
-        centre: log10 of the estimate of the best rate.
+        centre: log10 of the estimate of the best rate of the whole training.
         prior: log10 of the optimizer's usual one.
         watch: counts the updates.
     """
-    first = decisions.candidates(centre, prior)
+    shorter = decisions.lengthening(training_steps(contest.task), contest.steps)
+    first = decisions.candidates(centre - shorter, prior)
     yield from _heat(contest, [_enter(contest, *each, watch) for each in first], watch)
     more = decisions.outward([e.log_lr for e in contest.entries], _finals(contest))
     if more is not None:
@@ -365,6 +372,7 @@ def judged(contest: Contest) -> tuple[Race, Choice]:
         sizes,
         interrupted=not contest.over,
     )
+    choice = decisions.lengthened(choice, training_steps(contest.task), contest.steps)
     samples = contest.task.data.batch_size * contest.task.config.train.accumulate
     made = sum(len(entry.runner.loss) for entry in contest.entries)
     race = Race(

@@ -14,6 +14,7 @@ from lrtool import document as documents
 from lrtool.curve.race import settled, too_expensive, unraced, usual_rate
 from lrtool.curve.suggest import suggest
 from lrtool.engine import runtime as runtimes
+from lrtool.engine.first_update import first_update
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from lrtool.config import Config
     from lrtool.document import Document
     from lrtool.racing import Contest
-    from lrtool.records import Finding, Race, Sweep
+    from lrtool.records import Finding, FirstUpdate, Race, Sweep
     from lrtool.show.report import Report, Status
 
 
@@ -55,13 +56,17 @@ class Found:
 
     Attributes:
         sweeps: with their raw losses.
+        update: what the first update told; None if the search ended before.
         finding: the suggestion: that of the race, if there was one.
+        tried: two short trainings beside the estimate; None without them.
         race: None without one.
         timing: the report's.
     """
 
     sweeps: tuple[Sweep, ...]
+    update: FirstUpdate | None
     finding: Finding
+    tried: Race | None
     race: Race | None
     timing: dict[str, Any]
 
@@ -73,8 +78,10 @@ class _Search:
     task: Task
     first: FirstBatch
     watch: Stopwatch
+    update: FirstUpdate | None = None
     rows: list[SweepRow] = field(default_factory=list)
     swept: Finding | None = None
+    trials: Contest | None = None
     contest: Contest | None = None
 
 
@@ -123,17 +130,30 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | Repo
 
 
 def _rows(search: _Search) -> Iterator[Row]:
-    """Sweep, suggest, race; keep in `search` what there is."""
+    """Sweep, suggest, and race or try two rates; keep in `search` what there is."""
     task, first = search.task, search.first
-    contest = racing.open_race(task) if wants_race(task) else None  # what it lacks shows here
+    race = racing.open_race(task) if wants_race(task) else None  # what it lacks shows here
+    trials = racing.open_trials(task)
+    search.update = _first_update(task, search.watch)
     for row in _sweeps(task, search.watch):
         search.rows.append(row)
         yield row
     search.swept = _suggest(search)
-    if contest is not None and search.swept.centre is not None:
-        search.contest = contest
+    if race is not None and search.swept.centre is not None:
+        search.contest = race
         centre, prior = log10(search.swept.centre), usual_rate(first.optimizer)
-        yield from racing.race(contest, centre, prior, search.watch)
+        yield from racing.race(race, centre, prior, search.watch)
+    elif search.swept.trials is not None:
+        search.trials = trials
+        yield from racing.tried(trials, search.swept.trials, search.watch)
+
+
+def _first_update(task: Task, watch: Stopwatch) -> FirstUpdate:
+    """Make the first update of the first sweep with a throwaway model, and measure it."""
+    built = build(task, task.config.seed)
+    step = watch.counted(step_of(task, built, task.runtime.scaler()))
+    batches = next(updates(task, task.config.seed))
+    return first_update(step, built.model, built.loss_fn, batches, task.runtime)
 
 
 def wants_race(task: Task) -> bool:
@@ -165,11 +185,13 @@ def _to_sweeps(search: _Search) -> tuple[Sweep, ...]:
     )
 
 
-def _suggest(search: _Search) -> Finding:
-    """Make a suggestion of the sweeps that there are."""
+def _suggest(search: _Search, tried: Race | None = None) -> Finding:
+    """Make a suggestion of what there is."""
     task, first = search.task, search.first
     return suggest(
         _to_sweeps(search),
+        first=search.update,
+        tried=tried,
         method=task.config.find.method,
         optimizer=first.optimizer,
         family=first.family,
@@ -180,13 +202,23 @@ def _suggest(search: _Search) -> Finding:
 
 def _found(search: _Search) -> Found:
     """Conclude from what there is."""
-    finding, race = search.swept or _suggest(search), None
+    tried = race = None
+    if search.trials is not None:
+        tried, _ = racing.judged(search.trials)
+    finding = _suggest(search, tried)
     if search.contest is not None:
         race, choice = racing.judged(search.contest)
         finding = settled(finding, choice, race)
     elif search.swept is not None and (why := _why_no_race(search.task, search.swept)):
         finding = unraced(finding, why)
-    return Found(_to_sweeps(search), finding, race, search.watch.timing())
+    return Found(
+        sweeps=_to_sweeps(search),
+        update=search.update,
+        finding=finding,
+        tried=tried,
+        race=race,
+        timing=search.watch.timing(),
+    )
 
 
 def _why_no_race(task: Task, swept: Finding) -> str | None:
@@ -200,10 +232,10 @@ def _why_no_race(task: Task, swept: Finding) -> str | None:
 
 def _report(search: _Search, *, status: Status | None, reason: str | None) -> Report:
     """Put together what there is; without a status, the suggestion decides it."""
-    finding = race = None
+    finding = race = tried = None
     if status != "failed":
         found = _found(search)
-        finding, race = found.finding, found.race
+        finding, race, tried = found.finding, found.race, found.tried
         none = finding.suggestion.lr is None
         status = status or ("no_suggestion" if none else "completed")
         if reason and race and race.interrupted:
@@ -211,6 +243,8 @@ def _report(search: _Search, *, status: Status | None, reason: str | None) -> Re
     return reports.from_finding(
         finding,
         _to_sweeps(search),
+        update=search.update,
+        trials=tried,
         race=race,
         status=status,
         reason=reason,

@@ -34,6 +34,7 @@ AFFORDABLE: Final = 0.1  # share of the training's steps that a race which nobod
 WORSE: Final = 0.5  # of the way from the best loss to the untrained one: clearly worse
 WINS: Final = 1.0  # standard errors above the minimum that the smallest good rate may lie
 GOOD: Final = 2.0  # standard errors up to which rates are good
+LENGTH_EXPONENT: Final = -0.32  # of the best rate in the length of a training
 LEAST_REACH: Final = 0.1  # decades from the minimum to the interval's ends
 
 
@@ -64,6 +65,22 @@ def length(training: int | None) -> int:
     if training is None:
         return LEAST_STEPS
     return min(max(LEAST_STEPS, training // SHARE), training)
+
+
+def lengthening(training: int | None, steps: int) -> float:
+    """Return by how much the best rate of a whole training lies above that of a race, in decades.
+
+    Below, that is: best rates fall with length like T^−.32 (Bjorck et al. 2024, arXiv 2409.19913).
+    """
+    return LENGTH_EXPONENT * float(np.log10(training / steps)) if training else 0.0
+
+
+def lengthened(choice: Choice, training: int | None, steps: int) -> Choice:
+    """Move what a race decided to where it is for the whole training."""
+    if choice.log_lr is None:
+        return choice
+    by = lengthening(training, steps)
+    return replace(choice, log_lr=choice.log_lr + by, low=choice.low + by, high=choice.high + by)
 
 
 def too_expensive(training: int | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,26 +102,26 @@ def suggest(
     against = verdict.doubts(fitted, anchors, sweeps)
     found = places(None if obstacle else anchors, first)
 
-    def best_rate(length: int | None) -> Estimate | None:
-        return estimate(
-            found,
-            per_decade=fitted.per_decade,
-            optimizer=optimizer,
-            family=family,
-            schedule=schedule,
-            steps=length,
-        )
-
-    to_try = None
-    auto: _Answer | Doubt | None = obstacle
-    if obstacle is None or (found and verdict.is_flat(anchors, sweeps)):
-        to_try = _to_try(fitted, best_rate(min(steps or c.STEPS, c.STEPS)))
-    if obstacle is not None and tried is not None and trials.fell(tried):
-        auto, against = None, [verdict.seen_by_trials_alone()]
-    if auto is None:
-        best = best_rate(steps)
+    best_rate = partial(
+        estimate,
+        found,
+        per_decade=fitted.per_decade,
+        optimizer=optimizer,
+        family=family,
+        schedule=schedule,
+    )
+    leaning = None if tried is None else trials.lean_of(tried)
+    if obstacle is not None and leaning is not None:
+        obstacle, against = None, [verdict.seen_by_trials_alone()]
+    best = best_rate(steps=steps)
+    auto: _Answer | Doubt
+    if obstacle is not None:
+        auto = obstacle
+    else:
         assert best is not None, "a curve with a descent has anchors"
-        auto = _auto(fitted, best, tried, against)
+        auto = _auto(fitted, best, leaning, steps, against)
+    promising = obstacle is None or verdict.is_flat(anchors, sweeps)
+    to_try = best_rate(steps=min(steps or c.STEPS, c.STEPS)) if promising and found else None
     named = {"auto": _candidate(auto), **candidates(fitted)}
     answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
     return Finding(
@@ -128,13 +129,13 @@ def suggest(
         named,
         fitted.curve,
         centre=10.0**answer.centre if isinstance(answer, _Answer) else None,
-        trials=to_try if method == "auto" else None,
+        trials=_to_try(fitted, to_try, steps) if method == "auto" else None,
     )
 
 
-def _to_try(fitted: Fit, centre: Estimate | None) -> tuple[float, float] | None:
+def _to_try(fitted: Fit, centre: Estimate | None, steps: int | None) -> tuple[float, float] | None:
     """Return the two rates beside an estimate that short trainings should try."""
-    if centre is None:
+    if centre is None or trials.weight(steps) == 0:
         return None
     reach = trials.reach(centre)
     mean = _inside(fitted, centre.mean)
@@ -146,12 +147,13 @@ def _inside(fitted: Fit, log_lr: float) -> float:
     return float(np.clip(log_lr, fitted.log_lr[0], fitted.log_lr[-1]))
 
 
-def _auto(fitted: Fit, best: Estimate, tried: Race | None, against: list[Doubt]) -> _Answer:
-    """Take the estimate of the best rate, corrected by the trials where there were some."""
+def _auto(
+    fitted: Fit, best: Estimate, leaning: float | None, steps: int | None, against: list[Doubt]
+) -> _Answer:
+    """Take the estimate of the best rate, corrected by trials where they can tell something."""
     known, source = c.fitted(), "swept"
-    leaning = None if tried is None else trials.lean_of(tried)
-    if leaning is not None:
-        best, source = trials.moved(best, leaning), "tried"
+    if leaning is not None and trials.weight(steps) > 0:
+        best, source = trials.moved(best, leaning, steps), "tried"
     if best.conflict:
         against = [*against, verdict.contradiction(best.conflict)]
     half = known.half_width[source] * best.spread

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lrtool.curve import constants as c
-from lrtool.curve.combine import Estimate
+from lrtool.curve.combine import Estimate, lengthening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,8 +60,8 @@ def lean(losses: Sequence[float], untrained: float) -> float:
 
 
 def lean_of(tried: Race) -> float | None:
-    """Return which of two trials was better; None where they were broken off."""
-    if tried.interrupted:
+    """Return which of two trials was better; None where neither shows anything."""
+    if tried.interrupted or not fell(tried):
         return None
     losses = [math.nan if one.final_loss is None else one.final_loss for one in tried.candidates]
     return lean(losses, tried.untrained_loss)
@@ -83,12 +83,24 @@ def fell(tried: Race) -> bool:
     return False
 
 
-def moved(found: Estimate, leaning: float, constants: Constants | None = None) -> Estimate:
+def weight(steps: int | None) -> float:
+    """Return how much trials count for a training of so many steps.
+
+    All of it up to the length of the trainings that the constants were fitted on, nothing for ten
+    times as much: a training of `STEPS` steps prefers higher rates than one a thirty-fold as long
+    (Wu et al. 2018, arXiv 1803.02021), and cannot see by how much.
+    """
+    return float(np.clip(1 - lengthening(steps), 0, 1))
+
+
+def moved(
+    found: Estimate, leaning: float, steps: int | None, constants: Constants | None = None
+) -> Estimate:
     """Return an estimate after its trials, by a line that was fitted on development cells."""
     constants = constants or c.fitted()
-    unit = reach(found)
+    unit, share = reach(found), weight(steps)
     return Estimate(
-        found.mean + unit * (constants.trial_shift + constants.trial_gain * leaning),
-        unit * constants.trial_spread,
+        found.mean + share * unit * (constants.trial_shift + constants.trial_gain * leaning),
+        share * unit * constants.trial_spread + (1 - share) * found.spread,
         found.conflict,
     )

@@ -7,6 +7,7 @@ it was.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -20,6 +21,7 @@ from lrtool.show.report_parts import (
     Data,
     Environment,
     Facts,
+    FirstUpdate,
     Model,
     Race,
     Racer,
@@ -46,6 +48,7 @@ __all__ = [
     "Curve",
     "Data",
     "Environment",
+    "FirstUpdate",
     "Model",
     "Race",
     "Racer",
@@ -70,6 +73,10 @@ class Report(RunReport):
     """Everything a `find` has to say."""
 
     command: Literal["find"]
+    first_update: FirstUpdate | None = Field(None, description="null: not measured")
+    trials: Race | None = Field(
+        None, description="two short trainings beside the estimate; null: there were none"
+    )
     race: Race | None = Field(None, description="null: there was none")
 
 
@@ -81,6 +88,8 @@ def from_finding(
     finding: records.Finding | None,
     sweeps: Iterable[records.Sweep],
     *,
+    update: records.FirstUpdate | None = None,
+    trials: records.Race | None = None,
     race: records.Race | None = None,
     status: Status,
     reason: str | None = None,
@@ -91,6 +100,8 @@ def from_finding(
     Args:
         finding: what the curve module makes of the sweeps; None if the run ended before that.
         sweeps: the sweeps with their raw losses, also one that was interrupted.
+        update: what the first update told, if it was measured.
+        trials: two short trainings beside the estimate, if there were some.
         race: of the candidates, if there was one.
         status: how the run ended.
         reason: why, in one sentence; by default the suggestion's own reason.
@@ -108,6 +119,8 @@ def from_finding(
         },
         sweeps=tuple(_sweep(sweep) for sweep in sweeps),
         curve=_curve(finding.curve) if finding and finding.curve else None,
+        first_update=FirstUpdate(**asdict(update)) if update else None,
+        trials=_race(trials) if trials else None,
         race=_race(race) if race else None,
         **facts,
     )

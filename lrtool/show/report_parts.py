@@ -103,6 +103,14 @@ class Curve(Part):
         return self
 
 
+class FirstUpdate(Part):
+    """What the direction of the very first update tells of the rate."""
+
+    critical_lr: Rate | None = Field(description="from which on it raises its own batch's loss")
+    ratio_lr: Rate | None = Field(description="at which it is as long as the weights")
+    steps: float = Field(ge=0, description="what that cost; a forward pass counts a third")
+
+
 class Racer(Part):
     """One candidate of a race."""
 
