@@ -155,8 +155,8 @@ class Find(Section):
 
     start: float = Field(1e-7, gt=0)
     end: float = Field(10.0, gt=0)
-    steps: int = Field(200, ge=2, le=100_000)
-    repeats: int = Field(3, ge=1, le=100, description="sweeps, each with a seed of its own")
+    steps: int = Field(100, ge=2, le=100_000)
+    repeats: int = Field(1, ge=1, le=100, description="sweeps, each with a seed of its own")
     mode: Literal["exponential", "linear"] = "exponential"
     loss: Literal["batch", "probe"] = Field(
         "batch", description="probe: the loss on a fixed part of the validation data"
