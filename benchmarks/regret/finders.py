@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cells import Cell
 
-    from lrtool.records import Suggestion
+    from lrtool.show.report import Suggestion
 
 SEEDS = (0, 1, 2)  # apart from the seeds of training
 ANY = "any"  # in the place of a finder's seed: the rate does not depend on it
@@ -118,7 +118,6 @@ def lrtool(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
         "low": suggestion.low,
         "high": suggestion.high,
         "verdict": suggestion.verdict,
-        "reason": suggestion.reason,
         "steps": round(spent.steps, 2),
     }
 
