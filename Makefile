@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench regret regret-quick clean
 
 # A learning rate for a small network on scikit-learn's digits, then training with it: plots and
 # reports under runs/demo.
@@ -23,13 +23,41 @@ lint: $(STAMP)
 bench: .venv-bench/.installed
 	.venv-bench/bin/python benchmarks/speed.py
 
-.venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+# How well the suggested rates train, beside the peers and simple rules: everything from nothing.
+# What is already measured is kept under runs/regret. In one thread a process, so many at once:
+PROCESSES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+REGRET := benchmarks/regret/run.py
+CELLS ?= published
+SOURCES := controls lrtool
+
+regret: $(STAMP) .venv-bench/.installed .venv-lightning252/.installed
+	$(BIN)/python $(REGRET) grids $(CELLS) --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) rates $(SOURCES) $(CELLS) --processes $(PROCESSES)
+	.venv-bench/bin/python $(REGRET) rates peers $(CELLS) --processes $(PROCESSES)
+	.venv-lightning252/bin/python $(REGRET) rates lightning252 $(CELLS) --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) exact $(CELLS) --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) report $(CELLS)
+
+# The same on a few cells, without the peers: at most ten minutes on two cores.
+regret-quick: $(STAMP)
+	$(BIN)/python $(REGRET) grids quick --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) rates $(SOURCES) quick --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) exact quick --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) report quick
+
+.venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt benchmarks/requirements-fastai.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-fastai.txt
+	touch $@
+
+.venv-lightning252/.installed: pyproject.toml constraints.txt benchmarks/requirements-lightning252.txt
+	test -x .venv-lightning252/bin/python || $(PYTHON) -m venv .venv-lightning252
+	.venv-lightning252/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements-lightning252.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-lightning252 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('lrtool needs Python 3.11 or newer: make PYTHON=python3.11') if sys.version_info < (3, 11) else None"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cells import Cell
 
 PER_DECADE = 4
@@ -18,6 +20,24 @@ FIRST = {"sgd": -4, "sgd_momentum": -6, "nesterov": -6, "adagrad": -6, "muon": -
 LOWEST, HIGHEST = -40, 24  # in quarter decades: rates from 1e-10 to 1e6
 
 Grid = dict[int, dict[int, plain.Final]]  # quarter decades → seed → where the training ended
+
+
+def file_of(cell: Cell, cache: Path) -> Path:
+    """Return where a cell's grid is kept."""
+    return cache / "grids" / f"{cell.name}.json"
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """Return a cell's grid, and the losses before training, as plain data."""
+    found = search(cell)
+    return {
+        "cell": cell.name,
+        "initial": [plain.untrained(cell.task, seed) for seed in SEEDS],
+        "grid": {
+            place: {seed: list(final) for seed, final in found[place].items()}
+            for place in sorted(found)
+        },
+    }
 
 
 def rate(place: int) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class Lion(torch.optim.Optimizer):
@@ -24,9 +24,12 @@ class Lion(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
-        assert closure is None, "the loss is computed before"
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             early, late = group["betas"]
             for p in group["params"]:
@@ -36,6 +39,7 @@ class Lion(torch.optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(group["lr"] * torch.sign(torch.lerp(p.grad, momentum, early)))
                 momentum.lerp_(p.grad, 1 - late)
+        return loss
 
 
 # Name in a cell: name in a configuration, and arguments of the class.

@@ -1,6 +1,7 @@
 """The peers, the packages themselves, each called as its documentation says: a cell's rate.
 
-Every function returns rates by method, None where a method names none, and the steps it spent.
+Every function returns what each of the package's methods says: a rate, or in words why there is
+none. Whatever a package raises is such a reason.
 """
 
 from __future__ import annotations
@@ -8,23 +9,25 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import tempfile
 import warnings
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
+import cost
 import optimizers
 import tasks
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cells import Cell
     from torch import Tensor, nn
 
-Rates = dict[str, float | None]
+Said = dict[str, float | str]
 START, END, STEPS = 1e-7, 10.0, 100
 
 
@@ -50,106 +53,151 @@ def _fresh(cell: Cell, seed: int) -> tuple[nn.Module, DataLoader[Any], DataLoade
     return model, train, DataLoader(TensorDataset(data.x_validation, data.y_validation), 256)
 
 
-def fastai(cell: Cell, seed: int) -> tuple[Rates, int]:
-    """`Learner.lr_find` with all four of its rules."""
-    with _quietly():
-        from fastai.callback.schedule import (  # noqa: PLC0415
-            minimum,
-            slide,
-            steep,
-            valley,
-        )
-        from fastai.data.core import DataLoaders  # noqa: PLC0415
-        from fastai.learner import Learner  # noqa: PLC0415
-        from fastai.optimizer import OptimWrapper  # noqa: PLC0415
+def _spelled(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
-        model, train, validation = _fresh(cell, seed)
-        known, args = optimizers.OPTIMIZERS[cell.optimizer]
+
+def fastai(cell: Cell, seed: int) -> Said:
+    """`Learner.lr_find` with its defaults, and each of its four rules on the same curve."""
+    from fastai.callback import schedule  # noqa: PLC0415
+    from fastai.data.core import DataLoaders  # noqa: PLC0415
+    from fastai.learner import Learner  # noqa: PLC0415
+    from fastai.optimizer import OptimWrapper  # noqa: PLC0415
+
+    model, train, validation = _fresh(cell, seed)
+    known, args = optimizers.OPTIMIZERS[cell.optimizer]
+    said: Said = {}
+
+    def kept(rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Let a rule that raises not silence the others."""
+
+        @wraps(rule)
+        def asked(*curve: Any) -> tuple[Any, Any]:
+            name = f"fastai {rule.__name__}"
+            try:
+                rate, point = rule(*curve)
+            except Exception as error:  # noqa: BLE001  (it is the answer)
+                said[name] = _spelled(error)
+                return None, None
+            said[name] = float(rate)
+            return rate, point
+
+        return asked
+
+    rules = (schedule.valley, schedule.slide, schedule.steep, schedule.minimum)
+    with tempfile.TemporaryDirectory() as folder:
         learner = Learner(
             DataLoaders(train, validation),
             model,
             loss_func=partial(tasks.loss, task=cell.task),
             opt_func=partial(OptimWrapper, opt=optimizers.CLASSES[known], **args),
-            wd=None,
+            path=folder,
         )
-        rules = (valley, slide, steep, minimum)
-        found = learner.lr_find(suggest_funcs=rules, show_plot=False)
-        steps = len(learner.recorder.lrs)
-    return {f"fastai {rule.__name__}": getattr(found, rule.__name__) for rule in rules}, steps
+        learner.lr_find(suggest_funcs=tuple(kept(rule) for rule in rules), show_plot=False)
+    return said
 
 
-def lightning(cell: Cell, seed: int) -> tuple[Rates, int]:
+def lightning(cell: Cell, seed: int) -> Said:
     """`Tuner.lr_find` with its defaults."""
+    import lightning as pl  # noqa: PLC0415
+    from lightning.pytorch.tuner import Tuner  # noqa: PLC0415
+
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _quietly():
-        import lightning as pl  # noqa: PLC0415
-        from lightning.pytorch.tuner import Tuner  # noqa: PLC0415
 
-        class Module(pl.LightningModule):
-            def __init__(self, net: nn.Module) -> None:
-                super().__init__()
-                self.net = net
-                self.lr = 1e-3
+    class Module(pl.LightningModule):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+            self.lr = 1e-3
 
-            def training_step(self, batch: Any, _index: int) -> Tensor:
-                return tasks.loss(self.net(batch[0]), batch[1], task=cell.task)
+        def training_step(self, batch: Any, _index: int) -> Tensor:
+            return tasks.loss(self.net(batch[0]), batch[1], task=cell.task)
 
-            def configure_optimizers(self) -> torch.optim.Optimizer:
-                return optimizers.build(cell.optimizer, self.net, self.lr)
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return optimizers.build(cell.optimizer, self.net, self.lr)
 
-        model, train, _ = _fresh(cell, seed)
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = pl.Trainer(
-                accelerator="cpu",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                default_root_dir=folder,
-            )
-            finder = Tuner(trainer).lr_find(Module(model), train)
-        assert finder is not None
-        version = "2.5.2" if pl.__version__ == "2.5.2" else pl.__version__
-        return {f"Lightning {version}": finder.suggestion()}, len(finder.results["loss"])
+    model, train, _ = _fresh(cell, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        finder = Tuner(trainer).lr_find(Module(model), train)
+        rate = None if finder is None else finder.suggestion()
+    return {f"Lightning {pl.__version__}": "no suggestion" if rate is None else float(rate)}
 
 
-def torch_lr_finder(cell: Cell, seed: int) -> tuple[Rates, int]:
+def torch_lr_finder(cell: Cell, seed: int) -> Said:
     """`LRFinder.range_test` from a rate of 1e-7, and the rate that its plot suggests."""
-    with _quietly():
-        import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415
 
-        mpl.use("agg")
-        import matplotlib.pyplot as plt  # noqa: PLC0415
-        from torch_lr_finder import LRFinder  # noqa: PLC0415
+    mpl.use("agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+    from torch_lr_finder import LRFinder  # noqa: PLC0415
 
-        model, train, _ = _fresh(cell, seed)
-        optimizer = optimizers.build(cell.optimizer, model, START)
-        finder = LRFinder(model, optimizer, partial(tasks.loss, task=cell.task), device="cpu")
-        finder.range_test(train, end_lr=END, num_iter=STEPS)
-        try:
-            shown = finder.plot(suggest_lr=True)
-        finally:
-            plt.close("all")
-    rate = shown[1] if isinstance(shown, tuple) else None
-    return {"torch-lr-finder": rate}, len(finder.history["loss"])
+    model, train, _ = _fresh(cell, seed)
+    optimizer = optimizers.build(cell.optimizer, model, START)
+    finder = LRFinder(model, optimizer, partial(tasks.loss, task=cell.task), device="cpu")
+    finder.range_test(train, end_lr=END, num_iter=STEPS)
+    try:
+        _, rate = finder.plot()
+    finally:
+        plt.close("all")
+    return {"torch-lr-finder": float(rate)}
 
 
-def ignite(cell: Cell, seed: int) -> tuple[Rates, int]:
+def ignite(cell: Cell, seed: int) -> Said:
     """`FastaiLRFinder` from 1e-7 to 10 in 100 steps, and its `lr_suggestion`."""
-    with _quietly():
-        from ignite.engine import create_supervised_trainer  # noqa: PLC0415
-        from ignite.handlers import FastaiLRFinder  # noqa: PLC0415
+    from ignite.engine import create_supervised_trainer  # noqa: PLC0415
+    from ignite.handlers import FastaiLRFinder  # noqa: PLC0415
 
-        model, train, _ = _fresh(cell, seed)
-        optimizer = optimizers.build(cell.optimizer, model, START)
-        trainer = create_supervised_trainer(model, optimizer, partial(tasks.loss, task=cell.task))
-        finder = FastaiLRFinder()
-        kept = {"model": model, "optimizer": optimizer}
-        with finder.attach(
-            trainer, to_save=kept, start_lr=START, end_lr=END, num_iter=STEPS
-        ) as with_finder:
-            with_finder.run(train)
-        rate = finder.lr_suggestion()
-        steps = len(finder.get_results()["loss"])
-    return {"ignite": float(rate)}, steps
+    model, train, _ = _fresh(cell, seed)
+    optimizer = optimizers.build(cell.optimizer, model, START)
+    trainer = create_supervised_trainer(model, optimizer, partial(tasks.loss, task=cell.task))
+    finder = FastaiLRFinder()
+    kept = {"model": model, "optimizer": optimizer}
+    with finder.attach(
+        trainer, to_save=kept, start_lr=START, end_lr=END, num_iter=STEPS
+    ) as with_finder:
+        with_finder.run(train)
+    return {"ignite": float(finder.lr_suggestion())}
+
+
+# What is called, and the names of its methods, for those that a package that raises does not say.
+Peers = dict[str, tuple["Callable[[Cell, int], Said]", tuple[str, ...]]]
+PEERS: Peers = {
+    "fastai": (fastai, ("fastai valley", "fastai slide", "fastai steep", "fastai minimum")),
+    "lightning": (lightning, ("Lightning 2.6.6",)),
+    "torch_lr_finder": (torch_lr_finder, ("torch-lr-finder",)),
+    "ignite": (ignite, ("ignite",)),
+}
+PEERS_252: Peers = {"lightning": (lightning, ("Lightning 2.5.2",))}
+
+
+def ask(cell: Cell, seed: int, peers: Peers) -> dict[str, dict[str, Any]]:
+    """Return each method's rate (null with the reason), and the steps its package spent."""
+    found = {}
+    for function, names in peers.values():
+        with _quietly(), cost.counted(tasks.TASKS[cell.task].batch) as spent:
+            try:
+                said = function(cell, seed)
+            except ImportError:
+                raise  # the environment lacks the package: that is no answer
+            except Exception as error:  # noqa: BLE001  (it is the answer)
+                said = dict.fromkeys(names, _spelled(error))
+        for name in names:
+            found[name] = {**_answer(said[name]), "steps": round(spent.steps, 2)}
+    return found
+
+
+def _answer(said: float | str) -> dict[str, Any]:
+    if isinstance(said, str):
+        return {"lr": None, "reason": said}
+    if not (math.isfinite(said) and said > 0):
+        return {"lr": None, "reason": f"a rate of {said}"}
+    return {"lr": said}

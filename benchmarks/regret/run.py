@@ -1,6 +1,12 @@
 """Measure cells, each in a process of one thread, and keep what was measured: a file a cell.
 
-python benchmarks/regret/run.py record development --processes 2
+python benchmarks/regret/run.py grids published
+python benchmarks/regret/run.py rates controls lrtool peers published
+python benchmarks/regret/run.py exact published
+python benchmarks/regret/run.py report published
+
+What is there is not measured again. `rates peers` needs the environment of
+benchmarks/requirements.txt, `rates lightning252` that of requirements-lightning252.txt.
 """
 
 from __future__ import annotations
@@ -10,19 +16,27 @@ import json
 import os
 import sys
 import time
+import traceback
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cells
-import record
+import exact
+import finders
+import grid
 import torch
 
 from lrtool import files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from cells import Cell
+
+    Job = tuple[str, float, Callable[[], None]]  # name, expected share of the work, what to do
 
 SETS = {
     "development": cells.DEVELOPMENT,
@@ -31,31 +45,104 @@ SETS = {
 }
 
 
-def _measure(cell: Cell, folder: Path) -> tuple[str, float]:
+def _grids(chosen: Sequence[Cell], cache: Path) -> list[Job]:
+    return [
+        (cell.name, cell.steps, partial(_write_grid, cell, path))
+        for cell in chosen
+        if not (path := grid.file_of(cell, cache)).exists()
+    ]
+
+
+def _write_grid(cell: Cell, path: Path) -> None:
+    files.write_text(path, json.dumps(grid.measure(cell)))
+
+
+def _rates(sources: Sequence[str], chosen: Sequence[Cell], cache: Path) -> list[Job]:
+    wanted = {
+        path: (cell, source)
+        for source in sources
+        for cell in chosen
+        if not (path := finders.file_of(cell, source, cache)).exists()
+    }
+    return [
+        (f"{source}: {path.stem}", 1, partial(_write_rates, cell, source, path))
+        for path, (cell, source) in wanted.items()
+    ]
+
+
+def _write_rates(cell: Cell, source: str, path: Path) -> None:
+    files.write_text(path, json.dumps(finders.SOURCES[source](cell)))
+
+
+def _exact(chosen: Sequence[Cell], cache: Path) -> list[Job]:
+    left = [(cell, len(exact.missing(cell, cache))) for cell in chosen]
+    return [
+        (cell.name, cell.steps * count, partial(exact.train, cell, cache))
+        for cell, count in left
+        if count
+    ]
+
+
+def _alone(do: Callable[[], None]) -> None:
+    """Do a job in one thread; warnings of others' packages are no news."""
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", UserWarning)
-    started = time.perf_counter()
-    files.write_text(folder / f"{cell.name}.json", json.dumps(record.record(cell)))
-    return cell.name, time.perf_counter() - started
+    warnings.simplefilter("ignore")
+    do()
+
+
+def _all(jobs: list[Job], processes: int) -> list[str]:
+    """Do all jobs, the longest first, and return the names of those that failed."""
+    jobs = sorted(jobs, key=lambda job: -job[1])
+    started, done, whole, failed = time.perf_counter(), 0.0, sum(job[1] for job in jobs), []
+    with ProcessPoolExecutor(processes) as pool:
+        running = {pool.submit(_alone, do): (name, share) for name, share, do in jobs}
+        for count, future in enumerate(as_completed(running), 1):
+            name, share = running[future]
+            done += share
+            elapsed = time.perf_counter() - started
+            left = elapsed * (whole - done) / done
+            print(
+                f"{count} of {len(jobs)}: {name}; {elapsed / 60:.1f} min, {left / 60:.1f} left",
+                file=sys.stderr,
+            )
+            error = future.exception()
+            if error is not None:
+                failed.append(name)
+                print("".join(traceback.format_exception(error)), file=sys.stderr)
+    return failed
 
 
 def main() -> None:
-    """Measure what is not there yet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cells", choices=SETS)
-    parser.add_argument("--cache", type=Path, default=Path("runs/regret"))
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    """Do one stage for a set of cells."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    stages = parser.add_subparsers(dest="stage", required=True)
+    for name in ("grids", "rates", "exact", "report"):
+        stage = stages.add_parser(name)
+        if name == "rates":
+            stage.add_argument("sources", nargs="+", choices=finders.SOURCES)
+        stage.add_argument("cells", choices=SETS)
+        stage.add_argument("--cache", type=Path, default=Path("runs/regret"))
+        stage.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    options.cache.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        cell for cell in SETS[options.cells] if not (options.cache / f"{cell.name}.json").exists()
-    ]
-    print(f"{len(wanted)} of {len(SETS[options.cells])} cells to measure", file=sys.stderr)
-    with ProcessPoolExecutor(options.processes) as pool:
-        running = [pool.submit(_measure, cell, options.cache) for cell in wanted]
-        for done, future in enumerate(as_completed(running), 1):
-            name, seconds = future.result()
-            print(f"{done} of {len(wanted)}: {name}, {seconds:.0f} s", file=sys.stderr)
+    chosen, cache = SETS[options.cells], options.cache
+    for folder in ("grids", "exact", *(f"rates/{source}" for source in finders.SOURCES)):
+        (cache / folder).mkdir(parents=True, exist_ok=True)
+    if options.stage == "report":
+        import page  # noqa: PLC0415  (matplotlib, which no other stage needs)
+
+        page.write(chosen, cache, options.cells)
+        return
+    jobs = {
+        "grids": lambda: _grids(chosen, cache),
+        "rates": lambda: _rates(options.sources, chosen, cache),
+        "exact": lambda: _exact(chosen, cache),
+    }[options.stage]()
+    print(f"{options.stage}: {len(jobs)} to do", file=sys.stderr)
+    failed = _all(jobs, options.processes)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; run the same command again for these alone")
 
 
 if __name__ == "__main__":
