@@ -19,7 +19,6 @@ from lrtool import document as documents
 from lrtool import run
 from lrtool.errors import LrtoolError
 from lrtool.settings import read_config
-from lrtool.show.report import Report
 from lrtool.task import open_task
 from lrtool.trial import try_one_batch
 
@@ -28,11 +27,13 @@ if TYPE_CHECKING:
 
     from cells import Cell
 
-    from lrtool.show.report import Suggestion
+    from lrtool.records import Finding
+    from lrtool.run import Found
+    from lrtool.task import Task
 
 SEEDS = (0, 1, 2)  # apart from the seeds of training
 ANY = "any"  # in the place of a finder's seed: the rate does not depend on it
-OWN = {"lrtool find": False}  # method → find.verify
+OWN = {"lrtool find": False, "lrtool find --verify": True}  # method → find.verify
 
 Said = dict[str, dict[str, dict[str, Any]]]  # finder seed → method → rate, steps, …
 
@@ -108,25 +109,29 @@ def lrtool(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
         path.write_text(documents.dump(configuration(cell, seed, verify=verify)))
+        task = open_task(*read_config(path))
         with cost.counted(tasks.TASKS[cell.task].batch) as spent:
             try:
-                suggestion = _find(path, Path(folder, "found"))
+                finding = _search(task)
             except LrtoolError as error:
                 return {"lr": None, "reason": str(error), "steps": round(spent.steps, 2)}
+    said = finding.suggestion
     return {
-        "lr": suggestion.lr,
-        "low": suggestion.low,
-        "high": suggestion.high,
-        "verdict": suggestion.verdict,
+        "lr": said.lr,
+        "low": said.low,
+        "high": said.high,
+        "verdict": said.verdict,
+        "sweep": finding.suggestions["sweep"].lr,
         "steps": round(spent.steps, 2),
     }
 
 
-def _find(path: Path, folder: Path) -> Suggestion:
-    """Run lrtool's own find to its end."""
-    folder.mkdir()
-    task = open_task(*read_config(path))
-    *_, report = run.find(task, try_one_batch(task), folder)
-    assert isinstance(report, Report)
-    assert report.suggestion is not None
-    return report.suggestion
+def _search(task: Task) -> Finding:
+    """Run lrtool's own search to its end: that of `lrtool find`, without report and plots."""
+    searching = run.search(task, try_one_batch(task))
+    while True:
+        try:
+            next(searching)
+        except StopIteration as end:
+            found: Found = end.value
+            return found.finding

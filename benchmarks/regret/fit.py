@@ -1,6 +1,6 @@
 """Fit the constants of the suggestion on development cells, and write them with their provenance.
 
-python benchmarks/regret/run.py fit
+python benchmarks/regret/run.py fit development
 
 Every figure that judges the constants comes from tasks that were left out when they were fitted, a
 task's variants with it.
@@ -38,6 +38,13 @@ CURVE = ("minimum", "rise", "divergence")
 ANCHORS = (*CURVE, "critical", "ratio", "prior")
 TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
 CLIP = 3.0  # robust standard deviations beyond which an error counts no more
+RELATIVES = {  # of optimizers that development has not seen
+    "nesterov": "sgd_momentum",
+    "adamw_decay": "adamw",
+    "nadam": "adamw",
+    "rmsprop": "adamw",
+    "muon": "adamw",
+}
 COVERAGE = 0.82  # of the interval on development cells: 80% with a little to spare
 SHRINK = 0.3  # of the correlations, towards half of what they are
 
@@ -398,3 +405,30 @@ def _summary(given: Sequence[Row], regrets: Array) -> dict[str, dict[str, float]
                     "failures": float(np.mean(values > 0.5)),
                 }
     return found
+
+
+def tuned(given: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return the control that needs no sweep: log10 of one rate for an optimizer and a schedule.
+
+    It has the least mean regret on the development cells; optimizers that are not among them take
+    their nearest relative's.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for optimizer in sorted({row.cell.optimizer for row in given}):
+        found[optimizer] = {}
+        for schedule in ("constant", "cosine", "one_cycle"):
+            grids = [
+                row.grid
+                for row in given
+                if row.seed == "0"
+                and (row.cell.optimizer, row.cell.schedule) == (optimizer, schedule)
+            ] or [
+                row.grid
+                for row in given
+                if row.seed == "0"
+                and (row.cell.optimizer, row.cell.schedule) == (optimizer, "cosine")
+            ]
+            rates = np.arange(-6.0, 2.0, 0.05)
+            costs = [np.mean([grid.regret(rate) for grid in grids]) for rate in rates]
+            found[optimizer][schedule] = round(float(rates[int(np.argmin(costs))]), 2)
+    return found | {name: found[relative] for name, relative in RELATIVES.items()}
