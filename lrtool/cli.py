@@ -17,6 +17,7 @@ import typer
 
 from lrtool import __version__
 from lrtool import flags as shared
+from lrtool.interrupts import end_children
 from lrtool.streams import say, standard_streams, stdout_for_the_result, warnings_in_words
 
 if TYPE_CHECKING:
@@ -384,6 +385,8 @@ def main() -> None:
             app()
         except Exception as error:  # noqa: BLE001  (the one boundary)
             sys.exit(_exit_code(error))
+        finally:
+            end_children()
 
 
 def _exit_code(error: Exception) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -55,3 +56,10 @@ def interruptible() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_children() -> None:
+    """Kill the processes that still load data: one that hangs would hold up the end of this one."""
+    multiprocessing = sys.modules.get("multiprocessing")  # without it there are none
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.kill()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 
+from lrtool.data import workers
 from lrtool.data.part import Resident, Streamed, length
 from lrtool.data.whole_batches import whole_batches
 from lrtool.errors import DataError, LrtoolWarning
@@ -260,6 +261,7 @@ def _loader(
         shuffle=shuffle and not part.iterable,
         num_workers=part.workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=workers.begin,
         generator=generator,
     )
     if not skip:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from lrtool.data import workers as processes
 from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.errors import DataError, LrtoolWarning
 
@@ -98,6 +100,8 @@ def _describe(made: Any) -> str:
 
 def _part(value: Any, workers: int, name: str) -> Part:
     if isinstance(value, DataLoader):
+        if value.num_workers:
+            value.worker_init_fn = partial(processes.begin, then=value.worker_init_fn)
         return OwnLoader(value)
     pair = value if _is_pair(value) else _pair_of(value)
     if pair is not None:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import time
 import weakref
 
 import pytest
@@ -23,7 +25,18 @@ def _files(write):
     write("a.yaml", CONFIG)
 
 
-def at_call(number, owner, name, *, send=signal.SIGKILL):
+def to_itself(number):
+    os.kill(os.getpid(), number)
+
+
+def to_all(number):
+    """Send a signal to this process and those it has started, as a batch system does."""
+    kill = ["kill", f"-{int(number)}", "--", f"-{os.getpgrp()}"]
+    subprocess.run(kill, check=True, start_new_session=True)
+    time.sleep(0.3)  # for whoever dies of it
+
+
+def at_call(number, owner, name, *, send=signal.SIGKILL, how=to_itself):
     """Let the process send itself a signal at the given call of a function."""
 
     def prepare():
@@ -33,7 +46,7 @@ def at_call(number, owner, name, *, send=signal.SIGKILL):
             nonlocal calls
             calls += 1
             if calls == number:
-                os.kill(os.getpid(), send)
+                how(send)
             return function(*arguments, **named)
 
         setattr(owner, name, counting)
@@ -138,6 +151,36 @@ def test_a_loader_with_a_generator_of_its_own_goes_on_to_the_last_bit(start, wri
         assert start(*TRAIN, folder, *LOADERS, prepare=prepare).wait().returncode == 143
         assert start(*TRAIN, folder, *LOADERS, "--resume", "auto").wait().returncode == 0
         assert contents(tmp_path / folder) == contents(tmp_path / "whole")
+
+
+OWN_WORKERS = (
+    OWN_LOADERS.replace(
+        "generator=generator)", "generator=generator, num_workers=1, worker_init_fn=begin)"
+    )
+    + """
+def begin(worker):
+    print("worker", worker, "begins")
+"""
+)
+
+
+@pytest.mark.parametrize("changes", [("--set", "data.workers=2"), LOADERS])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_workers_too_is_answered_by_their_parent(
+    start, write, tmp_path, number, changes
+):
+    def prepare():
+        os.setpgrp()
+        at_call(10, step, "batch_loss", send=number, how=to_all)()
+
+    write("loaders.py", OWN_WORKERS)
+    assert start(*TRAIN, "whole", *changes).wait().returncode == 0
+    stopped = start(*TRAIN, "run", *changes, prepare=prepare).wait()
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert ("worker 0 begins" in stopped.stderr) == (changes == LOADERS)
+    assert reports.read(tmp_path / "run/report.json").checkpoint == "checkpoints/last"
+    assert start(*TRAIN, "run", *changes, "--resume", "auto").wait().returncode == 0
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
 def test_what_was_read_before_does_not_decide_a_training(start, write, tmp_path):
