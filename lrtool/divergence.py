@@ -62,6 +62,8 @@ def diverged(run: Run, what: str) -> DivergedError:
         kept = f"the checkpoint of step {good.state['position']['step']:,} has finite weights"
     said = _explained(run, what, good)
     tries = [f"a lower rate (--lr {number(run.rate.value / 10, 2)})"]
+    if run.rate.origin in {"flag", "config", "optimizer"}:
+        tries.append("--lr auto, which finds one")
     if config.train.gradient_clip_norm is None:
         tries.append("train.gradient_clip_norm: 1")
     if not config.train.schedule.warmup:

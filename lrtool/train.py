@@ -24,6 +24,7 @@ from lrtool.show import training_plot
 from lrtool.show.report_parts import Timing
 from lrtool.show.train_report import Best, TrainReport, from_training
 from lrtool.task import resolved
+from lrtool.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -188,7 +189,7 @@ def _why_early(run: Run) -> str | None:
     stopping, best = run.task.config.train.early_stopping, run.state.best
     if stopping is None or best.waited < stopping.patience:
         return None
-    return f"early stopping: {best.metric} has not improved for {best.waited} epochs"
+    return f"early stopping: {best.metric} has not improved for {count(best.waited, 'epoch')}"
 
 
 def _end_epoch(run: Run, row: EpochRow, log: IO[bytes]) -> None:

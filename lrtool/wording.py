@@ -43,6 +43,11 @@ def number(value: float, digits: int | None = None) -> str:
     return f"{exact:e}".replace("e+", "e")
 
 
+def count(things: int, name: str) -> str:
+    """Spell how many things there are: 1 epoch, 2 epochs, 1,000 epochs."""
+    return f"{things:,} {name}{'' if things == 1 else 's'}"
+
+
 def describe(detail: ErrorDetails, known_keys: Sequence[str] = ()) -> str:  # noqa: C901, PLR0912  (a table of cases)
     """Word one pydantic error.
 

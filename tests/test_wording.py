@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtool import document as documents
-from lrtool.wording import number
+from lrtool.wording import count, number
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,9 @@ def test_a_number_reads_back_as_itself(value):
     assert float(text) == value
     assert documents.plain_scalar(text) == value
     assert "+" not in text
+
+
+def test_one_thing_is_no_plural():
+    assert [count(n, "epoch") for n in (0, 1, 2, 1000)] == [
+        *("0 epochs", "1 epoch", "2 epochs", "1,000 epochs")
+    ]

@@ -17,6 +17,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lrtool.errors import ComponentError, LrtoolWarning, Problem
+from lrtool.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -289,15 +290,15 @@ def _triangles(
 def step(plan: Plan, *, step_size: int, gamma: float = 0.1) -> Schedule:
     """The base rate times gamma every step_size epochs."""
     if plan.epochs is not None and step_size >= plan.epochs:
-        _warn("step_size", f"the rate never falls: the training has {plan.epochs} epochs")
+        _warn("step_size", f"the rate never falls: the training has {count(plan.epochs, 'epoch')}")
     return Schedule(plan.ramped(lambda _step, epoch: gamma ** (epoch // step_size)))
 
 
 def multi_step(plan: Plan, *, milestones: list[int], gamma: float = 0.1) -> Schedule:
     """The base rate times gamma after each number of epochs in milestones."""
-    late = [] if plan.epochs is None else [m for m in milestones if m >= plan.epochs]
-    if late:
-        _warn("milestones", f"{late[0]} is not reached: the training has {plan.epochs} epochs")
+    if plan.epochs is not None and (late := [m for m in milestones if m >= plan.epochs]):
+        length = count(plan.epochs, "epoch")
+        _warn("milestones", f"{late[0]} is not reached: the training has {length}")
     return Schedule(plan.ramped(lambda _step, epoch: gamma ** bisect_right(milestones, epoch)))
 
 
@@ -343,7 +344,7 @@ def plateau(
     """
     # The first epoch is the measure, patience + 1 more must be no better, and one must be left.
     if plan.epochs is not None and plan.epochs < patience + 3:
-        _warn("patience", f"the rate never falls: the training has {plan.epochs} epochs")
+        _warn("patience", f"the rate never falls: the training has {count(plan.epochs, 'epoch')}")
     rate = torch.optim.SGD([torch.zeros(())], lr=1.0)
     watch = ReduceLROnPlateau(
         rate,

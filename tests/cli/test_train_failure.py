@@ -51,6 +51,7 @@ def test_too_high_a_rate_names_step_layer_rate_and_what_to_try(here, write, tmp_
     assert report.reason.startswith(f"step {step} of epoch {report.steps.epoch[-1]}, rate ")
     assert "the first gradient that is not finite is that of " in report.reason
     assert f"; try a lower rate (--lr {'1e37' if clip else '100000'})" in report.reason
+    assert ", or --lr auto, which finds one" in report.reason
     assert ("train.gradient_clip_norm" in report.reason) is not clip
     assert "train.schedule.warmup" not in report.reason
     state = finite_checkpoint(tmp_path / "run")
