@@ -45,7 +45,13 @@ RELATIVES = {  # of optimizers that development has not seen
     "rmsprop": "adamw",
     "muon": "adamw",
 }
+WITHOUT = {
+    "the first update": ("critical", "ratio"),
+    "the curve": CURVE,
+    "the prior": ("prior",),
+}
 COVERAGE = 0.82  # of the interval on development cells: 80% with a little to spare
+NOTHING = 1e3  # decades: the spread of what says nothing
 SHRINK = 0.3  # of the correlations, towards half of what they are
 
 
@@ -246,7 +252,10 @@ def _correlation(left: Array) -> tuple[tuple[float, ...], ...]:
 
 
 def left_out(
-    given: Sequence[Row], density: dict[str, float], steps: int | None = None
+    given: Sequence[Row],
+    density: dict[str, float],
+    steps: int | None = None,
+    without: Sequence[str] = (),
 ) -> list[Estimate]:
     """Return each row's estimate with constants that have not seen its task.
 
@@ -254,15 +263,16 @@ def left_out(
         given: all rows.
         density: of the sweeps.
         steps: estimate the best rate of a training of so many at most.
+        without: anchors that are left out, to see what they are worth.
     """
     by_base = {
-        base: constants([row for row in given if row.base != base], density)
+        base: _blind(constants([row for row in given if row.base != base], density), without)
         for base in {row.base for row in given}
     }
     return [
         _required(
             estimate(
-                row.found,
+                {name: place for name, place in row.found.items() if name not in without},
                 per_decade=c.PER_DECADE,
                 optimizer=canonical(row.cell.optimizer),
                 family=None,
@@ -273,6 +283,18 @@ def left_out(
         )
         for row in given
     ]
+
+
+def _blind(known: Constants, without: Sequence[str]) -> Constants:
+    """Return constants whose prior, if it is to be left out, has no weight."""
+    if "prior" not in without:
+        return known
+    optimizer = {**known.spreads["optimizer"], "prior": NOTHING}
+    return replace(known, spreads={**known.spreads, "optimizer": optimizer})
+
+
+def _means(found: Sequence[Estimate]) -> Array:
+    return np.array([each.mean for each in found])
 
 
 def _required(found: Estimate | None) -> Estimate:
@@ -350,9 +372,9 @@ def fit(cache: Path) -> dict[str, Any]:
     """Return the constants with where they come from, and how they do on tasks left out."""
     given, dense = rows(cache), density(cache)
     leaning = leans(given, cache)
-    before = np.array([found.mean for found in left_out(given, dense, c.STEPS)])
+    before = _means(left_out(given, dense, c.STEPS))
     final = left_out(given, dense)
-    swept = np.array([found.mean for found in final])
+    swept = _means(final)
     alone = np.array([found.spread for found in final])
     tried, spreads = swept.copy(), alone.copy()
     with_some = np.isfinite(leaning) & np.array([row.cell.steps == c.STEPS for row in given])
@@ -385,6 +407,18 @@ def fit(cache: Path) -> dict[str, Any]:
         "optimizers": sorted({row.cell.optimizer for row in given}),
         "finder_seeds": len(record.FINDER_SEEDS),
         "regret_left_out": _summary(given, regrets),
+        "regret_left_out_without_trials_and": {
+            name: _summary(
+                given,
+                judged(
+                    given,
+                    _means(left_out(given, dense, None, names)),
+                    alone,
+                    whole.caution["swept"],
+                )[0],
+            )
+            for name, names in WITHOUT.items()
+        },
         "regret_left_out_without_trials": _summary(given, without),
         "interval_decades": float(np.mean(2 * whole.half_width["tried"] * spreads)),
     }
