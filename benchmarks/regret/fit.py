@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 CURVE = ("minimum", "rise", "divergence")
-ANCHORS = (*CURVE, "critical", "ratio", "prior")
+ANCHORS = (*CURVE, "critical", "ratio")
 TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
 CLIP = 3.0  # robust standard deviations beyond which an error counts no more
 RELATIVES = {  # of optimizers that development has not seen
@@ -48,10 +48,8 @@ RELATIVES = {  # of optimizers that development has not seen
 WITHOUT = {
     "the first update": ("critical", "ratio"),
     "the curve": CURVE,
-    "the prior": ("prior",),
 }
 COVERAGE = 0.82  # of the interval on development cells: 80% with a little to spare
-NOTHING = 1e3  # decades: the spread of what says nothing
 SHRINK = 0.3  # of the correlations, towards half of what they are
 
 
@@ -152,15 +150,15 @@ def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
         return row.best - shift - there
 
     names = [canonical(row.cell.optimizer) or "" for row in given]
-    errors = {a: np.array([error(row, a) for row in given]) for a in ANCHORS}
-    offsets = {a: _offsets(errors[a], names) for a in ANCHORS}
+    errors = {a: np.array([error(row, a) for row in given]) for a in (*ANCHORS, "prior")}
+    offsets = {a: _offsets(errors[a], names) for a in errors}
     offsets["prior"] = {k: v for k, v in offsets["prior"].items() if k in set(names)}
     levels = {"optimizer": _known, "family": _by_family, "pooled": _by_none}
     spreads = {}
     for level, offset in levels.items():
         spreads[level] = {
             a: _spread(errors[a] - offset(errors[a], names))
-            for a in ANCHORS
+            for a in errors
             if a != "prior" or level == "optimizer"
         }
     left = np.column_stack([errors[a] - _known(errors[a], names) for a in ANCHORS])
@@ -266,7 +264,7 @@ def left_out(
         without: anchors that are left out, to see what they are worth.
     """
     by_base = {
-        base: _blind(constants([row for row in given if row.base != base], density), without)
+        base: constants([row for row in given if row.base != base], density)
         for base in {row.base for row in given}
     }
     return [
@@ -283,14 +281,6 @@ def left_out(
         )
         for row in given
     ]
-
-
-def _blind(known: Constants, without: Sequence[str]) -> Constants:
-    """Return constants whose prior, if it is to be left out, has no weight."""
-    if "prior" not in without:
-        return known
-    optimizer = {**known.spreads["optimizer"], "prior": NOTHING}
-    return replace(known, spreads={**known.spreads, "optimizer": optimizer})
 
 
 def _means(found: Sequence[Estimate]) -> Array:

@@ -1,4 +1,4 @@
-"""Anchors of the curve, the first update and what is known of the optimizer → the best rate.
+"""Anchors of the curve and the first update → the best rate, as far as the optimizer is known.
 
 Each anchor plus its offset estimates the logarithm of the best rate. Their errors correlate, and
 the estimate is the one of least variance among their weighted means (best linear unbiased
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lrtool.curve.constants import Constants
     from lrtool.records import FirstUpdate
 
-PRIOR_FULL, PRIOR_NONE = 1.0, 2.0  # decades between anchors and prior: full weight, no weight
+CONTRADICTION = 2.0  # decades between the estimate and the optimizer's usual rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Estimate:
     Attributes:
         mean: the estimate.
         spread: its standard deviation, decades.
-        conflict: decades from the prior to the anchors where they contradict each other, else 0.
+        conflict: decades to the optimizer's usual rate where the two contradict each other, else 0.
     """
 
     mean: float
@@ -65,7 +65,7 @@ def estimate(
     steps: int | None,
     constants: Constants | None = None,
 ) -> Estimate | None:
-    """Combine the anchors that there are with the prior; None where nothing is known at all.
+    """Combine the anchors that there are; without any, take the optimizer's usual rate, if known.
 
     Args:
         found: log10 of the rate at each anchor.
@@ -82,23 +82,18 @@ def estimate(
     density = np.log10(per_decade / c.PER_DECADE)
     moved = constants.schedules[c.LIKE[schedule]] + constants.length * lengthening(steps)
     names = [name for name in constants.anchors if name in found]
+    prior = constants.offsets["prior"].get(key)
+    if not names:
+        if prior is None:
+            return None
+        return Estimate(prior + moved, constants.spreads[level]["prior"], 0.0)
     means = [
         found[name] + constants.offsets[name][key] + constants.density.get(name, 0.0) * density
         for name in names
     ]
-    alone = _combined(names, means, level, constants) if names else None
-    if key == "pooled" or key in {"adaptive", "proportional"}:
-        if alone is None:
-            return None
-        return Estimate(alone[0] + moved, alone[1], 0.0)
-    prior = constants.offsets["prior"][key]
-    with_prior = _combined([*names, "prior"], [*means, prior], level, constants)
-    if alone is None:
-        return Estimate(with_prior[0] + moved, with_prior[1], 0.0)
-    distance = prior - alone[0]
-    trust = float(np.clip((PRIOR_NONE - abs(distance)) / (PRIOR_NONE - PRIOR_FULL), 0, 1))
-    mean, spread = trust * np.array(with_prior) + (1 - trust) * np.array(alone)
-    return Estimate(float(mean) + moved, float(spread), 0.0 if trust else distance)
+    mean, spread = _combined(names, means, level, constants)
+    distance = 0.0 if prior is None else prior - mean
+    return Estimate(mean + moved, spread, distance if abs(distance) > CONTRADICTION else 0.0)
 
 
 def lengthening(steps: int | None) -> float:

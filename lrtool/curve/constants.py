@@ -22,9 +22,9 @@ class Constants:
     """What `combine` knows. Logarithms are to base 10; distances are decades.
 
     Attributes:
-        anchors: what estimates the best rate, "prior" among them.
+        anchors: what estimates the best rate.
         offsets: log(best / anchor) for each anchor, by optimizer, by family, and "pooled"; of
-            "prior", log(best) itself.
+            "prior", the optimizer's usual rate, log(best) itself.
         spreads: standard deviation of the best rate around anchor + offset, for each anchor, where
             the "optimizer" is known, its "family", or neither ("pooled").
         correlation: between the errors of two anchors, in the order of `anchors`.
