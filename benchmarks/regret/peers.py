@@ -13,6 +13,7 @@ import math
 import tempfile
 import warnings
 from functools import partial, wraps
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import cost
@@ -168,13 +169,14 @@ def ignite(cell: Cell, seed: int) -> Said:
     return {"ignite": float(finder.lr_suggestion())}
 
 
-# What is called, and the names of its methods, for those that a package that raises does not say.
+# Distribution → what is called, and the names of its methods, which a package that raises does not
+# say.
 Peers = dict[str, tuple["Callable[[Cell, int], Said]", tuple[str, ...]]]
 PEERS: Peers = {
     "fastai": (fastai, ("fastai valley", "fastai slide", "fastai steep", "fastai minimum")),
     "lightning": (lightning, ("Lightning 2.6.6",)),
-    "torch_lr_finder": (torch_lr_finder, ("torch-lr-finder",)),
-    "ignite": (ignite, ("ignite",)),
+    "torch-lr-finder": (torch_lr_finder, ("torch-lr-finder",)),
+    "pytorch-ignite": (ignite, ("ignite",)),
 }
 PEERS_252: Peers = {"lightning": (lightning, ("Lightning 2.5.2",))}
 
@@ -182,7 +184,7 @@ PEERS_252: Peers = {"lightning": (lightning, ("Lightning 2.5.2",))}
 def ask(cell: Cell, seed: int, peers: Peers) -> dict[str, dict[str, Any]]:
     """Return each method's rate (null with the reason), and the steps its package spent."""
     found = {}
-    for function, names in peers.values():
+    for package, (function, names) in peers.items():
         with _quietly(), cost.counted(tasks.TASKS[cell.task].batch) as spent:
             try:
                 said = function(cell, seed)
@@ -191,7 +193,11 @@ def ask(cell: Cell, seed: int, peers: Peers) -> dict[str, dict[str, Any]]:
             except Exception as error:  # noqa: BLE001  (it is the answer)
                 said = dict.fromkeys(names, _spelled(error))
         for name in names:
-            found[name] = {**_answer(said[name]), "steps": round(spent.steps, 2)}
+            found[name] = {
+                **_answer(said[name]),
+                "steps": round(spent.steps, 2),
+                "package": f"{package} {metadata.version(package)}",
+            }
     return found
 
 

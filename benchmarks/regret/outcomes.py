@@ -1,0 +1,159 @@
+"""What became of each suggestion: its regret, how far from the best rate it fell, what it cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import exact
+import finders
+import grid
+import measures
+import numpy as np
+import tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cells import Cell
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+UNSEEN = {"rmsprop", "muon"}  # that resemble no optimizer of development
+OVERFIT = 0.5  # decades from the best rate for validation up to the best for the training loss
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One suggestion of one method for one cell, trained at.
+
+    Attributes:
+        cell: which cell.
+        method: of which finder.
+        seed: of the finder; it decides the seeds of the trainings too.
+        fixed: no finder's seed moves the rate.
+        lr: the rate, None where there is none.
+        regret: 1 where there is none.
+        decades: log10 of the rate over the best one, NaN where there is none.
+        window: the rates with little regret, log10.
+        steps: the finder's cost.
+        final: mean validation loss, training loss and error rate at the end of training.
+        said: all that the method said.
+    """
+
+    cell: Cell
+    method: str
+    seed: str
+    fixed: bool
+    lr: float | None
+    regret: float
+    decades: float
+    window: tuple[float, float]
+    steps: float
+    final: tuple[float, float, float]
+    said: dict[str, Any]
+
+
+def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
+    """Return the outcomes of all that was said about a cell.
+
+    A rate that no finder's seed moves has an outcome for each of them all the same: its trainings
+    from the same seeds as those of all other methods, for fair pairs.
+
+    Raises:
+        KeyError: a rate has not been trained at.
+    """
+    _, found = measures.read(grid.file_of(cell, cache))
+    ends = exact.read(cell, cache)
+    outcomes = []
+    for whose, methods in finders.said(cell, cache).items():
+        fixed = whose == finders.ANY
+        for method, said in methods.items():
+            for seed in map(str, finders.SEEDS) if fixed else [whose]:
+                regret, final = _trained(found, ends, said["lr"], seed)
+                outcomes.append(
+                    Outcome(
+                        cell=cell,
+                        method=method,
+                        seed=seed,
+                        fixed=fixed,
+                        lr=said["lr"],
+                        regret=regret,
+                        decades=math.log10(said["lr"] or math.nan) - found.middle,
+                        window=found.window,
+                        steps=said["steps"],
+                        final=final,
+                        said=said,
+                    )
+                )
+    return outcomes
+
+
+def _trained(
+    found: measures.Grid, ends: exact.Ends, rate: float | None, seed: str
+) -> tuple[float, tuple[float, float, float]]:
+    """Return the regret of a rate, and mean losses and error rate at the end of training."""
+    if rate is None:
+        return 1.0, (math.nan, math.nan, math.nan)
+    seeds = exact.SEEDS[seed]
+    trained = np.array([ends[repr(rate)][str(seed)] for seed in seeds], dtype=float)
+    validation, train, error = trained.mean(0).tolist()
+    regret = found.excess(np.array(seeds) - grid.SEEDS[0], trained[:, 0])
+    return regret, (validation, train, error)
+
+
+def regrets(outcomes: Sequence[Outcome], cells: Sequence[Cell], methods: Sequence[str]) -> Array:
+    """Return the regrets, shape (methods, cells, finder seeds).
+
+    Raises:
+        SystemExit: a method has not answered for a cell: leaving it out would flatter somebody.
+    """
+    place = {(o.method, o.cell, o.seed): o.regret for o in outcomes}
+    table = np.full((len(methods), len(cells), len(finders.SEEDS)), np.nan)
+    for m, method in enumerate(methods):
+        for c, cell in enumerate(cells):
+            for s, seed in enumerate(finders.SEEDS):
+                table[m, c, s] = place.get((method, cell, str(seed)), np.nan)
+    for method, own in zip(methods, table, strict=True):
+        lacking = [cell.name for cell, row in zip(cells, own, strict=True) if np.isnan(row).any()]
+        if lacking:
+            raise SystemExit(f"{method} has no answer for {', '.join(lacking)}: run `rates` first")
+    return table
+
+
+def overfits(record: dict[str, Any], found: measures.Grid) -> bool:
+    """Tell whether the training loss is lowest at a far higher rate than the validation loss.
+
+    There a low rate acts as early stopping, which no short test can see.
+    """
+    train = {
+        int(place): float(np.mean([final[1] for final in ends.values()]))
+        for place, ends in record["grid"].items()
+    }
+    lowest = min(train, key=lambda place: (train[place], place)) / grid.PER_DECADE
+    return lowest - found.middle >= OVERFIT
+
+
+def groups(chosen: Sequence[Cell], cache: Path) -> dict[str, list[Cell]]:
+    """Return the cells that are looked at together, by what they have in common."""
+    overfitting = {cell for cell in chosen if overfits(*measures.read(grid.file_of(cell, cache)))}
+    found = {
+        "all": list(chosen),
+        "constant": [c for c in chosen if c.schedule == "constant"],
+        "warmup + cosine": [c for c in chosen if c.schedule == "cosine"],
+        "one-cycle": [c for c in chosen if c.schedule == "one_cycle"],
+        "prior-breaking": [c for c in chosen if _breaking(c)],
+        "unseen optimizers": [c for c in chosen if c.optimizer in UNSEEN],
+        "T ≥ 3,000": [c for c in chosen if c.steps >= 3000],
+        "each sample once": [c for c in chosen if tasks.TASKS[c.task].base == "stream"],
+        "overfitting": [c for c in chosen if c in overfitting],
+        "not overfitting": [c for c in chosen if c not in overfitting],
+    }
+    return {name: cells for name, cells in found.items() if cells}
+
+
+def _breaking(cell: Cell) -> bool:
+    return tasks.TASKS[cell.task].base != cell.task and not cell.task.endswith("_large")

@@ -1,0 +1,139 @@
+"""The regret of a suggestion, and what is measured of it."""
+
+import json
+import math
+
+import cells
+import controls
+import cost
+import exact
+import finders
+import grid
+import measures
+import numpy as np
+import outcomes
+import pytest
+import torch
+from torch import nn
+
+CELL = cells.CELLS["friedman1-adamw-cosine-300"]
+
+
+def _grid(*columns):
+    """Return a grid over half decades from 1e-3 up; the untrained loss is 2."""
+    log_lr = -3 + 0.5 * np.arange(len(columns))
+    return measures.Grid(log_lr, np.array(columns, dtype=float).T, np.full(len(columns[0]), 2.0))
+
+
+def test_the_best_rate_is_judged_by_seeds_that_did_not_choose_it():
+    # even seeds prefer the first rate, odd ones the second: each is judged by the others
+    found = _grid([0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0])
+    assert found.scale() == pytest.approx(2 - 1)
+    seeds, losses = np.arange(4), np.zeros(4)
+    assert found.excess(seeds, losses) == pytest.approx(-1)  # a lucky rate is below the honest best
+
+
+def test_regret_is_zero_at_the_best_and_one_where_training_diverges():
+    found = _grid([1.0] * 4, [0.0] * 4, [1.5] * 4)
+    pair = np.array([0, 1])
+    assert found.excess(pair, np.zeros(2)) == 0
+    assert found.excess(pair, np.full(2, 1.0)) == pytest.approx(0.5)
+    assert found.excess(pair, np.full(2, math.inf)) == 1
+    assert found.excess(pair, np.array([0.0, math.nan])) == pytest.approx(0.5)
+    assert found.excess(pair, np.full(2, 50.0)) == 1
+
+
+def test_each_finder_seed_has_an_even_and_an_odd_training_seed():
+    for finder_seed in finders.SEEDS:
+        assert sum(seed % 2 for seed in exact.SEEDS[str(finder_seed)]) == 1
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cell with a grid, and answers of one finder and one constant."""
+    for folder in ("grids", "exact", "rates/controls", "rates/lrtool"):
+        (tmp_path / folder).mkdir(parents=True)
+    ends = {p: {s: [abs(p + 8) / 8, 1.0, math.nan] for s in grid.SEEDS} for p in range(-12, -3)}
+    record = {"cell": CELL.name, "initial": [1.0] * 5, "grid": ends}
+    grid.file_of(CELL, tmp_path).write_text(json.dumps(record))
+    own = {
+        str(seed): {"lrtool find": {"lr": rate, "steps": 90}}
+        for seed, rate in enumerate((0.01, 0.02, None))
+    }
+    finders.file_of(CELL, "lrtool", tmp_path).write_text(json.dumps(own))
+    fixed = {finders.ANY: {controls.DEFAULT: {"lr": 0.001, "steps": 0}}}
+    finders.file_of(CELL, "controls", tmp_path).write_text(json.dumps(fixed))
+    trained = []
+
+    def train(cell, rate, seed):
+        assert cell == CELL
+        trained.append((rate, seed))
+        return [0.25, 0.5, math.nan]
+
+    monkeypatch.setattr("plain.train", train)
+    return tmp_path, trained
+
+
+def test_only_what_is_missing_trains(cache):
+    folder, trained = cache
+    exact.train(CELL, folder)
+    assert sorted(trained) == [
+        *[(0.001, seed) for seed in range(100, 105)],
+        (0.01, 100),
+        (0.01, 101),
+        (0.02, 102),
+        (0.02, 103),
+    ]
+    exact.train(CELL, folder)
+    assert len(trained) == 9
+    assert exact.missing(CELL, folder) == []
+
+
+def test_an_outcome_holds_regret_and_distance_and_a_missing_rate_counts_one(cache):
+    folder, _ = cache
+    with pytest.raises(KeyError):
+        outcomes.of_cell(CELL, folder)
+    exact.train(CELL, folder)
+    found = {(o.method, o.seed): o for o in outcomes.of_cell(CELL, folder)}
+    assert len(found) == 6  # the constant too is paired with each finder's seed
+    assert found["lrtool find", "0"].regret == pytest.approx(0.25)
+    assert found["lrtool find", "0"].decades == pytest.approx(0.0, abs=0.02)
+    assert found["lrtool find", "2"].regret == 1
+    assert math.isnan(found["lrtool find", "2"].decades)
+    assert found[controls.DEFAULT, "1"].fixed
+    table = outcomes.regrets(list(found.values()), [CELL], ["lrtool find"])
+    assert table == pytest.approx(np.array([[[0.25, 0.25, 1.0]]]))
+
+
+def test_a_method_that_lacks_an_answer_is_not_dropped_in_silence(cache):
+    folder, _ = cache
+    exact.train(CELL, folder)
+    found = [o for o in outcomes.of_cell(CELL, folder) if o.seed != "1"]
+    with pytest.raises(SystemExit, match="lrtool find has no answer for friedman1-adamw"):
+        outcomes.regrets(found, [CELL], ["lrtool find"])
+
+
+def test_a_cell_overfits_where_the_training_loss_wants_a_far_higher_rate():
+    found = _grid([1.0] * 4, [0.0] * 4, [0.5] * 4, [1.0] * 4)  # best at 10^−2.5
+
+    def record(lowest):
+        places = {-12: 1.0, -10: 0.5, -8: 0.4, -6: 0.3} | {lowest: 0.0}
+        return {"grid": {str(p): {"100": [0, loss, 0]} for p, loss in places.items()}}
+
+    assert outcomes.overfits(record(-6), found)
+    assert not outcomes.overfits(record(-10), found)
+
+
+def test_a_step_counts_one_and_an_evaluation_a_third_for_each_batch():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    with cost.counted(batch=4) as spent:
+        model(torch.zeros(4, 2)).sum().backward()
+        assert spent.steps == 1
+        with torch.no_grad():
+            model(torch.zeros(8, 2))
+        assert spent.steps == pytest.approx(1 + 2 / 3)
+        with pytest.raises(RuntimeError):
+            model(torch.zeros(4, 9))
+        model(torch.zeros(4, 2))
+    model(torch.zeros(4, 2))
+    assert spent.steps == pytest.approx(1 + 2 / 3 + 2)
