@@ -38,10 +38,12 @@ regret: $(STAMP) .venv-bench/.installed .venv-lightning252/.installed
 	$(BIN)/python $(REGRET) exact $(CELLS) --processes $(PROCESSES)
 	$(BIN)/python $(REGRET) report $(CELLS)
 
-# The same on a few cells, without the peers: at most ten minutes on two cores.
+# The same on a few cells: at most ten minutes on two cores. With those peers that are installed.
 regret-quick: $(STAMP)
 	$(BIN)/python $(REGRET) grids quick --processes $(PROCESSES)
 	$(BIN)/python $(REGRET) rates $(SOURCES) quick --processes $(PROCESSES)
+	if test -e .venv-bench/.installed; then .venv-bench/bin/python $(REGRET) rates peers quick --processes $(PROCESSES); fi
+	if test -e .venv-lightning252/.installed; then .venv-lightning252/bin/python $(REGRET) rates lightning252 quick --processes $(PROCESSES); fi
 	$(BIN)/python $(REGRET) exact quick --processes $(PROCESSES)
 	$(BIN)/python $(REGRET) report quick
 

@@ -121,7 +121,6 @@ def lrtool(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
         "low": said.low,
         "high": said.high,
         "verdict": said.verdict,
-        "sweep": finding.suggestions["sweep"].lr,
         "steps": round(spent.steps, 2),
     }
 
