@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from math import isfinite, log10
@@ -206,6 +206,9 @@ def _found(search: _Search) -> Found:
     if search.trials is not None:
         tried, _ = racing.judged(search.trials)
     finding = _suggest(search, tried)
+    if search.swept is not None:
+        named = {**finding.suggestions, "sweep": search.swept.suggestions["auto"]}
+        finding = replace(finding, suggestions=named)
     if search.contest is not None:
         race, choice = racing.judged(search.contest)
         finding = settled(finding, choice, race)

@@ -1,7 +1,5 @@
 """Fit the constants of the suggestion on development cells, and write them with their provenance.
 
-python benchmarks/regret/run.py fit development
-
 Every figure that judges the constants comes from tasks that were left out when they were fitted, a
 task's variants with it.
 """
@@ -10,14 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cells
+import grid
 import measures
 import numpy as np
 import record
 import tasks
 
+from lrtool import curve
 from lrtool.curve import constants as c
 from lrtool.curve import trials
 from lrtool.curve.anchors import locate
@@ -27,13 +27,13 @@ from lrtool.curve.smooth import fit as smooth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from cells import Cell
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
+CONSTANTS = Path(curve.__file__).with_name(c.FILE_NAME)
 CURVE = ("minimum", "rise", "divergence")
 ANCHORS = (*CURVE, "critical", "ratio")
 TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
@@ -81,17 +81,17 @@ class Row:
         return tasks.TASKS[self.cell.task].base
 
 
-def rows(cache: Path) -> list[Row]:
-    """Return what finders saw of the development cells."""
-    looks: dict[str, dict[str, dict[str, float]]] = {}
+def rows(chosen: Sequence[Cell], cache: Path) -> list[Row]:
+    """Return what finders saw of these cells."""
+    looks: dict[Path, dict[str, dict[str, float]]] = {}
     found = []
-    for cell in cells.DEVELOPMENT:
-        pair = f"{cell.task}-{cell.optimizer}"
-        if pair not in looks:
-            seen = json.loads((cache / "looks" / f"{pair}.json").read_text())
-            looks[pair] = {seed: _places(one, "sweep") for seed, one in seen.items()}
-        _, grid = measures.read(cache / "grids" / f"{cell.name}.json")
-        found += [Row(cell, grid, seed, there) for seed, there in looks[pair].items()]
+    for cell in chosen:
+        path = record.look_file(cell, cache)
+        if path not in looks:
+            seen = json.loads(path.read_text())
+            looks[path] = {seed: _places(one, "sweep") for seed, one in seen.items()}
+        _, truth = measures.read(grid.file_of(cell, cache))
+        found += [Row(cell, truth, seed, there) for seed, there in looks[path].items()]
     return found
 
 
@@ -127,10 +127,10 @@ def _once(given: Sequence[Row], steps: int) -> list[Row]:
     return [row for row in given if row.cell.steps == steps and row.seed == "0"]
 
 
-def density(cache: Path) -> dict[str, float]:
+def density(chosen: Sequence[Cell], cache: Path) -> dict[str, float]:
     """Return by how much each anchor moves down when a sweep has ten times the steps a decade."""
     moved: dict[str, list[float]] = {name: [] for name in CURVE}
-    for path in sorted((cache / "looks").glob("*.json")):
+    for path in sorted({record.look_file(cell, cache) for cell in chosen}):
         for seen in json.loads(path.read_text()).values():
             usual, dense = _places(seen, "sweep"), _places(seen, "dense")
             for name in CURVE:
@@ -304,7 +304,7 @@ def leans(given: Sequence[Row], cache: Path) -> Array:
     """Return which of two trials was better for each finder, −1 to 1; NaN if neither fell."""
     found = []
     for row in given:
-        seen = json.loads((cache / "trials" / f"{row.cell.name}.json").read_text())[row.seed]
+        seen = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]
         ends = {offset: validation for offset, validation, *_ in seen["runs"]}
         losses = [ends[-record.TRIAL_REACH], ends[record.TRIAL_REACH]]
         initial = float(row.grid.initial.mean())
@@ -358,9 +358,9 @@ def decision(given: Sequence[Row], means: Array, spreads: Array) -> tuple[float,
     return caution, float(np.quantile(away, COVERAGE))
 
 
-def fit(cache: Path) -> dict[str, Any]:
+def fit(chosen: Sequence[Cell], cache: Path) -> dict[str, Any]:
     """Return the constants with where they come from, and how they do on tasks left out."""
-    given, dense = rows(cache), density(cache)
+    given, dense = rows(chosen, cache), density(chosen, cache)
     leaning = leans(given, cache)
     before = _means(left_out(given, dense, c.STEPS))
     final = left_out(given, dense)
@@ -456,3 +456,12 @@ def tuned(given: Sequence[Row]) -> dict[str, dict[str, float]]:
             costs = [np.mean([grid.regret(rate) for grid in grids]) for rate in rates]
             found[optimizer][schedule] = round(float(rates[int(np.argmin(costs))]), 2)
     return found | {name: found[relative] for name, relative in RELATIVES.items()}
+
+
+def rounded(value: Any) -> Any:
+    """Return plain data with thousandths: more digits would be noise."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value

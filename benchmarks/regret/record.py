@@ -16,6 +16,7 @@ import plain
 import tasks
 import torch
 
+from lrtool.curve import trials as trials_rule
 from lrtool.engine.first_update import first_update
 from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
@@ -24,6 +25,7 @@ from lrtool.records import FirstUpdate, Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cells import Cell
 
@@ -33,10 +35,20 @@ FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
 START, END, STEPS = 1e-7, 10.0, 100
 DENSE_STEPS = 200
 DENSER_DECADES = math.log10(DENSE_STEPS / STEPS)
-TRIAL_STEPS = 90
+TRIAL_STEPS = trials_rule.STEPS
 TRIAL_REACH = 0.3  # decades from an estimate to its trials
 TRIAL_OFFSETS = (-TRIAL_REACH, TRIAL_REACH)
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
+
+
+def look_file(cell: Cell, cache: Path) -> Path:
+    """Return where what finders saw of a cell's task and optimizer is kept."""
+    return cache / "looks" / f"{cell.task}-{cell.optimizer}.json"
+
+
+def trials_file(cell: Cell, cache: Path) -> Path:
+    """Return where a cell's short trainings are kept."""
+    return cache / "trials" / f"{cell.name}.json"
 
 
 def look(cell: Cell) -> dict[str, Any]:

@@ -5,6 +5,13 @@ python benchmarks/regret/run.py rates controls lrtool peers published
 python benchmarks/regret/run.py exact published
 python benchmarks/regret/run.py report published
 
+The suggestion's constants come from development cells alone:
+
+python benchmarks/regret/run.py grids development
+python benchmarks/regret/run.py looks development
+python benchmarks/regret/run.py trials development
+python benchmarks/regret/run.py fit development
+
 What is there is not measured again. `rates peers` needs the environment of
 benchmarks/requirements.txt, `rates lightning252` that of requirements-lightning252.txt.
 """
@@ -24,9 +31,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cells
+import controls
 import exact
 import finders
+import fit
 import grid
+import record
 import torch
 
 from lrtool import files
@@ -83,6 +93,41 @@ def _exact(chosen: Sequence[Cell], cache: Path) -> list[Job]:
     ]
 
 
+def _looks(chosen: Sequence[Cell], cache: Path) -> list[Job]:
+    pairs = {(cell.task, cell.optimizer): cell for cell in chosen}
+    return [
+        (path.stem, 1, partial(_write_look, cell, path))
+        for cell in pairs.values()
+        if not (path := record.look_file(cell, cache)).exists()
+    ]
+
+
+def _write_look(cell: Cell, path: Path) -> None:
+    files.write_text(path, json.dumps(record.look(cell)))
+
+
+def _trials(chosen: Sequence[Cell], cache: Path) -> list[Job]:
+    centres = fit.centres(fit.rows(chosen, cache), fit.density(chosen, cache))
+    return [
+        (cell.name, 1, partial(_write_trials, cell, centres[cell.name], path))
+        for cell in chosen
+        if not (path := record.trials_file(cell, cache)).exists()
+    ]
+
+
+def _write_trials(cell: Cell, centres: dict[str, float], path: Path) -> None:
+    files.write_text(path, json.dumps(record.trials(cell, centres)))
+
+
+def _fit(chosen: Sequence[Cell], cache: Path) -> None:
+    """Write the constants of the suggestion, and those of the control that needs no sweep."""
+    for path, fitted in (
+        (fit.CONSTANTS, fit.fit(chosen, cache)),
+        (controls.CONSTANTS, fit.tuned(fit.rows(chosen, cache))),
+    ):
+        files.write_text(path, json.dumps(fit.rounded(fitted), indent=1) + "\n")
+
+
 def _alone(do: Callable[[], None]) -> None:
     """Do a job in one thread; warnings of others' packages are no news."""
     torch.set_num_threads(1)
@@ -118,7 +163,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     stages = parser.add_subparsers(dest="stage", required=True)
-    for name in ("grids", "rates", "exact", "report"):
+    for name in ("grids", "rates", "exact", "report", "looks", "trials", "fit"):
         stage = stages.add_parser(name)
         if name == "rates":
             stage.add_argument("sources", nargs="+", choices=finders.SOURCES)
@@ -127,14 +172,25 @@ def main() -> None:
         stage.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     chosen, cache = SETS[options.cells], options.cache
-    for folder in ("grids", "exact", *(f"rates/{source}" for source in finders.SOURCES)):
+    for folder in (
+        "grids",
+        "exact",
+        "looks",
+        "trials",
+        *(f"rates/{source}" for source in finders.SOURCES),
+    ):
         (cache / folder).mkdir(parents=True, exist_ok=True)
     if options.stage == "report":
         import page  # noqa: PLC0415  (matplotlib, which no other stage needs)
 
         page.write(chosen, cache, options.cells)
         return
+    if options.stage == "fit":
+        _fit(chosen, cache)
+        return
     jobs = {
+        "looks": lambda: _looks(chosen, cache),
+        "trials": lambda: _trials(chosen, cache),
         "grids": lambda: _grids(chosen, cache),
         "rates": lambda: _rates(options.sources, chosen, cache),
         "exact": lambda: _exact(chosen, cache),
