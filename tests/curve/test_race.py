@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_sweeps import sweep
 
 from lrtool.curve import race
 from lrtool.curve.race import candidates, choose, diverged, outward, survivors
+from lrtool.curve.suggest import suggest
 from lrtool.records import Candidate, Finding, Race, Racer, Suggestion
 
 NAN = math.nan
@@ -232,6 +234,15 @@ def test_the_best_survives_if_it_has_not_diverged(losses, untrained):
     if sound:
         assert kept[losses.index(min(sound))]
     assert not (kept & diverged(losses, untrained)).any()
+
+
+def test_the_centre_is_the_estimate_before_it_is_lowered():
+    sweeps = [sweep(k) for k in range(3)]
+    found = suggest(sweeps, optimizer="adamw", schedule="cosine", steps=300)
+    assert found.suggestion.lr < found.centre < found.suggestion.high
+    ruled = suggest(sweeps, method="valley")
+    assert ruled.centre == pytest.approx(ruled.suggestion.lr)
+    assert suggest([sweep(0, lr=[1e-3, 1e-2, 1e-1])]).centre is None
 
 
 SAID = Suggestion(

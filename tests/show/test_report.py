@@ -145,6 +145,26 @@ def test_the_report_has_the_fields_of_the_design(make):
     }
 
 
+def test_a_race_is_kept_whole_and_what_is_no_number_is_null(odd_race, tmp_path):
+    path = reports.write(odd_race, tmp_path)
+    assert reports.read(path) == odd_race
+    race = json.loads(path.read_text())["race"]
+    losses = [loss for racer in race["candidates"] for loss in racer["loss"]]
+    numbers = [loss for loss in losses if loss is not None]
+    assert all(math.isfinite(loss) for loss in numbers)
+    ended = [racer for racer in race["candidates"] if racer["outcome"] == "diverged"]
+    assert all(racer["loss"][-1] is None for racer in ended)
+    assert losses.count(None) == len(ended)
+
+
+def test_a_report_from_before_there_were_races_is_read(make, tmp_path):
+    path = reports.write(make(), tmp_path)
+    data = json.loads(path.read_text())
+    del data["race"]
+    path.write_text(json.dumps(data))
+    assert reports.read(path) == make()
+
+
 def test_raw_losses_are_kept_and_what_is_no_number_is_null(make):
     sweep = records.Sweep(
         seed=7,
@@ -229,7 +249,7 @@ def test_a_newer_report_says_so(make, refusal):
         ),
         (lambda data: data.update(seed="0", status="x"), "(and 1 more)"),
         (lambda data: data.update(command="x"), "command: must be find or train, not 'x'"),
-        (lambda data: data.update(command="train"), "learning_rate: Field required (and 4 more)"),
+        (lambda data: data.update(command="train"), "learning_rate: Field required (and 5 more)"),
         (lambda data: data.pop("command"), "command: Field required"),
     ],
 )
