@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-EXAMPLES = 1024  # of the validation part that candidates are measured on
+EXAMPLES = 1024  # of the validation part that candidates are measured on, at most
+TRIAL_BATCHES = 8  # of the training's, for trials: an evaluation must not cost as much as they do
+TRIAL_EXAMPLES = 256  # at least
 CHUNK = 64  # examples of a chunk, between which losses are paired
 LEAST_CHUNKS = 16  # of a small validation part
 LAST_SHARE = 4  # without one: the last quarter of the steps is what is measured
@@ -166,7 +168,9 @@ def open_trials(task: Task) -> Contest:
     Raises:
         ConfigError: there is no schedule for them.
     """
-    return _open(task, steps_of(task, race=False), task.config.find.repeats)
+    batch = task.data.batch_size * task.config.train.accumulate
+    examples = min(max(TRIAL_BATCHES * batch, TRIAL_EXAMPLES), EXAMPLES)
+    return _open(task, steps_of(task, race=False), task.config.find.repeats, examples)
 
 
 def open_race(task: Task) -> Contest:
@@ -175,10 +179,10 @@ def open_race(task: Task) -> Contest:
     Raises:
         ConfigError: there is no schedule for it.
     """
-    return _open(task, steps_of(task, race=True), task.config.find.repeats + 1)
+    return _open(task, steps_of(task, race=True), task.config.find.repeats + 1, EXAMPLES)
 
 
-def _open(task: Task, steps: int, repeat: int) -> Contest:
+def _open(task: Task, steps: int, repeat: int, examples: int) -> Contest:
     """Choose steps and schedule, and a seed that no sweep has had."""
     seed = repeat_seed(task.config.seed, repeat)
     schedule = schedule_of(task, steps)
@@ -188,17 +192,17 @@ def _open(task: Task, steps: int, repeat: int) -> Contest:
         seed=seed,
         steps=steps,
         schedule=schedule,
-        examples=_examples(task),
+        examples=_examples(task, examples),
         random=random_states(rewound(task)),
     )
 
 
-def _examples(task: Task) -> list[Any] | None:
+def _examples(task: Task, most: int) -> list[Any] | None:
     """Return random batches of the validation part; None without one."""
     part = task.data.validation
     if part is None:
         return None
-    count = EXAMPLES if part.size is None else min(part.size, EXAMPLES)
+    count = most if part.size is None else min(part.size, most)
     made = batches.epoch(
         part,
         batch_size=min(CHUNK, ceil(count / LEAST_CHUNKS)),
@@ -210,7 +214,7 @@ def _examples(task: Task) -> list[Any] | None:
     for batch in made:
         found.append(batch)
         seen += samples_in(batch)
-        if seen >= EXAMPLES:
+        if seen >= most:
             break
     return found or None
 

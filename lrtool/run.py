@@ -130,7 +130,7 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | Repo
 
 
 def _rows(search: _Search) -> Iterator[Row]:
-    """Sweep, suggest, and race or try two rates; keep in `search` what there is."""
+    """Sweep, try two rates, and race where that is wanted; keep in `search` what there is."""
     task, first = search.task, search.first
     race = racing.open_race(task) if wants_race(task) else None  # what it lacks shows here
     trials = racing.open_trials(task)
@@ -139,13 +139,16 @@ def _rows(search: _Search) -> Iterator[Row]:
         search.rows.append(row)
         yield row
     search.swept = _suggest(search)
-    if race is not None and search.swept.centre is not None:
-        search.contest = race
-        centre, prior = log10(search.swept.centre), usual_rate(first.optimizer)
-        yield from racing.race(race, centre, prior, search.watch)
-    elif search.swept.trials is not None:
+    if search.swept.trials is not None:
         search.trials = trials
         yield from racing.tried(trials, search.swept.trials, search.watch)
+    if race is None:
+        return
+    finding = _suggest(search)
+    if finding.centre is not None:
+        search.contest = race
+        prior = usual_rate(first.optimizer)
+        yield from racing.race(race, log10(finding.centre), prior, search.watch)
 
 
 def _first_update(task: Task, watch: Stopwatch) -> FirstUpdate:
@@ -185,9 +188,10 @@ def _to_sweeps(search: _Search) -> tuple[Sweep, ...]:
     )
 
 
-def _suggest(search: _Search, tried: Race | None = None) -> Finding:
+def _suggest(search: _Search) -> Finding:
     """Make a suggestion of what there is."""
     task, first = search.task, search.first
+    tried = None if search.trials is None else racing.judged(search.trials)[0]
     return suggest(
         _to_sweeps(search),
         first=search.update,
@@ -202,35 +206,33 @@ def _suggest(search: _Search, tried: Race | None = None) -> Finding:
 
 def _found(search: _Search) -> Found:
     """Conclude from what there is."""
-    tried = race = None
-    if search.trials is not None:
-        tried, _ = racing.judged(search.trials)
-    finding = _suggest(search, tried)
+    race = None
+    finding = _suggest(search)
     if search.swept is not None:
         named = {**finding.suggestions, "sweep": search.swept.suggestions["auto"]}
         finding = replace(finding, suggestions=named)
     if search.contest is not None:
         race, choice = racing.judged(search.contest)
         finding = settled(finding, choice, race)
-    elif search.swept is not None and (why := _why_no_race(search.task, search.swept)):
+    elif search.swept is not None and (why := _why_no_race(search.task, finding)):
         finding = unraced(finding, why)
     return Found(
         sweeps=_to_sweeps(search),
         update=search.update,
         finding=finding,
-        tried=tried,
+        tried=None if search.trials is None else racing.judged(search.trials)[0],
         race=race,
         timing=search.watch.timing(),
     )
 
 
-def _why_no_race(task: Task, swept: Finding) -> str | None:
+def _why_no_race(task: Task, finding: Finding) -> str | None:
     """Say why there is no race, if one was wanted."""
     if task.config.find.verify is False:
         return None
     if not wants_race(task):
         return too_expensive(training_steps(task))
-    return "there is no suggestion to race around" if swept.centre is None else None
+    return "there is no suggestion to race around" if finding.centre is None else None
 
 
 def _report(search: _Search, *, status: Status | None, reason: str | None) -> Report:

@@ -33,6 +33,7 @@ AROUND: Final = 3  # candidates at and beside the centre
 AFFORDABLE: Final = 0.1  # share of the training's steps that a race which nobody asked for may take
 WORSE: Final = 0.5  # of the way from the best loss to the untrained one: clearly worse
 WINS: Final = 1.0  # standard errors above the minimum that the smallest good rate may lie
+LOWEST: Final = 0.15  # decades that it may lie below the minimum: few examples must not decide more
 GOOD: Final = 2.0  # standard errors up to which rates are good
 LENGTH_EXPONENT: Final = -0.32  # of the best rate in the length of a training
 LEAST_REACH: Final = 0.1  # decades from the minimum to the interval's ends
@@ -217,7 +218,7 @@ def _parabola(log_lr: Array, loss: Array, best: float, se: float) -> tuple[float
     if not curvature > 0:
         return alone
     lowest = float(np.clip((lower + best) / 2 - down / (2 * curvature), lower, upper))
-    place = max(lowest - float(np.sqrt(WINS * se / curvature)), lower)
+    place = max(lowest - min(float(np.sqrt(WINS * se / curvature)), LOWEST), lower)
     reach = max(float(np.sqrt(GOOD * se / curvature)), LEAST_REACH)
     return place, max(lowest - reach, lower), min(lowest + reach, upper)
 
