@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtool import __version__, files, racing
 from lrtool import document as documents
-from lrtool.curve.race import settled, too_expensive, unraced, usual_rate
+from lrtool.curve.race import averaged, settled, too_expensive, unraced, usual_rate
 from lrtool.curve.suggest import suggest
 from lrtool.engine import runtime as runtimes
 from lrtool.engine.first_update import first_update
@@ -213,7 +213,8 @@ def _found(search: _Search) -> Found:
         finding = replace(finding, suggestions=named)
     if search.contest is not None:
         race, choice = racing.judged(search.contest)
-        finding = settled(finding, choice, race)
+        assert finding.centre is not None, "a race stands around an estimate"
+        finding = settled(finding, averaged(choice, log10(finding.centre)), race)
     elif search.swept is not None and (why := _why_no_race(search.task, finding)):
         finding = unraced(finding, why)
     return Found(
