@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import RESOLUTION
+from lrtool.engine.runtime import is_out_of_memory
 from lrtool.engine.step import batch_loss, sample_shares
 from lrtool.records import FirstUpdate
 
@@ -66,8 +67,14 @@ def first_update(
         with torch.no_grad():
             for p, before, along in zip(parameters, state, direction, strict=True):
                 torch.add(before, along, alpha=rate, out=p)
-            with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
-                parts = [batch_loss(model, loss_fn, batch) for batch in micro_batches]
+            try:
+                with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
+                    parts = [batch_loss(model, loss_fn, batch) for batch in micro_batches]
+            except Exception as error:
+                # weights so far off break models in ways that say nothing new
+                if rate == 0 or is_out_of_memory(error):
+                    raise
+                return math.inf
             shares = sample_shares(micro_batches)
             return float(sum(share * part for share, part in zip(shares, parts, strict=True)))
 
