@@ -84,20 +84,22 @@ def lengthened(choice: Choice, training: int | None, steps: int) -> Choice:
     return replace(choice, log_lr=choice.log_lr + by, low=choice.low + by, high=choice.high + by)
 
 
-def averaged(choice: Choice, estimate: float) -> Choice:
+def averaged(choice: Choice, low: float, high: float) -> Choice:
     """Return the mean of what a race decided and of the estimate before it.
 
     They err about equally far and for other reasons: on development cells the mean of the two does
-    better than either.
+    better than either, and the interval of the one is wide enough for both.
 
     Args:
         choice: for the whole training.
-        estimate: log10 of the best rate, without the race.
+        low: log10 of the lower end of the estimate's interval.
+        high: of the upper end.
     """
     if choice.log_lr is None:
         return choice
-    by = (estimate - choice.log_lr) / 2
-    return replace(choice, log_lr=choice.log_lr + by, low=choice.low + by, high=choice.high + by)
+    middle, half = (low + high) / 2, (high - low) / 2
+    mean = (choice.log_lr + middle) / 2
+    return replace(choice, log_lr=mean, low=mean - half, high=mean + half)
 
 
 def too_expensive(training: int | None) -> str | None:
