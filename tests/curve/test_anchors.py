@@ -22,6 +22,7 @@ def test_anchors_of_a_clean_curve():
     basin = fine[truth <= truth[bottom] + 0.05 * descent]
     minimum = (basin[0] + basin[-1]) / 2
     diverges = fine[bottom + np.flatnonzero(truth[bottom:] > 2.3)[0]]
+    rises = fine[bottom + np.flatnonzero(truth[bottom:] > truth[bottom] + descent / 2)[0]]
     anchors = found(*(sweep(k, noise=0.001) for k in range(3)))
     assert anchors.initial == pytest.approx(2.3, abs=0.01)
     assert anchors.descent == pytest.approx(descent, abs=0.03)
@@ -30,6 +31,8 @@ def test_anchors_of_a_clean_curve():
     assert anchors.minimum == pytest.approx(minimum, abs=0.1)
     assert anchors.valley == pytest.approx((start + minimum) / 2, abs=0.1)
     assert anchors.divergence == pytest.approx(diverges, abs=0.1)
+    assert anchors.rise == pytest.approx(rises, abs=0.1)
+    assert anchors.minimum < anchors.rise < anchors.divergence
 
 
 @pytest.mark.parametrize("move", [3.0, -3.0])
@@ -37,12 +40,19 @@ def test_anchors_move_with_the_rates(move):
     here = found(*(sweep(k) for k in range(2)))
     lr = rates() * 10**move
     there = found(*(sweep(k, lr=lr, descent=-3 + move, divergence=-0.5 + move) for k in range(2)))
-    for name in ("start", "steepest", "valley", "minimum", "divergence"):
+    for name in ("start", "steepest", "valley", "minimum", "rise", "divergence"):
         assert getattr(there, name) == pytest.approx(getattr(here, name) + move, abs=1e-6)
 
 
-def test_without_divergence_the_anchor_is_censored():
-    assert found(sweep(0, lr=rates(end=0.03))).divergence is None
+def test_without_rise_and_divergence_these_anchors_are_censored():
+    anchors = found(sweep(0, lr=rates(end=0.03)))
+    assert (anchors.rise, anchors.divergence) == (None, None)
+
+
+def test_a_rise_to_less_than_the_initial_loss_is_no_divergence():
+    anchors = found(sweep(0, lr=rates(end=0.6), divergence=-0.25))
+    assert anchors.divergence is None
+    assert anchors.minimum < anchors.rise < np.log10(0.6)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -70,7 +80,7 @@ def test_an_exactly_flat_curve_has_no_anchors_however_large():
 
 def test_a_plateau_then_divergence():
     anchors = found(sweep(0, curve=lambda u: 2.3 + np.exp(np.clip((u + 0.5) / 0.12, -50, 12))))
-    assert anchors.minimum is None
+    assert (anchors.minimum, anchors.rise) == (None, None)
     assert anchors.divergence == pytest.approx(-0.9, abs=0.3)  # .03, the noise, above 2.3
 
 

@@ -1,0 +1,75 @@
+"""The constants of this version: complete, consistent, and with where they come from."""
+
+import json
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from lrtool.build.schedules import SCHEDULES
+from lrtool.curve import constants as c
+
+
+@pytest.fixture
+def stored():
+    return json.loads(resources.files("lrtool.curve").joinpath("constants.json").read_text("utf-8"))
+
+
+def test_they_say_where_they_come_from(stored):
+    said = stored["provenance"]
+    assert said["script"] == "benchmarks/regret/fit.py"
+    assert said["cells"] > len(said["tasks"]) > 1
+    assert set(said["optimizers"]) == set(c.fitted().offsets["prior"])
+    assert said["finder_seeds"] >= 1
+    for summary in ("regret_left_out", "regret_left_out_without_trials"):
+        assert all(0 <= cell["failures"] <= 1 for cell in said[summary].values())
+
+
+def test_the_file_is_read_as_it_is(stored):
+    known = c.fitted()
+    assert known is c.fitted()
+    for name in ("offsets", "spreads", "density", "schedules", "length", "trial_gain", "caution"):
+        assert getattr(known, name) == stored[name]
+    assert list(known.anchors) == stored["anchors"]
+    assert np.array_equal(known.correlation, stored["correlation"])
+
+
+def test_every_anchor_has_its_offsets_and_spreads():
+    known = c.fitted()
+    assert known.anchors[-1] == "prior"
+    families = {"proportional", "adaptive", "pooled"}
+    for anchor in known.anchors[:-1]:
+        assert set(known.offsets[anchor]) == set(known.offsets["prior"]) | families
+        for level in ("optimizer", "family", "pooled"):
+            assert known.spreads[level][anchor] > 0
+    assert known.spreads["optimizer"]["prior"] > 0
+    assert set(known.density) <= set(known.anchors)
+
+
+def test_correlations_are_those_of_something():
+    matrix = np.array(c.fitted().correlation)
+    assert matrix.shape == (len(c.fitted().anchors),) * 2
+    assert np.array_equal(matrix, matrix.T)
+    assert np.array_equal(np.diag(matrix), np.ones(len(matrix)))
+    assert np.linalg.eigvalsh(matrix).min() > 0
+
+
+def test_every_schedule_and_optimizer_leads_to_a_constant():
+    known = c.fitted()
+    assert set(c.LIKE) == set(SCHEDULES)
+    assert set(c.LIKE.values()) == set(known.schedules)
+    assert known.schedules["cosine"] == 0
+    assert set(c.ALIKE.values()) == set(known.offsets["prior"]) <= set(c.FAMILIES)
+    assert set(c.FAMILIES.values()) == {"proportional", "adaptive"}
+
+
+def test_what_every_fit_must_agree_with():
+    """Signs that no fit may turn round: they are why the parts are there."""
+    known = c.fitted()
+    assert known.schedules["constant"] < 0  # a rate that never falls must be lower
+    assert known.length < 0  # and so must that of a longer training
+    assert known.trial_gain > 0  # the better of two trials shows the way
+    assert all(share >= 0 for share in known.caution.values())
+    assert all(width > 0 for width in known.half_width.values())
+    assert known.offsets["rise"]["pooled"] < known.offsets["minimum"]["pooled"]
+    assert known.offsets["divergence"]["pooled"] < known.offsets["rise"]["pooled"]

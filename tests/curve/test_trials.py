@@ -1,0 +1,148 @@
+"""What two short trainings say, by numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from round_constants import ROUND
+from scipy.stats import ttest_ind
+
+from lrtool.curve import trials
+from lrtool.curve.combine import Estimate
+from lrtool.records import Race, Racer
+
+NAN = math.nan
+HALF = math.sqrt(10)  # of the way, in decades, from 300 steps to 3,000
+
+
+def falling(end, steps=90, seed=0, start=2.0, noise=0.05):
+    rng = np.random.default_rng(seed)
+    clean = end + (start - end) * np.exp(-np.arange(steps) / 10)
+    return tuple((clean + noise * rng.normal(size=steps)).tolist())
+
+
+def tried(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, **changes):
+    """Two trials with these losses at the end, as a record."""
+    curves = curves or [falling(0.5 if end is None else end) for end in losses]
+    facts = {
+        "seed": 1,
+        "steps": 90,
+        "steps_spent": 180.0,
+        "measure": "validation",
+        "examples": 100,
+        "untrained_loss": 2.0,
+        "interrupted": False,
+    }
+    candidates = tuple(
+        Racer(rate, origin, loss, None, end, None, "lost")
+        for rate, origin, loss, end in zip(lr, ("lower", "higher"), curves, losses, strict=True)
+    )
+    return Race(candidates=candidates, **(facts | changes))
+
+
+def test_ninety_steps_but_no_more_than_the_training():
+    assert [trials.length(n) for n in (None, 30, 90, 3000)] == [90, 30, 90, 90]
+
+
+def test_they_stand_most_of_a_standard_deviation_away():
+    assert trials.reach(Estimate(-2, 0.4, 0)) == pytest.approx(0.34)
+    assert trials.reach(Estimate(-2, 0.1, 0)) == pytest.approx(0.2)
+    assert trials.reach(Estimate(-2, 2.0, 0)) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((1.0, 1.0), 0),
+        # worse by a twentieth of what the better one has descended: e times less weight
+        ((1.0, 1.05), -math.tanh(0.5)),
+        ((1.05, 1.0), math.tanh(0.5)),
+        ((1.1, 1.0), math.tanh(1.0)),
+        ((NAN, 1.0), math.tanh(10)),  # as if it had not trained: worse by all of the descent
+        ((1.0, math.inf), -math.tanh(10)),
+        ((1.0, 2e9), -math.tanh(10)),
+        ((2.0, 3.0), 0),  # neither has descended
+        ((NAN, NAN), 0),
+    ],
+)
+def test_lean_by_hand(losses, expected):
+    assert trials.lean(losses, 2.0) == pytest.approx(expected)
+
+
+ends = st.floats(-1, 2).map(lambda loss: round(loss, 3))
+
+
+@given(ends, ends, st.sampled_from([1e-3, 1.0, 1e3]), st.sampled_from([0.0, 1e3, -7.5]))
+def test_neither_scale_nor_offset_matters_and_the_two_are_alike(lower, higher, scale, offset):
+    plain = trials.lean((lower, higher), 2.5)
+    assert -1 <= plain <= 1
+    assert trials.lean((higher, lower), 2.5) == pytest.approx(-plain)
+    moved = [scale * loss + offset for loss in (lower, higher)]
+    assert trials.lean(moved, scale * 2.5 + offset) == pytest.approx(plain, abs=1e-5)
+    assert (plain > 0) == (higher < lower)
+
+
+def test_lean_of_a_record():
+    assert trials.lean_of(tried((1.0, 1.05))) == pytest.approx(-math.tanh(0.5))
+    assert trials.lean_of(tried((1.0, None))) == pytest.approx(-math.tanh(10))
+    assert trials.lean_of(tried(interrupted=True)) is None
+    flat = falling(2.0)
+    assert trials.lean_of(tried((1.0, 1.05), curves=[flat, flat])) is None
+
+
+def test_one_that_fell_is_enough():
+    flat, fallen = falling(2.0), falling(1.0)
+    for curves, expected in (
+        ((flat, flat), False),
+        ((fallen, flat), True),
+        ((flat, fallen), True),
+        ((flat, tuple(reversed(fallen))), False),  # it rose
+        ((falling(1.0, steps=9), flat), False),  # too few to say
+        ((falling(1.0, steps=10), flat), True),
+        (((*fallen[:-1], NAN), flat), False),  # it fell and broke
+    ):
+        assert trials.fell(tried(curves=curves)) is expected
+
+
+@given(st.integers(0, 10_000), st.floats(0, 0.2), st.integers(12, 90))
+def test_to_have_fallen_is_five_of_welchs_standard_errors(seed, drop, steps):
+    rng = np.random.default_rng(seed)
+    loss = 2 + 0.05 * rng.normal(size=steps) - drop * np.linspace(0, 1, steps)
+    before, after = loss[: max(2, steps // 10)], loss[-(steps // 3) :]
+    statistic = ttest_ind(before, after, equal_var=False).statistic
+    record = tried(curves=[tuple(loss.tolist()), (2.0,) * 20])
+    assert trials.fell(record) == (statistic > 5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [(None, 1), (10, 1), (300, 1), (300 * HALF, 0.5), (3000, 0), (100_000, 0)],
+)
+def test_they_count_less_the_longer_the_training(steps, expected):
+    assert trials.weight(steps) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("leaning", "steps", "mean", "spread"),
+    [
+        # .85 · .4 = .34 decades: the line −.25 + 1.5 · lean, in those units
+        (0.0, None, -2 - 0.25 * 0.34, 0.5 * 0.34),
+        (1.0, 300, -2 + 1.25 * 0.34, 0.5 * 0.34),
+        (-1.0, 300, -2 - 1.75 * 0.34, 0.5 * 0.34),
+        (1.0, 300 * HALF, -2 + 0.5 * 1.25 * 0.34, 0.5 * 0.5 * 0.34 + 0.5 * 0.4),
+        (1.0, 3000, -2, 0.4),
+    ],
+)
+def test_moved_by_hand(leaning, steps, mean, spread):
+    found = trials.moved(Estimate(-2.0, 0.4, 1.0), leaning, steps, ROUND)
+    assert (found.mean, found.spread, found.conflict) == pytest.approx((mean, spread, 1.0))
+
+
+def test_the_better_trial_shows_the_way():
+    """With the constants of this version."""
+    at = Estimate(-2.0, 0.4, 0)
+    lower, middle, higher = (trials.moved(at, lean, 300).mean for lean in (-1, 0, 1))
+    assert lower < middle < higher
+    assert lower < -2 < higher

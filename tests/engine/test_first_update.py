@@ -1,0 +1,161 @@
+"""What the first update tells, against closed forms."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from lrtool.engine.first_update import STRIDE, first_update
+from lrtool.engine.runtime import Runtime
+from lrtool.engine.step import make_step
+
+CPU = Runtime(torch.device("cpu"))
+FINEST = STRIDE / 2**4  # decades that are left after bisection
+
+
+class Bowl(nn.Module):
+    """½ λ x²: an update of SGD from x is −lr λ x, and raises the loss from lr = 2 / λ on."""
+
+    def __init__(self, curvature, start=3.0, shift=0.0):
+        super().__init__()
+        self.x = nn.Parameter(torch.tensor([float(start)], dtype=torch.float64))
+        self.curvature, self.shift = curvature, shift
+
+    def training_loss(self, _batch):
+        return 0.5 * self.curvature * (self.x**2).sum() + self.shift
+
+
+def looked(model, make=torch.optim.SGD, loss_fn=None, batches=None, **options):
+    optimizer = make(model.parameters(), lr=1.0, **options)
+    batches = batches or [torch.zeros(4, 1)]
+    return first_update(make_step(model, loss_fn, optimizer, CPU), model, loss_fn, batches, CPU)
+
+
+@pytest.mark.parametrize("curvature", [1e-3, 0.7, 1.0, 50.0, 1e4])
+@pytest.mark.parametrize("shift", [0.0, 1000.0, -20.0])
+def test_the_critical_rate_of_a_parabola_is_two_over_its_curvature(curvature, shift):
+    found = looked(Bowl(curvature, start=3 / math.sqrt(curvature), shift=shift))
+    assert math.log10(found.critical_lr) == pytest.approx(
+        math.log10(2 / curvature), abs=FINEST + 0.01 * bool(shift)
+    )
+    # the update is as long as the weight where lr λ x = x
+    assert found.ratio_lr == pytest.approx(1 / curvature)
+    # one step, then one look without an update, one for each stride, and four halvings
+    assert 1 + 6 / 3 < found.steps < 1 + 10 / 3
+
+
+@given(st.floats(-4, 4), st.floats(-3, 3))
+def test_whatever_the_curvature_and_the_start(curvature, start):
+    found = looked(Bowl(10**curvature, 10**start))
+    assert math.log10(found.critical_lr) == pytest.approx(math.log10(2) - curvature, abs=FINEST)
+
+
+def test_adams_first_update_is_the_rate_itself():
+    """Of each weight, whatever its gradient; so the ratio is that of norms, by hand."""
+    model = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 1), nn.Tanh(), nn.Linear(1, 2))
+    with torch.no_grad():
+        for layer, value in ((0, 0.5), (2, 0.1), (4, 2.0)):
+            model[layer].weight.fill_(value)
+            model[layer].bias.zero_()
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    batch = (x, torch.randn(16, 2, generator=torch.Generator().manual_seed(1)))
+    found = looked(model, torch.optim.Adam, F.mse_loss, [batch], eps=1e-30)
+    # each matrix: value · √n / √n = value; the median of .5, .1 and 2
+    assert found.ratio_lr == pytest.approx(0.5, rel=1e-3)
+
+
+def test_vectors_count_only_where_there_is_no_matrix():
+    model = Bowl(1.0)
+    assert looked(model).ratio_lr == pytest.approx(1.0)
+    linear = nn.Linear(2, 1)
+    with torch.no_grad():
+        linear.weight.fill_(3.0)
+        linear.bias.fill_(1000.0)
+    batch = (torch.ones(8, 2), torch.zeros(8, 1))
+    found = looked(linear, torch.optim.Adam, F.mse_loss, [batch])
+    assert found.ratio_lr == pytest.approx(3.0, rel=1e-3)
+
+
+def test_without_a_direction_nothing_is_known():
+    found = looked(Bowl(0.0))
+    assert (found.critical_lr, found.ratio_lr, found.steps) == (None, None, 1.0)
+    dead = Bowl(1.0, start=0.0)
+    assert looked(dead).ratio_lr is None
+
+
+def test_a_loss_that_falls_for_ever_has_no_critical_rate():
+    class Slope(Bowl):
+        def training_loss(self, _batch):
+            return -self.x.sum()
+
+    found = looked(Slope(1.0))
+    assert found.critical_lr is None
+    assert found.ratio_lr == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_has_risen(wrong):
+    class Cliff(Bowl):
+        def training_loss(self, _batch):
+            return self.x.sum() if self.x.item() > -7 else self.x.abs().sum() * wrong
+
+    # the update is −lr: from 3 it falls off at lr = 10
+    found = looked(Cliff(1.0))
+    assert math.log10(found.critical_lr) == pytest.approx(1.0, abs=FINEST)
+
+
+def test_every_forward_pass_draws_the_same_numbers():
+    drawn = []
+
+    class Noisy(Bowl):
+        def training_loss(self, batch):
+            drawn.append(torch.rand(3).tolist())
+            return super().training_loss(batch) * (1 + drawn[-1][0])
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    found = looked(Noisy(1.0))
+    assert len(drawn) > 6
+    assert all(numbers == drawn[0] for numbers in drawn)
+    assert torch.equal(before, torch.get_rng_state())
+    curvature = 1 + drawn[0][0]  # the same for all
+    expected = math.log10(2 / curvature)
+    assert math.log10(found.critical_lr) == pytest.approx(expected, abs=FINEST)
+
+
+def test_micro_batches_count_by_their_samples():
+    """Means of 3 and of 1 sample, 3 : 1; as one batch of all four."""
+
+    def measured(sizes):
+        torch.manual_seed(0)
+        model = nn.Linear(2, 1)
+        x = torch.randn(4, 2, generator=torch.Generator().manual_seed(3))
+        batches = [(part, part.sum(1, keepdim=True)) for part in x.split(sizes)]
+        return looked(model, torch.optim.SGD, F.mse_loss, batches)
+
+    one, two = measured([4]), measured([3, 1])
+    assert two.critical_lr == pytest.approx(one.critical_lr)
+    assert two.ratio_lr == pytest.approx(one.ratio_lr, rel=1e-5)
+    assert two.steps == one.steps
+
+
+def test_frozen_weights_have_no_part_in_it():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    model[0].requires_grad_(requires_grad=False)
+    with torch.no_grad():
+        model[1].weight.fill_(0.25)
+    before = model[0].weight.clone()
+    batch = (torch.randn(8, 2), torch.zeros(8, 1))
+    found = looked(model, torch.optim.Adam, F.mse_loss, [batch])
+    assert found.ratio_lr == pytest.approx(0.25, rel=1e-3)
+    assert torch.equal(model[0].weight, before)
+
+
+def test_gradients_are_dropped():
+    model = Bowl(1.0)
+    looked(model)
+    assert model.x.grad is None
