@@ -213,9 +213,10 @@ def _found(search: _Search) -> Found:
         finding = replace(finding, suggestions=named)
     if search.contest is not None:
         race, choice = racing.judged(search.contest)
-        low, high = finding.suggestion.low, finding.suggestion.high
-        assert low is not None and high is not None, "a race stands around an estimate"
-        finding = settled(finding, averaged(choice, log10(low), log10(high)), race)
+        said = finding.suggestion
+        assert said.low, "a race stands around an estimate"
+        assert said.high, "which has an interval"
+        finding = settled(finding, averaged(choice, log10(said.low), log10(said.high)), race)
     elif search.swept is not None and (why := _why_no_race(search.task, finding)):
         finding = unraced(finding, why)
     return Found(
