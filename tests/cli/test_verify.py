@@ -47,7 +47,8 @@ def test_json_is_the_report_with_the_race(here, tmp_path):
     assert " by racing " in report["reason"]
     assert report["config"]["find"]["verify"] is True
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
-    raced = [row for row in rows if "candidate" in row]
+    tried = sum(len(racer["loss"]) for racer in report["trials"]["candidates"])
+    raced = [row for row in rows if "candidate" in row][tried:]
     assert raced[0] == {
         "candidate": 0,
         "step": 1,
@@ -120,7 +121,8 @@ def test_rates_that_all_diverge_are_exit_3(here, write, tmp_path):
         "    def __init__(self, input_shape, num_outputs):\n"
         "        super().__init__(input_shape[0], num_outputs)\n"
         "        Net.built += 1\n"
-        "        self.wild = Net.built > 4\n"  # the task's, the trial's, two sweeps': then the race
+        # the task's, the first batch's, the first update's, two sweeps': then trials and race
+        "        self.wild = Net.built > 5\n"
         "    def forward(self, x):\n"
         "        return super().forward(x) * (float('nan') if self.wild else 1)\n",
     )
@@ -188,7 +190,7 @@ SLOW = (
     "    def __init__(self, input_shape, num_outputs):\n"
     "        super().__init__(input_shape[0], num_outputs)\n"
     "        Net.built += 1\n"
-    "        self.slow = Net.built > 4\n"
+    "        self.slow = Net.built > 7\n"  # the other five, and those of two trials
     "    def forward(self, x):\n"
     "        if self.slow and self.training:\n"
     "            time.sleep(0.03)\n"
@@ -202,7 +204,9 @@ def test_an_interrupted_race_leaves_the_best_so_far(start, write, tmp_path, afte
     write("a.yaml", IRIS.replace("{name: mlp, args: {hidden: [16]}}", '"slow:Net"'))
     child = start("find", "a.yaml", "--verify", "--output", "out")
     metrics = tmp_path / "out/metrics.jsonl"
-    child.wait_for(lambda: metrics.exists() and metrics.read_text().count("candidate") > after, 120)
+    child.wait_for(
+        lambda: metrics.exists() and metrics.read_text().count("candidate") > 160 + after, 120
+    )
     child.send(signal.SIGINT)
     done = child.wait()
     assert done.returncode == 130, done.stderr
