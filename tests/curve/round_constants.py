@@ -4,7 +4,7 @@ from lrtool.curve.constants import Constants
 
 OPTIMIZERS = ("adagrad", "adamw", "lion", "sgd", "sgd_momentum")
 GROUPS = ("proportional", "adaptive", "pooled")
-ANCHORS = ("minimum", "rise", "divergence", "critical", "ratio", "prior")
+ANCHORS = ("minimum", "rise", "divergence", "critical", "ratio")
 PRIORS = {"adagrad": -1.5, "adamw": -2.5, "lion": -3.5, "sgd": -0.5, "sgd_momentum": -1.5}
 
 
@@ -23,11 +23,11 @@ ROUND = Constants(
         "prior": PRIORS,
     },
     spreads={
-        "optimizer": dict.fromkeys(ANCHORS, 0.4),
-        "family": dict.fromkeys(ANCHORS[:-1], 0.6),
-        "pooled": dict.fromkeys(ANCHORS[:-1], 0.8),
+        "optimizer": dict.fromkeys((*ANCHORS, "prior"), 0.4),
+        "family": dict.fromkeys(ANCHORS, 0.6),
+        "pooled": dict.fromkeys(ANCHORS, 0.8),
     },
-    correlation=tuple(tuple(1.0 if i == j else 0.25 for j in range(6)) for i in range(6)),
+    correlation=tuple(tuple(1.0 if i == j else 0.25 for j in range(5)) for i in range(5)),
     density={"minimum": 0.1, "rise": -0.3},
     schedules={"constant": -0.3, "cosine": 0.0, "one_cycle": 0.1},
     length=-0.4,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from round_constants import PRIORS, ROUND
+from round_constants import ROUND
 from synthetic_sweeps import INITIAL, rates, recorded, sweep
 from test_trials import falling, tried
 
@@ -58,7 +58,7 @@ def test_a_clear_curve_with_trials_is_confident():
 
 
 def by_hand(fitted, first, optimizer):
-    """The mean of anchors and prior with equal spreads and correlations, and its spread."""
+    """The mean of anchors with equal spreads and correlations, and its spread."""
     anchors = locate(fitted, fitted.loss)
     found = {
         "minimum": anchors.minimum + 0.1 * np.log10(fitted.per_decade / 12.5),
@@ -68,7 +68,6 @@ def by_hand(fitted, first, optimizer):
     if first is not None:
         found |= {"critical": np.log10(first.critical_lr), "ratio": np.log10(first.ratio_lr)}
     means = [place + ROUND.offsets[name][optimizer] for name, place in found.items()]
-    means.append(PRIORS[optimizer])
     count = len(means)
     return np.mean(means), np.sqrt(0.16 * (1 + 0.25 * (count - 1)) / count)
 
@@ -197,7 +196,7 @@ def test_the_first_update_alone_where_the_curve_says_little():
     anchors = locate(fit(cut), fit(cut).loss)
     assert (anchors.rise, anchors.divergence) == (None, None)
     gap = log_lr(three(), first=far, **known) - log_lr(three(), first=near, **known)
-    assert gap == pytest.approx(np.log10(2) * 2 / 6)  # two of six places
+    assert gap == pytest.approx(np.log10(2) * 2 / 5)  # two of five places
     centres = [suggest(cut, first=first, **known).centre for first in (near, far)]
     assert np.log10(centres) == pytest.approx(np.log10(1e-3), abs=0.1)  # cut back to the range
 
@@ -365,7 +364,7 @@ def test_linear_rates():
     linear = [sweep(k, lr=np.linspace(1e-7, 1, 400), **PLACES) for k in range(3)]
     exponential = log_lr(three(), optimizer="adamw")
     # it has 300 steps in its last decade: the correction for so dense a sweep is large
-    assert log_lr(linear, optimizer="adamw") == pytest.approx(exponential, abs=0.3)
+    assert log_lr(linear, optimizer="adamw") == pytest.approx(exponential, abs=0.4)
 
 
 @pytest.mark.parametrize("method", METHODS)
