@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lrtool import __version__
+from lrtool import __version__, object_trials
 from lrtool.build import optimizers
 from lrtool.build.schedules import SCHEDULES
 from lrtool.config import MAX_RATE, MIN_RATE
 from lrtool.curve.suggest import METHODS, suggest
+from lrtool.curve.trials import length
 from lrtool.data import batches
 from lrtool.engine import runtime as runtimes
+from lrtool.engine.first_update import first_update
 from lrtool.engine.preserve import preserved
+from lrtool.engine.race import Runner
+from lrtool.engine.randomness import random_states
 from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
 from lrtool.engine.stopwatch import Stopwatch
@@ -33,8 +40,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from lrtool.engine.step import LossFunction
-    from lrtool.records import Curve, Finding, Sweep, Verdict
+    from lrtool.engine.step import LossFunction, Step
+    from lrtool.records import Curve, Finding, Race, Sweep, Verdict
     from lrtool.show.report import Report
 
 
@@ -116,6 +123,10 @@ def find_lr(
 ) -> FindResult:
     """Find a learning rate for objects that you have, and leave them exactly as they were.
 
+    Besides the sweeps this makes two short trainings beside the estimate, which correct it: not
+    for a training of 3,000 steps or more (`for_steps`), which they say little about, and not with
+    an iterator as `loader`, whose batches come only once.
+
     Model, loss, optimizer, scaler, gradients, the loader's generator and the random states of
     Python, NumPy and torch are restored to the last bit, also after an exception or Ctrl-C, so
     training afterwards is what it would have been without this call. The cost is one copy of the
@@ -162,6 +173,18 @@ def find_lr(
     rates = sweep_rates(start, end, steps, mode)
     watch = Stopwatch()
     sweeps: list[Sweep] = []
+    tried: Race | None = None
+    generators = batches.generators(loader)
+
+    def from_loader() -> Iterator[list[Any]]:
+        return batches.micro_batches(batches.from_loader(loader, runtime.device), accumulate)
+
+    def new_step() -> Step:
+        if not model.training:
+            model.train()
+        step = make_step(model, loss_fn, optimizer, runtime, clip_norm=clip_norm, scaler=scaler)
+        return watch.counted(step)
+
     with (
         torch.inference_mode(mode=False),  # whatever the caller has switched off
         torch.enable_grad(),
@@ -171,30 +194,55 @@ def find_lr(
             loss_fn=loss_fn,
             scaler=scaler,
             loader=loader,
-            generators=batches.generators(loader),
+            generators=generators,
         ) as restart,
     ):
-        stream = batches.from_loader(loader, runtime.device)
+        updates = from_loader()
+        begin = next(updates)
+        first = first_update(new_step(), model, loss_fn, begin, runtime)
+        updates = chain([begin], updates)  # the first sweep sees those batches too
         for repeat in range(repeats):
             restart()
-            if not model.training:
-                model.train()
-            step = make_step(model, loss_fn, optimizer, runtime, clip_norm=clip_norm, scaler=scaler)
-            rows = sweep(
-                watch.counted(step),
-                batches.micro_batches(stream, accumulate),
-                rates,
-                repeat=repeat,
-            )
+            rows = sweep(new_step(), updates, rates, repeat=repeat)
             sweeps.append(to_sweep(list(watch.timed(rows)), seed=repeat, planned=steps))
-    finding = suggest(
-        sweeps,
-        method=method,
-        optimizer=optimizers.kind(optimizer),
-        family=optimizers.family(optimizer),
-        schedule=schedule,
-        steps=for_steps,
-    )
+        named = partial(
+            suggest,
+            sweeps,
+            first=first,
+            method=method,
+            optimizer=optimizers.kind(optimizer),
+            family=optimizers.family(optimizer),
+            schedule=schedule,
+            steps=for_steps,
+        )
+        finding = named()
+        if finding.trials is not None and not isinstance(loader, Iterator):
+            random = random_states(generators)
+
+            def runner(number: int, lr: float) -> Runner:
+                restart()
+                return Runner(
+                    number=number,
+                    lr=lr,
+                    model=model,
+                    loss_fn=loss_fn,
+                    optimizer=optimizer,
+                    step=new_step(),
+                    schedule=object_trials.schedule_of(schedule, length(for_steps)),
+                    generators=generators,
+                    random=random,
+                    epoch_random=random,
+                )
+
+            tried = object_trials.tried(
+                finding.trials,
+                length(for_steps),
+                runner,
+                lambda _number, _skip: from_loader(),
+                watch,
+                seed=repeats,
+            )
+            finding = named(tried=tried)
     arguments = {
         "model": {"name": type(model).__name__},
         "optimizer": {"name": type(optimizer).__name__.lower()},
@@ -218,6 +266,8 @@ def find_lr(
     report = reports.from_finding(
         finding,
         sweeps,
+        update=first,
+        trials=tried,
         status="no_suggestion" if finding.suggestion.lr is None else "completed",
         config=arguments,
         config_hash=hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest(),

@@ -1,4 +1,7 @@
-"""A race wired up: candidates built from the task, moved on in two rungs, measured, compared."""
+"""A race wired up: candidates built from the task, moved on in two rungs, measured, compared.
+
+So are the trials, a race of two that go straight to the end.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from lrtool.build.schedules import LONG, build_schedule
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.data import batches
-from lrtool.engine.race import Runner, advance, measure
+from lrtool.engine.race import Runner, advance, last_losses, measure
 from lrtool.engine.randomness import random_states
 from lrtool.engine.step import samples_in
 from lrtool.errors import LrtoolWarning
-from lrtool.records import Race, Racer
+from lrtool.records import Race, Racer, TrialRow
 from lrtool.settings import located
 from lrtool.task import (
     build,
@@ -49,7 +52,6 @@ TRIAL_BATCHES = 8  # of the training's, for trials: an evaluation must not cost 
 TRIAL_EXAMPLES = 256  # at least
 CHUNK = 64  # examples of a chunk, between which losses are paired
 LEAST_CHUNKS = 16  # of a small validation part
-LAST_SHARE = 4  # without one: the last quarter of the steps is what is measured
 FORWARD = 1 / 3  # of a step: what a forward pass costs
 
 
@@ -71,17 +73,21 @@ class Entry:
     """A candidate of a race under way.
 
     Attributes:
+        number: which one of the race, from 0.
         log_lr: log10 of its base rate.
         origin: where it comes from.
-        runner: its training.
+        loss: of each of its updates.
+        runner: its training; None once it is over, so that its model takes no more memory.
         half: its loss half-way; None before.
         final: its loss at the end.
         outcome: why it is out; None: it is not.
     """
 
+    number: int
     log_lr: float
     origin: RaceOrigin
-    runner: Runner
+    loss: list[float]
+    runner: Runner | None
     half: Measured | None = None
     final: Measured | None = None
     outcome: RaceOutcome | None = None
@@ -219,7 +225,7 @@ def _examples(task: Task, most: int) -> list[Any] | None:
     return found or None
 
 
-def tried(contest: Contest, rates: tuple[float, float], watch: Stopwatch) -> Iterator[RaceRow]:
+def tried(contest: Contest, rates: tuple[float, float], watch: Stopwatch) -> Iterator[TrialRow]:
     """Train at a lower and at a higher rate, to the end; yield a row for each update.
 
     Args:
@@ -230,7 +236,8 @@ def tried(contest: Contest, rates: tuple[float, float], watch: Stopwatch) -> Ite
     origins: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
     for lr, origin in zip(rates, origins, strict=True):
         entry = _enter(contest, log10(lr), origin, watch)
-        yield from _to(contest, entry, contest.steps, watch)
+        for row in _to(contest, entry, contest.steps, watch):
+            yield TrialRow(row.candidate, row.step, row.lr, row.loss)
         _finish(contest, entry)
     contest.over = True
 
@@ -275,7 +282,7 @@ def _enter(contest: Contest, log_lr: float, origin: RaceOrigin, watch: Stopwatch
     )
     if contest.examples is not None and not contest.entries:
         contest.untrained = _measured(contest, runner).mean
-    entry = Entry(log_lr, origin, runner)
+    entry = Entry(runner.number, log_lr, origin, runner.loss, runner)
     contest.entries.append(entry)
     return entry
 
@@ -286,7 +293,7 @@ def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Itera
         yield from _to(contest, entry, max(1, contest.steps // 2), watch)
         entry.half = _measured(contest, entry.runner)
     if contest.examples is None:
-        contest.untrained = contest.entries[0].runner.loss[0]
+        contest.untrained = contest.entries[0].loss[0]
     _drop(contest, entries)
     for entry in entries:
         if entry.outcome is None:
@@ -295,10 +302,10 @@ def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Itera
 
 
 def _finish(contest: Contest, entry: Entry) -> None:
-    """Measure a candidate that has come to its end."""
-    entry.final = _measured(contest, entry.runner)
+    """Measure a candidate that has come to its end, and let its model go."""
+    entry.final, entry.runner = _measured(contest, entry.runner), None
     if isnan(contest.untrained):
-        contest.untrained = contest.entries[0].runner.loss[0]
+        contest.untrained = contest.entries[0].loss[0]
     if decisions.diverged([entry.final.mean], contest.untrained)[0]:
         entry.outcome = "diverged"
 
@@ -318,6 +325,7 @@ def _to(contest: Contest, entry: Entry, steps: int, watch: Stopwatch) -> Iterato
         groups = batches.micro_batches(made, task.config.train.accumulate)
         return groups if skip else _some(groups, number)
 
+    assert entry.runner is not None, "a candidate that moves on is in the race"
     return watch.timed(advance(entry.runner, steps, epoch))
 
 
@@ -331,30 +339,29 @@ def _some(groups: Iterator[list[Any]], epoch: int) -> Iterator[list[Any]]:
         raise batches.empty_epoch(epoch)
 
 
-def _measured(contest: Contest, runner: Runner) -> Measured:
+def _measured(contest: Contest, runner: Runner | None) -> Measured:
     """Measure a candidate where it stands: on the examples, or by its last training losses."""
+    assert runner is not None, "a candidate that is measured is in the race"
     if contest.examples is None:
-        last = max(1, runner.position.step // LAST_SHARE)
-        losses, sizes = runner.loss[-last:], [float(count) for count in runner.samples[-last:]]
+        losses, sizes = last_losses(runner)
     else:
         sizes = [float(samples_in(batch)) for batch in contest.examples]
         losses = [nan] * len(sizes)
         if not runner.broken:
             losses = measure(runner, contest.examples, contest.task.runtime, contest.random)
             contest.evaluated += int(sum(sizes))
-    if runner.broken:
-        losses = [nan] * len(sizes)
     return Measured(np.array(losses), np.array(sizes))
 
 
 def _drop(contest: Contest, entries: Sequence[Entry]) -> None:
-    """Say of these candidates which are out half-way."""
+    """Say of these candidates which are out half-way, and let their models go."""
     halves = [entry.half.mean if entry.half else nan for entry in contest.entries]
     goes_on = decisions.survivors(halves, contest.untrained)
     diverged = decisions.diverged(halves, contest.untrained)
     for entry in entries:
-        if not goes_on[entry.runner.number]:
-            entry.outcome = "diverged" if diverged[entry.runner.number] else "dropped"
+        if not goes_on[entry.number]:
+            entry.outcome = "diverged" if diverged[entry.number] else "dropped"
+            entry.runner = None
 
 
 def _finals(contest: Contest) -> list[float]:
@@ -378,7 +385,7 @@ def judged(contest: Contest) -> tuple[Race, Choice]:
     )
     choice = decisions.lengthened(choice, training_steps(contest.task), contest.steps)
     samples = contest.task.data.batch_size * contest.task.config.train.accumulate
-    made = sum(len(entry.runner.loss) for entry in contest.entries)
+    made = sum(len(entry.loss) for entry in contest.entries)
     race = Race(
         seed=contest.seed,
         steps=contest.steps,
@@ -387,7 +394,7 @@ def judged(contest: Contest) -> tuple[Race, Choice]:
         examples=int(sizes.sum()),
         untrained_loss=contest.untrained,
         candidates=tuple(
-            _racer(entry, float(error), best=entry.runner.number == choice.best)
+            _racer(entry, float(error), best=entry.number == choice.best)
             for entry, error in zip(contest.entries, choice.errors, strict=True)
         ),
         interrupted=not contest.over,
@@ -414,9 +421,9 @@ def _racer(entry: Entry, error: float, *, best: bool) -> Racer:
     if outcome is None:
         outcome = "unfinished" if entry.final is None else "won" if best else "lost"
     return Racer(
-        lr=entry.runner.lr,
+        lr=10.0**entry.log_lr,
         origin=entry.origin,
-        loss=tuple(entry.runner.loss),
+        loss=tuple(entry.loss),
         half_loss=None if entry.half is None else entry.half.mean,
         final_loss=None if entry.final is None else entry.final.mean,
         standard_error=error if isfinite(error) else None,

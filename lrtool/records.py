@@ -100,6 +100,23 @@ class RaceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialRow:
+    """One update of one of the two trials beside an estimate: a line of `metrics.jsonl`.
+
+    Attributes:
+        trial: which of them: 0 is the one at the lower rate.
+        step: updates made, this one included.
+        lr: the trial's base rate, which the schedule multiplies.
+        loss: as in a `RaceRow`.
+    """
+
+    trial: int
+    step: int
+    lr: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """One sweep: `loss[i]` belongs to the batch seen with `lr[i]`, before that update."""
 
@@ -182,7 +199,7 @@ class Finding:
 
     Attributes:
         suggestion: the rate to train with.
-        suggestions: what every method says, by its name.
+        suggestions: what every method says, by its name; "sweep" is "auto" before trials.
         curve: the smoothed loss; None without enough steps.
         centre: the estimate of the best rate, around which to race: not lowered, as the suggestion
             is, because too high costs more than too low. None without a suggestion.
@@ -204,7 +221,7 @@ class Racer:
     Attributes:
         lr: its base rate.
         origin: what it is among the candidates: "suggestion" is the sweeps' estimate of the best
-            rate, "lower" and "higher" stand half a decade from it, "prior" is the optimizer's usual
+            rate, "lower" and "higher" stand on either side of it, "prior" is the optimizer's usual
             rate, "outward" was added beyond the best one.
         loss: the raw losses of its steps, before each update.
         half_loss: what it was measured at half-way; None if it did not get there.

@@ -19,7 +19,7 @@ from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
 from lrtool.failure import concluded
-from lrtool.records import RaceRow, SweepRow
+from lrtool.records import RaceRow, SweepRow, TrialRow
 from lrtool.show import plot
 from lrtool.show import report as reports
 from lrtool.task import (
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from lrtool.show.report import Report, Status
 
 
-Row = SweepRow | RaceRow
+Row = SweepRow | RaceRow | TrialRow
 
 
 @dataclass(frozen=True, slots=True)

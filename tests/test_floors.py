@@ -25,6 +25,7 @@ FLOORS = {
     "flags": 2,
     "task": 3,
     "rates": 3,
+    "object_trials": 3,
     "failure": 4,
     "resume": 4,
     "api": 4,

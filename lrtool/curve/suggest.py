@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lrtool.records import FirstUpdate, Race, Sweep
 
 METHODS = ("auto", *RULES)
+SWEPT = "sweep"  # among what is named, not among what may be asked for: auto without its trials
 FAMILIES = ("adaptive", "proportional")
 
 
@@ -94,7 +95,7 @@ def suggest(
     fitted = fit(sweeps)
     if fitted is None:
         why = verdict.too_short(sweeps)
-        named = dict.fromkeys(METHODS, Candidate(None, why.reason))
+        named = dict.fromkeys(("auto", SWEPT, *RULES), Candidate(None, why.reason))
         return Finding(_worded(why, method, schedule, steps), named, None)
 
     anchors = locate(fitted, fitted.loss)
@@ -110,19 +111,21 @@ def suggest(
         family=family,
         schedule=schedule,
     )
-    leaning = None if tried is None else trials.lean_of(tried)
-    if obstacle is not None and leaning is not None:
-        obstacle, against = None, [verdict.seen_by_trials_alone()]
     best = best_rate(steps=steps)
-    auto: _Answer | Doubt
+    swept: _Answer | Doubt
     if obstacle is not None:
-        auto = obstacle
+        swept = obstacle
     else:
         assert best is not None, "a curve with a descent has anchors"
-        auto = _auto(fitted, best, leaning, steps, against)
+        swept = _auto(fitted, best, None, steps, against)
     promising = obstacle is None or verdict.is_flat(anchors, sweeps)
+    auto, leaning = swept, None if tried is None else trials.lean_of(tried)
+    if leaning is not None and best is not None and promising:
+        if obstacle is not None:
+            against = [verdict.seen_by_trials_alone()]
+        auto = _auto(fitted, best, leaning, steps, against)
     to_try = best_rate(steps=min(steps or c.STEPS, c.STEPS)) if promising and found else None
-    named = {"auto": _candidate(auto), **candidates(fitted)}
+    named = {"auto": _candidate(auto), SWEPT: _candidate(swept), **candidates(fitted)}
     answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
     return Finding(
         _worded(answer, method, schedule, steps),

@@ -7,6 +7,7 @@ critical rate, at which the first step no longer lowers the loss).
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STRIDE = 0.3  # decades: a factor of two
 HALVINGS = 4  # of the last stride, which leave a fiftieth of a decade
+SCALINGS = 20  # skipped updates until a scaler's first scale, 2^16, is far below 1
 LOWEST, HIGHEST = -12.0, 6.0  # log10 of the rates looked at
 
 
@@ -38,7 +40,8 @@ def first_update(
 ) -> FirstUpdate:
     """Make one update and measure its direction; the model is spent afterwards.
 
-    Every forward pass draws the same random numbers (dropout), so that only the rate differs.
+    Every forward pass draws the same random numbers (dropout), so that only the rate differs. A
+    model that weights so far off break, in whatever way, has a loss that rose.
 
     Args:
         step: of this model, none made yet.
@@ -49,15 +52,20 @@ def first_update(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     state = [p.detach().clone() for p in parameters]
-    with torch.random.fork_rng(devices=_devices(runtime)):
-        step(micro_batches, 1.0)
+    updates = 0.0
+    overflow = True
+    while overflow and updates < SCALINGS:  # a gradient scaler may have to find its scale first
+        with torch.random.fork_rng(devices=_devices(runtime)):
+            skipped = step(copy.deepcopy(micro_batches), 1.0).skipped  # they may change in place
+        updates += 1
+        overflow = skipped is not None and bool(skipped)
     for p in parameters:
         p.grad = None
     with torch.no_grad():
         direction = [p - before for p, before in zip(parameters, state, strict=True)]
     ratio = _ratio(state, direction)
     if ratio is None:
-        return FirstUpdate(None, None, 1.0)
+        return FirstUpdate(None, None, updates)
     forwards = 0
 
     def loss_at(log_lr: float) -> float:
@@ -69,7 +77,7 @@ def first_update(
                 torch.add(before, along, alpha=rate, out=p)
             try:
                 with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
-                    parts = [batch_loss(model, loss_fn, batch) for batch in micro_batches]
+                    parts = [batch_loss(model, loss_fn, copy.deepcopy(b)) for b in micro_batches]
             except Exception as error:
                 # weights so far off break models in ways that say nothing new
                 if rate == 0 or is_out_of_memory(error):
@@ -82,7 +90,7 @@ def first_update(
     return FirstUpdate(
         critical_lr=None if critical is None else 10.0**critical,
         ratio_lr=10.0**ratio,
-        steps=1 + forwards / 3,
+        steps=updates + forwards / 3,
     )
 
 

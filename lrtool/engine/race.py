@@ -6,6 +6,7 @@ random states with it. So its losses are those of a real training to the last bi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lrtool.engine.step import LossFunction, Step
     from lrtool.engine.trainer import Schedule
     from lrtool.records import StepRow
+
+LAST_SHARE = 4  # without a validation part the last quarter of the steps is what is measured
 
 # The batches of each update in an epoch, counted from 0, without so many batches at its start.
 Epoch = Callable[[int, int], Iterator[Sequence[Any]]]
@@ -123,6 +126,16 @@ def _has_diverged(runner: Runner) -> bool:
     return find_stop(runner.loss, runner.skipped) is not None
 
 
+def last_losses(runner: Runner) -> tuple[list[float], list[float]]:
+    """Return the losses of the last quarter of a resting candidate's updates, and their samples.
+
+    They are NaN if it is broken.
+    """
+    last = max(1, runner.position.step // LAST_SHARE)
+    sizes = [float(count) for count in runner.samples[-last:]]
+    return [math.nan] * len(sizes) if runner.broken else runner.loss[-last:], sizes
+
+
 def measure(
     runner: Runner, batches: Sequence[Any], runtime: Runtime, random: RandomStates
 ) -> list[float]:
@@ -142,4 +155,4 @@ def measure(
     except Exception:
         if not _has_diverged(runner):
             raise
-        return [float("nan")] * len(batches)
+        return [math.nan] * len(batches)

@@ -116,7 +116,7 @@ class Racer(Part):
 
     lr: Rate
     origin: RaceOrigin = Field(
-        description="suggestion: the estimate of the best rate; lower, higher: half a decade from "
+        description="suggestion: the estimate of the best rate; lower, higher: on either side of "
         "it; prior: the optimizer's usual rate; outward: beyond the best one"
     )
     loss: tuple[float | None, ...] = Field(
@@ -206,7 +206,9 @@ class RunReport(Part):
     status: Status
     reason: str | None = Field(description="one sentence: why this status")
     suggestion: Suggestion | None
-    suggestions: dict[str, Candidate] = Field(description="every method by its name")
+    suggestions: dict[str, Candidate] = Field(
+        description='every method by its name; "sweep": auto before trials and race'
+    )
     sweeps: tuple[Sweep, ...]
     curve: Curve | None
     config: Annotated[dict[str, JsonValue], BeforeValidator(_spell_non_finite)]

@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from lrtool.records import RaceRow
+from lrtool.records import RaceRow, TrialRow
 from lrtool.show import chart, race_terminal, words
 from lrtool.show.console import legible, listed, new_console, print_grid, spell
 from lrtool.streams import stderr_line
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from lrtool.records import SweepRow
     from lrtool.show.report import Report, Suggestion
 
+    Row = SweepRow | RaceRow | TrialRow
+
 REFRESH_S = 0.1
 PIPED_WIDTH = 1000
 FIRST_LINE_S, LINE_S = 2.0, 5.0
@@ -36,14 +38,14 @@ COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold 
 
 
 class Progress:
-    """Shows on stderr how far sweeps and race are: a live bar, then a live table.
+    """Shows on stderr how far sweeps, trials and race are: a live bar, then a live table.
 
     Where neither can be it is a line now and then.
 
     Args:
         repeats: how many sweeps.
         steps: steps of each, at most.
-        race_steps: steps of each candidate in a race, at most.
+        race_steps: steps of each candidate in a race, or of each trial, at most.
         quiet: show nothing.
     """
 
@@ -57,9 +59,9 @@ class Progress:
         self._bar: Bar | None = None
         self._table: Live | None = None
         self._rows = 0
-        self._last: SweepRow | RaceRow | None = None
-        self._shown: SweepRow | RaceRow | None = None
-        self._racing: dict[int, RaceRow] = {}
+        self._last: Row | None = None
+        self._shown: Row | None = None
+        self._racing: dict[int, RaceRow | TrialRow] = {}
 
     def __enter__(self) -> Self:
         live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -74,12 +76,14 @@ class Progress:
         self._next = self._started + (REFRESH_S if self._bar else FIRST_LINE_S)
         return self
 
-    def update(self, row: SweepRow | RaceRow) -> None:
+    def update(self, row: Row) -> None:
         """Take one row into account; most calls cost less than a microsecond and show nothing."""
         self._rows += 1
         self._last = row
         if isinstance(row, RaceRow):
             self._racing[row.candidate] = row
+        elif isinstance(row, TrialRow):
+            self._racing[row.trial] = row
         now = monotonic()
         if now >= self._next:
             self._next = now + (REFRESH_S if self._bar else LINE_S)
@@ -93,12 +97,12 @@ class Progress:
         elif self._last is not self._shown and self._last is not None:
             self._show(self._last, monotonic())
 
-    def _show(self, row: SweepRow | RaceRow, now: float) -> None:
+    def _show(self, row: Row, now: float) -> None:
         if self._quiet:
             return
         self._shown = row
         speed = f"{self._rows / max(now - self._started, 1e-9):,.0f} steps/s"
-        if isinstance(row, RaceRow):
+        if isinstance(row, RaceRow | TrialRow):
             self._show_race(row, speed)
             return
         text = (
@@ -111,7 +115,7 @@ class Progress:
         else:
             stderr_line(text)
 
-    def _show_race(self, row: RaceRow, speed: str) -> None:
+    def _show_race(self, row: RaceRow | TrialRow, speed: str) -> None:
         text = f"{race_terminal.line(row, self._race_steps)}, {speed}"
         if self._bar is None:
             stderr_line(text)
@@ -149,6 +153,8 @@ def print_summary(report: Report, *, directory: Path, config: Path) -> None:
     if report.reason:
         rows.append(("Why", Text(report.reason)))
     rows += listed("Next", _next_steps(said, directory, config))
+    if report.trials:
+        rows.append(("Trials", Text(race_terminal.trials(report.trials))))
     if report.race:
         rows.append(("Race", Text(race_terminal.caption(report.race))))
     rows.append(("Took", Text(words.took(report))))

@@ -40,7 +40,7 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     assert report.suggestion.for_steps == 20 * 4  # 120 training samples in batches of 30
     assert 1e-3 < report.suggestion.lr < 1
     assert report.suggestion.low <= report.suggestion.lr <= report.suggestion.high
-    assert set(report.suggestions) == {"auto", "valley", "slide", "steep", "minimum"}
+    assert set(report.suggestions) == {"auto", "sweep", "valley", "slide", "steep", "minimum"}
     assert report.sweeps[0].seed == 0
     assert report.sweeps[1].seed > 2**20  # derived: runs with neighbouring seeds share no sweep
     assert report.sweeps[0].loss[0] != report.sweeps[1].loss[0]  # other weights
@@ -51,8 +51,18 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     assert report.timing.setup_s < report.timing.total_s
 
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == sum(len(sweep.lr) for sweep in report.sweeps)
-    assert [row["loss"] for row in rows if row["repeat"] == 1] == list(report.sweeps[1].loss)
+    swept = sum(len(sweep.lr) for sweep in report.sweeps)
+    tried = [row for row in rows if "trial" in row]
+    assert rows[swept:] == tried
+    assert [row["loss"] for row in rows[:swept] if row["repeat"] == 1] == list(
+        report.sweeps[1].loss
+    )
+    for number, trial in enumerate(report.trials.candidates):
+        own = [row for row in tried if row["trial"] == number]
+        assert [row["loss"] for row in own] == list(trial.loss)
+        assert [row["step"] for row in own] == list(range(1, 81))
+        assert {row["lr"] for row in own} == {trial.lr}
+    assert list(tried[0]) == ["trial", "step", "lr", "loss"]
     assert rows[0] == {
         "repeat": 0,
         "step": 0,
@@ -401,10 +411,16 @@ def test_settings_reach_the_engine(lrtool, write, tmp_path):
     probes = [line for line in lines if line.startswith("50 False")]
     updates = [line for line in lines if line.startswith(("30 True", "10 True"))]
     assert len(probes) == 12
-    assert len(updates) == 2 + 2 * 12  # the trial: one look, one step of one batch
+    # one look and one step with one batch; the first update and looks along it; sweep; trials
+    looks = round(3 * (report["first_update"]["steps"] - 1))
+    assert looks > 4
+    assert len(updates) == 2 + 2 * (1 + looks) + 2 * 12 + 2 * 6 * bool(report["trials"]) * 2
     steps = [line.split() for line in (tmp_path / "steps.txt").read_text().splitlines()]
     steps = [step for step in steps if len(step) == 3][1:]  # two groups; the first step is a trial
-    assert [float(base) for base, _, _ in steps] == pytest.approx(report["sweeps"][0]["lr"])
+    bases = [float(base) for base, _, _ in steps]
+    assert bases[:13] == pytest.approx([1.0, *report["sweeps"][0]["lr"]])
+    trials = [] if report["trials"] is None else report["trials"]["candidates"]
+    assert bases[13:] == pytest.approx([trial["lr"] for trial in trials for _ in range(6)])
     assert all(float(slow) == pytest.approx(float(base) / 10) for base, slow, _ in steps)
     assert all(float(norm) <= 0.00101 for _, _, norm in steps)
     # 100 training samples are 4 batches an epoch: 12 batches in 3 epochs, 2 for each update

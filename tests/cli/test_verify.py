@@ -77,8 +77,12 @@ def test_the_sweeps_are_the_same_with_and_without(here):
     one = json.loads(here("find", "a.yaml", "--verify", "--json", "--output", "a").stdout)
     two = json.loads(here("find", "a.yaml", "--json", "--output", "b").stdout)
     assert one["sweeps"] == two["sweeps"]
-    assert one["suggestions"]["auto"] == two["suggestions"]["auto"]
+    assert one["first_update"] == two["first_update"]
+    assert one["suggestions"]["sweep"] == two["suggestions"]["sweep"]
+    assert one["suggestions"]["auto"] == one["suggestions"]["sweep"]
     assert (two["race"], "race" in two["suggestions"]) == (None, False)
+    assert one["trials"] is None  # a race says more
+    assert two["trials"] is not None
 
 
 def test_the_flag_wins_over_the_configuration(here, write):
@@ -183,6 +187,7 @@ def test_a_schedule_that_does_not_fit_is_said_before_the_sweeps(here):
     assert "a warm-up of 80 steps must be shorter than the training of 80" in done.stderr
 
 
+# Built for the task, the first batch, the first update and two sweeps; then come the racers.
 SLOW = (
     "import time\nfrom torch import nn\n"
     "class Net(nn.Linear):\n"

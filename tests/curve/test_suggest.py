@@ -52,7 +52,9 @@ def test_a_clear_curve_with_trials_is_confident():
     assert suggestion.high / suggestion.low < swept.suggestion.high / swept.suggestion.low
     assert (suggestion.for_schedule, suggestion.for_steps) == ("cosine", 300)
     assert suggestion.reason.startswith("The curve has a clear descent and the interval spans only")
-    assert set(finding.suggestions) == {*METHODS}
+    assert set(finding.suggestions) == {*METHODS, "sweep"}
+    assert finding.suggestions["sweep"] == swept.suggestions["auto"] == swept.suggestions["sweep"]
+    assert finding.suggestions["sweep"].lr == swept.suggestion.lr != suggestion.lr
     assert finding.suggestions["auto"].lr == suggestion.lr
     assert len(finding.curve.lr) == len(finding.curve.low)
 
@@ -231,7 +233,7 @@ def test_fewer_than_ten_points():
         "Take more steps in the sweep (find.steps).",
     )
     assert finding.curve is None
-    assert set(finding.suggestions) == set(METHODS)
+    assert set(finding.suggestions) == {*METHODS, "sweep"}
 
 
 @pytest.mark.parametrize(
@@ -494,6 +496,9 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
     )
     assert found.advice[0] == "Compare rates in longer training runs (find.verify)."
     assert found.low <= found.lr <= found.high
+    named = suggest(flat, tried=tried((1.0, 1.1)), **known).suggestions
+    assert (named["sweep"].lr, named["auto"].lr) == (None, found.lr)
+    assert named["sweep"].reason.startswith("the loss is flat")
     better = suggest(flat, tried=tried((1.1, 1.0)), **known).suggestion
     assert better.lr > found.lr
     # trials that did not fall leave it at that
