@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace, field
 from functools import partial
 from itertools import chain
 from operator import index
@@ -199,7 +199,10 @@ def find_lr(
     ):
         updates = from_loader()
         begin = next(updates)
-        first = first_update(new_step(), model, loss_fn, begin, runtime)
+        first = replace(
+            first_update(new_step(), model, loss_fn, begin, runtime),
+            opening=optimizers.opening(optimizer),
+        )
         updates = chain([begin], updates)  # the first sweep sees those batches too
         for repeat in range(repeats):
             restart()

@@ -137,11 +137,13 @@ class FirstUpdate:
         ratio_lr: the rate at which the update is as long as the weights, the median over all
             matrices; None if nothing moved.
         steps: what that cost, in training steps; a forward pass counts a third.
+        opening: how many times as large it is as later ones, if the gradient stays the same.
     """
 
     critical_lr: float | None
     ratio_lr: float | None
     steps: float
+    opening: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtool import __version__, files, racing
 from lrtool import document as documents
+from lrtool.build import optimizers
 from lrtool.curve.race import averaged, settled, too_expensive, unraced, usual_rate
 from lrtool.curve.suggest import suggest
 from lrtool.engine import runtime as runtimes
@@ -156,7 +157,8 @@ def _first_update(task: Task, watch: Stopwatch) -> FirstUpdate:
     built = build(task, task.config.seed)
     step = watch.counted(step_of(task, built, task.runtime.scaler()))
     batches = next(updates(task, task.config.seed))
-    return first_update(step, built.model, built.loss_fn, batches, task.runtime)
+    update = first_update(step, built.model, built.loss_fn, batches, task.runtime)
+    return replace(update, opening=optimizers.opening(built.optimizer))
 
 
 def wants_race(task: Task) -> bool:

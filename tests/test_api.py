@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lrtool
+from lrtool.build.schedules import SCHEDULES
 from lrtool.errors import UserError
+from lrtool.object_trials import schedule_of
 
 
 def data(samples=256):
@@ -78,7 +80,8 @@ def test_training_after_it_is_bit_identical_to_training_alone(seeded, workers):
         torch.manual_seed(1)
         losses, _, _ = train(model, optimizer, batches, epochs=1)
         if look:
-            lrtool.find_lr(model, optimizer, F.cross_entropy, batches, steps=40, repeats=2)
+            found = lrtool.find_lr(model, optimizer, F.cross_entropy, batches, steps=40, repeats=2)
+            assert found.report()["trials"] is not None
         results.append((losses, *train(model, optimizer, batches)))
     alone, after = results
     assert alone[:2] == after[:2]
@@ -165,8 +168,9 @@ def test_rates_of_groups_keep_their_ratio_and_come_back():
         lambda *_: seen.append([group["lr"] for group in optimizer.param_groups])
     )
     lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), start=1e-4, end=1.0, steps=20)
-    assert seen[0] == pytest.approx([1e-4, 1e-5])  # the first step at the first rate
-    assert seen[-1][1] == pytest.approx(seen[-1][0] / 10)
+    first = next(rates for rates in seen if rates[0] != 1.0)  # the first update's direction
+    assert first == pytest.approx([1e-4, 1e-5])  # the first step at the first rate
+    assert all(slow == pytest.approx(fast / 10) for fast, slow in seen)
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.02]
 
 
@@ -368,10 +372,14 @@ def test_what_is_asked_for_is_what_is_done():
         repeats=2,
         end=1e-3,
     )
-    assert len(seen) == 2 * 3 * 10
+    report = result.report()
+    looks = round(3 * (report["first_update"]["steps"] - 1))
+    trials = report["trials"]["candidates"] if report["trials"] else []
+    updates = 1 + 2 * 10 + sum(len(trial["loss"]) for trial in trials)
+    assert len(seen) == 3 * (updates + looks)
     assert all(seen)
     assert not model.training
-    assert norms == pytest.approx([0.01] * 20, rel=1e-3)
+    assert norms == pytest.approx([0.01] * updates, rel=1e-3)
     # 30 batches cycle through 2: the second repeat sees the same ones from the same weights
     assert result.sweeps[0].loss[0] == pytest.approx(result.sweeps[1].loss[0], abs=0.2)
 
@@ -397,3 +405,116 @@ def test_persistent_workers_keep_their_order():
             lrtool.find_lr(model, optimizer, F.cross_entropy, batches, steps=12)
         orders.append((first, [y.tolist() for _, y in batches]))
     assert orders[0] == orders[1]
+
+
+# Trials
+
+
+def plain_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def test_trials_are_trainings_from_the_present_weights():
+    """Against a loop that anyone could write: cosine over 50 steps, batches in a list's order."""
+    pairs = [(x, y) for x, y in loader()]
+    model = plain_net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, pairs, schedule="cosine", for_steps=50
+    )
+    report = result.report()
+    tried = report["trials"]
+    assert (tried["steps"], tried["steps_spent"], tried["measure"]) == (50, 100, "training")
+    assert tried["examples"] == 12 * 32  # a quarter of 50 steps
+    assert [trial["origin"] for trial in tried["candidates"]] == ["lower", "higher"]
+    for trial in tried["candidates"]:
+        model = plain_net()
+        optimizer = torch.optim.Adam(model.parameters())
+        losses = []
+        for step in range(50):
+            for group in optimizer.param_groups:
+                group["lr"] = trial["lr"] * 0.5 * (1 + math.cos(math.pi * step / 50))
+            x, y = pairs[step % len(pairs)]
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert trial["loss"] == pytest.approx(losses, rel=1e-4)
+        assert trial["final_loss"] == pytest.approx(np.mean(trial["loss"][-12:]))
+    assert tried["untrained_loss"] == losses[0]
+    named = report["suggestions"]
+    assert named["auto"]["lr"] == result.lr != named["sweep"]["lr"]
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_both_trials_see_the_same_batches_and_the_same_dropout(seeded):
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    generator = torch.Generator().manual_seed(5) if seeded else None
+    seen = []
+    model.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].sum().item()))
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(generator=generator), for_steps=300
+    )
+    lower, higher = result.report()["trials"]["candidates"]
+    assert len(lower["loss"]) == len(higher["loss"]) == 90
+    assert seen[-90:] == seen[-180:-90]
+    assert lower["loss"][0] == higher["loss"][0]
+    assert lower["loss"][1] != higher["loss"][1]
+    assert len(set(seen[-90:])) > 80  # shuffled anew in each epoch
+
+
+def test_where_there_are_no_trials():
+    def tried(batches, **options):
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters())
+        result = lrtool.find_lr(model, optimizer, F.cross_entropy, batches, steps=60, **options)
+        assert result.lr is not None
+        assert result.report()["first_update"]["ratio_lr"] > 0
+        return result.report()["trials"]
+
+    assert tried(loader()) is not None
+    assert tried(iter([*loader()] * 3)) is None
+    assert tried(one_shot()) is None
+    assert tried(loader(), for_steps=3000) is None
+    assert tried(loader(), method="valley") is None
+
+
+def test_one_shot_iterators_lose_no_batch_to_the_first_update():
+    model = plain_net()
+    optimizer = torch.optim.Adam(model.parameters())
+    x, y = next(one_shot())
+    result = lrtool.find_lr(model, optimizer, F.cross_entropy, one_shot(), steps=20)
+    assert result.sweeps[0].loss[0] == F.cross_entropy(plain_net()(x), y).item()
+
+
+def test_a_failure_in_a_trial_leaves_no_trace_either():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made = []
+
+    def fail(*_):
+        made.append(optimizer.param_groups[0]["lr"])
+        if made.count(made[-1]) == 20:  # a constant rate: a trial
+            raise KeyError("in a trial")
+
+    optimizer.register_step_pre_hook(fail)
+    random_state = torch.get_rng_state()
+    with pytest.raises(KeyError, match="in a trial"):
+        lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), steps=60)
+    assert len(made) > 60
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 90])
+def test_any_schedules_name_is_enough_for_a_trial(name, steps):
+    factors = [schedule_of(name, steps).factor(step, 0) for step in range(steps)]
+    assert all(0 <= factor <= 1 for factor in factors)
+    if name in {"constant", "step", "multi_step", "exponential", "plateau"}:
+        assert factors == [1.0] * steps

@@ -1,7 +1,9 @@
 """A race on a whole task: real trainings, in turns, measured alike."""
 
+import gc
 import math
 import sys
+import weakref
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from lrtool.build.schedules import build_schedule
 from lrtool.config import Schedule
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
+from lrtool.records import SweepRow, TrialRow
 from lrtool.run import search
 from lrtool.settings import read_config
 from lrtool.task import open_task, repeat_seed
@@ -121,7 +124,12 @@ def test_first_half_way_in_turns_then_to_the_end(opened):
 
 
 def test_what_is_measured_and_what_it_costs(opened):
-    contest, rows, _, race, _ = raced(opened(IRIS))
+    contest, rows = racing.open_race(opened(IRIS)), []
+    runners = {}
+    for row in racing.race(contest, -2.0, None, Stopwatch()):
+        rows.append(row)
+        runners |= {entry.number: entry.runner for entry in contest.entries if entry.runner}
+    race, _ = racing.judged(contest)
     assert (race.measure, race.examples, race.steps) == ("validation", 30, 80)
     assert [len(batch[0]) for batch in contest.examples] == [2] * 15  # 16 chunks, or almost
     seen = torch.cat([batch[0] for batch in contest.examples]).sum(0)
@@ -130,8 +138,7 @@ def test_what_is_measured_and_what_it_costs(opened):
     measured += sum(r.final_loss is not None for r in race.candidates)
     assert race.steps_spent == pytest.approx(len(rows) + measured * 30 / 30 / 3)
     # the loss is that of the whole part, in evaluation mode
-    [won] = [entry for entry in contest.entries if entry.runner.number == 1]
-    model, part = won.runner.model.eval(), contest.task.data.validation
+    model, part = runners[1].model.eval(), contest.task.data.validation
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(part.inputs), part.targets).item()
     assert race.candidates[1].final_loss == pytest.approx(loss, rel=1e-5)
@@ -213,6 +220,69 @@ def test_at_any_moment_there_is_a_judgement(opened):
     race, choice = racing.judged(contest)
     assert not race.interrupted
     assert "unfinished" not in {racer.outcome for racer in race.candidates}
+
+
+# Trials
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
+    from lrtool import drive
+    from lrtool.interrupts import Stop
+    from lrtool.show.train_report import LearningRate
+
+    sets = ("train.epochs=~", "train.max_steps=360", "train.early_stopping=~")
+    task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
+    contest, watch = racing.open_trials(task), Stopwatch()
+    rows = list(racing.tried(contest, (0.003, 0.03), watch))
+    tried, _ = racing.judged(contest)
+    assert tried.seed == repeat_seed(3, 1)  # which no sweep had
+    assert (tried.steps, tried.interrupted, watch.steps) == (90, False, 180)
+    assert [trial.origin for trial in tried.candidates] == ["lower", "higher"]
+    assert [row.trial for row in rows] == [0] * 90 + [1] * 90
+    assert [row.step for row in rows] == [*range(1, 91)] * 2
+    assert [row.loss for row in rows] == [loss for t in tried.candidates for loss in t.loss]
+    for trial, lr in zip(tried.candidates, (0.003, 0.03), strict=True):
+        assert trial.lr == pytest.approx(lr)
+        assert trial.half_loss is None
+        sets = ("train.epochs=~", "train.max_steps=90", "train.early_stopping=~")
+        config, document = read_config(
+            Path("a.yaml"),
+            [*sets, f"seed={tried.seed}", "train.schedule={name: cosine, warmup: 10}"],
+        )
+        report, _ = drive.train(
+            config,
+            document,
+            Stop(),
+            drive.Options(Path("out"), overwrite=True, quiet=True, say=print),
+            rate=LearningRate(value=trial.lr, origin="flag", run=None),
+            resume=None,
+            with_tensorboard=False,
+        )
+        assert report.steps.loss == trial.loss
+
+
+def test_models_go_when_their_trial_or_their_race_is_over(opened):
+    models = []
+
+    def seen(entries):
+        for entry in entries:
+            if entry.runner and all(ref() is not entry.runner.model for ref in models):
+                models.append(weakref.ref(entry.runner.model))
+        return sum(ref() is not None for ref in models)
+
+    gc.disable()  # nothing may wait for it
+    try:
+        contest = racing.open_trials(opened(IRIS))
+        alive = [seen(contest.entries) for _ in racing.tried(contest, (0.01, 0.03), Stopwatch())]
+        assert set(alive) == {1}
+        assert (len(models), seen(contest.entries)) == (2, 0)
+        contest = racing.open_race(opened(IRIS))
+        alive = [seen(contest.entries) for _ in racing.race(contest, -2.0, None, Stopwatch())]
+        assert max(alive) == 3
+        assert (len(models) >= 5, seen(contest.entries)) == (True, 0)
+    finally:
+        gc.enable()
 
 
 # The schedule
@@ -336,10 +406,28 @@ def test_a_search_leaves_no_file_and_returns_all(opened, tmp_path):
     assert found.timing["steps"] >= len(rows)
 
 
-def test_without_verify_there_is_no_race(opened):
-    _, found = searched(opened(IRIS, "find.verify=false"))
+def test_without_verify_there_is_no_race_but_trials(opened):
+    task = opened(IRIS, "find.verify=false")
+    rows, found = searched(task)
     assert found.race is None
     assert "race" not in found.finding.suggestions
+    named, tried = found.finding.suggestions, found.tried
+    assert found.finding.suggestion.lr == named["auto"].lr != named["sweep"].lr
+    assert [trial.lr for trial in tried.candidates] == pytest.approx(found.finding.trials)
+    lower, higher = found.finding.trials
+    assert lower < named["sweep"].lr * 1.5
+    assert higher > named["sweep"].lr
+    assert [type(row) for row in rows[-160:]] == [TrialRow] * 160  # two of 80: all of the training
+    assert isinstance(rows[-161], SweepRow)
+    assert found.update.steps > 2
+    assert found.timing["steps"] >= len(rows) + 1
+
+
+def test_no_trials_for_a_training_of_3000_steps_or_a_rule(opened):
+    for sets in (("train.epochs=~", "train.max_steps=3000"), ("find.method=valley",)):
+        _, found = searched(opened(IRIS, "find.verify=false", *sets))
+        assert (found.tried, found.finding.trials) == (None, None)
+        assert found.finding.suggestion.lr is not None
 
 
 @pytest.mark.parametrize(("steps", "races"), [(2999, False), (3000, True)])

@@ -35,6 +35,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     and name.lower() not in UNUSABLE
 }
 
+STEADY = 500  # updates after which averages over a hundred of them are full
+
 # A choice of implementation is the user's if one of these is among the arguments.
 _IMPLEMENTATION = {"fused", "foreach", "differentiable", "capturable"}
 
@@ -211,6 +213,7 @@ def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
     """
     try:
         with torch.random.fork_rng(devices=[]):
+            # eight updates, for RAdam's first five are those of SGD
             small, large = (_update(optimizer, scale) for scale in (1.0, 100.0))
     except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
         return None
@@ -222,7 +225,22 @@ def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
     return "proportional" if 50 < growth < 200 else None
 
 
-def _update(optimizer: Optimizer, scale: float) -> float:
+def opening(optimizer: Optimizer) -> float:
+    """Return how many times as large the first update is as the later ones of a steady gradient.
+
+    RMSprop's average of squares begins at 0 and is not corrected for it: its first update is 10
+    times as large. 1 for Adam, for what begins smaller, and where it cannot be measured. The optimizer and torch's random
+    state are not touched.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            first, later = (_update(optimizer, 1.0, updates) for updates in (1, STEADY))
+    except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
+        return 1.0
+    return max(1.0, first / later) if later else 1.0
+
+
+def _update(optimizer: Optimizer, scale: float, updates: int = 8) -> float:
     generator = torch.Generator().manual_seed(0)
     parameter = nn.Parameter(torch.zeros(4, 4))
     on_cpu = {"fused": None, "foreach": None, "capturable": False}
@@ -231,7 +249,7 @@ def _update(optimizer: Optimizer, scale: float) -> float:
     fresh = type(optimizer)([parameter], **{k: v for k, v in options.items() if k in accepted})
     parameter.grad = scale * torch.randn(4, 4, generator=generator)
     before = parameter.detach().clone()
-    for _ in range(8):  # RAdam's first five updates are those of SGD
+    for _ in range(updates):
         before.copy_(parameter.detach())
         fresh.step()
     return float((parameter.detach() - before).norm())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lrtool.curve.constants import Constants
     from lrtool.records import FirstUpdate
 
+FIRST_UPDATE = ("critical", "ratio")  # anchors that it gives
 CONTRADICTION = 2.0  # decades between the estimate and the optimizer's usual rate
 
 
@@ -63,6 +64,7 @@ def estimate(
     family: str | None,
     schedule: str,
     steps: int | None,
+    opening: float = 1.0,
     constants: Constants | None = None,
 ) -> Estimate | None:
     """Combine the anchors that there are; without any, take the optimizer's usual rate, if known.
@@ -75,12 +77,19 @@ def estimate(
             for an optimizer that is not known by name.
         schedule: of the training.
         steps: of the training; None: not known.
+        opening: how many times as large the first update is as later ones. It counts for the
+            adaptive family, whose known members begin as they go on.
         constants: those of this version by default.
     """
     constants = constants or c.fitted()
     level, key = knowledge(optimizer, family)
     density = np.log10(per_decade / c.PER_DECADE)
     moved = constants.schedules[c.LIKE[schedule]] + constants.length * lengthening(steps)
+    if key == "adaptive":
+        found = {
+            name: place + np.log10(opening) if name in FIRST_UPDATE else place
+            for name, place in found.items()
+        }
     names = [name for name in constants.anchors if name in found]
     prior = constants.offsets["prior"].get(key)
     if not names:

@@ -109,6 +109,9 @@ class FirstUpdate(Part):
     critical_lr: Rate | None = Field(description="from which on it raises its own batch's loss")
     ratio_lr: Rate | None = Field(description="at which it is as long as the weights")
     steps: float = Field(ge=0, description="what that cost; a forward pass counts a third")
+    opening: float = Field(
+        1.0, gt=0, description="its length over that of later updates, for a steady gradient"
+    )
 
 
 class Racer(Part):

@@ -159,3 +159,66 @@ def test_gradients_are_dropped():
     model = Bowl(1.0)
     looked(model)
     assert model.x.grad is None
+
+
+def test_weights_that_break_the_model_are_beyond_the_critical_rate():
+    class Fragile(Bowl):
+        def training_loss(self, batch):
+            if self.x.abs() > 4:
+                raise ValueError("out of range")
+            return super().training_loss(batch)
+
+    # from 3 by −3 lr: it breaks from lr = 7/3 on, but the loss has risen from 2 on
+    assert math.log10(looked(Fragile(1.0)).critical_lr) == pytest.approx(math.log10(2), abs=FINEST)
+    # with a slope in place of a bowl only the failure ends it: 3 − lr < −4
+
+    class Sliding(Fragile):
+        def training_loss(self, batch):
+            return self.x.sum() + 0 * super().training_loss(batch)
+
+    found = looked(Sliding(1.0))
+    assert math.log10(found.critical_lr) == pytest.approx(math.log10(7), abs=FINEST)
+
+
+def test_a_model_that_fails_without_an_update_fails():
+    calls = []
+
+    class Failing(Bowl):
+        def training_loss(self, batch):
+            calls.append(1)
+            if len(calls) == 2:
+                raise ValueError("mine")
+            return super().training_loss(batch)
+
+    with pytest.raises(ValueError, match="mine"):
+        looked(Failing(1.0))
+
+
+def test_batches_that_the_model_changes_in_place_are_the_same_for_all():
+    class Changing(Bowl):
+        def training_loss(self, batch):
+            batch.mul_(10)
+            assert batch.max() == 10
+            return super().training_loss(batch)
+
+    batch = torch.ones(4, 1)
+    assert looked(Changing(1.0), batches=[batch]).critical_lr is not None
+    assert torch.equal(batch, torch.ones(4, 1))
+
+
+def test_a_scaler_that_skips_the_first_updates_finds_its_scale_first():
+    model = Bowl(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    plain = make_step(model, None, optimizer, CPU)
+    calls = []
+
+    def step(batches, lr):
+        calls.append(lr)
+        if len(calls) < 4:
+            return plain(batches, 0.0)._replace(skipped=torch.tensor(1.0))
+        return plain(batches, lr)._replace(skipped=torch.tensor(0.0))
+
+    found = first_update(step, model, None, [torch.zeros(4, 1)], CPU)
+    assert math.log10(found.critical_lr) == pytest.approx(math.log10(2), abs=FINEST)
+    assert len(calls) == 4
+    assert found.steps > 4 + 6 / 3
