@@ -229,8 +229,8 @@ def opening(optimizer: Optimizer) -> float:
     """Return how many times as large the first update is as the later ones of a steady gradient.
 
     RMSprop's average of squares begins at 0 and is not corrected for it: its first update is 10
-    times as large. 1 for Adam, for what begins smaller, and where it cannot be measured. The optimizer and torch's random
-    state are not touched.
+    times as large. 1 for Adam, for what begins smaller, and where it cannot be measured. The
+    optimizer and torch's random state are not touched.
     """
     try:
         with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ from lrtool.build.optimizers import (
     default_rate,
     family,
     kind,
+    opening,
 )
 from lrtool.config import Optimizer, ParameterGroup
 from lrtool.errors import ComponentError, LrtoolWarning
@@ -538,3 +539,29 @@ def test_measuring_the_family_touches_nothing(users):
         assert torch.equal(optimizer.state[p]["mean"], mean)
     after = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     assert after == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("rmsprop", {}, 10.0),  # 1 / √(1 − .99) over 1
+        ("rmsprop", {"alpha": 0.96}, 5.0),
+        ("adam", {}, 1.0),
+        ("sgd", {"momentum": 0.9}, 1.0),  # a tenth, but no more is asked
+    ],
+)
+def test_how_much_larger_the_first_update_is(name, args, expected):
+    model = nn.Linear(3, 2)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = OPTIMIZERS[name](model.parameters(), lr=0.1, **args)
+    assert opening(optimizer) == pytest.approx(expected, rel=0.01)
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert not optimizer.state
+
+
+def test_a_class_that_cannot_be_copied_opens_as_it_goes_on():
+    class Own(torch.optim.SGD):
+        def __init__(self, params, lr, needed):
+            super().__init__(params, lr * needed)
+
+    assert opening(Own(nn.Linear(2, 2).parameters(), 0.1, needed=1)) == 1

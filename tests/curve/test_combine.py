@@ -184,3 +184,13 @@ def test_without_a_prior_the_estimate_moves_with_the_rates(found, family, by):
     there = estimated({k: place + by for k, place in found.items()}, None, family=family)
     assert there.mean == pytest.approx(here.mean + by, abs=1e-9)
     assert there.spread == pytest.approx(here.spread)
+
+
+def test_a_first_update_larger_than_the_rest_counts_for_an_unknown_adaptive_optimizer():
+    known = {"optimizer": "rmsprop"}
+    for name, by in (("critical", 1.0), ("ratio", 1.0), ("minimum", 0.0)):
+        plain = estimated({name: -2.0}, **known)
+        assert estimated({name: -2.0}, opening=10.0, **known).mean == pytest.approx(plain.mean + by)
+        for other in ({"optimizer": "adamw"}, {"family": "proportional"}, {}):
+            plain = estimated({name: -2.0}, **other)
+            assert estimated({name: -2.0}, opening=10.0, **other) == plain
