@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-    from lrtool.show.report import Report, Suggestion, Sweep
+    from lrtool.show.report import Race, Report, Suggestion, Sweep
 
 GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
 
@@ -62,6 +62,8 @@ def draw(report: Report) -> Figure:
             ribbon = _ribbon(figure, 0.73, "regions")
             _draw_regions(losses, ribbon, said, limits)
             _draw_rate(losses, ribbon, said.lr, limits)
+            if report.trials and not report.trials.interrupted:
+                _draw_trials(losses, ribbon, report.trials, limits)
         _draw_legend(figure, losses)
         if report.race:
             race_plot.draw(figure, report.race, said)
@@ -198,6 +200,16 @@ def _draw_rate(losses: Axes, ribbon: Axes, lr: float, limits: Limits) -> None:
     ribbon.plot([here, here], [0, 1.15], color=INK, lw=1.5, zorder=4, clip_on=False)
     flag = _name(ribbon, words.rate(lr), here, weight="bold", color="white", zorder=7)
     flag.set(y=1.65, bbox={"boxstyle": "round,pad=0.3", "facecolor": INK, "edgecolor": "none"})
+
+
+def _draw_trials(losses: Axes, ribbon: Axes, trials: Race, limits: Limits) -> None:
+    """Mark two trials at the ribbon's foot."""
+    style: dict[str, Any] = {"marker": "D", "mfc": "white", "mec": INK, "mew": 1.1, "ls": "none"}
+    for trial in trials.candidates:
+        here = limits.fraction(trial.lr)
+        if 0 <= here <= 1:
+            ribbon.plot([here], [0], ms=5, zorder=6, clip_on=False, gid="trial", **style)
+    losses.plot([], [], ms=4, label=f"trials of {trials.steps:,} steps", **style)
 
 
 def _name(ribbon: Axes, text: str, centre: float, **style: Any) -> Text:

@@ -87,7 +87,7 @@ def trials(tried: Race) -> str:
 
 def _end(trial: Racer) -> str:
     if trial.final_loss is None:
-        return "not there yet" if trial.outcome == "unfinished" else "NaN"
+        return "not there yet" if trial.outcome == "unfinished" else "diverged"
     return words.value(trial.final_loss)
 
 

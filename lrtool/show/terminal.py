@@ -153,7 +153,7 @@ def print_summary(report: Report, *, directory: Path, config: Path) -> None:
     if report.reason:
         rows.append(("Why", Text(report.reason)))
     rows += listed("Next", _next_steps(said, directory, config))
-    if report.trials:
+    if report.trials and report.trials.candidates:
         rows.append(("Trials", Text(race_terminal.trials(report.trials))))
     if report.race:
         rows.append(("Race", Text(race_terminal.caption(report.race))))

@@ -114,6 +114,33 @@ def make_race(candidates=None, *, scale=1, **changes):
     return records.Race(candidates=candidates, **(facts | changes))
 
 
+def make_trials(lower=0.42, higher=0.61, outcomes=("won", "lost"), **changes):
+    """Two trials at 0.0016 and 0.0064."""
+    candidates = (
+        make_racer(0.0016, "lower", None, lower, outcomes[0], steps=90),
+        make_racer(0.0064, "higher", None, higher, outcomes[1], steps=90),
+    )
+    return make_race(candidates, **({"steps": 90} | changes))
+
+
+def odd_trials():
+    nan = math.nan
+    one = make_trials(higher=None, outcomes=("won", "unfinished"), interrupted=True)
+    return {
+        "trials": make_trials(),
+        "trials in training": make_trials(measure="training", examples=704),
+        "a trial that diverged": make_trials(higher=nan, outcomes=("won", "diverged")),
+        "trials that diverged": make_trials(nan, nan, ("diverged", "diverged")),
+        "an interrupted trial": one,
+        "no trial yet": replace(one, candidates=()),
+        "trials off the axis": replace(
+            one,
+            interrupted=False,
+            candidates=tuple(replace(r, lr=r.lr * 1e9) for r in one.candidates),
+        ),
+    }
+
+
 def odd_races():
     nan = math.nan
     five = (
@@ -310,11 +337,20 @@ def make():
 
 
 ODD = _odd_reports()
+ODD |= {name: make_report(trials=trials) for name, trials in odd_trials().items()}
+ODD["trials of eight sweeps"] = make_report(sweeps=make_sweeps(8), trials=make_trials())
+ODD["trials and no suggestion"] = make_report(suggestion=NO_SUGGESTION, trials=make_trials())
 
 
 @pytest.fixture(params=list(ODD))
 def odd(request):
     return ODD[request.param]
+
+
+@pytest.fixture
+def trials():
+    """Return the builder of trials."""
+    return make_trials
 
 
 @pytest.fixture
@@ -324,6 +360,7 @@ def race():
 
 
 ODD_RACES = {name: make_report(race=race) for name, race in odd_races().items()}
+ODD_RACES["after trials"] = make_report(race=make_race(), trials=make_trials())
 
 
 @pytest.fixture(params=list(ODD_RACES))

@@ -164,3 +164,22 @@ def test_the_files(make, tmp_path):
     written = "".join(ET.parse(svg).getroot().itertext())  # noqa: S314  (our own file)
     assert "Learning rate 0.0032: confident" in written
     assert "usual guideline: 0.0001 to 0.01" in written
+
+
+def test_trials_are_marked_at_the_foot_of_the_ribbon(make, trials):
+    figure = plot.draw(make(trials=trials()))
+    ribbon, losses = axes_of(figure, "regions"), axes_of(figure, "losses")
+    marks = [line for line in ribbon.lines if line.get_gid() == "trial"]
+    to_data = losses.transData.inverted()
+    places = [
+        to_data.transform(ribbon.transData.transform((mark.get_xdata()[0], 0)))[0] for mark in marks
+    ]
+    assert places == pytest.approx([0.0016, 0.0064])
+    assert "trials of 90 steps" in legend(figure)
+
+
+@pytest.mark.parametrize("name", ["usual", "an interrupted trial", "no trial yet"])
+def test_trials_that_decided_nothing_are_not_marked(odd_named, name):
+    figure = plot.draw(odd_named(name))
+    assert not [line for line in axes_of(figure, "regions").lines if line.get_gid() == "trial"]
+    assert not [text for text in legend(figure) if "trials" in text]

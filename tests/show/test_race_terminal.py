@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from terminals import on_a_terminal
 
-from lrtool.records import RaceRow, SweepRow
+from lrtool.records import RaceRow, SweepRow, TrialRow
 from lrtool.show import terminal
 
 DIRECTORY, CONFIG = Path("runs/digits/now-find"), Path("configs/digits.yaml")
@@ -110,3 +110,47 @@ def test_quiet_is_quiet(clock, capsys, monkeypatch):
     work()
     assert capsys.readouterr().err == ""
     assert on_a_terminal("stderr", monkeypatch, work) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("trials", "0.0016 and 0.0064, 90 steps each: validation loss 0.42 and 0.61"),
+        ("trials in training", "0.0016 and 0.0064, 90 steps each: training loss 0.42 and 0.61"),
+        (
+            "a trial that diverged",
+            "0.0016 and 0.0064, 90 steps each: validation loss 0.42 and diverged",
+        ),
+        (
+            "an interrupted trial",
+            "0.0016 and 0.0064, 90 steps each: validation loss 0.42 and not there yet",
+        ),
+    ],
+)
+def test_the_summary_says_what_trials_came_to(odd_named, capsys, monkeypatch, name, text):
+    monkeypatch.setenv("COLUMNS", "120")
+    rows = [line.split(maxsplit=1) for line in summary(odd_named(name), capsys).splitlines()]
+    assert ["Trials", text] in [[row[0], row[1].rstrip()] for row in rows if len(row) == 2]
+
+
+def test_without_trials_the_summary_is_silent_about_them(make, odd_named, capsys):
+    for report in (make(), odd_named("no trial yet")):
+        assert "Trials" not in summary(report, capsys)
+
+
+def test_trials_under_way_are_called_so(clock, capsys, monkeypatch):
+    with terminal.Progress(repeats=1, steps=9, race_steps=90) as progress:
+        clock(2)
+        progress.update(TrialRow(1, 40, 0.0032, 0.5))
+    line = "trial: rate 0.0032, step 40/90, loss 0.5, 0 steps/s\n"
+    assert capsys.readouterr().err == line
+
+    def work():
+        with terminal.Progress(repeats=1, steps=9, race_steps=90) as progress:
+            for trial, step in ((0, 90), (1, 40)):
+                clock(1)
+                progress.update(TrialRow(trial, step, 0.001 * 4**trial, 0.5))
+
+    shown = on_a_terminal("stderr", monkeypatch, work)
+    assert "trial: rate 0.004, step 40/90" in shown
+    assert "90/90" in shown
