@@ -61,19 +61,19 @@ class Grid:
     def excess(self, seeds: NDArray[np.intp], losses: Array) -> float:
         """Return the regret of a rate at which training from `seeds` ended with `losses`.
 
-        0 where that is better than the best rate: other seeds have chosen that one, and where one
-        seed in five diverges beside it, a mean of what is gained there would outweigh all else.
+        Losses are compared with the best rate's from the same seeds, in units of the cell's scale:
+        a scale of those few seeds would blow up wherever the best rate happens to end badly.
         """
-        losses = np.minimum(np.where(np.isfinite(losses), losses, np.inf), self.initial[seeds])
+        initial = self.initial[seeds]
+        useless = ~(losses < initial)  # diverged or NaN
         parts = []
         for place, judges in self._halves:
             mine = judges[seeds]
             if not mine.any():
                 continue
-            best = self.loss[seeds[mine], place].mean()
-            span = self.initial[seeds[mine]].mean() - best
-            parts.append((losses[mine].mean() - best) / span)
-        return float(np.clip(np.mean(parts), 0.0, 1.0))
+            above = (losses[mine] - self.loss[seeds[mine], place]) / self.scale()
+            parts.append(np.where(useless[mine], 1.0, above).mean())
+        return float(min(1.0, np.mean(parts)))
 
     @cached_property
     def regrets(self) -> Array:
@@ -93,7 +93,8 @@ class Grid:
     @cached_property
     def window(self) -> tuple[float, float]:
         """The stretch of rates around the best one with a regret below `GOOD`, in log10."""
-        best = round(float(np.mean([place for place, _ in self._halves])))
+        whole = np.flatnonzero(np.isfinite(self.loss).all(0))
+        best = int(whole[np.argmin(self.regrets[whole])])  # of all seeds: the halves may disagree
         fine = np.arange(self.log_lr[0], self.log_lr[-1] + 1e-9, 0.02)
         good = np.interp(fine, self.log_lr, self.regrets) <= GOOD
         here = int(np.argmin(np.abs(fine - self.log_lr[best])))

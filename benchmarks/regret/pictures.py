@@ -9,6 +9,7 @@ import finders
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
+from scipy import optimize
 from spelling import number
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
     from outcomes import Outcome
+
+    Array = NDArray[np.float64]
 
 OWN_COLOURS = ("#0b62c4", "#d1341b")
 PEER_COLOURS = (  # no blue or red, which are lrtool's, and no grey
@@ -122,12 +126,15 @@ def _cost(
     free = [method for method in methods if table[method]["steps"] == 0]
     cheap = [m for m in methods if m not in free and table[m]["steps"] < most / 3]
     dear = [method for method in methods if method not in [*free, *cheap]]
-    for names, side in ((free, -1), (cheap, 1), (dear, 1)):
+    columns = [(free, -1), (cheap, 1), *(([method], 1) for method in dear)]
+    for names, side in columns:
+        if not names:
+            continue
         for method, height in zip(names, _apart([shown[name] for name in names]), strict=True):
             axes.annotate(
                 method,
                 (table[method]["steps"], shown[method]),
-                (table[method]["steps"] + side * 0.035 * most, height),
+                (table[names[0]]["steps"] + side * 0.045 * most, height),
                 va="center",
                 ha="left" if side > 0 else "right",
                 fontsize=9,
@@ -139,19 +146,21 @@ def _cost(
     axes.set_ylabel("mean regret, 95% interval")
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 1.3 * most])
     ticks = [tick for tick in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0) if tick >= floor]
-    axes.set_yticks(ticks, [number(tick, 3).rstrip("0").rstrip(".") for tick in ticks])
+    names = [number(tick, 3).rstrip("0").rstrip(".") for tick in ticks]
+    axes.set_yticks(ticks, [f"≤ {name}" if name == ".001" else name for name in names])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
     _bare(axes)
     return figure
 
 
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Return ascending heights for labels, each a little above the one before."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(max(height, placed[-1] * LINE if placed else 0.0))
-    return placed
+def _apart(heights: Sequence[float]) -> Array:
+    """Return ascending heights for labels, each at least a line above the one before.
+
+    They are the nearest such heights: what lies too close together moves apart both ways.
+    """
+    lines = np.log(LINE) * np.arange(len(heights))
+    return np.exp(optimize.isotonic_regression(np.log(heights) - lines).x + lines)
 
 
 def _distance(
