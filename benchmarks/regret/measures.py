@@ -59,20 +59,16 @@ class Grid:
         return float(self.initial.mean() - np.mean(best))
 
     def excess(self, seeds: NDArray[np.intp], losses: Array) -> float:
-        """Return the regret of a rate at which training from `seeds` ended with `losses`.
-
-        Losses are compared with the best rate's from the same seeds, in units of the cell's scale:
-        a scale of those few seeds would blow up wherever the best rate happens to end badly.
-        """
-        initial = self.initial[seeds]
-        useless = ~(losses < initial)  # diverged or NaN
+        """Return the regret of a rate at which training from `seeds` ended with `losses`."""
+        losses = np.minimum(np.where(np.isfinite(losses), losses, np.inf), self.initial[seeds])
         parts = []
         for place, judges in self._halves:
             mine = judges[seeds]
             if not mine.any():
                 continue
-            above = (losses[mine] - self.loss[seeds[mine], place]) / self.scale()
-            parts.append(np.where(useless[mine], 1.0, above).mean())
+            best = self.loss[seeds[mine], place].mean()
+            span = self.initial[seeds[mine]].mean() - best
+            parts.append((losses[mine].mean() - best) / span)
         return float(min(1.0, np.mean(parts)))
 
     @cached_property
@@ -93,8 +89,7 @@ class Grid:
     @cached_property
     def window(self) -> tuple[float, float]:
         """The stretch of rates around the best one with a regret below `GOOD`, in log10."""
-        whole = np.flatnonzero(np.isfinite(self.loss).all(0))
-        best = int(whole[np.argmin(self.regrets[whole])])  # of all seeds: the halves may disagree
+        best = round(float(np.mean([place for place, _ in self._halves])))
         fine = np.arange(self.log_lr[0], self.log_lr[-1] + 1e-9, 0.02)
         good = np.interp(fine, self.log_lr, self.regrets) <= GOOD
         here = int(np.argmin(np.abs(fine - self.log_lr[best])))

@@ -137,19 +137,3 @@ def test_a_step_counts_one_and_an_evaluation_a_third_for_each_batch():
         model(torch.zeros(4, 2))
     model(torch.zeros(4, 2))
     assert spent.steps == pytest.approx(1 + 2 / 3 + 2)
-
-
-def test_a_best_rate_that_fails_for_one_seed_does_not_blow_up_the_regret_of_others():
-    # the best place is the first for the odd seeds, which does not know that seed 2 fails there
-    found = _grid([0.0, 0.0, 1.8, 0.0], [0.2, 0.2, 0.2, 0.2])
-    assert found.scale() == pytest.approx(2 - (0.9 + 0.2) / 2)
-    regret = found.excess(np.array([2]), np.array([0.2]))
-    assert regret == pytest.approx((0.2 - 1.8) / 1.45)  # in units of its own span: −8
-
-
-def test_the_window_lies_around_the_best_rate_of_all_seeds_where_the_halves_disagree():
-    # the even seeds' best is the first rate, the odd seeds' the last; the second is bad for all
-    found = _grid([0.0, 0.1, 0.0, 0.1], [0.5] * 4, [0.2, 0.0, 0.2, 0.0])
-    assert found.regrets == pytest.approx(np.array([-0.1, 0.35, -0.05]) / 1.85)
-    crossing = (0.02 * 1.85 + 0.1) / 0.45  # of the way to the second place
-    assert found.window == (-3.0, pytest.approx(-3 + 0.5 * crossing, abs=0.02))
