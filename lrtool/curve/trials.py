@@ -70,7 +70,8 @@ def lean_of(tried: Race) -> float | None:
 def fell(tried: Race) -> bool:
     """Tell whether a trial's training loss fell by more than its noise.
 
-    Welch's statistic (1947) between the losses of its first tenth and its last third.
+    Welch's statistic (1947) between the losses of its first tenth and its last third; where the
+    first tenth has done most of the falling already, the very first loss against the last third.
     """
     for one in tried.candidates:
         loss = np.array(one.loss)
@@ -79,6 +80,9 @@ def fell(tried: Race) -> bool:
             continue
         error = np.sqrt(before.var(ddof=1) / before.size + after.var(ddof=1) / after.size)
         if before.mean() - after.mean() > SIGNIFICANT * error:
+            return True
+        alone = after.std(ddof=1) * np.sqrt(1 + 1 / after.size)
+        if after.size >= LEAST and loss[0] - after.mean() > SIGNIFICANT * alone:
             return True
     return False
 

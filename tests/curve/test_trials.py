@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from round_constants import ROUND
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_ind_from_stats
 
 from lrtool.curve import trials
 from lrtool.curve.combine import Estimate
@@ -112,8 +112,26 @@ def test_to_have_fallen_is_five_of_welchs_standard_errors(seed, drop, steps):
     loss = 2 + 0.05 * rng.normal(size=steps) - drop * np.linspace(0, 1, steps)
     before, after = loss[: max(2, steps // 10)], loss[-(steps // 3) :]
     statistic = ttest_ind(before, after, equal_var=False).statistic
+    # one value, and a sample with the same variance
+    alone = ttest_ind_from_stats(loss[0], 0, 1, after.mean(), after.std(ddof=1), after.size)
+    fallen = statistic > 5 or (after.size >= 10 and alone.statistic > 5)
     record = tried(curves=[tuple(loss.tolist()), (2.0,) * 20])
-    assert trials.fell(record) == (statistic > 5)
+    assert trials.fell(record) == fallen
+
+
+@pytest.mark.parametrize("pace", [0.3, 1.0, 3.0, 10.0])
+def test_however_fast_it_fell(pace):
+    """One that fell within its first tenth has no level there to compare with."""
+    rng = np.random.default_rng(0)
+    loss = 0.05 + np.exp(-np.arange(90) / pace) + 0.03 * rng.normal(size=90)
+    assert trials.fell(tried(curves=[tuple(loss.tolist()), (2.0,) * 90]))
+
+
+def test_noise_alone_has_hardly_ever_fallen():
+    rng = np.random.default_rng(1)
+    flat = 2 + 0.3 * rng.normal(size=(2000, 90))
+    found = [trials.fell(tried(curves=[tuple(one.tolist()), (2.0,) * 90])) for one in flat]
+    assert sum(found) <= 2
 
 
 @pytest.mark.parametrize(
