@@ -266,7 +266,7 @@ def _report(search: _Search, *, status: Status | None, reason: str | None) -> Re
 def _so_far(finding: Finding) -> str:
     """Say what an interrupted race leaves."""
     if finding.suggestions["race"].lr is None:
-        return "Nothing was compared yet: the rate is that of the sweeps."
+        return "Nothing was compared yet: the rate is that before the race."
     return finding.suggestion.reason
 
 

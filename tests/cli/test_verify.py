@@ -47,8 +47,12 @@ def test_json_is_the_report_with_the_race(here, tmp_path):
     assert " by racing " in report["reason"]
     assert report["config"]["find"]["verify"] is True
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
-    tried = sum(len(racer["loss"]) for racer in report["trials"]["candidates"])
-    raced = [row for row in rows if "candidate" in row][tried:]
+    raced = [row for row in rows if "candidate" in row]
+    tried = [row for row in rows if "trial" in row]
+    assert rows[-len(tried) - len(raced) :] == [*tried, *raced]
+    assert [row["loss"] for row in tried] == [
+        loss for trial in report["trials"]["candidates"] for loss in trial["loss"]
+    ]
     assert raced[0] == {
         "candidate": 0,
         "step": 1,
@@ -79,10 +83,9 @@ def test_the_sweeps_are_the_same_with_and_without(here):
     assert one["sweeps"] == two["sweeps"]
     assert one["first_update"] == two["first_update"]
     assert one["suggestions"]["sweep"] == two["suggestions"]["sweep"]
-    assert one["suggestions"]["auto"] == one["suggestions"]["sweep"]
+    assert one["trials"] == two["trials"] is not None
+    assert one["suggestions"]["auto"] == two["suggestions"]["auto"]
     assert (two["race"], "race" in two["suggestions"]) == (None, False)
-    assert one["trials"] is None  # a race says more
-    assert two["trials"] is not None
 
 
 def test_the_flag_wins_over_the_configuration(here, write):
@@ -209,9 +212,7 @@ def test_an_interrupted_race_leaves_the_best_so_far(start, write, tmp_path, afte
     write("a.yaml", IRIS.replace("{name: mlp, args: {hidden: [16]}}", '"slow:Net"'))
     child = start("find", "a.yaml", "--verify", "--output", "out")
     metrics = tmp_path / "out/metrics.jsonl"
-    child.wait_for(
-        lambda: metrics.exists() and metrics.read_text().count("candidate") > 160 + after, 120
-    )
+    child.wait_for(lambda: metrics.exists() and metrics.read_text().count("candidate") > after, 120)
     child.send(signal.SIGINT)
     done = child.wait()
     assert done.returncode == 130, done.stderr
@@ -229,7 +230,7 @@ def test_an_interrupted_race_leaves_the_best_so_far(start, write, tmp_path, afte
     else:
         assert report.suggestion.lr == report.suggestions["auto"].lr
         assert report.suggestions["race"].lr is None
-        assert report.reason.endswith("Nothing was compared yet: the rate is that of the sweeps.")
+        assert report.reason.endswith("Nothing was compared yet: the rate is that before the race.")
 
 
 def test_a_failure_in_the_race_leaves_a_report(here, write, tmp_path):
