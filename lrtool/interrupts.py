@@ -61,5 +61,12 @@ def interruptible() -> Iterator[Stop]:
 def end_children() -> None:
     """Kill the processes that still load data: one that hangs would hold up the end of this one."""
     multiprocessing = sys.modules.get("multiprocessing")  # without it there are none
-    for child in multiprocessing.active_children() if multiprocessing else ():
+    children = multiprocessing.active_children() if multiprocessing else ()
+    if not children:
+        return
+    # torch raises the death of such a process, wherever this one is by then
+    watching = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in children:
         child.kill()
+        child.join()
+    signal.signal(signal.SIGCHLD, watching or signal.SIG_DFL)
