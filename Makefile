@@ -11,8 +11,9 @@ demo: $(STAMP)
 	$(BIN)/lrtool find configs/digits.yaml --output runs/demo/find --overwrite
 	$(BIN)/lrtool train configs/digits.yaml --lr-from runs/demo/find --output runs/demo/train --overwrite
 
+# One thread a process: torch's threads would wait for those of the other tests.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check
