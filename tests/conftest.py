@@ -1,5 +1,14 @@
-"""One thread for each process: several tests run at once, and threads that wait spin."""
+"""What all tests share.
+
+One thread for each process: several tests run at once, and threads that wait spin. The same examples
+of a property each time; `pytest --hypothesis-profile=explore` looks for new ones.
+"""
 
 import os
 
+from hypothesis import settings
+
 os.environ["OMP_NUM_THREADS"] = "1"
+settings.register_profile("explore", deadline=None)
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
