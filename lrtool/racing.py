@@ -5,30 +5,26 @@ So are the trials, a race of two that go straight to the end.
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil, isfinite, isnan, log10, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtool.build.schedules import LONG, build_schedule
+from lrtool.compression import compressed_schedule
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.data import batches
 from lrtool.engine.race import Runner, advance, last_losses, measure
 from lrtool.engine.randomness import random_states
 from lrtool.engine.step import samples_in
-from lrtool.errors import LrtoolWarning
 from lrtool.records import Race, Racer, TrialRow
-from lrtool.settings import located
 from lrtool.task import (
     build,
     repeat_seed,
     rewound,
     seed_everything,
     step_of,
-    steps_per_epoch,
     training_steps,
 )
 
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lrtool import config
     from lrtool.build.schedules import Schedule
     from lrtool.curve.race import Choice
     from lrtool.engine.randomness import RandomStates
@@ -128,44 +123,13 @@ def steps_of(task: Task, *, race: bool) -> int:
     return decisions.length(training) if race else trials.length(training)
 
 
-def schedule_of(task: Task, steps: int) -> Schedule:
-    """Build the configuration's schedule, compressed to so many steps.
-
-    Raises:
-        ConfigError: it does not fit the training, or needs its length and that is not known.
-    """
-    training, per_epoch = training_steps(task), steps_per_epoch(task)
-    spec = task.config.train.schedule
-    with warnings.catch_warnings(), located(task.document):
-        warnings.simplefilter("ignore", LrtoolWarning)  # a training says what it does not reach
-        schedule = build_schedule(spec, steps=training, steps_per_epoch=per_epoch)
-        if training is None:
-            return schedule
-        spec = compressed(spec, training, steps)
-        schedule = build_schedule(spec, steps=steps, steps_per_epoch=None)
-    if per_epoch is None or schedule.plateau is not None:
-        return schedule
-    faster = training / steps / per_epoch  # epochs of the training for each step of the race
-    return replace(schedule, factor=lambda step, _: schedule.factor(step, int(step * faster)))
-
-
-def compressed(spec: config.Schedule, training: int, steps: int) -> config.Schedule:
-    """Return the schedule of a training for a race of so many steps.
-
-    Lengths that are fractions stay as they are, and so does what `plateau` waits for.
-    """
-    args: dict[str, Any] = dict(spec.args)
-    if spec.name == "inverse_sqrt" and not spec.warmup and args.get("timescale") is None:
-        args["timescale"] = LONG
-    for name in ("period", "decay", "timescale"):
-        if (args.get(name) or 0) >= 1:
-            args[name] = max(1, round(args[name] * steps / training))
-    if spec.name == "exp_range":
-        args["gamma"] = args.get("gamma", 0.99994) ** (training / steps)
-    warmup = spec.warmup
-    if warmup is not None and warmup >= 1:
-        warmup /= training
-    return spec.model_copy(update={"args": args, "warmup": warmup})
+def measuring(task: Task) -> float:
+    """Return what it costs to measure a candidate of a race once, in steps."""
+    part = task.data.validation
+    if part is None:
+        return 0.0
+    examples = EXAMPLES if part.size is None else min(part.size, EXAMPLES)
+    return FORWARD * examples / (task.data.batch_size * task.config.train.accumulate)
 
 
 def open_trials(task: Task) -> Contest:
@@ -191,7 +155,7 @@ def open_race(task: Task) -> Contest:
 def _open(task: Task, steps: int, repeat: int, examples: int) -> Contest:
     """Choose steps and schedule, and a seed that no sweep has had."""
     seed = repeat_seed(task.config.seed, repeat)
-    schedule = schedule_of(task, steps)
+    schedule = compressed_schedule(task, steps)
     seed_everything(seed)
     return Contest(
         task=task,

@@ -139,14 +139,12 @@ def _rows(search: _Search) -> Iterator[Row]:
     for row in _sweeps(task, search.watch):
         search.rows.append(row)
         yield row
-    search.swept = _suggest(search)
+    finding = search.swept = _suggest(search, None)
     if search.swept.trials is not None:
         search.trials = trials
         yield from racing.tried(trials, search.swept.trials, search.watch)
-    if race is None:
-        return
-    finding = _suggest(search)
-    if finding.centre is not None:
+        finding = _suggest(search, racing.judged(trials)[0])
+    if race is not None and finding.centre is not None:
         search.contest = race
         prior = usual_rate(first.optimizer)
         yield from racing.race(race, log10(finding.centre), prior, search.watch)
@@ -164,7 +162,11 @@ def _first_update(task: Task, watch: Stopwatch) -> FirstUpdate:
 def wants_race(task: Task) -> bool:
     """Tell whether a suggestion is to be raced: asked for, or affordable."""
     verify = task.config.find.verify
-    return verify is True or (verify == "auto" and too_expensive(training_steps(task)) is None)
+    return verify is True or (verify == "auto" and _too_expensive(task) is None)
+
+
+def _too_expensive(task: Task) -> str | None:
+    return too_expensive(training_steps(task), racing.measuring(task))
 
 
 def _sweeps(task: Task, watch: Stopwatch) -> Iterator[SweepRow]:
@@ -190,10 +192,9 @@ def _to_sweeps(search: _Search) -> tuple[Sweep, ...]:
     )
 
 
-def _suggest(search: _Search) -> Finding:
+def _suggest(search: _Search, tried: Race | None) -> Finding:
     """Make a suggestion of what there is."""
     task, first = search.task, search.first
-    tried = None if search.trials is None else racing.judged(search.trials)[0]
     return suggest(
         _to_sweeps(search),
         first=search.update,
@@ -208,24 +209,24 @@ def _suggest(search: _Search) -> Finding:
 
 def _found(search: _Search) -> Found:
     """Conclude from what there is."""
-    race = None
-    finding = _suggest(search)
+    tried = race = None
+    if search.trials is not None:
+        tried = racing.judged(search.trials)[0]
+    finding = _suggest(search, tried)
     if search.swept is not None:
         named = {**finding.suggestions, "sweep": search.swept.suggestions["auto"]}
         finding = replace(finding, suggestions=named)
     if search.contest is not None:
         race, choice = racing.judged(search.contest)
-        said = finding.suggestion
-        assert said.low, "a race stands around an estimate"
-        assert said.high, "which has an interval"
-        finding = settled(finding, averaged(choice, log10(said.low), log10(said.high)), race)
+        assert finding.centre, "a race stands around an estimate"
+        finding = settled(finding, averaged(choice, log10(finding.centre)), race)
     elif search.swept is not None and (why := _why_no_race(search.task, finding)):
         finding = unraced(finding, why)
     return Found(
         sweeps=_to_sweeps(search),
         update=search.update,
         finding=finding,
-        tried=None if search.trials is None else racing.judged(search.trials)[0],
+        tried=tried,
         race=race,
         timing=search.watch.timing(),
     )
@@ -236,7 +237,7 @@ def _why_no_race(task: Task, finding: Finding) -> str | None:
     if task.config.find.verify is False:
         return None
     if not wants_race(task):
-        return too_expensive(training_steps(task))
+        return _too_expensive(task)
     return "there is no suggestion to race around" if finding.centre is None else None
 
 

@@ -1,7 +1,7 @@
 """What all tests share.
 
-One thread for each process: several tests run at once, and threads that wait spin. The same examples
-of a property each time; `pytest --hypothesis-profile=explore` looks for new ones.
+One thread for each process: several tests run at once, and threads that wait spin. A property is
+tested on the same examples each time; `pytest --hypothesis-profile=explore` looks for new ones.
 """
 
 import os

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import controls
-import cost
-import optimizers
+import own
 import peers
-import plain
-import tasks
-
-from lrtool import document as documents
-from lrtool import run
-from lrtool.errors import LrtoolError
-from lrtool.settings import read_config
-from lrtool.task import open_task
-from lrtool.trial import try_one_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cells import Cell
-
-    from lrtool.records import Finding
-    from lrtool.run import Found
-    from lrtool.task import Task
 
 SEEDS = (0, 1, 2)  # apart from the seeds of training
 ANY = "any"  # in the place of a finder's seed: the rate does not depend on it
@@ -51,7 +36,9 @@ def _controls(cell: Cell) -> Said:
 
 def _lrtool(cell: Cell) -> Said:
     return {
-        str(seed): {method: lrtool(cell, seed, verify=verify) for method, verify in OWN.items()}
+        str(seed): {
+            method: own.suggestion(cell, seed, verify=verify) for method, verify in OWN.items()
+        }
         for seed in SEEDS
     }
 
@@ -79,58 +66,3 @@ def said(cell: Cell, cache: Path) -> Said:
         for seed, methods in (json.loads(path.read_text()) if path.exists() else {}).items():
             found.setdefault(seed, {}).update(methods)
     return found
-
-
-def configuration(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
-    """Return the configuration of a cell's training, for lrtool."""
-    known, args = optimizers.OPTIMIZERS[cell.optimizer]
-    schedule: dict[str, Any] = {"name": cell.schedule}
-    if cell.schedule == "cosine":
-        schedule["warmup"] = plain.WARMUP
-    return {
-        "seed": seed,
-        "search_path": [str(Path(__file__).parent)],
-        "data": {
-            "source": "tasks:data",
-            "args": {"task": cell.task},
-            "batch_size": tasks.TASKS[cell.task].batch,
-        },
-        "model": {"name": "tasks:model", "args": {"task": cell.task}},
-        "loss": {"name": "tasks:loss", "args": {"task": cell.task}},
-        "optimizer": {"name": known, "args": args},
-        "find": {"verify": verify},
-        "train": {"max_steps": cell.steps, "schedule": schedule},
-        "runtime": {"device": "cpu"},
-    }
-
-
-def lrtool(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
-    """Return lrtool's suggestion, all else its default."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "config.yaml")
-        path.write_text(documents.dump(configuration(cell, seed, verify=verify)))
-        task = open_task(*read_config(path))
-        with cost.counted(tasks.TASKS[cell.task].batch) as spent:
-            try:
-                finding = _search(task)
-            except LrtoolError as error:
-                return {"lr": None, "reason": str(error), "steps": round(spent.steps, 2)}
-    said = finding.suggestion
-    return {
-        "lr": said.lr,
-        "low": said.low,
-        "high": said.high,
-        "verdict": said.verdict,
-        "steps": round(spent.steps, 2),
-    }
-
-
-def _search(task: Task) -> Finding:
-    """Run lrtool's own search to its end: that of `lrtool find`, without report and plots."""
-    searching = run.search(task, try_one_batch(task))
-    while True:
-        try:
-            next(searching)
-        except StopIteration as end:
-            found: Found = end.value
-            return found.finding

@@ -49,7 +49,8 @@ WITHOUT = {
     "the first update": ("critical", "ratio"),
     "the curve": CURVE,
 }
-COVERAGE = 0.82  # of the interval on development cells: 80% with a little to spare
+COVERAGE = 0.8  # of the interval on development cells
+LEAST_HALF = 0.05  # decades: an interval narrower than this would mean nothing
 SHRINK = 0.3  # of the correlations, towards half of what they are
 
 
@@ -343,8 +344,8 @@ def judged(
     rates = means - caution * spreads**2
     regrets = np.array([row.grid.regret(rate) for row, rate in zip(given, rates, strict=True)])
     away = [
-        max(row.grid.window[0] - mean, mean - row.grid.window[1], 0.0) / spread
-        for row, mean, spread in zip(given, means, spreads, strict=True)
+        max(row.grid.window[0] - rate, rate - row.grid.window[1], 0.0) / spread
+        for row, rate, spread in zip(given, rates, spreads, strict=True)
     ]
     return regrets, np.array(away)
 
@@ -358,59 +359,125 @@ def decision(given: Sequence[Row], means: Array, spreads: Array) -> tuple[float,
     return caution, float(np.quantile(away, COVERAGE))
 
 
-def fit(chosen: Sequence[Cell], cache: Path) -> dict[str, Any]:
-    """Return the constants with where they come from, and how they do on tasks left out."""
-    given, dense = rows(chosen, cache), density(chosen, cache)
-    leaning = leans(given, cache)
+@dataclass(frozen=True)
+class Judged:
+    """What each row's finder makes of all it saw, with constants that have not seen its task.
+
+    Attributes:
+        dense: see `density`.
+        leaning: of its trials.
+        before: its estimate for the trials, log10.
+        swept: its estimate without them.
+        tried: with them; `swept` where `counts` is false.
+        alone: standard deviation of `swept`.
+        spreads: standard deviation of `tried`.
+        counts: its trials say something.
+    """
+
+    dense: dict[str, float]
+    leaning: Array
+    before: Array
+    swept: Array
+    tried: Array
+    alone: Array
+    spreads: Array
+    counts: NDArray[np.bool_]
+
+
+def judge(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> Judged:
+    """Return each row's estimates, with constants that have not seen its task."""
+    dense, leaning = density(chosen, cache), leans(given, cache)
     before = _means(left_out(given, dense, c.STEPS))
     final = left_out(given, dense)
-    swept = _means(final)
-    alone = np.array([found.spread for found in final])
+    swept, alone = _means(final), np.array([found.spread for found in final])
     tried, spreads = swept.copy(), alone.copy()
-    with_some = np.isfinite(leaning) & np.array([row.cell.steps == c.STEPS for row in given])
+    counts = np.isfinite(leaning) & np.array([row.cell.steps == c.STEPS for row in given])
     for base in sorted({row.base for row in given}):
         here = np.array([row.base == base for row in given])
         others = [row for row, out in zip(given, here, strict=True) if not out]
         known = with_trials(constants(others, dense), others, before[~here], leaning[~here])
-        here &= with_some
+        here &= counts
         unit = record.TRIAL_REACH
         tried[here] = swept[here] + unit * (known.trial_shift + known.trial_gain * leaning[here])
         spreads[here] = unit * known.trial_spread
-    whole = with_trials(constants(given, dense), given, before, leaning)
-    some = [row for row, has in zip(given, with_some, strict=True) if has]
-    decided = {
-        "swept": decision(given, swept, alone),
-        "tried": decision(some, tried[with_some], spreads[with_some]),
-    }
+    return Judged(dense, leaning, before, swept, tried, alone, spreads, counts)
+
+
+def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
+    """Return the rates around which races are to be recorded, log10, by cell and finder seed."""
+    given = rows(chosen, cache)
+    found: dict[str, dict[str, float]] = {}
+    for row, centre in zip(given, judge(given, chosen, cache).tried, strict=True):
+        found.setdefault(row.cell.name, {})[row.seed] = float(centre)
+    return found
+
+
+def raced(given: Sequence[Row], estimates: Array, cache: Path) -> Array:
+    """Return each row's rate after a race around its estimate; NaN where nothing could be compared.
+
+    The mean of the two, as `lrtool.curve.race.averaged` has it.
+    """
+    found = []
+    for row in given:
+        seen = json.loads(record.races_file(row.cell, cache).read_text())[row.seed]
+        found.append(np.nan if seen["chosen"] is None else seen["chosen"])
+    return (np.array(found) + estimates) / 2
+
+
+def race_half_width(given: Sequence[Row], rates: Array) -> float:
+    """Return how far around a race's rate the interval must reach, in decades."""
+    compared = np.isfinite(rates)
+    _, away = judged(
+        [row for row, has in zip(given, compared, strict=True) if has],
+        rates[compared],
+        np.ones(int(compared.sum())),
+        0.0,
+    )
+    return max(float(np.quantile(away, COVERAGE)), LEAST_HALF)
+
+
+def fit(chosen: Sequence[Cell], cache: Path) -> dict[str, Any]:
+    """Return the constants with where they come from, and how they do on tasks left out."""
+    given = rows(chosen, cache)
+    seen = judge(given, chosen, cache)
+    some = [row for row, has in zip(given, seen.counts, strict=True) if has]
+    after = raced(given, seen.tried, cache)
+    swept = decision(given, seen.swept, seen.alone)
+    tried = decision(some, seen.tried[seen.counts], seen.spreads[seen.counts])
+    whole = with_trials(constants(given, seen.dense), given, seen.before, seen.leaning)
     whole = replace(
         whole,
-        caution={source: caution for source, (caution, _) in decided.items()},
-        half_width={source: width for source, (_, width) in decided.items()},
+        caution={"swept": swept[0], "tried": tried[0]},
+        half_width={"swept": swept[1], "tried": tried[1], "raced": race_half_width(given, after)},
     )
-    without, _ = judged(given, swept, alone, whole.caution["swept"])
-    regrets, _ = judged(given, tried, spreads, whole.caution["tried"])
-    regrets[~with_some] = without[~with_some]
+
+    def regrets(means: Array, spreads: Array, caution: float) -> Array:
+        return judged(given, means, spreads, caution)[0]
+
+    alone = regrets(seen.swept, seen.alone, swept[0])
+    everything = np.where(seen.counts, regrets(seen.tried, seen.spreads, tried[0]), alone)
+    bold = np.where(
+        seen.counts, regrets(seen.tried, seen.spreads, 0.0), regrets(seen.swept, seen.alone, 0.0)
+    )
+    with_race = np.where(np.isfinite(after), regrets(after, seen.spreads, 0.0), everything)
+    without = {
+        name: regrets(_means(left_out(given, seen.dense, None, names)), seen.alone, swept[0])
+        for name, names in WITHOUT.items()
+    }
     provenance = {
         "script": "benchmarks/regret/fit.py",
         "cells": len({row.cell.name for row in given}),
         "tasks": sorted({row.cell.task for row in given}),
         "optimizers": sorted({row.cell.optimizer for row in given}),
         "finder_seeds": len(record.FINDER_SEEDS),
-        "regret_left_out": _summary(given, regrets),
+        "regret_left_out": _summary(given, everything),
+        "regret_left_out_with_race": _summary(given, with_race),
+        "regret_left_out_without_caution": _summary(given, bold),
+        "regret_left_out_without_trials": _summary(given, alone),
         "regret_left_out_without_trials_and": {
-            name: _summary(
-                given,
-                judged(
-                    given,
-                    _means(left_out(given, dense, None, names)),
-                    alone,
-                    whole.caution["swept"],
-                )[0],
-            )
-            for name, names in WITHOUT.items()
+            name: _summary(given, values) for name, values in without.items()
         },
-        "regret_left_out_without_trials": _summary(given, without),
-        "interval_decades": float(np.mean(2 * whole.half_width["tried"] * spreads)),
+        "interval_decades": float(np.mean(2 * tried[1] * seen.spreads)),
     }
     return {"provenance": provenance, **asdict(whole)}
 

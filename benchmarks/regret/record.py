@@ -12,14 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optimizers
+import own
 import plain
 import tasks
 import torch
 
+from lrtool import racing
 from lrtool.curve import trials as trials_rule
+from lrtool.curve.combine import canonical
+from lrtool.curve.race import usual_rate
 from lrtool.engine.first_update import first_update
 from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
+from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.records import FirstUpdate, Sweep
 
@@ -49,6 +54,11 @@ def look_file(cell: Cell, cache: Path) -> Path:
 def trials_file(cell: Cell, cache: Path) -> Path:
     """Return where a cell's short trainings are kept."""
     return cache / "trials" / f"{cell.name}.json"
+
+
+def races_file(cell: Cell, cache: Path) -> Path:
+    """Return where a cell's races are kept."""
+    return cache / "races" / f"{cell.name}.json"
 
 
 def look(cell: Cell) -> dict[str, Any]:
@@ -107,6 +117,34 @@ def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
             ],
         }
         for seed, centre in centres.items()
+    }
+
+
+def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
+    """Race lrtool's candidates around each finder's estimate.
+
+    Args:
+        cell: whose training it is.
+        centres: log10 of the estimate of each finder seed, after its trials.
+    """
+    return {seed: _race(cell, int(seed), centre) for seed, centre in centres.items()}
+
+
+def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
+    with own.opened(cell, seed, verify=True) as task:
+        contest = racing.open_race(task)
+        for _ in racing.race(contest, centre, usual_rate(canonical(cell.optimizer)), Stopwatch()):
+            pass
+        raced, choice = racing.judged(contest)
+    return {
+        "centre": centre,
+        "steps": contest.steps,
+        "spent": raced.steps_spent,
+        "untrained": raced.untrained_loss,
+        "candidates": [
+            [math.log10(one.lr), one.final_loss, one.standard_error] for one in raced.candidates
+        ],
+        "chosen": choice.log_lr,
     }
 
 

@@ -10,6 +10,7 @@ The suggestion's constants come from development cells alone:
 python benchmarks/regret/run.py grids development
 python benchmarks/regret/run.py looks development
 python benchmarks/regret/run.py trials development
+python benchmarks/regret/run.py races development
 python benchmarks/regret/run.py fit development
 
 What is there is not measured again. `rates peers` needs the environment of
@@ -119,6 +120,23 @@ def _write_trials(cell: Cell, centres: dict[str, float], path: Path) -> None:
     files.write_text(path, json.dumps(record.trials(cell, centres)))
 
 
+def _races(chosen: Sequence[Cell], cache: Path) -> list[Job]:
+    centres = fit.race_centres(chosen, cache)
+    return [
+        (
+            cell.name,
+            max(cell.steps / 1000, 1),
+            partial(_write_races, cell, centres[cell.name], path),
+        )
+        for cell in chosen
+        if not (path := record.races_file(cell, cache)).exists()
+    ]
+
+
+def _write_races(cell: Cell, centres: dict[str, float], path: Path) -> None:
+    files.write_text(path, json.dumps(record.races(cell, centres)))
+
+
 def _fit(chosen: Sequence[Cell], cache: Path) -> None:
     """Write the constants of the suggestion, and those of the control that needs no sweep."""
     for path, fitted in (
@@ -163,7 +181,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     stages = parser.add_subparsers(dest="stage", required=True)
-    for name in ("grids", "rates", "exact", "report", "looks", "trials", "fit"):
+    for name in ("grids", "rates", "exact", "report", "looks", "trials", "races", "fit"):
         stage = stages.add_parser(name)
         if name == "rates":
             stage.add_argument("sources", nargs="+", choices=finders.SOURCES)
@@ -177,6 +195,7 @@ def main() -> None:
         "exact",
         "looks",
         "trials",
+        "races",
         *(f"rates/{source}" for source in finders.SOURCES),
     ):
         (cache / folder).mkdir(parents=True, exist_ok=True)
@@ -191,6 +210,7 @@ def main() -> None:
     jobs = {
         "looks": lambda: _looks(chosen, cache),
         "trials": lambda: _trials(chosen, cache),
+        "races": lambda: _races(chosen, cache),
         "grids": lambda: _grids(chosen, cache),
         "rates": lambda: _rates(options.sources, chosen, cache),
         "exact": lambda: _exact(chosen, cache),

@@ -38,7 +38,8 @@ class Constants:
         caution: the rate that is named lies this share of the variance below the mean, for too high
             costs more than too low; by what it comes from: the sweep alone ("swept") or trials too
             ("tried").
-        half_width: of the 80% interval, in standard deviations, likewise.
+        half_width: of the 80% interval, in standard deviations, likewise; of that after a race
+            ("raced"), in decades.
     """
 
     anchors: tuple[str, ...]

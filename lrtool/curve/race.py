@@ -28,15 +28,14 @@ SPACING: Final = 0.5  # decades between a candidate and the next
 PRIOR_APART: Final = 0.25  # decades from all others from which on the usual rate is worth a run
 PRIOR_NEAR: Final = 1.0  # decades from the centre within which it is believed
 LEAST_STEPS: Final = 100  # of each candidate, but no more than the training has
-SHARE: Final = 30  # a candidate takes this part of the training's steps
+SHARE: Final = 40  # a candidate takes this part of the training's steps: four of them a tenth
 AROUND: Final = 3  # candidates at and beside the centre
+MEASURED: Final = 1 + 2 * AROUND  # times a loss is measured: before, half-way and at the end
 AFFORDABLE: Final = 0.1  # share of the training's steps that a race which nobody asked for may take
 WORSE: Final = 0.5  # of the way from the best loss to the untrained one: clearly worse
 WINS: Final = 1.0  # standard errors above the minimum that the smallest good rate may lie
 LOWEST: Final = 0.15  # decades that it may lie below the minimum: few examples must not decide more
-GOOD: Final = 2.0  # standard errors up to which rates are good
 LENGTH_EXPONENT: Final = -0.32  # of the best rate in the length of a training
-LEAST_REACH: Final = 0.1  # decades from the minimum to the interval's ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,6 @@ class Choice:
 
     Attributes:
         log_lr: log10 of the rate to train with; None if nothing could be compared.
-        low: lower end of the good rates.
-        high: upper end of them.
         best: which candidate has the lowest loss.
         errors: of each candidate, the standard error of its difference to the best one's loss; NaN
             where there is none.
@@ -54,8 +51,6 @@ class Choice:
     """
 
     log_lr: float | None
-    low: float
-    high: float
     best: int | None
     errors: Array
     doubts: list[Doubt]
@@ -80,42 +75,38 @@ def lengthened(choice: Choice, training: int | None, steps: int) -> Choice:
     """Move what a race decided to where it is for the whole training."""
     if choice.log_lr is None:
         return choice
-    by = lengthening(training, steps)
-    return replace(choice, log_lr=choice.log_lr + by, low=choice.low + by, high=choice.high + by)
+    return replace(choice, log_lr=choice.log_lr + lengthening(training, steps))
 
 
-def averaged(choice: Choice, low: float, high: float) -> Choice:
-    """Return the mean of what a race decided and of the estimate before it.
+def averaged(choice: Choice, centre: float) -> Choice:
+    """Return the mean of what a race decided, for the whole training, and of the estimate before.
 
     They err about equally far and for other reasons: on development cells the mean of the two does
-    better than either, and the interval of the one is wide enough for both.
-
-    Args:
-        choice: for the whole training.
-        low: log10 of the lower end of the estimate's interval.
-        high: of the upper end.
+    better than either.
     """
     if choice.log_lr is None:
         return choice
-    middle, half = (low + high) / 2, (high - low) / 2
-    mean = (choice.log_lr + middle) / 2
-    return replace(choice, log_lr=mean, low=mean - half, high=mean + half)
+    return replace(choice, log_lr=(choice.log_lr + centre) / 2)
 
 
-def too_expensive(training: int | None) -> str | None:
+def too_expensive(training: int | None, measuring: float) -> str | None:
     """Say why a race that nobody asked for takes too long; None if it does not.
 
-    The cost is that of the candidates around the centre: about as many steps are saved half-way as
-    the others take.
+    The cost is that of the candidates around the centre, half-way and at the end measured: about as
+    many steps are saved half-way as one more beyond the edge takes.
+
+    Args:
+        training: its steps.
+        measuring: what it costs to measure a candidate's loss once, in steps.
     """
     steps = length(training)
     if training is None:
         return "how long the training is, and so what a race may cost, is not known; see --verify"
-    if AROUND * steps <= AFFORDABLE * training:
+    if AROUND * steps + MEASURED * measuring <= AFFORDABLE * training:
         return None
     return (
-        f"a race of {AROUND} × {steps:,} steps takes more than {AFFORDABLE:.0%} of the training's "
-        f"{training:,}; --verify asks for it"
+        f"a race of {AROUND} × {steps:,} steps takes, with its evaluations, more than "
+        f"{AFFORDABLE:.0%} of the training's {training:,}; --verify asks for it"
     )
 
 
@@ -202,14 +193,14 @@ def choose(
     finished = np.isfinite(means)
     if not finished.any():
         nothing = np.full(means.shape, np.nan)
-        return Choice(None, np.nan, np.nan, None, nothing, [_nothing_left(interrupted)])
+        return Choice(None, None, nothing, [_nothing_left(interrupted)])
     order = np.lexsort((log_lr, means))  # NaN comes last; of equal losses the lower rate is first
     best = int(order[0])
     errors = np.array([standard_error(row - losses[best], weights) for row in losses])
     se = float(errors[order[1]]) if finished.sum() > 1 else np.nan
     doubts = _doubts(log_lr, best, int(finished.sum()), interrupted=interrupted)
-    place, low, high = _parabola(log_lr[finished], means[finished], float(log_lr[best]), se)
-    return Choice(place, low, high, best, errors, doubts)
+    place = _parabola(log_lr[finished], means[finished], float(log_lr[best]), se)
+    return Choice(place, best, errors, doubts)
 
 
 def standard_error(differences: ArrayLike, weights: ArrayLike) -> float:
@@ -222,23 +213,20 @@ def standard_error(differences: ArrayLike, weights: ArrayLike) -> float:
     return float(np.sqrt(squares.sum() * values.size / (values.size - 1)))
 
 
-def _parabola(log_lr: Array, loss: Array, best: float, se: float) -> tuple[float, float, float]:
-    """Return the rate to train with and the ends of the good ones, from the finished candidates."""
+def _parabola(log_lr: Array, loss: Array, best: float, se: float) -> float:
+    """Return the rate to train with, from the candidates that finished."""
     order = np.argsort(log_lr)
     x, y = log_lr[order], loss[order]
     middle = int(np.searchsorted(x, best))
-    alone = best, best - SPACING / 2, best + SPACING / 2  # what lies between is nobody's
     if not 0 < middle < x.size - 1:
-        return alone
+        return best  # what lies between is nobody's
     lower, upper = float(x[middle - 1]), float(x[middle + 1])
     down, up = np.diff(y[middle - 1 : middle + 2]) / np.diff(x[middle - 1 : middle + 2])
     curvature = float(up - down) / (upper - lower)
     if not curvature > 0:
-        return alone
+        return best
     lowest = float(np.clip((lower + best) / 2 - down / (2 * curvature), lower, upper))
-    place = max(lowest - min(float(np.sqrt(WINS * se / curvature)), LOWEST), lower)
-    reach = max(float(np.sqrt(GOOD * se / curvature)), LEAST_REACH)
-    return place, max(lowest - reach, lower), min(lowest + reach, upper)
+    return max(lowest - min(float(np.sqrt(WINS * se / curvature)), LOWEST), lower)
 
 
 def _doubts(log_lr: Array, best: int, finished: int, *, interrupted: bool) -> list[Doubt]:
@@ -297,12 +285,12 @@ def settled(finding: Finding, choice: Choice, race: Race) -> Finding:
             advice=(why.advice,),
         )
         return replace(changed, suggestion=lost)
-    lr = 10.0**choice.log_lr
+    lr, half = 10.0**choice.log_lr, c.fitted().half_width["raced"]
     said: Suggestion = replace(
         finding.suggestion,
         lr=lr,
-        low=10.0**choice.low,
-        high=10.0**choice.high,
+        low=10.0 ** (choice.log_lr - half),
+        high=10.0 ** (choice.log_lr + half),
         verdict="uncertain" if choice.doubts else "confident",
         reason=_sentence([_outcome(choice, race), *(doubt.reason for doubt in choice.doubts)]),
         advice=tuple(dict.fromkeys(doubt.advice for doubt in choice.doubts)),

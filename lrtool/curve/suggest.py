@@ -64,7 +64,8 @@ def suggest(
     well the rule repeats, not how well its rate trains.
 
     A suggestion is "confident" only if its interval is at most half a decade wide and nothing else
-    speaks against it. A rate outside the swept range is moved to its end, and is "uncertain".
+    speaks against it. A rate outside the range of what was swept, or tried where the sweeps
+    diverged, is moved to its end, and is "uncertain".
 
     Args:
         sweeps: at least one, in any order.
@@ -117,13 +118,13 @@ def suggest(
         swept = obstacle
     else:
         assert best is not None, "a curve with a descent has anchors"
-        swept = _auto(fitted, best, None, steps, against)
+        swept = _auto(_range(fitted), best, None, steps, against)
     promising = obstacle is None or verdict.is_flat(anchors, sweeps)
     auto, leaning = swept, None if tried is None else trials.lean_of(tried)
     if leaning is not None and best is not None and promising:
         if obstacle is not None:
             against = [verdict.seen_by_trials_alone()]
-        auto = _auto(fitted, best, leaning, steps, against)
+        auto = _auto(_range(fitted, tried), best, leaning, steps, against)
     to_try = best_rate(steps=min(steps or c.STEPS, c.STEPS)) if promising and found else None
     named = {"auto": _candidate(auto), SWEPT: _candidate(swept), **candidates(fitted)}
     answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
@@ -141,17 +142,27 @@ def _to_try(fitted: Fit, centre: Estimate | None, steps: int | None) -> tuple[fl
     if centre is None or trials.weight(steps) == 0:
         return None
     reach = trials.reach(centre)
-    mean = _inside(fitted, centre.mean)
+    mean = float(np.clip(centre.mean, *_range(fitted)))
     return 10.0 ** (mean - reach), 10.0 ** (mean + reach)
 
 
-def _inside(fitted: Fit, log_lr: float) -> float:
-    """Keep a rate inside the swept range."""
-    return float(np.clip(log_lr, fitted.log_lr[0], fitted.log_lr[-1]))
+def _range(fitted: Fit, tried: Race | None = None) -> tuple[float, float]:
+    """Return the ends of the rates that something is known of, log10.
+
+    A sweep that diverged ends where it did, not where it was to end: a trial may show more.
+    """
+    low, high = float(fitted.log_lr[0]), float(fitted.log_lr[-1])
+    if tried is not None and fitted.blew_up:
+        high = max(high, *(float(np.log10(one.lr)) for one in tried.candidates))
+    return low, high
 
 
 def _auto(
-    fitted: Fit, best: Estimate, leaning: float | None, steps: int | None, against: list[Doubt]
+    known_range: tuple[float, float],
+    best: Estimate,
+    leaning: float | None,
+    steps: int | None,
+    against: list[Doubt],
 ) -> _Answer:
     """Take the estimate of the best rate, corrected by trials where they can tell something."""
     known, source = c.fitted(), "swept"
@@ -160,13 +171,8 @@ def _auto(
     if best.conflict:
         against = [*against, verdict.contradiction(best.conflict)]
     half = known.half_width[source] * best.spread
-    return _checked(
-        fitted,
-        best.mean - known.caution[source] * best.spread**2,  # too high costs more than too low
-        best.mean - half,
-        best.mean + half,
-        against,
-    )
+    rate = best.mean - known.caution[source] * best.spread**2  # too high costs more than too low
+    return _checked(known_range, rate, (rate - half, rate + half), best.mean, against)
 
 
 def _rule(method: str, candidate: Candidate, fitted: Fit, against: list[Doubt]) -> _Answer | Doubt:
@@ -179,19 +185,26 @@ def _rule(method: str, candidate: Candidate, fitted: Fit, against: list[Doubt]) 
     low, high = np.quantile([*rates, rate], (0.1, 0.9))
     if len(rates) < 0.8 * len(again):
         against = [*against, verdict.unsteady(method, 1 - len(rates) / len(again))]
-    return _checked(fitted, rate, float(min(low, rate)), float(max(high, rate)), against)
+    interval = float(min(low, rate)), float(max(high, rate))
+    return _checked(_range(fitted), rate, interval, sum(interval) / 2, against)
 
 
-def _checked(fitted: Fit, log_lr: float, low: float, high: float, against: list[Doubt]) -> _Answer:
-    """Keep the rate inside the swept range, and add what its place and interval say against it."""
-    more = (verdict.outside(fitted, log_lr), verdict.wide(low, high))
-    inside = _inside(fitted, log_lr)
+def _checked(
+    known_range: tuple[float, float],
+    log_lr: float,
+    interval: tuple[float, float],
+    centre: float,
+    against: list[Doubt],
+) -> _Answer:
+    """Keep the rate inside the known range, and add what its place and interval say against it."""
+    more = (verdict.outside(known_range, log_lr), verdict.wide(*interval))
+    inside = float(np.clip(log_lr, *known_range))
     return _Answer(
         log_lr=inside,
-        low=min(low, inside),
-        high=max(high, inside),
+        low=min(interval[0], inside),
+        high=max(interval[1], inside),
         doubts=[*against, *(doubt for doubt in more if doubt is not None)],
-        centre=_inside(fitted, (low + high) / 2),
+        centre=float(np.clip(centre, *known_range)),
     )
 
 

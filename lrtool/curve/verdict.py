@@ -140,14 +140,14 @@ def doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Doubt]:
     return found
 
 
-def outside(fit: Fit, log_lr: float) -> Doubt | None:
-    """Doubt a rate that the sweeps never tried."""
-    if log_lr < fit.log_lr[0]:
+def outside(known_range: tuple[float, float], log_lr: float) -> Doubt | None:
+    """Doubt a rate, log10, that was never tried."""
+    if log_lr < known_range[0]:
         return Doubt(
             "the best rate seems to lie below the range of the sweep",
             "Start the sweep lower (find.start).",
         )
-    if log_lr > fit.log_lr[-1]:
+    if log_lr > known_range[1]:
         return Doubt("the best rate seems to lie above the range of the sweep", "Raise find.end.")
     return None
 

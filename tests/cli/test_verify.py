@@ -101,8 +101,8 @@ def test_auto_says_why_there_is_no_race(here):
     assert report["race"] is None
     assert report["suggestions"]["race"] == {
         "lr": None,
-        "reason": "a race of 3 × 80 steps takes more than 10% of the training's 80; --verify "
-        "asks for it",
+        "reason": "a race of 3 × 80 steps takes, with its evaluations, more than 10% of the "
+        "training's 80; --verify asks for it",
     }
 
 

@@ -28,7 +28,16 @@ def test_they_say_where_they_come_from(stored):
 def test_the_file_is_read_as_it_is(stored):
     known = c.fitted()
     assert known is c.fitted()
-    for name in ("offsets", "spreads", "density", "schedules", "length", "trial_gain", "caution"):
+    for name in (
+        "offsets",
+        "spreads",
+        "density",
+        "schedules",
+        "length",
+        "trial_gain",
+        "caution",
+        "half_width",
+    ):
         assert getattr(known, name) == stored[name]
     assert list(known.anchors) == stored["anchors"]
     assert np.array_equal(known.correlation, stored["correlation"])

@@ -83,9 +83,10 @@ def test_auto_by_hand_from_anchors_and_constants(first):
     finding = suggest(three(), first=first, optimizer="adamw", schedule="cosine", steps=300)
     said = finding.suggestion
     # lowered by .75 of the variance; .6 standard deviations each way
-    assert np.log10(said.lr) == pytest.approx(mean - 0.75 * spread**2)
+    rate = mean - 0.75 * spread**2
+    assert np.log10(said.lr) == pytest.approx(rate)
     assert np.log10([said.low, said.high]) == pytest.approx(
-        [mean - 0.6 * spread, mean + 0.6 * spread]
+        [rate - 0.6 * spread, rate + 0.6 * spread]
     )
     assert np.log10(finding.centre) == pytest.approx(mean)
     # trials stand .85 standard deviations away
@@ -103,10 +104,9 @@ def test_trials_correct_it_by_hand(losses, leaning):
     said = suggest(three(), tried=tried(losses), **known).suggestion
     unit = 0.85 * spread
     moved, left = mean + unit * (-0.25 + 1.5 * leaning), 0.5 * unit
-    assert np.log10(said.lr) == pytest.approx(moved - 0.5 * left**2)
-    assert np.log10([said.low, said.high]) == pytest.approx(
-        [moved - 0.5 * left, moved + 0.5 * left]
-    )
+    rate = moved - 0.5 * left**2
+    assert np.log10(said.lr) == pytest.approx(rate)
+    assert np.log10([said.low, said.high]) == pytest.approx([rate - 0.5 * left, rate + 0.5 * left])
 
 
 def test_long_trainings_have_no_trials_and_heed_none():
@@ -319,6 +319,24 @@ def test_a_rate_beyond_the_range_is_cut_back_to_it():
     assert "the best rate seems to lie above the range of the sweep" in suggestion.reason
     # the whole interval lies beyond; it is drawn out to hold the rate
     assert suggestion.low == suggestion.lr < suggestion.high
+
+
+def test_a_trial_beyond_a_sweep_that_diverged_is_part_of_the_range():
+    first = FirstUpdate(1e8, 1e8, 5.0)
+    known = {"first": first, "schedule": "cosine", "steps": 300}
+    last = three()[0].lr[len(three()[0].loss) - 1]
+    assert three()[0].stop_reason == "diverged"
+    for beyond in (last * 1.5, last * 3):
+        trial = tried((1.1, 1.0), lr=(last / 2, beyond))
+        said = suggest(three(), tried=trial, **known)
+        assert said.suggestion.lr == pytest.approx(beyond)
+        assert said.suggestions["sweep"].lr is None or said.suggestions["sweep"].lr <= last
+    alone = suggest(three(), **known).suggestion
+    assert alone.lr <= last * 1.000001
+    # a sweep that ended where it was to end: not beyond it
+    short = three(lr=rates(end=1e-4))
+    said = suggest(short, tried=tried((1.1, 1.0), lr=(1e-4, 1e-3)), **known).suggestion
+    assert said.lr <= 1e-4
 
 
 def test_a_start_within_the_descent():

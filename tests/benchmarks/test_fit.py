@@ -1,0 +1,115 @@
+"""Fitting the suggestion's constants: what is planted comes out, and no task judges itself."""
+
+import json
+import math
+
+import cells
+import fit
+import measures
+import numpy as np
+import pytest
+import record
+
+from lrtool.curve import constants as c
+
+SMALL = [
+    cell
+    for cell in cells.DEVELOPMENT
+    if cell.task in {"cancer", "friedman1", "tabular"} and cell.steps == 300
+]
+LENGTHS = [
+    cell
+    for cell in cells.DEVELOPMENT
+    if cell.steps == 3000 and cell.task in {"friedman1_large", "tabular_large"}
+]
+OFFSETS = {"minimum": -1.0, "rise": -1.5, "divergence": -2.0, "critical": -1.2, "ratio": -0.5}
+NOISE = {"minimum": 0.2, "rise": 0.3, "divergence": 0.1, "critical": 0.4, "ratio": 0.6}
+
+
+def _grid(best):
+    """A cell whose regret is below .02 within a tenth of a decade of `best`."""
+    log_lr = best + np.arange(-8, 9) / 4
+    loss = np.minimum(0.2 * np.abs(log_lr - best) / 1.0, 1.0)
+    return measures.Grid(log_lr, np.tile(loss, (5, 1)), np.ones(5))
+
+
+def _rows(chosen, *, odd=None, seed=0):
+    """Rows with planted offsets; those of the task `odd` have others."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for cell in chosen:
+        best = rng.uniform(-4, -1)
+        for finder in "012":
+            there = {
+                name: best - offset + rng.normal(0, NOISE[name]) - (1.0 if cell.task == odd else 0)
+                for name, offset in OFFSETS.items()
+            }
+            found.append(fit.Row(cell, _grid(best), finder, there))
+    return found
+
+
+def test_planted_offsets_and_spreads_come_out(monkeypatch):
+    monkeypatch.setattr(fit, "schedules", lambda _: dict.fromkeys(c.LIKE.values(), 0.0))
+    many = [row for seed in range(8) for row in _rows(SMALL, seed=seed)]
+    known = fit.constants(many, {})
+    for name, offset in OFFSETS.items():
+        assert known.offsets[name]["pooled"] == pytest.approx(offset, abs=0.1)
+        assert known.spreads["optimizer"][name] == pytest.approx(NOISE[name], rel=0.15)
+    assert np.abs(np.array(known.correlation) - np.eye(5)).max() < 0.15
+
+
+def test_no_task_is_judged_by_constants_that_have_seen_it():
+    found = _rows(SMALL + LENGTHS, odd="cancer")
+    estimates = fit.left_out(found, {})
+    others = fit.constants([row for row in found if row.base != "cancer"], {})
+    for row, estimate in zip(found, estimates, strict=True):
+        if row.base == "cancer":
+            expected = fit.estimate(
+                row.found,
+                per_decade=c.PER_DECADE,
+                optimizer=row.cell.optimizer,
+                family=None,
+                schedule=row.cell.schedule,
+                steps=300,
+                constants=others,
+            )
+            assert estimate == expected
+    error = np.array([each.mean - row.best for each, row in zip(estimates, found, strict=True)])
+    odd = np.array([row.base == "cancer" for row in found])
+    assert error[odd].mean() < -0.5  # its own offsets would have shown
+    # a variant is its task: neither judges the other
+    assert {row.base for row in found} == {"cancer", "friedman1", "tabular"}
+
+
+def test_regret_and_distance_are_those_of_the_rate_that_is_named():
+    row = fit.Row(SMALL[0], _grid(-2.0), "0", {})
+    rates, spreads = np.array([-2.0, -2.0, -1.5]), np.array([0.0, 1.0, 0.5])
+    regrets, away = fit.judged([row] * 3, rates, np.maximum(spreads, 1e-9), 0.5)
+    # rates −2, −2.5, −1.625; the window is −2.1 to −1.9 on a grid of fiftieths
+    assert regrets == pytest.approx([0.0, 0.1, 0.075])
+    assert away[1] == pytest.approx(0.4, abs=0.03)
+    assert away[2] == pytest.approx(0.275 / 0.5, abs=0.05)
+
+
+def test_the_interval_reaches_the_window_in_80_of_100():
+    rng = np.random.default_rng(1)
+    given = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 500
+    means, spreads = rng.normal(-2.0, 0.3, 500), np.full(500, 0.3)
+    caution, half = fit.decision(given, means, spreads)
+    rates = means - caution * spreads**2
+    low, high = rates - half * spreads, rates + half * spreads
+    window = given[0].grid.window
+    assert np.mean((low <= window[1]) & (window[0] <= high)) == pytest.approx(0.8, abs=0.003)
+
+
+def test_a_race_ends_in_the_mean_of_its_choice_and_of_the_estimate(tmp_path):
+    rows = [fit.Row(SMALL[0], _grid(-2.0), seed, {}) for seed in "01"]
+    path = record.races_file(SMALL[0], tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps({"0": {"chosen": -3.0}, "1": {"chosen": None}}))
+    after = fit.raced(rows, np.array([-2.0, -2.0]), tmp_path)
+    assert after[0] == -2.5
+    assert math.isnan(after[1])
+    # −2.5 lies .4 decades below the window; what could not be compared does not count
+    assert fit.race_half_width(rows, after) == pytest.approx(0.4, abs=0.02)
+    assert fit.race_half_width(rows, np.array([-2.0, math.nan])) == fit.LEAST_HALF
