@@ -219,7 +219,7 @@ def _found(search: _Search) -> Found:
     if search.contest is not None:
         race, choice = racing.judged(search.contest)
         assert finding.centre, "a race stands around an estimate"
-        finding = settled(finding, averaged(choice, log10(finding.centre)), race)
+        finding = settled(finding, averaged(choice, log10(finding.centre), race), race)
     elif search.swept is not None and (why := _why_no_race(search.task, finding)):
         finding = unraced(finding, why)
     return Found(

@@ -19,7 +19,6 @@ import tasks
 
 from lrtool import curve
 from lrtool.curve import constants as c
-from lrtool.curve import trials
 from lrtool.curve.anchors import locate
 from lrtool.curve.combine import Estimate, canonical, estimate, places
 from lrtool.curve.constants import Constants
@@ -77,6 +76,11 @@ class Row:
         return self.grid.middle
 
     @property
+    def optimizer(self) -> str:
+        """The optimizer as the constants name it."""
+        return canonical(self.cell.optimizer) or ""
+
+    @property
     def base(self) -> str:
         """The task that stands for all its variants."""
         return tasks.TASKS[self.cell.task].base
@@ -102,13 +106,26 @@ def _places(seen: dict[str, Any], which: str) -> dict[str, float]:
     return places(None if fitted is None else locate(fitted, fitted.loss), first)
 
 
-def schedules(given: Sequence[Row]) -> dict[str, float]:
-    """Return by how much each schedule's best rate lies above a cosine's, in the median."""
-    best = {(r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in _once(given, 300)}
-    moved: dict[str, list[float]] = {}
-    for (task, optimizer, schedule), place in best.items():
-        moved.setdefault(schedule, []).append(place - best[task, optimizer, "cosine"])
-    return {schedule: float(np.median(values)) for schedule, values in moved.items()}
+def schedules(given: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return by how much each schedule's best rate lies above a cosine's, by optimizer and so on.
+
+    An optimizer that was not trained with a schedule takes its family's.
+    """
+    once = _once(given, 300)
+    best = {(r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in once}
+    return {
+        schedule: _offsets(
+            np.array(
+                [
+                    best.get((r.cell.task, r.cell.optimizer, schedule), np.nan)
+                    - best[r.cell.task, r.cell.optimizer, "cosine"]
+                    for r in once
+                ]
+            ),
+            once,
+        )
+        for schedule in sorted({r.cell.schedule for r in once})
+    }
 
 
 def length(given: Sequence[Row]) -> float:
@@ -147,22 +164,22 @@ def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
     def error(row: Row, anchor: str) -> float:
         """Return log(best / anchor) as it would be for a cosine of 300 steps."""
         there = 0.0 if anchor == "prior" else row.found.get(anchor, np.nan)
-        shift = moved[row.cell.schedule] + longer * np.log10(row.cell.steps / c.STEPS)
-        return row.best - shift - there
+        shift = moved[row.cell.schedule][row.optimizer]
+        return row.best - shift - longer * np.log10(row.cell.steps / c.STEPS) - there
 
-    names = [canonical(row.cell.optimizer) or "" for row in given]
     errors = {a: np.array([error(row, a) for row in given]) for a in (*ANCHORS, "prior")}
-    offsets = {a: _offsets(errors[a], names) for a in errors}
-    offsets["prior"] = {k: v for k, v in offsets["prior"].items() if k in set(names)}
+    offsets = {a: _offsets(errors[a], given) for a in errors}
+    known = {row.optimizer for row in given}
+    offsets["prior"] = {k: v for k, v in offsets["prior"].items() if k in known}
     levels = {"optimizer": _known, "family": _by_family, "pooled": _by_none}
     spreads = {}
     for level, offset in levels.items():
         spreads[level] = {
-            a: _spread(errors[a] - offset(errors[a], names))
+            a: _spread(errors[a] - offset(errors[a], given))
             for a in errors
             if a != "prior" or level == "optimizer"
         }
-    left = np.column_stack([errors[a] - _known(errors[a], names) for a in ANCHORS])
+    left = np.column_stack([errors[a] - _known(errors[a], given) for a in ANCHORS])
     return Constants(
         anchors=ANCHORS,
         offsets=offsets,
@@ -190,42 +207,50 @@ def _middle(values: Array) -> float:
     return middle
 
 
-def _offsets(error: Array, names: Sequence[str]) -> dict[str, float]:
-    """Return the offsets by optimizer, drawn towards their family's; by family; and pooled."""
-    own = {name: _middle(error[np.array(names) == name]) for name in sorted(set(names))}
-    families = {
-        family: float(np.mean([own[name] for name in own if c.FAMILIES[name] == family]))
-        for family in ("proportional", "adaptive")
-    }
-    bases = len(set(names))
-    drawn = {
-        name: (bases * own[name] + TO_FAMILY * families[c.FAMILIES[name]]) / (bases + TO_FAMILY)
-        for name in own
-    }
-    return {**drawn, **families, "pooled": float(np.mean(list(own.values())))}
+def _offsets(error: Array, given: Sequence[Row]) -> dict[str, float]:
+    """Return the offsets by optimizer, drawn towards their family's; by family; and pooled.
+
+    An optimizer counts as much as it has tasks; one without any takes its family's.
+    """
+    names = np.array([row.optimizer for row in given])
+    bases = np.array([row.base for row in given])
+    has = np.isfinite(error)
+    own = {name: _middle(error[has & (names == name)]) for name in sorted(set(names[has]))}
+    pooled = float(np.mean(list(own.values())))
+    families = {}
+    for family in ("proportional", "adaptive"):
+        members = [own[name] for name in own if c.FAMILIES[name] == family]
+        families[family] = float(np.mean(members)) if members else pooled
+    drawn = {}
+    for name in sorted(set(names)):
+        there = len(set(bases[has & (names == name)]))
+        towards = families[c.FAMILIES[name]]
+        drawn[name] = (there * own.get(name, 0.0) + TO_FAMILY * towards) / (there + TO_FAMILY)
+    return {**drawn, **families, "pooled": pooled}
 
 
-def _known(error: Array, names: Sequence[str]) -> Array:
-    found = _offsets(error, names)
-    return np.array([found[name] for name in names])
+def _known(error: Array, given: Sequence[Row]) -> Array:
+    found = _offsets(error, given)
+    return np.array([found[row.optimizer] for row in given])
 
 
-def _by_family(error: Array, names: Sequence[str]) -> Array:
+def _by_family(error: Array, given: Sequence[Row]) -> Array:
     """Return each row's offset as the other optimizers of its family give it."""
-    return _by_others(error, names, lambda name, other: c.FAMILIES[name] == c.FAMILIES[other])
+    return _by_others(error, given, lambda name, other: c.FAMILIES[name] == c.FAMILIES[other])
 
 
-def _by_none(error: Array, names: Sequence[str]) -> Array:
+def _by_none(error: Array, given: Sequence[Row]) -> Array:
     """Return each row's offset as all other optimizers give it."""
-    return _by_others(error, names, lambda _name, _other: True)
+    return _by_others(error, given, lambda _name, _other: True)
 
 
-def _by_others(error: Array, names: Sequence[str], alike: Callable[[str, str], bool]) -> Array:
-    own = {name: _middle(error[np.array(names) == name]) for name in set(names)}
-    given = {
+def _by_others(error: Array, given: Sequence[Row], alike: Callable[[str, str], bool]) -> Array:
+    names = np.array([row.optimizer for row in given])
+    own = {name: _middle(error[names == name]) for name in sorted(set(names))}
+    others = {
         name: float(np.mean([own[k] for k in own if k != name and alike(name, k)])) for name in own
     }
-    return np.array([given[name] for name in names])
+    return np.array([others[name] for name in names])
 
 
 def _spread(left: Array) -> float:
@@ -294,46 +319,48 @@ def _required(found: Estimate | None) -> Estimate:
 
 
 def centres(given: Sequence[Row], density: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Return the rates around which trials are to be recorded, log10, by cell and finder seed."""
+    """Return around which rates trials are to be recorded, log10, by cell and finder seed.
+
+    Longer trainings have none.
+    """
     found: dict[str, dict[str, float]] = {}
-    for row, centre in zip(given, left_out(given, density, c.STEPS), strict=True):
-        found.setdefault(row.cell.name, {})[row.seed] = centre.mean
+    for row, centre in zip(given, left_out(given, density), strict=True):
+        if row.cell.steps == c.STEPS:
+            found.setdefault(row.cell.name, {})[row.seed] = centre.mean
     return found
 
 
 def leans(given: Sequence[Row], cache: Path) -> Array:
-    """Return which of two trials was better for each finder, −1 to 1; NaN if neither fell."""
-    found = []
-    for row in given:
-        seen = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]
-        ends = {offset: validation for offset, validation, *_ in seen["runs"]}
-        losses = [ends[-record.TRIAL_REACH], ends[record.TRIAL_REACH]]
-        initial = float(row.grid.initial.mean())
-        fell = min(losses) < initial - trials.SIGNIFICANT * float(row.grid.initial.std())
-        found.append(trials.lean(losses, initial) if fell else np.nan)
-    return np.array(found)
+    """Return which of two trials was better for each finder, −1 to 1; NaN where none says."""
+    found = np.full(len(given), np.nan)
+    for index, row in enumerate(given):
+        if row.cell.steps == c.STEPS:
+            lean = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]["lean"]
+            found[index] = np.nan if lean is None else lean
+    return found
 
 
-def with_trials(base: Constants, given: Sequence[Row], before: Array, leaning: Array) -> Constants:
+def with_trials(
+    base: Constants, given: Sequence[Row], before: Array, spreads: Array, leaning: Array
+) -> Constants:
     """Add what the trials decide, fitted on these rows.
 
     Args:
         base: constants of sweep and first update.
         given: rows.
         before: each row's estimate before its trials, log10, by constants that have not seen it.
+        spreads: its standard deviation.
         leaning: of its trials.
     """
-    unit = record.TRIAL_REACH
+    some = np.isfinite(leaning)
     best = np.array([row.best for row in given])
-    error = np.clip((best - before) / unit, -1 / unit, 1 / unit)
-    short = np.array([row.cell.steps == c.STEPS for row in given]) & np.isfinite(leaning)
-    gain, shift = np.polyfit(leaning[short], error[short], 1)
-    left = error - shift - gain * leaning
+    error = np.clip((best - before)[some], -1, 1) / spreads[some]
+    gain, shift = np.polyfit(leaning[some], error, 1)
     return replace(
         base,
         trial_gain=float(gain),
         trial_shift=float(shift),
-        trial_spread=_spread(left[short]),
+        trial_spread=_spread(error - shift - gain * leaning[some]),
     )
 
 
@@ -366,8 +393,7 @@ class Judged:
     Attributes:
         dense: see `density`.
         leaning: of its trials.
-        before: its estimate for the trials, log10.
-        swept: its estimate without them.
+        swept: its estimate without trials, log10.
         tried: with them; `swept` where `counts` is false.
         alone: standard deviation of `swept`.
         spreads: standard deviation of `tried`.
@@ -376,7 +402,6 @@ class Judged:
 
     dense: dict[str, float]
     leaning: Array
-    before: Array
     swept: Array
     tried: Array
     alone: Array
@@ -387,20 +412,21 @@ class Judged:
 def judge(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> Judged:
     """Return each row's estimates, with constants that have not seen its task."""
     dense, leaning = density(chosen, cache), leans(given, cache)
-    before = _means(left_out(given, dense, c.STEPS))
+    counts = np.isfinite(leaning)
     final = left_out(given, dense)
     swept, alone = _means(final), np.array([found.spread for found in final])
     tried, spreads = swept.copy(), alone.copy()
-    counts = np.isfinite(leaning) & np.array([row.cell.steps == c.STEPS for row in given])
     for base in sorted({row.base for row in given}):
         here = np.array([row.base == base for row in given])
         others = [row for row, out in zip(given, here, strict=True) if not out]
-        known = with_trials(constants(others, dense), others, before[~here], leaning[~here])
+        known = with_trials(
+            constants(others, dense), others, swept[~here], alone[~here], leaning[~here]
+        )
         here &= counts
-        unit = record.TRIAL_REACH
-        tried[here] = swept[here] + unit * (known.trial_shift + known.trial_gain * leaning[here])
-        spreads[here] = unit * known.trial_spread
-    return Judged(dense, leaning, before, swept, tried, alone, spreads, counts)
+        moved = known.trial_shift + known.trial_gain * leaning[here]
+        tried[here] = swept[here] + alone[here] * moved
+        spreads[here] = alone[here] * known.trial_spread
+    return Judged(dense, leaning, swept, tried, alone, spreads, counts)
 
 
 def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
@@ -412,16 +438,13 @@ def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, flo
     return found
 
 
-def raced(given: Sequence[Row], estimates: Array, cache: Path) -> Array:
-    """Return each row's rate after a race around its estimate; NaN where nothing could be compared.
-
-    The mean of the two, as `lrtool.curve.race.averaged` has it.
-    """
+def raced(given: Sequence[Row], cache: Path) -> Array:
+    """Return the rate that each row's race named, log10; NaN where nothing could be compared."""
     found = []
     for row in given:
         seen = json.loads(record.races_file(row.cell, cache).read_text())[row.seed]
-        found.append(np.nan if seen["chosen"] is None else seen["chosen"])
-    return (np.array(found) + estimates) / 2
+        found.append(np.nan if seen["named"] is None else seen["named"])
+    return np.array(found)
 
 
 def race_half_width(given: Sequence[Row], rates: Array) -> float:
@@ -441,10 +464,10 @@ def fit(chosen: Sequence[Cell], cache: Path) -> dict[str, Any]:
     given = rows(chosen, cache)
     seen = judge(given, chosen, cache)
     some = [row for row, has in zip(given, seen.counts, strict=True) if has]
-    after = raced(given, seen.tried, cache)
+    after = raced(given, cache)
     swept = decision(given, seen.swept, seen.alone)
     tried = decision(some, seen.tried[seen.counts], seen.spreads[seen.counts])
-    whole = with_trials(constants(given, seen.dense), given, seen.before, seen.leaning)
+    whole = with_trials(constants(given, seen.dense), given, seen.swept, seen.alone, seen.leaning)
     whole = replace(
         whole,
         caution={"swept": swept[0], "tried": tried[0]},

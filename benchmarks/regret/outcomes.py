@@ -95,18 +95,14 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
 def _trained(
     found: measures.Grid, ends: exact.Ends, rate: float | None, seed: str
 ) -> tuple[float, tuple[float, float, float]]:
-    """Return the regret of a rate, and mean losses and error rate at the end of training.
-
-    The regret is 0 where the rate ends below the best one: other seeds have chosen that one, and
-    where one seed in five diverges beside it, what is gained there would outweigh all else.
-    """
+    """Return the regret of a rate, and mean losses and error rate at the end of training."""
     if rate is None:
         return 1.0, (math.nan, math.nan, math.nan)
     seeds = exact.SEEDS[seed]
     trained = np.array([ends[repr(rate)][str(seed)] for seed in seeds], dtype=float)
     validation, train, error = trained.mean(0).tolist()
     regret = found.excess(np.array(seeds) - grid.SEEDS[0], trained[:, 0])
-    return max(0.0, regret), (validation, train, error)
+    return regret, (validation, train, error)
 
 
 def regrets(outcomes: Sequence[Outcome], cells: Sequence[Cell], methods: Sequence[str]) -> Array:

@@ -20,7 +20,7 @@ import torch
 from lrtool import racing
 from lrtool.curve import trials as trials_rule
 from lrtool.curve.combine import canonical
-from lrtool.curve.race import usual_rate
+from lrtool.curve.race import averaged, usual_rate
 from lrtool.engine.first_update import first_update
 from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
@@ -40,9 +40,6 @@ FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
 START, END, STEPS = 1e-7, 10.0, 100
 DENSE_STEPS = 200
 DENSER_DECADES = math.log10(DENSE_STEPS / STEPS)
-TRIAL_STEPS = trials_rule.STEPS
-TRIAL_REACH = 0.3  # decades from an estimate to its trials
-TRIAL_OFFSETS = (-TRIAL_REACH, TRIAL_REACH)
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
 
 
@@ -94,29 +91,27 @@ def read_look(found: dict[str, Any], which: str) -> tuple[Sweep, FirstUpdate]:
 
 
 def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
-    """Train a cell briefly at rates around each finder's estimate, with the schedule compressed.
+    """Make lrtool's trials around each finder's estimate, as `lrtool find` does.
 
     Args:
-        cell: whose schedule it is.
+        cell: whose training it is.
         centres: log10 of the estimate of each finder seed.
     """
+    return {seed: _trials(cell, int(seed), centre) for seed, centre in centres.items()}
+
+
+def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
+    with own.opened(cell, seed, verify=False) as task:
+        contest = racing.open_trials(task)
+        rates = 10.0 ** (centre - trials_rule.REACH), 10.0 ** (centre + trials_rule.REACH)
+        for _ in racing.tried(contest, rates, Stopwatch()):
+            pass
+        tried, _ = racing.judged(contest)
     return {
-        seed: {
-            "centre": centre,
-            "runs": [
-                [
-                    offset,
-                    *plain.train(
-                        cell,
-                        10 ** (centre + offset),
-                        1000 * (int(seed) + 1) + 50,
-                        steps=TRIAL_STEPS,
-                    ),
-                ]
-                for offset in TRIAL_OFFSETS
-            ],
-        }
-        for seed, centre in centres.items()
+        "centre": centre,
+        "lean": trials_rule.lean_of(tried),
+        "untrained": tried.untrained_loss,
+        "losses": [one.final_loss for one in tried.candidates],
     }
 
 
@@ -136,15 +131,18 @@ def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
         for _ in racing.race(contest, centre, usual_rate(canonical(cell.optimizer)), Stopwatch()):
             pass
         raced, choice = racing.judged(contest)
+        named = averaged(choice, centre, raced)
     return {
         "centre": centre,
         "steps": contest.steps,
         "spent": raced.steps_spent,
         "untrained": raced.untrained_loss,
         "candidates": [
-            [math.log10(one.lr), one.final_loss, one.standard_error] for one in raced.candidates
+            [math.log10(one.lr), one.final_loss, one.standard_error, one.origin, one.outcome]
+            for one in raced.candidates
         ],
         "chosen": choice.log_lr,
+        "named": named.log_lr,
     }
 
 

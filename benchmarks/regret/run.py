@@ -112,7 +112,7 @@ def _trials(chosen: Sequence[Cell], cache: Path) -> list[Job]:
     return [
         (cell.name, 1, partial(_write_trials, cell, centres[cell.name], path))
         for cell in chosen
-        if not (path := record.trials_file(cell, cache)).exists()
+        if cell.name in centres and not (path := record.trials_file(cell, cache)).exists()
     ]
 
 

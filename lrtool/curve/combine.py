@@ -84,7 +84,7 @@ def estimate(
     constants = constants or c.fitted()
     level, key = knowledge(optimizer, family)
     density = np.log10(per_decade / c.PER_DECADE)
-    moved = constants.schedules[c.LIKE[schedule]] + constants.length * lengthening(steps)
+    moved = constants.schedules[c.LIKE[schedule]][key] + constants.length * lengthening(steps)
     if key == "adaptive":
         found = {
             name: place + np.log10(opening) if name in FIRST_UPDATE else place

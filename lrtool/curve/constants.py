@@ -29,12 +29,13 @@ class Constants:
             the "optimizer" is known, its "family", or neither ("pooled").
         correlation: between the errors of two anchors, in the order of `anchors`.
         density: by how much an anchor moves down when a sweep has ten times the steps a decade.
-        schedules: by how much the best rate of a schedule lies above that of a cosine.
+        schedules: by how much the best rate of a schedule lies above that of a cosine, for each
+            schedule, by optimizer, by family, and "pooled".
         length: by how much the best rate rises when training is ten times as long.
-        trial_gain: how far the best rate lies from an estimate, in units of the trials' distance,
-            where `trials.lean` is 1 rather than 0.
-        trial_shift: the same where it is 0.
-        trial_spread: standard deviation around that, in the same units.
+        trial_gain: how much further above the estimate the best rate lies where `trials.lean` is 1
+            rather than 0, in standard deviations of the estimate.
+        trial_shift: how far above it where that is 0, likewise.
+        trial_spread: standard deviation around that, likewise.
         caution: the rate that is named lies this share of the variance below the mean, for too high
             costs more than too low; by what it comes from: the sweep alone ("swept") or trials too
             ("tried").
@@ -47,7 +48,7 @@ class Constants:
     spreads: Mapping[str, Mapping[str, float]]
     correlation: tuple[tuple[float, ...], ...]
     density: Mapping[str, float]
-    schedules: Mapping[str, float]
+    schedules: Mapping[str, Mapping[str, float]]
     length: float
     trial_gain: float
     trial_shift: float

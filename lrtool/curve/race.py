@@ -28,9 +28,9 @@ SPACING: Final = 0.5  # decades between a candidate and the next
 PRIOR_APART: Final = 0.25  # decades from all others from which on the usual rate is worth a run
 PRIOR_NEAR: Final = 1.0  # decades from the centre within which it is believed
 LEAST_STEPS: Final = 100  # of each candidate, but no more than the training has
-SHARE: Final = 40  # a candidate takes this part of the training's steps: four of them a tenth
-AROUND: Final = 3  # candidates at and beside the centre
-MEASURED: Final = 1 + 2 * AROUND  # times a loss is measured: before, half-way and at the end
+SHARE: Final = 50  # a candidate takes this part of the training's steps
+USUAL: Final = 4  # candidates: three at and beside the centre, and often one more
+MEASURED: Final = 1 + 2 * USUAL  # times a loss is measured: before, half-way and at the end
 AFFORDABLE: Final = 0.1  # share of the training's steps that a race which nobody asked for may take
 WORSE: Final = 0.5  # of the way from the best loss to the untrained one: clearly worse
 WINS: Final = 1.0  # standard errors above the minimum that the smallest good rate may lie
@@ -78,22 +78,26 @@ def lengthened(choice: Choice, training: int | None, steps: int) -> Choice:
     return replace(choice, log_lr=choice.log_lr + lengthening(training, steps))
 
 
-def averaged(choice: Choice, centre: float) -> Choice:
+def averaged(choice: Choice, centre: float, race: Race) -> Choice:
     """Return the mean of what a race decided, for the whole training, and of the estimate before.
 
     They err about equally far and for other reasons: on development cells the mean of the two does
-    better than either.
+    better than either. But it stays nearer to what the race decided than to the next candidate, and
+    an estimate that dropped out of the race does not count.
     """
     if choice.log_lr is None:
         return choice
-    return replace(choice, log_lr=(choice.log_lr + centre) / 2)
+    out = {one.outcome for one in race.candidates if one.origin == "suggestion"}
+    if out & {"diverged", "dropped"}:
+        return choice
+    away = float(np.clip((centre - choice.log_lr) / 2, -SPACING / 2, SPACING / 2))
+    return replace(choice, log_lr=choice.log_lr + away)
 
 
 def too_expensive(training: int | None, measuring: float) -> str | None:
     """Say why a race that nobody asked for takes too long; None if it does not.
 
-    The cost is that of the candidates around the centre, half-way and at the end measured: about as
-    many steps are saved half-way as one more beyond the edge takes.
+    The cost is that of the usual number of candidates, measured half-way and at the end.
 
     Args:
         training: its steps.
@@ -102,10 +106,10 @@ def too_expensive(training: int | None, measuring: float) -> str | None:
     steps = length(training)
     if training is None:
         return "how long the training is, and so what a race may cost, is not known; see --verify"
-    if AROUND * steps + MEASURED * measuring <= AFFORDABLE * training:
+    if USUAL * steps + MEASURED * measuring <= AFFORDABLE * training:
         return None
     return (
-        f"a race of {AROUND} × {steps:,} steps takes, with its evaluations, more than "
+        f"a race of {USUAL} × {steps:,} steps takes, with its evaluations, more than "
         f"{AFFORDABLE:.0%} of the training's {training:,}; --verify asks for it"
     )
 

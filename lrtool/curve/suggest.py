@@ -111,6 +111,7 @@ def suggest(
         optimizer=optimizer,
         family=family,
         schedule=schedule,
+        opening=1.0 if first is None else first.opening,
     )
     best = best_rate(steps=steps)
     swept: _Answer | Doubt
@@ -119,12 +120,18 @@ def suggest(
     else:
         assert best is not None, "a curve with a descent has anchors"
         swept = _auto(_range(fitted), best, None, steps, against)
-    promising = obstacle is None or verdict.is_flat(anchors, sweeps)
-    auto, leaning = swept, None if tried is None else trials.lean_of(tried)
-    if leaning is not None and best is not None and promising:
-        if obstacle is not None:
-            against = [verdict.seen_by_trials_alone()]
-        auto = _auto(_range(fitted, tried), best, leaning, steps, against)
+    promising = isinstance(swept, _Answer) or verdict.is_flat(anchors, sweeps)
+    auto = swept
+    if tried is not None and not tried.interrupted and best is not None and promising:
+        fell, rose = trials.fell(tried), trials.rose(tried)
+        if not fell and anchors.minimum is None:
+            auto = obstacle or verdict.nothing_fell()
+        else:
+            if obstacle is not None:
+                against = [verdict.seen_by_trials_alone()]
+            elif rose or not fell:
+                against = [*against, verdict.trials_against(rose=rose)]
+            auto = _auto(_range(fitted, tried), best, trials.lean_of(tried), steps, against)
     to_try = best_rate(steps=min(steps or c.STEPS, c.STEPS)) if promising and found else None
     named = {"auto": _candidate(auto), SWEPT: _candidate(swept), **candidates(fitted)}
     answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
@@ -141,9 +148,8 @@ def _to_try(fitted: Fit, centre: Estimate | None, steps: int | None) -> tuple[fl
     """Return the two rates beside an estimate that short trainings should try."""
     if centre is None or trials.weight(steps) == 0:
         return None
-    reach = trials.reach(centre)
     mean = float(np.clip(centre.mean, *_range(fitted)))
-    return 10.0 ** (mean - reach), 10.0 ** (mean + reach)
+    return 10.0 ** (mean - trials.REACH), 10.0 ** (mean + trials.REACH)
 
 
 def _range(fitted: Fit, tried: Race | None = None) -> tuple[float, float]:
@@ -163,7 +169,7 @@ def _auto(
     leaning: float | None,
     steps: int | None,
     against: list[Doubt],
-) -> _Answer:
+) -> _Answer | Doubt:
     """Take the estimate of the best rate, corrected by trials where they can tell something."""
     known, source = c.fitted(), "swept"
     if leaning is not None and trials.weight(steps) > 0:
@@ -172,6 +178,11 @@ def _auto(
         against = [*against, verdict.contradiction(best.conflict)]
     half = known.half_width[source] * best.spread
     rate = best.mean - known.caution[source] * best.spread**2  # too high costs more than too low
+    if rate < known_range[0] - verdict.BELOW:
+        return verdict.below()
+    far = verdict.length(steps)
+    if far is not None:
+        against = [*against, far]
     return _checked(known_range, rate, (rate - half, rate + half), best.mean, against)
 
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from lrtool.records import Race
 
 STEPS: Final = 90  # of a trial, unless the training itself is shorter
-REACH: Final = 0.85  # standard deviations of the estimate from it to a trial
-NEAREST, FURTHEST = 0.2, 0.6  # decades, whatever the standard deviation
+REACH: Final = 0.5  # decades from the estimate to a trial
 # Of the descent: by how much one trial must be worse than the other to count e times less. It is
 # about what two trials with other batches differ by.
 TEMPERATURE: Final = 0.05
@@ -35,17 +34,12 @@ def length(training: int | None) -> int:
     return STEPS if training is None else min(STEPS, training)
 
 
-def reach(found: Estimate) -> float:
-    """Return how far from an estimate its trials stand, in decades."""
-    return float(np.clip(REACH * found.spread, NEAREST, FURTHEST))
-
-
 def lean(losses: Sequence[float], untrained: float) -> float:
     """Return which of the trials is better, from −1, the lower rate, to 1, the higher one.
 
     The mean of −1 and 1 with weights exp(−excess / `TEMPERATURE`), where a trial's excess is its
     loss above the better one's as a share of what that one has descended. A trial that diverged
-    counts as untrained.
+    counts as untrained; where both have, the best rate lies below them.
 
     Args:
         losses: at the end of the lower and of the higher trial.
@@ -54,25 +48,39 @@ def lean(losses: Sequence[float], untrained: float) -> float:
     ends = np.minimum(np.where(np.isfinite(losses), losses, np.inf), untrained)
     descent = untrained - ends.min()
     if descent <= 0:
-        return 0.0
+        return -1.0
     weights = np.exp(-(ends - ends.min()) / descent / TEMPERATURE)
     return float(weights @ (-1.0, 1.0) / weights.sum())
 
 
 def lean_of(tried: Race) -> float | None:
     """Return which of two trials was better; None where neither shows anything."""
-    if tried.interrupted or not fell(tried):
+    if tried.interrupted or not (fell(tried) or rose(tried)):
         return None
-    losses = [math.nan if one.final_loss is None else one.final_loss for one in tried.candidates]
-    return lean(losses, tried.untrained_loss)
+    return lean(_ends(tried), tried.untrained_loss)
+
+
+def rose(tried: Race) -> bool:
+    """Tell whether both trials ended above the loss before training."""
+    return not any(end <= tried.untrained_loss for end in _ends(tried))
+
+
+def _ends(tried: Race) -> list[float]:
+    return [math.nan if one.final_loss is None else one.final_loss for one in tried.candidates]
 
 
 def fell(tried: Race) -> bool:
-    """Tell whether a trial's training loss fell by more than its noise.
+    """Tell whether a trial's loss fell by more than its noise.
 
-    Welch's statistic (1947) between the losses of its first tenth and its last third; where the
-    first tenth has done most of the falling already, the very first loss against the last third.
+    Welch's statistic (1947) between the training losses of its first tenth and its last third;
+    where the first tenth has done most of the falling already, the very first loss against the last
+    third. The loss on validation examples against the paired error between the two trials.
     """
+    errors = [one.standard_error for one in tried.candidates if one.standard_error]
+    if errors and any(
+        tried.untrained_loss - end > SIGNIFICANT * max(errors) for end in _ends(tried)
+    ):
+        return True
     for one in tried.candidates:
         loss = np.array(one.loss)
         before, after = loss[: max(2, loss.size // 10)], loss[-max(2, loss.size // 3) :]
@@ -102,9 +110,9 @@ def moved(
 ) -> Estimate:
     """Return an estimate after its trials, by a line that was fitted on development cells."""
     constants = constants or c.fitted()
-    unit, share = reach(found), weight(steps)
+    share, unit = weight(steps), found.spread
     return Estimate(
         found.mean + share * unit * (constants.trial_shift + constants.trial_gain * leaning),
-        share * unit * constants.trial_spread + (1 - share) * found.spread,
+        share * unit * constants.trial_spread + (1 - share) * unit,
         found.conflict,
     )

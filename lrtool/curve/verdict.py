@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lrtool.records import Sweep
 
 WIDE = 0.5  # decades: a wider interval is uncertain
+BELOW = 0.5  # decades below the first rate of a sweep from which on a rate is a guess
+KNOWN_STEPS = 100, 10_000  # the constants are fitted on trainings of 300 and 3,000
 EDGE = 0.1  # decades from the end of the range
 PLATEAU = 0.25  # share of the decades up to the minimum that the loss must stay level
 ONSET = 1.0  # decades: a loss that rises without a longer plateau before it diverged at once
@@ -109,6 +111,40 @@ def seen_by_trials_alone() -> Doubt:
     )
 
 
+def nothing_fell() -> Doubt:
+    """Say that neither sweep nor trials show a descent."""
+    return Doubt(
+        "the loss fell neither in the sweep nor in two short trainings",
+        "Check the data and the loss function; if both are right, the descent takes longer: race "
+        "rates at its length (find.verify).",
+    )
+
+
+def trials_against(*, rose: bool) -> Doubt:
+    """Doubt a rate that two short trainings do not bear out."""
+    if rose:
+        return Doubt(
+            "two short trainings beside it both ended above the untrained loss",
+            "Give the training a warm-up (train.schedule.warmup) or more steps, or race rates "
+            "(find.verify).",
+        )
+    return Doubt(
+        "the loss did not fall clearly in two short trainings beside it",
+        "Compare rates in longer training runs (find.verify).",
+    )
+
+
+def length(steps: int | None) -> Doubt | None:
+    """Doubt a rate for a training whose length is far from all that was measured."""
+    least, most = KNOWN_STEPS
+    if steps is None or least <= steps <= most:
+        return None
+    return Doubt(
+        f"how rates change with length is known from 300 and 3,000 steps, not for {steps:,}",
+        "Compare rates in training runs (find.verify).",
+    )
+
+
 def doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Doubt]:
     """Return what the curve itself says against any suggestion made from it."""
     found = []
@@ -143,13 +179,18 @@ def doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Doubt]:
 def outside(known_range: tuple[float, float], log_lr: float) -> Doubt | None:
     """Doubt a rate, log10, that was never tried."""
     if log_lr < known_range[0]:
-        return Doubt(
-            "the best rate seems to lie below the range of the sweep",
-            "Start the sweep lower (find.start).",
-        )
+        return below()
     if log_lr > known_range[1]:
         return Doubt("the best rate seems to lie above the range of the sweep", "Raise find.end.")
     return None
+
+
+def below() -> Doubt:
+    """Say that a sweep starts too high."""
+    return Doubt(
+        "the best rate seems to lie below the range of the sweep",
+        "Start the sweep lower (find.start).",
+    )
 
 
 def silent(method: str, reason: str) -> Doubt:
@@ -180,5 +221,5 @@ def wide(low: float, high: float) -> Doubt | None:
         return None
     return Doubt(
         f"the interval spans {high - low:.2f} decades",
-        "Compare rates in short training runs, or raise find.repeats.",
+        "Compare rates in short training runs (find.verify).",
     )

@@ -29,7 +29,11 @@ ROUND = Constants(
     },
     correlation=tuple(tuple(1.0 if i == j else 0.25 for j in range(5)) for i in range(5)),
     density={"minimum": 0.1, "rise": -0.3},
-    schedules={"constant": -0.3, "cosine": 0.0, "one_cycle": 0.1},
+    schedules={
+        "constant": _offsets(-0.3, -0.4),
+        "cosine": _offsets(0.0, 0.0),
+        "one_cycle": _offsets(0.1, 0.2),
+    },
     length=-0.4,
     trial_gain=1.5,
     trial_shift=-0.25,
