@@ -49,7 +49,8 @@ def _rows(chosen, *, odd=None, seed=0):
 
 
 def test_planted_offsets_and_spreads_come_out(monkeypatch):
-    monkeypatch.setattr(fit, "schedules", lambda _: dict.fromkeys(c.LIKE.values(), 0.0))
+    level = dict.fromkeys(("sgd", "sgd_momentum", "adamw", "adagrad", "lion"), 0.0)
+    monkeypatch.setattr(fit, "schedules", lambda _: dict.fromkeys(c.LIKE.values(), level))
     many = [row for seed in range(8) for row in _rows(SMALL, seed=seed)]
     known = fit.constants(many, {})
     for name, offset in OFFSETS.items():
@@ -102,14 +103,51 @@ def test_the_interval_reaches_the_window_in_80_of_100():
     assert np.mean((low <= window[1]) & (window[0] <= high)) == pytest.approx(0.8, abs=0.003)
 
 
-def test_a_race_ends_in_the_mean_of_its_choice_and_of_the_estimate(tmp_path):
+def test_a_race_that_compared_nothing_has_no_part_in_the_interval(tmp_path):
     rows = [fit.Row(SMALL[0], _grid(-2.0), seed, {}) for seed in "01"]
     path = record.races_file(SMALL[0], tmp_path)
     path.parent.mkdir()
-    path.write_text(json.dumps({"0": {"chosen": -3.0}, "1": {"chosen": None}}))
-    after = fit.raced(rows, np.array([-2.0, -2.0]), tmp_path)
+    path.write_text(json.dumps({"0": {"named": -2.5}, "1": {"named": None}}))
+    after = fit.raced(rows, tmp_path)
     assert after[0] == -2.5
     assert math.isnan(after[1])
-    # −2.5 lies .4 decades below the window; what could not be compared does not count
+    # −2.5 lies .4 decades below the window
     assert fit.race_half_width(rows, after) == pytest.approx(0.4, abs=0.02)
     assert fit.race_half_width(rows, np.array([-2.0, math.nan])) == fit.LEAST_HALF
+
+
+def test_schedules_by_optimizer_and_what_was_not_trained_takes_its_familys():
+    moved = {"adamw": -0.5, "lion": -0.3, "sgd": -0.2, "sgd_momentum": -0.1, "adagrad": -0.4}
+    rows = [
+        fit.Row(
+            cell,
+            _grid(-2.0 + (moved[cell.optimizer] if cell.schedule == "constant" else 0.0)),
+            "0",
+            {},
+        )
+        for cell in cells.DEVELOPMENT
+        if cell.steps == 300 and (cell.schedule != "one_cycle" or cell.optimizer == "adamw")
+    ]
+    found = fit.schedules(rows)
+    assert set(found["cosine"].values()) == {0.0}
+    constant = found["constant"]
+    assert constant["adaptive"] == pytest.approx(-0.4, abs=0.02)
+    assert constant["proportional"] == pytest.approx(-0.15, abs=0.02)
+    assert constant["pooled"] == pytest.approx(-0.3, abs=0.02)
+    # 10 tasks of its own against 2 of its family's
+    assert constant["lion"] == pytest.approx((10 * -0.3 + 2 * -0.4) / 12, abs=0.02)
+    assert found["one_cycle"]["lion"] == pytest.approx(found["one_cycle"]["adamw"], abs=1e-9)
+
+
+def test_trials_are_fitted_in_standard_deviations_of_the_estimate():
+    rng = np.random.default_rng(3)
+    spreads = rng.choice([0.2, 0.4], 400)
+    leaning = rng.uniform(-1, 1, 400)
+    error = spreads * (0.8 * leaning - 0.3 + rng.normal(0, 0.5, 400))
+    rows = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 400
+    before = np.array([row.best for row in rows]) - error
+    leaning[:50] = np.nan  # of trials that say nothing
+    known = fit.with_trials(c.fitted(), rows, before, spreads, leaning)
+    assert known.trial_gain == pytest.approx(0.8, abs=0.1)
+    assert known.trial_shift == pytest.approx(-0.3, abs=0.06)
+    assert known.trial_spread == pytest.approx(0.5, rel=0.1)

@@ -29,8 +29,9 @@ def test_the_best_rate_is_judged_by_seeds_that_did_not_choose_it():
     # even seeds prefer the first rate, odd ones the second: each is judged by the others
     found = _grid([0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0])
     assert found.scale() == pytest.approx(2 - 1)
-    seeds, losses = np.arange(4), np.zeros(4)
-    assert found.excess(seeds, losses) == pytest.approx(-1)  # a lucky rate is below the honest best
+    seeds = np.arange(4)
+    assert found.excess(seeds, np.full(4, 1.25)) == pytest.approx(0.25)
+    assert found.excess(seeds, np.zeros(4)) == 0  # a lucky rate is no better than the honest best
 
 
 def test_regret_is_zero_at_the_best_and_one_where_training_diverges():

@@ -131,13 +131,23 @@ def test_denser_sweeps_have_other_anchors():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "by"), [("constant", -0.3), ("step", -0.3), ("linear", 0), ("triangular", 0.1)]
+    ("schedule", "by", "unknown"),
+    [
+        ("constant", -0.3, -0.4),
+        ("step", -0.3, -0.4),
+        ("linear", 0, 0),
+        ("triangular", 0.1, 0.2),
+    ],
 )
-def test_schedules_move_the_rate(schedule, by):
-    for known in ({}, {"optimizer": "lion"}):
+def test_schedules_move_the_rate(schedule, by, unknown):
+    for known, expected in (
+        ({}, unknown),
+        ({"family": "adaptive"}, unknown),
+        ({"optimizer": "lion"}, by),
+    ):
         plain = estimated({"minimum": -1.0}, **known)
         moved = estimated({"minimum": -1.0}, schedule=schedule, **known)
-        assert moved.mean - plain.mean == pytest.approx(by)
+        assert moved.mean - plain.mean == pytest.approx(expected)
         assert moved.spread == plain.spread
     prior = estimated({}, optimizer="lion", schedule=schedule)
     assert prior.mean - PRIORS["lion"] == pytest.approx(by)

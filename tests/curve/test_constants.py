@@ -66,7 +66,9 @@ def test_every_schedule_and_optimizer_leads_to_a_constant():
     known = c.fitted()
     assert set(c.LIKE) == set(SCHEDULES)
     assert set(c.LIKE.values()) == set(known.schedules)
-    assert known.schedules["cosine"] == 0
+    assert set(known.schedules["cosine"].values()) == {0}
+    for moved in known.schedules.values():
+        assert set(moved) == set(known.offsets["prior"]) | {"proportional", "adaptive", "pooled"}
     assert set(c.ALIKE.values()) == set(known.offsets["prior"]) <= set(c.FAMILIES)
     assert set(c.FAMILIES.values()) == {"proportional", "adaptive"}
 
@@ -74,7 +76,7 @@ def test_every_schedule_and_optimizer_leads_to_a_constant():
 def test_what_every_fit_must_agree_with():
     """Signs that no fit may turn round: they are why the parts are there."""
     known = c.fitted()
-    assert known.schedules["constant"] < 0  # a rate that never falls must be lower
+    assert max(known.schedules["constant"].values()) < 0  # a rate that never falls must be lower
     assert known.length < 0  # and so must that of a longer training
     assert known.trial_gain > 0  # the better of two trials shows the way
     assert all(share >= 0 for share in known.caution.values())

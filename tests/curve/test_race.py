@@ -17,22 +17,45 @@ from lrtool.records import Candidate, Finding, Race, Racer, Suggestion
 NAN = math.nan
 
 
-def test_steps_are_a_fortieth_of_the_training_but_no_fewer_than_100():
-    assert [race.length(n) for n in (None, 30, 100, 4000, 4039, 90_000)] == [
+def test_steps_are_a_fiftieth_of_the_training_but_no_fewer_than_100():
+    assert [race.length(n) for n in (None, 30, 100, 5000, 5049, 90_000)] == [
         *(100, 30, 100),
-        *(100, 100, 2250),
+        *(100, 100, 1800),
     ]
 
 
 def test_what_a_race_may_cost():
-    # 3 × 100 steps and 7 measurements: before, and of three half-way and at the end
-    assert race.too_expensive(3000, 0) is None
-    assert race.too_expensive(3700, 10) is None
-    assert race.too_expensive(3699, 10) == (
-        "a race of 3 × 100 steps takes, with its evaluations, more than 10% of the training's "
-        "3,699; --verify asks for it"
+    # 4 × 100 steps and 9 measurements: before, and of four half-way and at the end
+    assert race.too_expensive(4000, 0) is None
+    assert race.too_expensive(4900, 10) is None
+    assert race.too_expensive(4899, 10) == (
+        "a race of 4 × 100 steps takes, with its evaluations, more than 10% of the training's "
+        "4,899; --verify asks for it"
     )
+    assert race.too_expensive(100_000, 10) is None
     assert "not known" in race.too_expensive(None, 0)
+
+
+@pytest.mark.parametrize(
+    ("centre", "outcome", "expected"),
+    [
+        (-2.0, "lost", -2.2),  # the mean of −2 and −2.4
+        (-2.8, "lost", -2.6),
+        (-1.0, "lost", -2.15),  # no further than half-way to the next candidate
+        (-2.0, "dropped", -2.4),  # what dropped out does not count
+        (-2.0, "diverged", -2.4),
+        (-2.0, "unfinished", -2.2),
+    ],
+)
+def test_the_mean_of_a_race_and_the_estimate(centre, outcome, expected):
+    choice = choose([-3.0, -2.5, -2.0], np.array([[1.72], [1.02], [1.32]]), [64])
+    assert choice.log_lr == pytest.approx(-2.4)
+    record = replace(
+        RACE, candidates=(racer(10**-2.5, "lower"), racer(10**-2.0, "suggestion", outcome=outcome))
+    )
+    assert race.averaged(choice, centre, record).log_lr == pytest.approx(expected)
+    nothing = choose([-1.0], [[NAN]], [64])
+    assert race.averaged(nothing, centre, record) is nothing
 
 
 def test_candidates_stand_half_a_decade_apart():

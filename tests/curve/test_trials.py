@@ -23,7 +23,7 @@ def falling(end, steps=90, seed=0, start=2.0, noise=0.05):
     return tuple((clean + noise * rng.normal(size=steps)).tolist())
 
 
-def tried(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, **changes):
+def tried(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, **changes):
     """Two trials with these losses at the end, as a record."""
     curves = curves or [falling(0.5 if end is None else end) for end in losses]
     facts = {
@@ -36,7 +36,7 @@ def tried(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, **changes):
         "interrupted": False,
     }
     candidates = tuple(
-        Racer(rate, origin, loss, None, end, None, "lost")
+        Racer(rate, origin, loss, None, end, error, "lost")
         for rate, origin, loss, end in zip(lr, ("lower", "higher"), curves, losses, strict=True)
     )
     return Race(candidates=candidates, **(facts | changes))
@@ -44,12 +44,6 @@ def tried(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, **changes):
 
 def test_ninety_steps_but_no_more_than_the_training():
     assert [trials.length(n) for n in (None, 30, 90, 3000)] == [90, 30, 90, 90]
-
-
-def test_they_stand_most_of_a_standard_deviation_away():
-    assert trials.reach(Estimate(-2, 0.4, 0)) == pytest.approx(0.34)
-    assert trials.reach(Estimate(-2, 0.1, 0)) == pytest.approx(0.2)
-    assert trials.reach(Estimate(-2, 2.0, 0)) == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +57,8 @@ def test_they_stand_most_of_a_standard_deviation_away():
         ((NAN, 1.0), math.tanh(10)),  # as if it had not trained: worse by all of the descent
         ((1.0, math.inf), -math.tanh(10)),
         ((1.0, 2e9), -math.tanh(10)),
-        ((2.0, 3.0), 0),  # neither has descended
-        ((NAN, NAN), 0),
+        ((2.0, 3.0), -1),  # neither has descended: lower still
+        ((NAN, NAN), -1),
     ],
 )
 def test_lean_by_hand(losses, expected):
@@ -90,6 +84,24 @@ def test_lean_of_a_record():
     assert trials.lean_of(tried(interrupted=True)) is None
     flat = falling(2.0)
     assert trials.lean_of(tried((1.0, 1.05), curves=[flat, flat])) is None
+
+
+def test_two_that_rose_speak_for_a_lower_rate():
+    for ends in ((2.1, 2.2), (NAN, 2.5), (None, None), (math.inf, NAN)):
+        up = tried(ends, curves=[falling(2.0)] * 2)
+        assert trials.rose(up)
+        assert trials.lean_of(up) == -1
+    assert not trials.rose(tried((2.0, 2.5)))
+    assert trials.lean_of(tried((2.1, 2.2), interrupted=True)) is None
+
+
+def test_a_loss_on_examples_has_fallen_by_five_errors():
+    flat = [falling(2.0)] * 2
+    for drop, error, fallen in ((0.06, 0.01, True), (0.04, 0.01, False), (0.06, None, False)):
+        record = tried((2 - drop, 2.0), curves=flat, error=error)
+        assert trials.fell(record) is fallen
+    assert trials.fell(tried((2.0, 1.9), curves=flat, error=0.01))
+    assert not trials.fell(tried((2.0, 2.0), curves=flat, error=0.0))
 
 
 def test_one_that_fell_is_enough():
@@ -145,11 +157,11 @@ def test_they_count_less_the_longer_the_training(steps, expected):
 @pytest.mark.parametrize(
     ("leaning", "steps", "mean", "spread"),
     [
-        # .85 · .4 = .34 decades: the line −.25 + 1.5 · lean, in those units
-        (0.0, None, -2 - 0.25 * 0.34, 0.5 * 0.34),
-        (1.0, 300, -2 + 1.25 * 0.34, 0.5 * 0.34),
-        (-1.0, 300, -2 - 1.75 * 0.34, 0.5 * 0.34),
-        (1.0, 300 * HALF, -2 + 0.5 * 1.25 * 0.34, 0.5 * 0.5 * 0.34 + 0.5 * 0.4),
+        # the line −.25 + 1.5 · lean, in standard deviations of .4 decades
+        (0.0, None, -2 - 0.25 * 0.4, 0.5 * 0.4),
+        (1.0, 300, -2 + 1.25 * 0.4, 0.5 * 0.4),
+        (-1.0, 300, -2 - 1.75 * 0.4, 0.5 * 0.4),
+        (1.0, 300 * HALF, -2 + 0.5 * 1.25 * 0.4, 0.5 * 0.5 * 0.4 + 0.5 * 0.4),
         (1.0, 3000, -2, 0.4),
     ],
 )
