@@ -243,6 +243,7 @@ def find_lr(
                 runner,
                 lambda _number, _skip: from_loader(),
                 watch,
+                runtime=runtime,
                 seed=repeats,
             )
             finding = named(tried=tried)

@@ -11,7 +11,7 @@ import numpy as np
 from lrtool import config
 from lrtool.build.schedules import SCHEDULES, build_schedule
 from lrtool.curve.race import diverged
-from lrtool.engine.race import advance, last_losses
+from lrtool.engine.race import advance, last_losses, untrained_loss
 from lrtool.errors import ComponentError, LrtoolWarning
 from lrtool.records import Race, Racer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lrtool.build.schedules import Schedule
     from lrtool.engine.race import Epoch, Runner
+    from lrtool.engine.runtime import Runtime
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.records import RaceOrigin, RaceOutcome
 
@@ -46,6 +47,7 @@ def tried(
     epoch: Epoch,
     watch: Stopwatch,
     *,
+    runtime: Runtime,
     seed: int,
 ) -> Race:
     """Train at a lower and at a higher rate, and compare the losses of the last steps.
@@ -56,8 +58,10 @@ def tried(
         runner: puts everything back to its start, and returns what trains with a number and a rate.
         epoch: the batches of an epoch; the same ones for the same random states.
         watch: times the updates.
+        runtime: device and precision.
         seed: what the record says.
     """
+    untrained, cost = untrained_loss(runner(0, rates[0]), steps, epoch, runtime)
     runners, ends, examples = [], [], 0
     for number, lr in enumerate(rates):
         one = runner(number, lr)
@@ -67,7 +71,6 @@ def tried(
         runners.append(one)
         ends.append(float(np.average(losses, weights=sizes)))
         examples = max(examples, int(sum(sizes)))
-    untrained = runners[0].loss[0]
     out = diverged(ends, untrained)
     best = min((end for end, gone in zip(ends, out, strict=True) if not gone), default=None)
 
@@ -80,7 +83,7 @@ def tried(
     return Race(
         seed=seed,
         steps=steps,
-        steps_spent=float(sum(len(one.loss) for one in runners)),
+        steps_spent=sum(len(one.loss) for one in runners) + cost,
         measure="training",
         examples=examples,
         untrained_loss=untrained,

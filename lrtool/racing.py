@@ -6,7 +6,7 @@ So are the trials, a race of two that go straight to the end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil, isfinite, isnan, log10, nan
+from math import ceil, isfinite, log10, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from lrtool.compression import compressed_schedule
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.data import batches
-from lrtool.engine.race import Runner, advance, last_losses, measure
+from lrtool.engine.race import FORWARD, Runner, advance, last_losses, measure, untrained_loss
 from lrtool.engine.randomness import random_states
 from lrtool.engine.step import samples_in
+from lrtool.engine.stopwatch import Stopwatch
 from lrtool.records import Race, Racer, TrialRow
 from lrtool.task import (
     build,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
     from lrtool.build.schedules import Schedule
     from lrtool.curve.race import Choice
+    from lrtool.engine.race import Epoch
     from lrtool.engine.randomness import RandomStates
-    from lrtool.engine.stopwatch import Stopwatch
     from lrtool.records import RaceOrigin, RaceOutcome, RaceRow
     from lrtool.task import Task
 
@@ -47,7 +48,6 @@ TRIAL_BATCHES = 8  # of the training's, for trials: an evaluation must not cost 
 TRIAL_EXAMPLES = 256  # at least
 CHUNK = 64  # examples of a chunk, between which losses are paired
 LEAST_CHUNKS = 16  # of a small validation part
-FORWARD = 1 / 3  # of a step: what a forward pass costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Contest:
         examples: batches of validation samples; None: the last training losses are compared.
         random: what evaluations begin with.
         untrained: the loss before the first update.
-        evaluated: samples of all evaluations.
+        measured: what all evaluations cost, in steps.
         entries: the candidates.
         over: it got to its end.
     """
@@ -112,7 +112,7 @@ class Contest:
     examples: list[Any] | None
     random: RandomStates
     untrained: float = nan
-    evaluated: int = 0
+    measured: float = 0.0
     entries: list[Entry] = field(default_factory=list)
     over: bool = False
 
@@ -228,11 +228,20 @@ def race(
 
 def _enter(contest: Contest, log_lr: float, origin: RaceOrigin, watch: Stopwatch) -> Entry:
     """Build a candidate: every one has the same weights and random states."""
+    if not contest.entries:
+        _measure_untrained(contest)
+    runner = _runner(contest, log_lr, watch)
+    entry = Entry(runner.number, log_lr, origin, runner.loss, runner)
+    contest.entries.append(entry)
+    return entry
+
+
+def _runner(contest: Contest, log_lr: float, watch: Stopwatch) -> Runner:
     task = contest.task
     built = build(task, contest.seed)
     generators = rewound(task)
     random = random_states(generators)
-    runner = Runner(
+    return Runner(
         number=len(contest.entries),
         lr=10.0**log_lr,
         model=built.model,
@@ -244,11 +253,18 @@ def _enter(contest: Contest, log_lr: float, origin: RaceOrigin, watch: Stopwatch
         random=random,
         epoch_random=random,
     )
-    if contest.examples is not None and not contest.entries:
-        contest.untrained = _measured(contest, runner).mean
-    entry = Entry(runner.number, log_lr, origin, runner.loss, runner)
-    contest.entries.append(entry)
-    return entry
+
+
+def _measure_untrained(contest: Contest) -> None:
+    """Measure the loss before training, with a model that is thrown away."""
+    spent = _runner(contest, 0.0, Stopwatch())
+    if contest.examples is not None:
+        contest.untrained = _measured(contest, spent).mean
+        return
+    contest.untrained, cost = untrained_loss(
+        spent, contest.steps, _epochs(contest), contest.task.runtime
+    )
+    contest.measured += cost
 
 
 def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Iterator[RaceRow]:
@@ -256,8 +272,6 @@ def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Itera
     for entry in entries:
         yield from _to(contest, entry, max(1, contest.steps // 2), watch)
         entry.half = _measured(contest, entry.runner)
-    if contest.examples is None:
-        contest.untrained = contest.entries[0].loss[0]
     _drop(contest, entries)
     for entry in entries:
         if entry.outcome is None:
@@ -268,13 +282,17 @@ def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Itera
 def _finish(contest: Contest, entry: Entry) -> None:
     """Measure a candidate that has come to its end, and let its model go."""
     entry.final, entry.runner = _measured(contest, entry.runner), None
-    if isnan(contest.untrained):
-        contest.untrained = contest.entries[0].loss[0]
     if decisions.diverged([entry.final.mean], contest.untrained)[0]:
         entry.outcome = "diverged"
 
 
 def _to(contest: Contest, entry: Entry, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
+    assert entry.runner is not None, "a candidate that moves on is in the race"
+    return watch.timed(advance(entry.runner, steps, _epochs(contest)))
+
+
+def _epochs(contest: Contest) -> Epoch:
+    """Return what gives the batches of an epoch."""
     task = contest.task
 
     def epoch(number: int, skip: int) -> Iterator[list[Any]]:
@@ -289,8 +307,7 @@ def _to(contest: Contest, entry: Entry, steps: int, watch: Stopwatch) -> Iterato
         groups = batches.micro_batches(made, task.config.train.accumulate)
         return groups if skip else _some(groups, number)
 
-    assert entry.runner is not None, "a candidate that moves on is in the race"
-    return watch.timed(advance(entry.runner, steps, epoch))
+    return epoch
 
 
 def _some(groups: Iterator[list[Any]], epoch: int) -> Iterator[list[Any]]:
@@ -313,7 +330,8 @@ def _measured(contest: Contest, runner: Runner | None) -> Measured:
         losses = [nan] * len(sizes)
         if not runner.broken:
             losses = measure(runner, contest.examples, contest.task.runtime, contest.random)
-            contest.evaluated += int(sum(sizes))
+            per_step = contest.task.data.batch_size * contest.task.config.train.accumulate
+            contest.measured += FORWARD * sum(sizes) / per_step
     return Measured(np.array(losses), np.array(sizes))
 
 
@@ -339,7 +357,8 @@ def _finals(contest: Contest) -> list[float]:
 def judged(contest: Contest) -> tuple[Race, Choice]:
     """Choose among what has been measured so far; return the race as a record with it."""
     compared = _compared(contest)
-    sizes = next((each.sizes for each in compared if each is not None), np.ones(1))
+    measured = [each for each in compared if each is not None]
+    sizes = measured[0].sizes if measured else np.ones(1)
     out = np.full(sizes.shape, nan)
     choice = decisions.choose(
         [entry.log_lr for entry in contest.entries],
@@ -348,14 +367,13 @@ def judged(contest: Contest) -> tuple[Race, Choice]:
         interrupted=not contest.over,
     )
     choice = decisions.lengthened(choice, training_steps(contest.task), contest.steps)
-    samples = contest.task.data.batch_size * contest.task.config.train.accumulate
     made = sum(len(entry.loss) for entry in contest.entries)
     race = Race(
         seed=contest.seed,
         steps=contest.steps,
-        steps_spent=made + FORWARD * contest.evaluated / samples,
+        steps_spent=made + contest.measured,
         measure="training" if contest.examples is None else "validation",
-        examples=int(sizes.sum()),
+        examples=int(sizes.sum()) if measured else 0,
         untrained_loss=contest.untrained,
         candidates=tuple(
             _racer(entry, float(error), best=entry.number == choice.best)

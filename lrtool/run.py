@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -18,7 +19,7 @@ from lrtool.engine import runtime as runtimes
 from lrtool.engine.first_update import first_update
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
-from lrtool.errors import InterruptedRunError
+from lrtool.errors import InterruptedRunError, LrtoolWarning
 from lrtool.failure import concluded
 from lrtool.records import RaceRow, SweepRow, TrialRow
 from lrtool.show import plot
@@ -36,6 +37,7 @@ from lrtool.task import (
     updates,
 )
 from lrtool.trial import FirstBatch, try_one_batch, try_training
+from lrtool.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -112,6 +114,8 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | Repo
         report = _report(search, status=status, reason=reason)
         reports.write(report, directory)
         plot.save(report, directory)
+        if status == "failed" and report.suggestion and report.suggestion.lr:
+            warnings.warn(_left_over(search, report.suggestion.lr), LrtoolWarning, stacklevel=2)
         return report
 
     try:
@@ -242,14 +246,17 @@ def _why_no_race(task: Task, finding: Finding) -> str | None:
 
 
 def _report(search: _Search, *, status: Status | None, reason: str | None) -> Report:
-    """Put together what there is; without a status, the suggestion decides it."""
+    """Put together what there is; without a status, the suggestion decides it.
+
+    A sweep that failed says nothing; what failed after it leaves what it said.
+    """
     finding = race = tried = None
-    if status != "failed":
+    if status != "failed" or search.swept is not None:
         found = _found(search)
         finding, race, tried = found.finding, found.race, found.tried
         none = finding.suggestion.lr is None
         status = status or ("no_suggestion" if none else "completed")
-        if reason and race and race.interrupted:
+        if status == "interrupted" and reason and race and race.interrupted:
             reason = f"{reason} during the race. {_so_far(finding)}"
     return reports.from_finding(
         finding,
@@ -262,6 +269,12 @@ def _report(search: _Search, *, status: Status | None, reason: str | None) -> Re
         timing=reports.Timing(**search.watch.timing()),
         **facts(search.task, search.first),
     )
+
+
+def _left_over(search: _Search, lr: float) -> str:
+    """Say what a search leaves that failed after its sweeps."""
+    where = "short training runs" if search.contest is None else "race (--no-verify leaves it out)"
+    return f"the search failed in its {where}; the rate found before, {number(lr, 2)}, is reported"
 
 
 def _so_far(finding: Finding) -> str:

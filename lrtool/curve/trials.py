@@ -17,8 +17,12 @@ from lrtool.curve.combine import Estimate, lengthening
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from lrtool.curve.constants import Constants
     from lrtool.records import Race
+
+    Array = NDArray[np.float64]
 
 STEPS: Final = 90  # of a trial, unless the training itself is shorter
 REACH: Final = 0.5  # decades from the estimate to a trial
@@ -27,6 +31,7 @@ REACH: Final = 0.5  # decades from the estimate to a trial
 TEMPERATURE: Final = 0.05
 SIGNIFICANT: Final = 5.0  # standard errors that a training loss must fall by to have fallen
 LEAST: Final = 10  # losses that say whether it did
+MATERIAL: Final = 0.25  # standard deviations of a batch's loss that a validation loss must fall by
 
 
 def length(training: int | None) -> int:
@@ -55,14 +60,16 @@ def lean(losses: Sequence[float], untrained: float) -> float:
 
 def lean_of(tried: Race) -> float | None:
     """Return which of two trials was better; None where neither shows anything."""
-    if tried.interrupted or not (fell(tried) or rose(tried)):
+    comparable = math.isfinite(tried.untrained_loss) and not tried.interrupted
+    if not comparable or not (fell(tried) or rose(tried)):
         return None
     return lean(_ends(tried), tried.untrained_loss)
 
 
 def rose(tried: Race) -> bool:
     """Tell whether both trials ended above the loss before training."""
-    return not any(end <= tried.untrained_loss for end in _ends(tried))
+    level = tried.untrained_loss
+    return math.isfinite(level) and not any(end <= level for end in _ends(tried))
 
 
 def _ends(tried: Race) -> list[float]:
@@ -72,27 +79,36 @@ def _ends(tried: Race) -> list[float]:
 def fell(tried: Race) -> bool:
     """Tell whether a trial's loss fell by more than its noise.
 
-    Welch's statistic (1947) between the training losses of its first tenth and its last third;
-    where the first tenth has done most of the falling already, the very first loss against the last
-    third. The loss on validation examples against the paired error between the two trials.
+    Its training losses tell, or the loss on validation examples: that must fall by five paired
+    errors between the two trials, and by a share of what one batch's loss differs from another's,
+    for the least descent is beyond all error where every example takes part in it.
     """
     errors = [one.standard_error for one in tried.candidates if one.standard_error]
-    if errors and any(
-        tried.untrained_loss - end > SIGNIFICANT * max(errors) for end in _ends(tried)
-    ):
-        return True
     for one in tried.candidates:
         loss = np.array(one.loss)
-        before, after = loss[: max(2, loss.size // 10)], loss[-max(2, loss.size // 3) :]
+        after = loss[-max(2, loss.size // 3) :]
         if loss.size < LEAST or not np.isfinite(after).all():
             continue
-        error = np.sqrt(before.var(ddof=1) / before.size + after.var(ddof=1) / after.size)
-        if before.mean() - after.mean() > SIGNIFICANT * error:
+        if _training_fell(loss, after):
             return True
-        alone = after.std(ddof=1) * np.sqrt(1 + 1 / after.size)
-        if after.size >= LEAST and loss[0] - after.mean() > SIGNIFICANT * alone:
+        least = max(SIGNIFICANT * max(errors, default=math.inf), MATERIAL * after.std(ddof=1))
+        if one.final_loss is not None and tried.untrained_loss - one.final_loss > least:
             return True
     return False
+
+
+def _training_fell(loss: Array, after: Array) -> bool:
+    """Compare the losses of the first tenth and the last third by Welch's statistic (1947).
+
+    Where the first tenth has done most of the falling already, the very first loss with the last
+    third.
+    """
+    before = loss[: max(2, loss.size // 10)]
+    error = np.sqrt(before.var(ddof=1) / before.size + after.var(ddof=1) / after.size)
+    if before.mean() - after.mean() > SIGNIFICANT * error:
+        return True
+    alone = after.std(ddof=1) * np.sqrt(1 + 1 / after.size)
+    return bool(after.size >= LEAST and loss[0] - after.mean() > SIGNIFICANT * alone)
 
 
 def weight(steps: int | None) -> float:

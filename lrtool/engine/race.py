@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lrtool.curve.stopping import find_stop
 from lrtool.engine.evaluation import losses
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
+from lrtool.engine.step import batch_loss, samples_in
 from lrtool.engine.trainer import Position, failed, train_epoch
 from lrtool.errors import LrtoolError
 from lrtool.records import RaceRow
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from lrtool.engine.runtime import Runtime
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from lrtool.records import StepRow
 
 LAST_SHARE = 4  # without a validation part the last quarter of the steps is what is measured
+FORWARD = 1 / 3  # of a step: what a forward pass costs
 
 # The batches of each update in an epoch, counted from 0, without so many batches at its start.
 Epoch = Callable[[int, int], Iterator[Sequence[Any]]]
@@ -124,6 +128,26 @@ def _noted(runner: Runner, rows: Sequence[StepRow]) -> Iterator[RaceRow]:
 
 def _has_diverged(runner: Runner) -> bool:
     return find_stop(runner.loss, runner.skipped) is not None
+
+
+def untrained_loss(
+    runner: Runner, steps: int, epoch: Epoch, runtime: Runtime
+) -> tuple[float, float]:
+    """Return the mean training loss before any update, and what it cost, in steps.
+
+    Over as many updates' batches as `last_losses` of a candidate of so many steps: a single batch
+    would make a judgement of chance. The candidate is spent afterwards.
+    """
+    restore_random_states(runner.random, runner.generators)
+    total, samples, updates = 0.0, 0, 0
+    with torch.no_grad(), runtime.autocast():
+        for group in islice(epoch(0, 0), max(1, steps // LAST_SHARE)):
+            for batch in group:
+                count = samples_in(batch)
+                total += count * float(batch_loss(runner.model, runner.loss_fn, batch))
+                samples += count
+            updates += 1
+    return total / samples, FORWARD * updates
 
 
 def last_losses(runner: Runner) -> tuple[list[float], list[float]]:

@@ -92,12 +92,21 @@ def test_two_that_rose_speak_for_a_lower_rate():
         assert trials.rose(up)
         assert trials.lean_of(up) == -1
     assert not trials.rose(tried((2.0, 2.5)))
+    for level in (NAN, math.inf):  # nothing to compare with
+        assert not trials.rose(tried((2.1, NAN), untrained_loss=level))
+        assert trials.lean_of(tried((1.0, 1.1), untrained_loss=level)) is None
     assert trials.lean_of(tried((2.1, 2.2), interrupted=True)) is None
 
 
 def test_a_loss_on_examples_has_fallen_by_five_errors():
-    flat = [falling(2.0)] * 2
-    for drop, error, fallen in ((0.06, 0.01, True), (0.04, 0.01, False), (0.06, None, False)):
+    flat = [falling(2.0)] * 2  # batches differ by .05
+    for drop, error, fallen in (
+        (0.06, 0.01, True),
+        (0.04, 0.01, False),
+        (0.06, None, False),
+        (0.02, 1e-6, True),
+        (0.01, 1e-6, False),  # of no account beside the noise of a batch
+    ):
         record = tried((2 - drop, 2.0), curves=flat, error=error)
         assert trials.fell(record) is fallen
     assert trials.fell(tried((2.0, 1.9), curves=flat, error=0.01))
