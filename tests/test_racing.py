@@ -15,12 +15,13 @@ from lrtool import racing
 from lrtool.build.schedules import build_schedule
 from lrtool.compression import compressed_schedule
 from lrtool.config import Schedule
+from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
 from lrtool.records import SweepRow, TrialRow
 from lrtool.run import search
 from lrtool.settings import read_config
-from lrtool.task import open_task, repeat_seed
+from lrtool.task import build, open_task, repeat_seed
 from lrtool.trial import try_one_batch
 
 sys.path.append(str(Path(__file__).parent / "cli"))
@@ -160,14 +161,29 @@ def test_no_more_than_1024_examples_in_chunks_of_64(opened):
     )
 
 
+def whole(task):
+    """All batches of the training part, in their order."""
+    return batches.epoch(
+        task.data.train, batch_size=30, seed=1, epoch=0, device=torch.device("cpu")
+    )
+
+
+def loss_of(model, x, y):
+    return float(torch.nn.functional.cross_entropy(model(x), y))
+
+
 def test_without_a_validation_part_the_last_training_losses_are_compared(opened):
     task = opened(IRIS, "data.validation=0", "train.epochs=25")  # 125 steps, the last one short
     contest, rows, _, race, choice = raced(task)
     assert contest.examples is None
     assert (race.measure, race.steps) == ("training", 100)
-    assert race.steps_spent == len(rows)
+    assert race.steps_spent == pytest.approx(len(rows) + 5 / 3)  # five batches before training
     assert race.examples == 25 * 30
-    assert race.untrained_loss == race.candidates[0].loss[0]
+    fresh = build(task, contest.seed).model
+    with torch.no_grad():
+        parts = [(loss_of(fresh, x, y), len(y)) for x, y in whole(task)]
+    level = sum(loss * count for loss, count in parts) / 150
+    assert race.untrained_loss == pytest.approx(level, rel=1e-5)
     for racer in race.candidates:
         assert racer.half_loss == pytest.approx(np.mean(racer.loss[38:50]))
         if racer.final_loss is not None:
@@ -431,7 +447,7 @@ def test_no_trials_for_a_training_of_3000_steps_or_a_rule(opened):
         assert found.finding.suggestion.lr is not None
 
 
-@pytest.mark.parametrize(("steps", "races"), [(3023, False), (3024, True)])
+@pytest.mark.parametrize(("steps", "races"), [(4029, False), (4030, True)])
 def test_auto_races_where_that_is_a_tenth_of_the_training_at_most(opened, steps, races):
     task = opened(IRIS, "find.verify=auto", "train.epochs=~", f"train.max_steps={steps}")
     _, found = searched(task)

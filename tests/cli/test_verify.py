@@ -101,7 +101,7 @@ def test_auto_says_why_there_is_no_race(here):
     assert report["race"] is None
     assert report["suggestions"]["race"] == {
         "lr": None,
-        "reason": "a race of 3 × 80 steps takes, with its evaluations, more than 10% of the "
+        "reason": "a race of 4 × 80 steps takes, with its evaluations, more than 10% of the "
         "training's 80; --verify asks for it",
     }
 
@@ -238,7 +238,45 @@ def test_a_failure_in_the_race_leaves_a_report(here, write, tmp_path):
     write("a.yaml", IRIS.replace("{name: mlp, args: {hidden: [16]}}", '"fragile:Net"'))
     done = here("find", "a.yaml", "--verify", "--quiet", "--output", "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("lrtool: error: fragile:Net failed: ValueError: in the race")
+    warned, failed = done.stderr.splitlines()
     report = reports.read(tmp_path / "out/report.json")
+    rate = f"{report.suggestion.lr:.2g}"
+    assert warned == (
+        "lrtool: warning: the search failed in its short training runs; the rate found before, "
+        f"{rate}, is reported"
+    )
+    assert failed.startswith("lrtool: error: fragile:Net failed: ValueError: in the race")
     assert (report.status, report.race) == ("failed", None)
+    assert report.suggestions["sweep"].lr == report.suggestion.lr
+    assert report.trials.interrupted
     assert len(report.sweeps) == 2
+
+
+@pytest.mark.parametrize("error", ["ValueError('late')", "torch.OutOfMemoryError('CUDA out of')"])
+def test_a_race_that_fails_leaves_the_rate_and_its_losses(here, write, tmp_path, error):
+    """The first update, two sweeps and two trials are over by its 400th update."""
+    write(
+        "fragile.py",
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    calls = 0\n"
+        "    def __init__(self, input_shape, num_outputs):\n"
+        "        super().__init__(input_shape[0], num_outputs)\n"
+        "    def forward(self, x):\n"
+        "        Net.calls += torch.is_grad_enabled()\n"
+        "        if Net.calls > 340:\n"
+        f"            raise {error}\n"
+        "        return super().forward(x)\n",
+    )
+    write("a.yaml", IRIS.replace("{name: mlp, args: {hidden: [16]}}", '"fragile:Net"'))
+    done = here("find", "a.yaml", "--verify", "--quiet", "--output", "out")
+    assert (done.returncode, done.stdout) == (5 if "Memory" in error else 2, "")
+    assert "the search failed in its race (--no-verify leaves it out); the rate" in done.stderr
+    report = reports.read(tmp_path / "out/report.json")
+    assert (report.status, report.race.interrupted, report.trials.interrupted) == (
+        *("failed", True),
+        False,
+    )
+    assert report.suggestion.lr == report.suggestions["auto"].lr
+    assert any(racer.loss for racer in report.race.candidates)
