@@ -193,6 +193,7 @@ def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
         trial_spread=0.0,
         caution={},
         half_width={},
+        window=float(np.median([np.ptp(row.grid.window) / 2 for row in given])),
     )
 
 

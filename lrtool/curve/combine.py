@@ -82,7 +82,7 @@ def estimate(
         constants: those of this version by default.
     """
     constants = constants or c.fitted()
-    level, key = knowledge(optimizer, family)
+    level, key = knowledge(optimizer, family, constants)
     density = np.log10(per_decade / c.PER_DECADE)
     moved = constants.schedules[c.LIKE[schedule]][key] + constants.length * lengthening(steps)
     if key == "adaptive":
@@ -110,10 +110,10 @@ def lengthening(steps: int | None) -> float:
     return float(np.log10(steps / c.STEPS)) if steps else 0.0
 
 
-def knowledge(optimizer: str | None, family: str | None) -> tuple[str, str]:
+def knowledge(optimizer: str | None, family: str | None, constants: Constants) -> tuple[str, str]:
     """Return which row of `spreads` and which of `offsets` to use."""
     name = canonical(optimizer)
-    if name is not None and name in c.fitted().offsets["prior"]:
+    if name is not None and name in constants.offsets["prior"]:
         return "optimizer", name
     family = c.FAMILIES.get(name, family) if name is not None else family
     return ("family", family) if family is not None else ("pooled", "pooled")

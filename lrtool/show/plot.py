@@ -87,9 +87,9 @@ def _write_header(figure: Figure, report: Report) -> None:
     title, lines = "No trustworthy suggestion", []
     if said and said.lr:
         title = f"Learning rate {words.rate(said.lr)}: {said.verdict}"
-        good = words.interval(said)
+        between = words.interval(said)
         purpose = f"for a {words.purpose(said)}"
-        lines.append(f"Good from {good}, {purpose}" if good else purpose.capitalize())
+        lines.append(f"Interval {between}, {purpose}" if between else purpose.capitalize())
     if report.status in {"interrupted", "failed"}:
         title += f" ({report.status})"
     if report.reason:
@@ -171,27 +171,30 @@ def _draw_guideline(ribbon: Axes, limits: Limits) -> None:
 
 
 def _draw_regions(losses: Axes, ribbon: Axes, said: Suggestion, limits: Limits) -> None:
-    """Shade what is too low, good and too high, and name each where there is room above."""
-    if said.low is None or said.high is None:
+    """Shade what is too low, good and too high, name each where there is room, bar the interval."""
+    region = words.good(said)
+    if region is None or said.low is None or said.high is None:
         return
-    low, high = limits.fraction(said.low), limits.fraction(said.high)
+    low, high = (min(max(limits.fraction(lr), 0.0), 1.0) for lr in region)
     paper = {"boxstyle": "square,pad=0.1", "facecolor": REGIONS["good"], "edgecolor": "none"}
     good = _name(ribbon, "good", (low + high) / 2, weight="bold", zorder=5, bbox=paper)
     half, centre = _half_width(good), good.get_position()[0]
-    for region, left, right in (
-        ("too low", limits.left, said.low),
-        ("good", said.low, said.high),
-        ("too high", said.high, limits.right),
+    for name, left, right in (
+        ("too low", limits.left, region[0]),
+        ("good", *region),
+        ("too high", region[1], limits.right),
     ):
-        ribbon.axvspan(limits.fraction(left), limits.fraction(right), color=REGIONS[region], lw=0)
-        losses.axvspan(left, right, color=REGIONS[region], alpha=0.3, lw=0, zorder=0, gid=region)
-    for region, left, right in (
+        ribbon.axvspan(limits.fraction(left), limits.fraction(right), color=REGIONS[name], lw=0)
+        losses.axvspan(left, right, color=REGIONS[name], alpha=0.3, lw=0, zorder=0, gid=name)
+    for text, left, right in (
         ("too low", 0.0, min(low, centre - half)),
         ("too high", max(high, centre + half), 1.0),
     ):
-        name = _name(ribbon, region, (left + right) / 2)
-        if 2.2 * _half_width(name) > right - left:
-            name.remove()
+        beside = _name(ribbon, text, (left + right) / 2)
+        if 2.2 * _half_width(beside) > right - left:
+            beside.remove()
+    ends = [limits.fraction(said.low), limits.fraction(said.high)]
+    ribbon.plot(ends, [0.96, 0.96], color=INK, lw=3, solid_capstyle="butt", gid="interval")
 
 
 def _draw_rate(losses: Axes, ribbon: Axes, lr: float, limits: Limits) -> None:

@@ -113,8 +113,8 @@ def _draw_rates(
         color = colours[racer.lr]
         _draw_racer(axes, racer, half[index], final[index], color=color, limits=limits)
     if said and said.lr:
-        if said.low and said.high:
-            axes.axvspan(said.low, said.high, color=GOOD, alpha=0.35, lw=0, zorder=0, gid="good")
+        if region := words.good(said):
+            axes.axvspan(*region, color=GOOD, alpha=0.35, lw=0, zorder=0, gid="good")
         axes.axvline(said.lr, color=INK, lw=1.5, zorder=1, gid="suggestion")
     _spell_rates(axes, racers)
     panels.open_frame(axes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from lrtool.curve import constants
 from lrtool.wording import number
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ def interval(suggestion: Suggestion) -> str | None:
     if suggestion.low is None or suggestion.high is None:
         return None
     return f"{rate(suggestion.low)} to {rate(suggestion.high)}"
+
+
+def good(suggestion: Suggestion) -> tuple[float, float] | None:
+    """Return the rates that should train almost as well as the best; None without an interval.
+
+    The interval says where these are reached; how far they stretch is known from other tasks.
+    """
+    if suggestion.low is None or suggestion.high is None:
+        return None
+    wider = 10 ** constants.fitted().window
+    return suggestion.low / wider, suggestion.high * wider
 
 
 def purpose(suggestion: Suggestion) -> str:
@@ -101,8 +113,8 @@ def origin(report: TrainReport) -> str:
     """Say where the rate of a training comes from: "given by --lr"."""
     assert report.learning_rate is not None
     found = ""
-    if report.suggestion and (good := interval(report.suggestion)):
-        found = f" (good from {good}, {report.suggestion.verdict})"
+    if report.suggestion and (between := interval(report.suggestion)):
+        found = f" (interval {between}, {report.suggestion.verdict})"
     match report.learning_rate.origin:
         case "flag":
             return "given by --lr"

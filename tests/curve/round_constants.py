@@ -40,4 +40,5 @@ ROUND = Constants(
     trial_spread=0.5,
     caution={"swept": 0.75, "tried": 0.5},
     half_width={"swept": 0.6, "tried": 0.5},
+    window=0.4,
 )

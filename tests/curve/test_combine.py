@@ -175,7 +175,7 @@ def test_a_longer_training_wants_a_lower_rate():
     ],
 )
 def test_what_is_known_of_an_optimizer(optimizer, family, expected):
-    assert knowledge(optimizer, family) == expected
+    assert knowledge(optimizer, family, ROUND) == expected
 
 
 def test_names_of_one_optimizer():

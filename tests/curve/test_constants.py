@@ -81,5 +81,6 @@ def test_what_every_fit_must_agree_with():
     assert known.trial_gain > 0  # the better of two trials shows the way
     assert all(share >= 0 for share in known.caution.values())
     assert all(width > 0 for width in known.half_width.values())
+    assert 0.2 < known.window < 1  # of three quarters of a decade (the pilot), half
     assert known.offsets["rise"]["pooled"] < known.offsets["minimum"]["pooled"]
     assert known.offsets["divergence"]["pooled"] < known.offsets["rise"]["pooled"]

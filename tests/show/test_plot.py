@@ -6,6 +6,7 @@ from figures import axes_of, boxes, header, legend, lines, overlapping, texts
 from matplotlib.image import imread
 
 from lrtool import records
+from lrtool.curve.constants import fitted
 from lrtool.show import plot
 
 
@@ -13,7 +14,7 @@ def test_what_an_ordinary_plot_says(make):
     figure = plot.draw(make())
     assert header(figure) == [
         "Learning rate 0.0032: confident",
-        "Good from 0.0018 to 0.0056, for a constant schedule over 230 steps",
+        "Interval 0.0018 to 0.0056, for a constant schedule over 230 steps",
         "three sweeps agree within 0.2 decades",
         "mlp, 26,122 parameters · adamw · digits, 1,437 samples · batch 64",
     ]
@@ -56,15 +57,23 @@ def test_the_smooth_curve_lies_above_the_points_with_its_band(make):
     assert smooth.zorder > band.zorder > lines(losses, "sweep 1")[0].zorder
 
 
-def test_the_suggestion_is_a_line_within_its_shaded_interval(make):
-    losses = axes_of(plot.draw(make()), "losses")
+def test_the_suggestion_is_a_line_within_its_interval_and_the_good_rates(make):
+    figure = plot.draw(make())
+    losses = axes_of(figure, "losses")
     (line,) = (line for line in losses.lines if line.get_gid() == "suggestion")
     assert line.get_xdata() == [0.0032, 0.0032]
     spans = {p.get_gid(): (p.get_x(), p.get_x() + p.get_width()) for p in losses.patches}
     left, right = losses.get_xlim()
-    assert spans["too low"] == pytest.approx((left, 0.0018))
-    assert spans["good"] == pytest.approx((0.0018, 0.0056))
-    assert spans["too high"] == pytest.approx((0.0056, right))
+    # rates that train almost as well as the best reach half a window beyond the interval
+    wider = 10 ** fitted().window
+    low, high = 0.0018 / wider, 0.0056 * wider
+    assert spans["too low"] == pytest.approx((left, low))
+    assert spans["good"] == pytest.approx((low, high))
+    assert spans["too high"] == pytest.approx((high, right))
+    ribbon = axes_of(figure, "regions")
+    (bar,) = (line for line in ribbon.lines if line.get_gid() == "interval")
+    place = np.log10(np.array([0.0018, 0.0056]) / left) / np.log10(right / left)
+    assert bar.get_xdata() == pytest.approx(place)
 
 
 def test_ticks_are_decades_spelled_like_the_rate(make):

@@ -3,6 +3,7 @@ import pytest
 from figures import axes_of, boxes, legend, overlapping, texts
 from matplotlib.colors import to_hex
 
+from lrtool.curve.constants import fitted
 from lrtool.show import plot
 
 
@@ -55,7 +56,9 @@ def test_what_was_measured_stands_at_its_rate(make, race):
     [line] = by_gid(rates, "suggestion")
     assert line.get_xdata() == [0.0032, 0.0032]
     [good] = [patch for patch in rates.patches if patch.get_gid() == "good"]
-    assert (good.get_x(), good.get_x() + good.get_width()) == pytest.approx((0.0018, 0.0056))
+    wider = 10 ** fitted().window
+    low, high = 0.0018 / wider, 0.0056 * wider
+    assert (good.get_x(), good.get_x() + good.get_width()) == pytest.approx((low, high))
 
 
 def test_the_winner_alone_is_ringed(make, race):

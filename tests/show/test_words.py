@@ -99,7 +99,7 @@ def test_the_origin_of_a_found_rate_says_how_sure_it_is(make, train):
         learning_rate=LearningRate(value=0.0032, origin="find", run="find"),
         suggestion=make().suggestion,
     )
-    assert words.origin(report) == "found before training (good from 0.0018 to 0.0056, confident)"
+    assert words.origin(report) == "found before training (interval 0.0018 to 0.0056, confident)"
 
 
 @pytest.mark.parametrize(
