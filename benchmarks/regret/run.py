@@ -4,6 +4,7 @@ python benchmarks/regret/run.py grids published
 python benchmarks/regret/run.py rates controls lrtool peers published
 python benchmarks/regret/run.py exact published
 python benchmarks/regret/run.py report published
+python benchmarks/regret/run.py publish published
 
 The suggestion's constants come from development cells alone:
 
@@ -181,7 +182,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     stages = parser.add_subparsers(dest="stage", required=True)
-    for name in ("grids", "rates", "exact", "report", "looks", "trials", "races", "fit"):
+    for name in ("grids", "rates", "exact", "report", "publish", "looks", "trials", "races", "fit"):
         stage = stages.add_parser(name)
         if name == "rates":
             stage.add_argument("sources", nargs="+", choices=finders.SOURCES)
@@ -203,6 +204,11 @@ def main() -> None:
         import page  # noqa: PLC0415  (matplotlib, which no other stage needs)
 
         page.write(chosen, cache, options.cells)
+        return
+    if options.stage == "publish":
+        import publish  # noqa: PLC0415  (likewise)
+
+        publish.publish(cache)
         return
     if options.stage == "fit":
         _fit(chosen, cache)

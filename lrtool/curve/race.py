@@ -296,7 +296,12 @@ def settled(finding: Finding, choice: Choice, race: Race) -> Finding:
         low=10.0 ** (choice.log_lr - half),
         high=10.0 ** (choice.log_lr + half),
         verdict="uncertain" if choice.doubts else "confident",
-        reason=_sentence([_outcome(choice, race), *(doubt.reason for doubt in choice.doubts)]),
+        reason=_sentence(
+            [
+                _outcome(choice, race, finding.suggestion.for_steps),
+                *(doubt.reason for doubt in choice.doubts),
+            ]
+        ),
         advice=tuple(dict.fromkeys(doubt.advice for doubt in choice.doubts)),
     )
     named = {**finding.suggestions, "race": Candidate(lr)}
@@ -308,16 +313,19 @@ def unraced(finding: Finding, reason: str) -> Finding:
     return replace(finding, suggestions={**finding.suggestions, "race": Candidate(None, reason)})
 
 
-def _outcome(choice: Choice, race: Race) -> str:
-    """Say what was raced and which rate came out best."""
+def _outcome(choice: Choice, race: Race, training: int | None) -> str:
+    """Say what was raced, which rate came out best, and why a lower one is named."""
     assert choice.best is not None, "a race with a rate has a best candidate"
     best = race.candidates[choice.best]
     word = "confirmed" if best.origin == "suggestion" else "corrected"
     steps = race.steps // 2 if best.final_loss is None else race.steps
     rates = [number(lr, 2) for lr in sorted(racer.lr for racer in race.candidates)]
+    longer = training is not None and training > race.steps
     return (
         f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after {steps:,} "
         f"steps the {race.measure} loss is lowest at {number(best.lr, 2)}"
+        + f", and {training:,} steps want less"
+        * longer
     )
 
 

@@ -318,7 +318,7 @@ def test_a_race_that_brackets_the_minimum_makes_a_suggestion_confident():
     assert said.low < said.lr < said.high
     assert said.reason == (
         "Confirmed by racing 3 rates from 0.001 to 0.01: after 100 steps the validation loss is "
-        "lowest at 0.003."
+        "lowest at 0.003, and 3,000 steps want less."
     )
     assert found.suggestions == {**SWEPT.suggestions, "race": Candidate(said.lr)}
     assert (said.for_schedule, said.for_steps) == ("cosine", 3000)
@@ -331,7 +331,8 @@ def test_another_winner_corrects_it_and_an_edge_leaves_it_uncertain():
     assert said.verdict == "uncertain"
     assert said.reason == (
         "Corrected by racing 3 rates from 0.001 to 0.01: after 100 steps the validation loss is "
-        "lowest at 0.01; the best rate of the race, 0.01, is the highest that it tried."
+        "lowest at 0.01, and 3,000 steps want less; the best rate of the race, 0.01, is the "
+        "highest that it tried."
     )
     assert said.advice == ("Train with rates beyond 0.01 as well, and compare.",)
 
@@ -345,7 +346,10 @@ def test_an_interrupted_race_says_after_how_many_steps():
     losses = [[1.5], [1.0], [1.5]]
     choice = choose(np.log10([0.001, 0.003, 0.01]), losses, [64], interrupted=True)
     said = race.settled(SWEPT, choice, half).suggestion
-    assert "after 50 steps the validation loss is lowest at 0.003; the race was" in said.reason
+    assert (
+        "after 50 steps the validation loss is lowest at 0.003, and 3,000 steps want less; the race was"
+        in said.reason
+    )
     assert (said.verdict, said.advice) == ("uncertain", ("Let the race run to its end.",))
 
 
