@@ -346,10 +346,8 @@ def test_an_interrupted_race_says_after_how_many_steps():
     losses = [[1.5], [1.0], [1.5]]
     choice = choose(np.log10([0.001, 0.003, 0.01]), losses, [64], interrupted=True)
     said = race.settled(SWEPT, choice, half).suggestion
-    assert (
-        "after 50 steps the validation loss is lowest at 0.003, and 3,000 steps want less; the race was"
-        in said.reason
-    )
+    assert "after 50 steps the validation loss is lowest at 0.003" in said.reason
+    assert "the race was interrupted" in said.reason
     assert (said.verdict, said.advice) == ("uncertain", ("Let the race run to its end.",))
 
 
