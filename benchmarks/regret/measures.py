@@ -70,9 +70,12 @@ class Grid:
             mine = judges[seeds]
             if not mine.any():
                 continue
-            best = self.loss[seeds[mine], place].mean()
+            best, own = self.loss[seeds[mine], place].mean(), losses[mine].mean()
             span = self.initial[seeds[mine]].mean() - best
-            parts.append((losses[mine].mean() - best) / span)
+            if span > 0:
+                parts.append((own - best) / span)
+            else:  # the best rate of the others does not train these: only failing like it is worse
+                parts.append(float(own >= best))
         return float(np.clip(np.mean(parts), 0.0, 1.0))
 
     @cached_property

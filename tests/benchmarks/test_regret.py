@@ -34,6 +34,16 @@ def test_the_best_rate_is_judged_by_seeds_that_did_not_choose_it():
     assert found.excess(seeds, np.zeros(4)) == 0  # a lucky rate is no better than the honest best
 
 
+def test_where_the_best_rate_fails_with_the_seeds_that_judge():
+    # even seeds train at the first rate alone, odd ones at the second alone
+    found = _grid([0.0, 2.0, 0.0, 2.0], [2.0, 0.0, 2.0, 0.0])
+    seeds = np.arange(4)
+    assert found.excess(seeds, np.full(4, 1.0)) == 0
+    assert found.excess(seeds, np.full(4, 2.0)) == 1  # no better than not training
+    assert found.excess(seeds, np.array([1.0, 2.0, 1.0, 2.0])) == 0.5
+    assert found.regrets == pytest.approx([0.5, 0.5])
+
+
 def test_regret_is_zero_at_the_best_and_one_where_training_diverges():
     found = _grid([1.0] * 4, [0.0] * 4, [1.5] * 4)
     pair = np.array([0, 1])
