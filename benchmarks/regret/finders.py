@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import controls
-import own
+import ours
 import peers
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _controls(cell: Cell) -> Said:
 def _lrtool(cell: Cell) -> Said:
     return {
         str(seed): {
-            method: own.suggestion(cell, seed, verify=verify) for method, verify in OWN.items()
+            method: ours.suggestion(cell, seed, verify=verify) for method, verify in OWN.items()
         }
         for seed in SEEDS
     }

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optimizers
-import own
+import ours
 import plain
 import tasks
 import torch
@@ -101,7 +101,7 @@ def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 
 def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
-    with own.opened(cell, seed, verify=False) as task:
+    with ours.opened(cell, seed, verify=False) as task:
         contest = racing.open_trials(task)
         rates = 10.0 ** (centre - trials_rule.REACH), 10.0 ** (centre + trials_rule.REACH)
         for _ in racing.tried(contest, rates, Stopwatch()):
@@ -126,7 +126,7 @@ def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 
 def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
-    with own.opened(cell, seed, verify=True) as task:
+    with ours.opened(cell, seed, verify=True) as task:
         contest = racing.open_race(task)
         for _ in racing.race(contest, centre, usual_rate(canonical(cell.optimizer)), Stopwatch()):
             pass

@@ -123,7 +123,9 @@ def suggest(
     promising = isinstance(swept, _Answer) or verdict.is_flat(anchors, sweeps)
     auto = swept
     if tried is not None and not tried.interrupted and best is not None and promising:
-        fell, rose = trials.fell(tried), trials.rose(tried)
+        # a flat sweep says that little happens at its rates: then a little is not enough
+        fell = trials.fell(tried) if obstacle is None else trials.fell_in_training(tried)
+        rose = trials.rose(tried)
         if not fell and anchors.minimum is None:
             auto = obstacle or verdict.nothing_fell()
         else:

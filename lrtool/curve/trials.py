@@ -15,12 +15,12 @@ from lrtool.curve import constants as c
 from lrtool.curve.combine import Estimate, lengthening
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from lrtool.curve.constants import Constants
-    from lrtool.records import Race
+    from lrtool.records import Race, Racer
 
     Array = NDArray[np.float64]
 
@@ -84,17 +84,29 @@ def fell(tried: Race) -> bool:
     for the least descent is beyond all error where every example takes part in it.
     """
     errors = [one.standard_error for one in tried.candidates if one.standard_error]
+    error = SIGNIFICANT * max(errors, default=math.inf)
+    return fell_in_training(tried) or any(
+        one.final_loss is not None
+        and tried.untrained_loss - one.final_loss > max(error, MATERIAL * _last(loss).std(ddof=1))
+        for one, loss in _whole(tried)
+    )
+
+
+def fell_in_training(tried: Race) -> bool:
+    """Tell whether a trial's training losses fell, the loss of each batch taken as it is."""
+    return any(_training_fell(loss, _last(loss)) for _, loss in _whole(tried))
+
+
+def _whole(tried: Race) -> Iterator[tuple[Racer, Array]]:
+    """Yield the trials, with their training losses, that came to a good end."""
     for one in tried.candidates:
         loss = np.array(one.loss)
-        after = loss[-max(2, loss.size // 3) :]
-        if loss.size < LEAST or not np.isfinite(after).all():
-            continue
-        if _training_fell(loss, after):
-            return True
-        least = max(SIGNIFICANT * max(errors, default=math.inf), MATERIAL * after.std(ddof=1))
-        if one.final_loss is not None and tried.untrained_loss - one.final_loss > least:
-            return True
-    return False
+        if loss.size >= LEAST and np.isfinite(_last(loss)).all():
+            yield one, loss
+
+
+def _last(loss: Array) -> Array:
+    return loss[-max(2, loss.size // 3) :]
 
 
 def _training_fell(loss: Array, after: Array) -> bool:

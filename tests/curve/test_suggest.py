@@ -591,6 +591,10 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
     # trials that did not fall leave it at that
     nothing = tried(curves=[falling(2.0, seed=seed) for seed in (1, 2)])
     expect_none(flat, "The loss is flat", "Raise find.end", tried=nothing, **known)
+    # nor does a validation loss that fell by ever so little
+    nothing = tried((1.999, 1.99), curves=[falling(2.0, noise=0.001)] * 2, error=1e-5)
+    assert trials.fell(nothing)
+    expect_none(flat, "The loss is flat", "Raise find.end", tried=nothing, **known)
     # and without a first update there is no place to try
     assert suggest(flat, optimizer="adamw", steps=300).trials is None
 
