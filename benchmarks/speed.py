@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 BATCH = 64
 STEPS = 200
 START, END = 1e-7, 1e-3
+LONG = 3000  # steps of a training: for so many lrtool sweeps, and makes no trials
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def plain_loop(case: Case) -> float:
 
 
 def lrtool_find(case: Case) -> float:
-    """`lrtool find` on a configuration: the report's steps_per_s."""
+    """`lrtool find` on a configuration: the report's time in the sweep."""
     inputs, targets = data_of(case)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -144,38 +145,53 @@ def lrtool_find(case: Case) -> float:
             "model": case.config_model,
             "optimizer": "adam",
             "find": {"start": START, "end": END, "steps": case.steps, "repeats": 1},
+            "train": {"max_steps": LONG},
             "runtime": {"device": "cpu"},
         }
         (folder / "speed.yaml").write_text(document.dump(settings))
         task = open_task(*read_config(folder / "speed.yaml"))
         *_, report = run.find(task, try_one_batch(task), folder)
         assert isinstance(report, Report)
-        assert report.timing.steps == case.steps
         assert report.timing.steps_per_s is not None
-        return 1 / report.timing.steps_per_s
+        assert len(report.sweeps[0].loss) == case.steps
+        return report.timing.steps / report.timing.steps_per_s / case.steps
 
 
 def lrtool_find_lr(case: Case) -> float:
-    """`lrtool.find_lr` on the user's own objects: the report's steps_per_s."""
-    result, _ = call_find_lr(case)
-    return 1 / result.report()["timing"]["steps_per_s"]
+    """`lrtool.find_lr` on the user's own objects: the report's time in the sweep."""
+    result, _ = call_find_lr(case, LONG)
+    timing = result.report()["timing"]
+    return float(timing["steps"] / timing["steps_per_s"] / case.steps)
 
 
 def lrtool_find_lr_call(case: Case) -> float:
-    """The same, with copying, restoring, smoothing and suggesting."""
-    _, elapsed = call_find_lr(case)
+    """The same, with the first update, copying, restoring, smoothing and suggesting."""
+    return call_find_lr(case, LONG)[1] / case.steps
+
+
+def lrtool_find_lr_trials(case: Case) -> float:
+    """The same with its two trials of 90 steps: all that a call costs by default."""
+    result, elapsed = call_find_lr(case, None)
+    assert result.report()["trials"]["steps"] == 90
     return elapsed / case.steps
 
 
-def call_find_lr(case: Case) -> tuple[lrtool.FindResult, float]:
+def call_find_lr(case: Case, for_steps: int | None) -> tuple[lrtool.FindResult, float]:
     """Return the result and the seconds of the whole call."""
     model, optimizer, loader = fresh(case)
     started = perf_counter()
     result = lrtool.find_lr(
-        model, optimizer, F.cross_entropy, loader, start=START, end=END, steps=case.steps
+        model,
+        optimizer,
+        F.cross_entropy,
+        loader,
+        start=START,
+        end=END,
+        steps=case.steps,
+        for_steps=for_steps,
     )
     elapsed = perf_counter() - started
-    assert result.report()["timing"]["steps"] == case.steps
+    assert len(result.sweeps[0].loss) == case.steps
     return result, elapsed
 
 
@@ -259,6 +275,7 @@ CONTENDERS: dict[str, Callable[[Case], float]] = {
     "lrtool find": lrtool_find,
     "lrtool.find_lr": lrtool_find_lr,
     "  the whole call": lrtool_find_lr_call,
+    "  with its trials": lrtool_find_lr_trials,
     "torch-lr-finder": torch_lr_finder,
     "ignite": ignite,
     "Lightning": lightning,
