@@ -115,8 +115,8 @@ def nothing_fell() -> Doubt:
     """Say that neither sweep nor trials show a descent."""
     return Doubt(
         "the loss fell neither in the sweep nor in two short trainings",
-        "Check the data and the loss function; if both are right, the descent takes longer: race "
-        "rates at its length (find.verify).",
+        "Check the data and the loss function; a larger batch (data.batch_size), or a validation "
+        "part (data.validation), shows a smaller descent.",
     )
 
 

@@ -41,7 +41,8 @@ def good(suggestion: Suggestion) -> tuple[float, float] | None:
 
 def purpose(suggestion: Suggestion) -> str:
     """Say what the rate is meant for: "constant schedule over 2,300 steps"."""
-    steps = f" over {suggestion.for_steps:,} steps" if suggestion.for_steps else ""
+    count = suggestion.for_steps
+    steps = f" over {count:,} step{'s' * (count > 1)}" if count else ""
     return f"{suggestion.for_schedule.replace('_', ' ')} schedule{steps}"
 
 

@@ -57,6 +57,8 @@ def test_purpose_says_schedule_and_length(make):
     assert words.purpose(said) == "constant schedule over 230 steps"
     unknown = said.model_copy(update={"for_schedule": "one_cycle", "for_steps": None})
     assert words.purpose(unknown) == "one cycle schedule"
+    once = said.model_copy(update={"for_steps": 1})
+    assert words.purpose(once) == "constant schedule over 1 step"
 
 
 def test_interval(make):
