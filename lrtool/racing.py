@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from lrtool.build.schedules import Schedule
     from lrtool.curve.race import Choice
+    from lrtool.data.part import Part
     from lrtool.engine.race import Epoch
     from lrtool.engine.randomness import RandomStates
     from lrtool.records import RaceOrigin, RaceOutcome, RaceRow
@@ -128,8 +129,17 @@ def measuring(task: Task) -> float:
     part = task.data.validation
     if part is None:
         return 0.0
-    examples = EXAMPLES if part.size is None else min(part.size, EXAMPLES)
-    return FORWARD * examples / (task.data.batch_size * task.config.train.accumulate)
+    return FORWARD * _examined(part, EXAMPLES) / _samples(task)
+
+
+def _examined(part: Part, most: int) -> int:
+    """Return how many examples of a part are measured; as many as wanted where its size is open."""
+    return most if part.size is None else min(part.size, most)
+
+
+def _samples(task: Task) -> int:
+    """Return the samples of an update."""
+    return task.data.batch_size * task.config.train.accumulate
 
 
 def open_trials(task: Task) -> Contest:
@@ -138,8 +148,7 @@ def open_trials(task: Task) -> Contest:
     Raises:
         ConfigError: there is no schedule for them.
     """
-    batch = task.data.batch_size * task.config.train.accumulate
-    examples = min(max(TRIAL_BATCHES * batch, TRIAL_EXAMPLES), EXAMPLES)
+    examples = min(max(TRIAL_BATCHES * _samples(task), TRIAL_EXAMPLES), EXAMPLES)
     return _open(task, steps_of(task, race=False), task.config.find.repeats, examples)
 
 
@@ -172,7 +181,7 @@ def _examples(task: Task, most: int) -> list[Any] | None:
     part = task.data.validation
     if part is None:
         return None
-    count = most if part.size is None else min(part.size, most)
+    count = _examined(part, most)
     made = batches.epoch(
         part,
         batch_size=min(CHUNK, ceil(count / LEAST_CHUNKS)),
@@ -330,8 +339,7 @@ def _measured(contest: Contest, runner: Runner | None) -> Measured:
         losses = [nan] * len(sizes)
         if not runner.broken:
             losses = measure(runner, contest.examples, contest.task.runtime, contest.random)
-            per_step = contest.task.data.batch_size * contest.task.config.train.accumulate
-            contest.measured += FORWARD * sum(sizes) / per_step
+            contest.measured += FORWARD * sum(sizes) / _samples(contest.task)
     return Measured(np.array(losses), np.array(sizes))
 
 

@@ -274,7 +274,7 @@ def _report(search: _Search, *, status: Status | None, reason: str | None) -> Re
 def _left_over(search: _Search, lr: float) -> str:
     """Say what a search leaves that failed after its sweeps."""
     where = "short training runs" if search.contest is None else "race (--no-verify leaves it out)"
-    return f"the search failed in its {where}; the rate found before, {number(lr, 2)}, is reported"
+    return f"the search failed in its {where}; the rate found so far, {number(lr, 2)}, is reported"
 
 
 def _so_far(finding: Finding) -> str:

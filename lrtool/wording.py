@@ -28,6 +28,12 @@ _EXPECTED = {
 }
 
 
+def sentence(clauses: Sequence[str]) -> str:
+    """Return clauses as one sentence."""
+    text = "; ".join(clauses)
+    return text[0].upper() + text[1:] + "."
+
+
 def number(value: float, digits: int | None = None) -> str:
     """Spell a number as one types it into YAML: 0.0001, 1.2e-5, 83000, 1e6; NaN as "nan".
 

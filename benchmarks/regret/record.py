@@ -19,7 +19,6 @@ import torch
 
 from lrtool import racing
 from lrtool.curve import trials as trials_rule
-from lrtool.curve.combine import canonical
 from lrtool.curve.race import averaged, usual_rate
 from lrtool.engine.first_update import first_update
 from lrtool.engine.runtime import Runtime
@@ -128,7 +127,7 @@ def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
     with ours.opened(cell, seed, verify=True) as task:
         contest = racing.open_race(task)
-        for _ in racing.race(contest, centre, usual_rate(canonical(cell.optimizer)), Stopwatch()):
+        for _ in racing.race(contest, centre, usual_rate(cell.optimizer), Stopwatch()):
             pass
         raced, choice = racing.judged(contest)
         named = averaged(choice, centre, raced)

@@ -15,7 +15,7 @@ from lrtool.curve import constants as c
 from lrtool.curve.combine import canonical
 from lrtool.curve.verdict import Doubt
 from lrtool.records import Candidate
-from lrtool.wording import number
+from lrtool.wording import number, sentence
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -285,7 +285,7 @@ def settled(finding: Finding, choice: Choice, race: Race) -> Finding:
             low=None,
             high=None,
             verdict="none",
-            reason=_sentence([why.reason]),
+            reason=sentence([why.reason]),
             advice=(why.advice,),
         )
         return replace(changed, suggestion=lost)
@@ -296,7 +296,7 @@ def settled(finding: Finding, choice: Choice, race: Race) -> Finding:
         low=10.0 ** (choice.log_lr - half),
         high=10.0 ** (choice.log_lr + half),
         verdict="uncertain" if choice.doubts else "confident",
-        reason=_sentence(
+        reason=sentence(
             [
                 _outcome(choice, race, finding.suggestion.for_steps),
                 *(doubt.reason for doubt in choice.doubts),
@@ -327,8 +327,3 @@ def _outcome(choice: Choice, race: Race, training: int | None) -> str:
         + f", and {training:,} steps want less"
         * longer
     )
-
-
-def _sentence(clauses: list[str]) -> str:
-    text = "; ".join(clauses)
-    return text[0].upper() + text[1:] + "."

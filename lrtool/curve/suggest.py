@@ -15,6 +15,7 @@ from lrtool.curve.combine import estimate, places
 from lrtool.curve.smooth import fit
 from lrtool.errors import UserError, did_you_mean
 from lrtool.records import Candidate, Finding, Suggestion
+from lrtool.wording import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,7 +237,7 @@ def _worded(answer: _Answer | Doubt, method: str, schedule: str, steps: int | No
             high=None,
             verdict="none",
             method=method,
-            reason=_sentence([answer.reason]),
+            reason=sentence([answer.reason]),
             advice=(answer.advice,),
             for_schedule=schedule,
             for_steps=steps,
@@ -249,13 +250,8 @@ def _worded(answer: _Answer | Doubt, method: str, schedule: str, steps: int | No
         high=10.0**answer.high,
         verdict="uncertain" if answer.doubts else "confident",
         method=method,
-        reason=_sentence([doubt.reason for doubt in answer.doubts] or [calm]),
+        reason=sentence([doubt.reason for doubt in answer.doubts] or [calm]),
         advice=tuple(dict.fromkeys(doubt.advice for doubt in answer.doubts)),
         for_schedule=schedule,
         for_steps=steps,
     )
-
-
-def _sentence(clauses: list[str]) -> str:
-    text = "; ".join(clauses)
-    return text[0].upper() + text[1:] + "."

@@ -139,15 +139,16 @@ def untrained_loss(
     would make a judgement of chance. The candidate is spent afterwards.
     """
     restore_random_states(runner.random, runner.generators)
-    total, samples, updates = 0.0, 0, 0
+    losses, sizes, updates = [], [], 0
     with torch.no_grad(), runtime.autocast():
         for group in islice(epoch(0, 0), max(1, steps // LAST_SHARE)):
             for batch in group:
-                count = samples_in(batch)
-                total += count * float(batch_loss(runner.model, runner.loss_fn, batch))
-                samples += count
+                losses.append(batch_loss(runner.model, runner.loss_fn, batch))
+                sizes.append(samples_in(batch))
             updates += 1
-    return total / samples, FORWARD * updates
+    read = torch.stack(losses).tolist()  # once, not for each batch
+    total = sum(loss * size for loss, size in zip(read, sizes, strict=True))
+    return total / sum(sizes), FORWARD * updates
 
 
 def last_losses(runner: Runner) -> tuple[list[float], list[float]]:

@@ -242,7 +242,7 @@ def test_a_failure_in_the_race_leaves_a_report(here, write, tmp_path):
     report = reports.read(tmp_path / "out/report.json")
     rate = f"{report.suggestion.lr:.2g}"
     assert warned == (
-        "lrtool: warning: the search failed in its short training runs; the rate found before, "
+        "lrtool: warning: the search failed in its short training runs; the rate found so far, "
         f"{rate}, is reported"
     )
     assert failed.startswith("lrtool: error: fragile:Net failed: ValueError: in the race")
