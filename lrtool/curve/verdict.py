@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDE = 0.5  # decades: a wider interval is uncertain
 BELOW = 0.5  # decades below the first rate of a sweep from which on a rate is a guess
+COARSE = 64  # roundings of single precision that a loss must change by to be told
 KNOWN_STEPS = 100, 10_000  # the constants are fitted on trainings of 300 and 3,000
 EDGE = 0.1  # decades from the end of the range
 PLATEAU = 0.25  # share of the decades up to the minimum that the loss must stay level
@@ -90,10 +91,38 @@ def obstacle(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> Doubt | Non
             "the sweep was interrupted before the loss fell",
             "Let the sweep run to its end.",
         )
+    return rounded(fit) if coarse(sweeps) else _flat(start, end)
+
+
+def _flat(start: float, end: float) -> Doubt:
     return Doubt(
         f"the loss is flat from {number(start, 2)} to {number(end, 2)}: no rate changed it beyond "
         "its noise",
         "Raise find.end, or take more steps or repeats; check that the gradients reach the model.",
+    )
+
+
+def coarse(sweeps: Sequence[Sweep]) -> bool:
+    """Tell whether a loss changes by hardly more than single precision can hold at its level.
+
+    In the first half of a sweep by its noise, and from its start to its lowest by its descent.
+    """
+    for sweep in sweeps:
+        loss = np.array(sweep.loss)
+        loss = loss[np.isfinite(loss)]
+        early = loss[: max(2, loss.size // 2)]
+        least = COARSE * float(np.abs(early).max()) * float(np.finfo(np.float32).eps)
+        if not 0 < np.ptp(early) < least or loss[0] - loss.min() >= least:
+            return False
+    return True
+
+
+def rounded(fit: Fit) -> Doubt:
+    """Doubt what such a loss shows."""
+    return Doubt(
+        f"the loss is about {number(float(fit.loss[0]), 2)}, and changes by little more than "
+        "single precision can tell there",
+        "Take a constant part off the loss, or compute it in another scale.",
     )
 
 
@@ -147,7 +176,7 @@ def length(steps: int | None) -> Doubt | None:
 
 def doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Doubt]:
     """Return what the curve itself says against any suggestion made from it."""
-    found = []
+    found = [rounded(fit)] if coarse(sweeps) else []
     if anchors.minimum is None:
         found.append(
             Doubt(

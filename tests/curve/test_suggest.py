@@ -408,6 +408,28 @@ def test_a_trial_beyond_a_sweep_that_diverged_is_part_of_the_range():
     assert said.lr <= 1e-4
 
 
+def _in_single_precision(sweeps, offset):
+    """The sweeps with a constant added to their losses, each rounded as a tensor would be."""
+    return [
+        replace(one, loss=tuple(float(np.float32(loss + offset)) for loss in one.loss))
+        for one in sweeps
+    ]
+
+
+def test_a_constant_that_drowns_the_loss_is_named():
+    known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine", "steps": 300}
+    for offset in (0.0, 100.0, 1000.0):
+        said = suggest(_in_single_precision(three(), offset), **known).suggestion
+        assert said.verdict == "confident"
+    said = suggest(_in_single_precision(three(), 1e6), **known).suggestion
+    assert said.verdict in {"uncertain", "none"}
+    assert "The loss is about 1e6, and changes by little more than single precision" in said.reason
+    assert "Take a constant part off the loss, or compute it in another scale." in said.advice
+    # a loss that does not change at all is flat, and nothing else
+    constant = [sweep(0, curve=lambda u: np.full_like(u, INITIAL), noise=0.0)]
+    assert "single precision" not in suggest(constant, **known).suggestion.reason
+
+
 def test_a_start_within_the_descent():
     suggestion = suggest(three(lr=rates(start=2e-4, steps=120)), optimizer="adamw").suggestion
     assert suggestion.verdict == "uncertain"
