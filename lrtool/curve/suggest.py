@@ -131,7 +131,8 @@ def suggest(
             auto = obstacle or verdict.nothing_fell()
         else:
             if obstacle is not None:
-                against = [verdict.seen_by_trials_alone()]
+                also = [verdict.rounded(fitted)] if verdict.coarse(sweeps) else []
+                against = [verdict.seen_by_trials_alone(), *also]
             elif rose or not fell:
                 against = [*against, verdict.trials_against(rose=rose)]
             auto = _auto(_range(fitted, tried), best, trials.lean_of(tried), steps, against)
