@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from try_rate import train
 
-from lrtool.settings import read_config
-from lrtool.task import open_task, training_steps
+from lrtool.experiment.experiment import open_task, training_steps
+from lrtool.experiment.reading import read_config
 
 
 def lrtool_train(config: Path, seed: int, sets: list[str]) -> dict[str, Any]:

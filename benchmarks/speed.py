@@ -37,11 +37,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrtool
-from lrtool import document, run
-from lrtool.settings import read_config
-from lrtool.show.report import Report
-from lrtool.task import open_task
-from lrtool.trial import try_one_batch
+from lrtool.config import document
+from lrtool.experiment.experiment import open_task
+from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.reading import read_config
+from lrtool.report.report import Report
+from lrtool.search import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

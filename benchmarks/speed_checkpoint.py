@@ -18,10 +18,10 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from lrtool.build.schedules import Schedule
+from lrtool.components.schedules import Schedule
 from lrtool.engine.checkpoint import Training, save
-from lrtool.engine.trainer import Best, Position
-from lrtool.files import whole_file
+from lrtool.engine.loop import Best, Position
+from lrtool.report.files import whole_file
 
 WIDTH, LAYERS = 3162, 10
 CHUNK = 1 << 24

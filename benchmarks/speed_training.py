@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrtool import document, train
-from lrtool.records import EpochRow
-from lrtool.settings import read_config
-from lrtool.show.train_report import LearningRate, TrainReport
-from lrtool.task import open_task
-from lrtool.trial import try_one_batch
+from lrtool.config import document
+from lrtool.experiment.experiment import open_task
+from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.reading import read_config
+from lrtool.report.records import EpochRow
+from lrtool.report.train_report import LearningRate, TrainReport
+from lrtool.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable

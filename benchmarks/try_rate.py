@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch.optim import lr_scheduler as schedules
 
-from lrtool import run
-from lrtool.build.models import build_model
-from lrtool.build.optimizers import build_optimizer
+from lrtool.components.models import build_model
+from lrtool.components.optimizers import build_optimizer
 from lrtool.data import batches
-from lrtool.settings import read_config
-from lrtool.show.report import Report
-from lrtool.task import Task, open_task, training_steps
-from lrtool.trial import try_one_batch
+from lrtool.experiment.experiment import Task, open_task, training_steps
+from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.reading import read_config
+from lrtool.report.report import Report
+from lrtool.search import run
 
 FACTORS = (1 / 3, 1.0, 3.0)
 

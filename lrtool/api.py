@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lrtool import __version__, object_trials
-from lrtool.build import optimizers
-from lrtool.build.schedules import SCHEDULES
-from lrtool.config import MAX_RATE, MIN_RATE
+from lrtool import __version__
+from lrtool.components import optimizers
+from lrtool.components.schedules import SCHEDULES
+from lrtool.config.schema import MAX_RATE, MIN_RATE
+from lrtool.config.spelling import number
 from lrtool.curve.suggest import METHODS, suggest
 from lrtool.curve.trials import length
 from lrtool.data import batches
-from lrtool.engine import runtime as runtimes
+from lrtool.engine import device as runtimes
+from lrtool.engine.device import Runtime
 from lrtool.engine.first_update import first_update
 from lrtool.engine.preserve import preserved
-from lrtool.engine.race import Runner
 from lrtool.engine.randomness import random_states
-from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import UserError, did_you_mean
-from lrtool.show import report as reports
-from lrtool.wording import number
+from lrtool.report import report as reports
+from lrtool.search import object_trials
+from lrtool.search.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lrtool.engine.step import LossFunction, Step
-    from lrtool.records import Curve, Finding, Race, Sweep, Verdict
-    from lrtool.show.report import Report
+    from lrtool.report.records import Curve, Finding, Race, Sweep, Verdict
+    from lrtool.report.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class FindResult:
 
     def plot(self, directory: Path | str | None = None) -> Figure:
         """Draw the sweep, and save plot.png and plot.svg if a directory is given."""
-        from lrtool.show import plot  # noqa: PLC0415  (matplotlib, only for those who plot)
+        from lrtool.show.plots import find as plot  # noqa: PLC0415  (matplotlib, only for those who plot)
 
         if directory is not None:
             plot.save(self._report, Path(directory))

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lrtool
-from lrtool.build.schedules import SCHEDULES
+from lrtool.components.schedules import SCHEDULES
 from lrtool.errors import UserError
-from lrtool.object_trials import schedule_of
+from lrtool.search.object_trials import schedule_of
 
 
 def data(samples=256):

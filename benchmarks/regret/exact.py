@@ -9,7 +9,7 @@ import finders
 import grid
 import plain
 
-from lrtool import files
+from lrtool.report import files
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,21 +12,21 @@ import optimizers
 import plain
 import tasks
 
-from lrtool import document as documents
-from lrtool import run
+from lrtool.config import document as documents
 from lrtool.errors import LrtoolError
-from lrtool.settings import read_config
-from lrtool.task import open_task
-from lrtool.trial import try_one_batch
+from lrtool.experiment.experiment import open_task
+from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.reading import read_config
+from lrtool.search import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cells import Cell
 
-    from lrtool.records import Finding
-    from lrtool.run import Found
-    from lrtool.task import Task
+    from lrtool.experiment.experiment import Task
+    from lrtool.report.records import Finding
+    from lrtool.search.run import Found
 
 
 def configuration(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:

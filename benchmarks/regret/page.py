@@ -12,7 +12,7 @@ import pictures
 import summary
 from spelling import gap, number, span
 
-from lrtool import files
+from lrtool.report import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ import fit
 import page
 from spelling import gap, number
 
-from lrtool import files
+from lrtool.report import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

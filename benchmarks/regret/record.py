@@ -17,15 +17,15 @@ import plain
 import tasks
 import torch
 
-from lrtool import racing
 from lrtool.curve import trials as trials_rule
 from lrtool.curve.race import averaged, usual_rate
+from lrtool.engine.device import Runtime
 from lrtool.engine.first_update import first_update
-from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
-from lrtool.records import FirstUpdate, Sweep
+from lrtool.report.records import FirstUpdate, Sweep
+from lrtool.search import racing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -41,7 +41,7 @@ import grid
 import record
 import torch
 
-from lrtool import files
+from lrtool.report import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

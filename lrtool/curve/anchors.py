@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrtool.records import Candidate
+from lrtool.report.records import Candidate
 
 if TYPE_CHECKING:
     from lrtool.curve.smooth import Array, Fit

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lrtool.curve.anchors import Anchors
     from lrtool.curve.constants import Constants
-    from lrtool.records import FirstUpdate
+    from lrtool.report.records import FirstUpdate
 
 FIRST_UPDATE = ("critical", "ratio")  # anchors that it gives
 CONTRADICTION = 2.0  # decades between the estimate and the optimizer's usual rate

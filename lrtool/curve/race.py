@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from lrtool.config.spelling import number, sentence
 from lrtool.curve import constants as c
 from lrtool.curve.combine import canonical
 from lrtool.curve.verdict import Doubt
-from lrtool.records import Candidate
-from lrtool.wording import number, sentence
+from lrtool.report.records import Candidate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from lrtool.records import Finding, Race, RaceOrigin, Suggestion
+    from lrtool.report.records import Finding, Race, RaceOrigin, Suggestion
 
     Array = NDArray[np.float64]
 

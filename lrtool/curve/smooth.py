@@ -16,14 +16,14 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from lrtool.curve.stopping import RESOLUTION
-from lrtool.records import Curve
+from lrtool.report.records import Curve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from lrtool.records import Sweep
+    from lrtool.report.records import Sweep
 
     Array: TypeAlias = NDArray[np.float64]
     Points: TypeAlias = tuple[Array, Array]  # log10 of the rates, ascending, and a loss for each

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from lrtool.records import StopReason
+    from lrtool.report.records import StopReason
 
 RUN = 3  # steps in a row that must lie above the ceiling: one wild batch, or two, do not stop
 OPENING = 5  # steps whose median is the initial loss

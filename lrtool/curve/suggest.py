@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrtool.config.spelling import sentence
 from lrtool.curve import constants as c
 from lrtool.curve import trials, verdict
 from lrtool.curve.anchors import RULES, candidates, locate, rules
 from lrtool.curve.combine import estimate, places
 from lrtool.curve.smooth import fit
 from lrtool.errors import UserError, did_you_mean
-from lrtool.records import Candidate, Finding, Suggestion
-from lrtool.wording import sentence
+from lrtool.report.records import Candidate, Finding, Suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lrtool.curve.combine import Estimate
     from lrtool.curve.smooth import Fit
     from lrtool.curve.verdict import Doubt
-    from lrtool.records import FirstUpdate, Race, Sweep
+    from lrtool.report.records import FirstUpdate, Race, Sweep
 
 METHODS = ("auto", *RULES)
 SWEPT = "sweep"  # among what is named, not among what may be asked for: auto without its trials

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lrtool.curve.constants import Constants
-    from lrtool.records import Race, Racer
+    from lrtool.report.records import Race, Racer
 
     Array = NDArray[np.float64]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrtool.config.spelling import number
 from lrtool.curve.smooth import LEAST_POINTS, effects
-from lrtool.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtool.curve.anchors import Anchors
     from lrtool.curve.smooth import Fit
-    from lrtool.records import Sweep
+    from lrtool.report.records import Sweep
 
 WIDE = 0.5  # decades: a wider interval is uncertain
 BELOW = 0.5  # decades below the first rate of a sweep from which on a rate is a guess

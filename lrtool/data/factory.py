@@ -18,7 +18,7 @@ from lrtool.errors import DataError, LrtoolWarning
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtool import config
+    from lrtool.config import schema as config
     from lrtool.data.part import Part
     from lrtool.data.split import Split
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lrtool import config
+    from lrtool.config import schema as config
     from lrtool.data.part import Part
 
 

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lrtool.engine.trainer import Best, Position
+from lrtool.engine.loop import Best, Position
 from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.files import sync_directory, write_text
+from lrtool.report.files import sync_directory, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lrtool.engine.average import MovingAverage
+    from lrtool.engine.ema import MovingAverage
 
 NEW, LAST, PREVIOUS, BEST = ".new", "last", "previous", "best"
 WEIGHTS, AVERAGE, STATE, MANIFEST = (

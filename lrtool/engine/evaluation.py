@@ -15,7 +15,7 @@ from lrtool.engine.step import forward, own_loss, samples_in, scalar
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
 
-    from lrtool.engine.runtime import Runtime
+    from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction
 
 READ_AFTER_BATCHES = 256

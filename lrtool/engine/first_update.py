@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import RESOLUTION
-from lrtool.engine.runtime import is_out_of_memory
+from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.step import batch_loss, sample_shares
-from lrtool.records import FirstUpdate
+from lrtool.report.records import FirstUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtool.engine.runtime import Runtime
+    from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
 
 STRIDE = 0.3  # decades: a factor of two

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
-    from lrtool.engine.runtime import Runtime
+    from lrtool.engine.device import Runtime
 
 LossFunction = Callable[[Any, Any], Tensor]
 TARGET_KEYS = ("targets", "target", "labels", "label", "y")

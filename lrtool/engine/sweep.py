@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from lrtool.curve.stopping import find_stop
 from lrtool.engine.readout import Readout
 from lrtool.engine.step import batch_loss
-from lrtool.records import StopReason, Sweep, SweepRow
+from lrtool.report.records import StopReason, Sweep, SweepRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lrtool.engine.runtime import Runtime
+    from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step, StepOut
 
 

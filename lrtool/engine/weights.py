@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lrtool.engine.average import floats
+from lrtool.engine.ema import floats
 from lrtool.errors import UserError
-from lrtool.files import whole_path
+from lrtool.report.files import whole_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from lrtool.config.spelling import number
 from lrtool.curve import constants
-from lrtool.wording import number
 
 if TYPE_CHECKING:
-    from lrtool.show.report import AnyReport, Suggestion
-    from lrtool.show.train_report import TrainReport
+    from lrtool.report.report import AnyReport, Suggestion
+    from lrtool.report.train_report import TrainReport
 
 
 def rate(lr: float) -> str:

@@ -109,7 +109,7 @@ def start(tmp_path):
     import torch._dynamo  # noqa: F401  (once here, rather than in each fork: optimizers need it)
     import torchmetrics.classification  # noqa: F401  (likewise)
 
-    import lrtool.drive  # noqa: F401  (likewise)
+    import lrtool.cli.drive  # noqa: F401  (likewise)
 
     def start(*arguments, prepare=lambda: None):
         return Child(tmp_path, arguments, prepare)
@@ -133,7 +133,7 @@ def here(tmp_path, monkeypatch, capfd):
 
 
 def _main(arguments):
-    from lrtool import cli
+    from lrtool.cli import app as cli
 
     before = sys.argv
     sys.argv = ["lrtool", *map(str, arguments)]
@@ -156,7 +156,8 @@ def _forget_modules_in(folder):
 @pytest.fixture
 def no_plots(monkeypatch):
     """Leave the plots out where they are not the point: they take most of a short run's time."""
-    from lrtool.show import plot, training_plot
+    from lrtool.show.plots import find as plot
+    from lrtool.show.plots import train as training_plot
 
     monkeypatch.setattr(plot, "save", lambda *_: [])
     monkeypatch.setattr(training_plot, "save", lambda *_: [])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from lrtool import examples
+from lrtool.cli import examples
 
 NAMES = ["digits", "char_lm", "ci_smoke", "custom_model", "fashion_mnist", "regression", "tabular"]
 

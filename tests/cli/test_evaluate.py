@@ -7,7 +7,7 @@ import torch
 from small import CONFIG, NET
 
 from lrtool.engine.weights import read_weights
-from lrtool.show import report as reports
+from lrtool.report import report as reports
 
 IRIS = """
 data: {source: iris, batch_size: 30}

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from lrtool import config, document
-from lrtool.show import report as reports
+from lrtool.config import document
+from lrtool.config import schema as config
+from lrtool.report import report as reports
 
 QUICK = """
 data: {source: iris, batch_size: 30}

@@ -10,10 +10,10 @@ import weakref
 import pytest
 from small import CONFIG, NET, contents
 
-from lrtool import history
 from lrtool.engine import checkpoint, evaluation, step
-from lrtool.records import EpochRow, StepRow
-from lrtool.show import report as reports
+from lrtool.report import metrics_log as history
+from lrtool.report import report as reports
+from lrtool.report.records import EpochRow, StepRow
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 TRAIN = ("train", "a.yaml", "--quiet", "--output")
@@ -315,7 +315,7 @@ def test_fewer_epochs_than_there_are_train_nothing_and_say_so(here, tmp_path):
 
 
 def test_what_was_read_from_a_checkpoint_is_let_go(here, monkeypatch):
-    from lrtool import training
+    from lrtool.training import session as training
 
     assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
     begin, seen = training.begin, []
@@ -427,7 +427,7 @@ def test_a_second_process_on_one_directory_is_refused(start, here, tmp_path):
         signal.alarm(60)
 
     def inside_the_training():
-        from lrtool import training
+        from lrtool.training import session as training
 
         begin = training.begin
 

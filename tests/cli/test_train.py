@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from lrtool.engine.weights import read_weights
-from lrtool.show import report as reports
+from lrtool.report import report as reports
 
 IRIS = """
 data: {source: iris, batch_size: 30}

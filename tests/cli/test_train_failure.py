@@ -12,7 +12,7 @@ from small import CONFIG, NET
 from lrtool.engine import step as steps
 from lrtool.engine.checkpoint import newest
 from lrtool.engine.weights import read_weights
-from lrtool.show import report as reports
+from lrtool.report import report as reports
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 TRAIN = ("train", "a.yaml", "--quiet", "--output", "run")
@@ -217,7 +217,7 @@ def test_out_of_memory_names_a_batch_that_fits(here, write, tmp_path, calls, wor
 def test_a_full_disk_leaves_the_last_good_checkpoint(start, here, write, tmp_path):
     write("net.py", NET)
     write("a.yaml", CONFIG)
-    from lrtool import training
+    from lrtool.training import session as training
 
     def small_files_after_three_checkpoints():
         save, saved = training.save, []
@@ -248,7 +248,7 @@ def test_a_log_that_cannot_be_written_is_said(start, write):
     write("a.yaml", CONFIG)
 
     def small_files():
-        from lrtool import history
+        from lrtool.report import metrics_log as history
 
         append = history.append
 
@@ -270,7 +270,8 @@ def test_a_full_disk_while_plots_are_made_names_the_file_and_what_is_left(start,
     write("a.yaml", CONFIG)
 
     def small_pictures():
-        from lrtool.show import canvas, training_plot
+        from lrtool.show.plots import canvas
+        from lrtool.show.plots import train as training_plot
 
         def limited(report, directory):
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # stderr is a file too
@@ -312,7 +313,7 @@ def test_a_metric_of_two_classes_needs_two(here, write, part):
 
 
 def test_only_a_workers_death_is_thrown_into_a_run():
-    from lrtool import drive
+    from lrtool.cli import drive
 
     def run():
         try:
@@ -349,7 +350,7 @@ def mortal():
 @pytest.fixture
 def armed_later(monkeypatch, tmp_path):
     """Let the data fail from the second checkpoint on, when an epoch is over."""
-    from lrtool import training
+    from lrtool.training import session as training
 
     save, saved = training.save, []
 
@@ -409,7 +410,7 @@ def dies(here, write, tmp_path):
 
 @pytest.mark.parametrize("command", ["find", "train"])
 def test_a_worker_whose_death_torch_raises_while_progress_is_shown(dies, monkeypatch, command):
-    from lrtool import drive
+    from lrtool.cli import drive
 
     shown = {"find": (drive.Progress, "update"), "train": (drive.TrainProgress, "rows")}
     die, run = dies
@@ -419,7 +420,7 @@ def test_a_worker_whose_death_torch_raises_while_progress_is_shown(dies, monkeyp
 
 @pytest.mark.parametrize("command", ["find", "train"])
 def test_a_worker_whose_connection_breaks_before_torch_raises_its_death(dies, monkeypatch, command):
-    from lrtool import failure
+    from lrtool.experiment import failures as failure
 
     forward, calls = steps.batch_loss, count()
 

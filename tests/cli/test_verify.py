@@ -6,7 +6,7 @@ import signal
 import pytest
 from small import CONFIG, NET
 
-from lrtool.show import report as reports
+from lrtool.report import report as reports
 
 IRIS = """
 data: {source: iris, batch_size: 30}

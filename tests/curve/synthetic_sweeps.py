@@ -3,7 +3,7 @@
 import numpy as np
 
 from lrtool.curve.stopping import find_stop
-from lrtool.records import Sweep
+from lrtool.report.records import Sweep
 
 INITIAL, LOWEST = 2.3, 0.8
 

@@ -10,7 +10,7 @@ from round_constants import ANCHORS, PRIORS, ROUND
 
 from lrtool.curve.anchors import Anchors
 from lrtool.curve.combine import canonical, estimate, knowledge, lengthening, places
-from lrtool.records import FirstUpdate
+from lrtool.report.records import FirstUpdate
 
 
 def estimated(found, constants=ROUND, **changes):

@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from lrtool.build.schedules import SCHEDULES
+from lrtool.components.schedules import SCHEDULES
 from lrtool.curve import constants as c
 
 

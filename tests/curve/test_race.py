@@ -12,7 +12,7 @@ from synthetic_sweeps import sweep
 from lrtool.curve import race
 from lrtool.curve.race import candidates, choose, diverged, outward, survivors
 from lrtool.curve.suggest import suggest
-from lrtool.records import Candidate, Finding, Race, Racer, Suggestion
+from lrtool.report.records import Candidate, Finding, Race, Racer, Suggestion
 
 NAN = math.nan
 

@@ -3,7 +3,7 @@ import pytest
 from synthetic_sweeps import INITIAL, loss_at, rates, recorded, sweep
 
 from lrtool.curve.smooth import effects, fit, local_quadratic
-from lrtool.records import Sweep
+from lrtool.report.records import Sweep
 
 
 def at(found, log_lr):

@@ -16,7 +16,7 @@ from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit
 from lrtool.curve.suggest import METHODS, suggest
 from lrtool.errors import UserError
-from lrtool.records import FirstUpdate, Sweep
+from lrtool.report.records import FirstUpdate, Sweep
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "curve.json"
 PLACES = {"descent": -3.6, "divergence": -0.6}  # an AdamW-like curve: prior and anchors agree

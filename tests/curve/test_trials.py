@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind, ttest_ind_from_stats
 
 from lrtool.curve import trials
 from lrtool.curve.combine import Estimate
-from lrtool.records import Race, Racer
+from lrtool.report.records import Race, Racer
 
 NAN = math.nan
 HALF = math.sqrt(10)  # of the way, in decades, from 300 steps to 3,000

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from lrtool import config
+from lrtool.config import schema as config
 from lrtool.data.load import as_binary, load, to_device
 from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.errors import DataError

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lrtool.build.schedules import build_schedule
-from lrtool.config import Schedule
+from lrtool.components.schedules import build_schedule
+from lrtool.config.schema import Schedule
 from lrtool.engine import checkpoint
-from lrtool.engine.average import MovingAverage
 from lrtool.engine.checkpoint import Training, load, newest, save
-from lrtool.engine.trainer import Best, Position
+from lrtool.engine.ema import MovingAverage
+from lrtool.engine.loop import Best, Position
 from lrtool.engine.weights import (
     finite_buffers,
     first_bad_weight,

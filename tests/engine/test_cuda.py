@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrtool
-from lrtool.engine.average import MovingAverage
-from lrtool.engine.runtime import Runtime
+from lrtool.engine.device import Runtime
+from lrtool.engine.ema import MovingAverage
 from lrtool.engine.step import make_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

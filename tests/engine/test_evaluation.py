@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrtool.engine import evaluation
+from lrtool.engine.device import Runtime
 from lrtool.engine.evaluation import Evaluated, evaluate, evaluating
-from lrtool.engine.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
 

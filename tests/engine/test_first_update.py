@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from lrtool.engine.device import Runtime
 from lrtool.engine.first_update import STRIDE, first_update
-from lrtool.engine.runtime import Runtime
 from lrtool.engine.step import make_step
 
 CPU = Runtime(torch.device("cpu"))

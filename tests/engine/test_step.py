@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lrtool.engine.runtime import Runtime
+from lrtool.engine.device import Runtime
 from lrtool.engine.step import batch_loss, forward, make_step, rate_ratios, samples_in
 from lrtool.errors import UserError
 

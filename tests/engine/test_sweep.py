@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrtool.engine import readout
-from lrtool.engine.runtime import Runtime
+from lrtool.engine.device import Runtime
 from lrtool.engine.step import StepOut, make_step
 from lrtool.engine.sweep import make_probe, sweep, sweep_rates, to_sweep
 

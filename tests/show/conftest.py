@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from trainings import FACTS, make_training, odd_trainings
 
-from lrtool import records
 from lrtool.errors import UserError
-from lrtool.show import report as reports
-from lrtool.show import terminal, training_terminal
+from lrtool.report import records
+from lrtool.report import report as reports
+from lrtool.show.terminal import find as terminal
+from lrtool.show.terminal import train as training_terminal
 
 TIMING = reports.Timing(
     total_s=2.5, setup_s=0.5, steps=600, steps_per_s=1200.0, samples_per_s=76_800.0

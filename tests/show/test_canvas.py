@@ -8,7 +8,9 @@ import matplotlib as mpl
 import pytest
 from matplotlib.image import imread
 
-from lrtool.show import comparison_plot, plot, training_plot
+from lrtool.show.plots import compare as comparison_plot
+from lrtool.show.plots import find as plot
+from lrtool.show.plots import train as training_plot
 
 
 @pytest.fixture(params=["find", "train", "compare"])
@@ -45,7 +47,7 @@ def test_a_readers_own_style_changes_nothing(save, tmp_path):
 
 def test_pyplot_and_a_display_are_not_needed():
     code = (
-        "import sys, lrtool.show.plot, lrtool.show.training_plot, lrtool.show.comparison_plot;"
+        "import sys, lrtool.show.plots.find, lrtool.show.plots.train, lrtool.show.plots.compare;"
         "print([m for m in ('matplotlib.pyplot', 'torch', 'scipy') if m in sys.modules])"
     )
     environment = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "MPLBACKEND"}}

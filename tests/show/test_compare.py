@@ -3,9 +3,9 @@ import math
 import pytest
 from trainings import epoch_rows, step_rows
 
-from lrtool import records
-from lrtool.show.compare import comparison
-from lrtool.show.terminal import print_rows
+from lrtool.report import records
+from lrtool.show.terminal.compare import comparison
+from lrtool.show.terminal.find import print_rows
 
 
 def test_finds_and_trainings_stand_in_one_table(make, train):

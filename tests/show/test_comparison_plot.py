@@ -3,8 +3,8 @@ import pytest
 from figures import axes_of, header, legend, lines, overlapping, texts
 from trainings import epoch_rows, step_rows
 
-from lrtool.show import comparison_plot as plot
-from lrtool.show.canvas import BEYOND
+from lrtool.show.plots import compare as plot
+from lrtool.show.plots.canvas import BEYOND
 
 
 def marks(axes, gid):

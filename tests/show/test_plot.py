@@ -5,9 +5,9 @@ import pytest
 from figures import axes_of, boxes, header, legend, lines, overlapping, texts
 from matplotlib.image import imread
 
-from lrtool import records
 from lrtool.curve.constants import fitted
-from lrtool.show import plot
+from lrtool.report import records
+from lrtool.show.plots import find as plot
 
 
 def test_what_an_ordinary_plot_says(make):

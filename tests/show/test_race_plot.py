@@ -4,7 +4,7 @@ from figures import axes_of, boxes, legend, overlapping, texts
 from matplotlib.colors import to_hex
 
 from lrtool.curve.constants import fitted
-from lrtool.show import plot
+from lrtool.show.plots import find as plot
 
 
 def by_gid(axes, gid):

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from terminals import on_a_terminal
 
-from lrtool.records import RaceRow, SweepRow, TrialRow
-from lrtool.show import terminal
+from lrtool.report.records import RaceRow, SweepRow, TrialRow
+from lrtool.show.terminal import find as terminal
 
 DIRECTORY, CONFIG = Path("runs/digits/now-find"), Path("configs/digits.yaml")
 

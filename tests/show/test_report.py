@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lrtool import records
 from lrtool.errors import UserError
-from lrtool.show import report as reports
+from lrtool.report import records
+from lrtool.report import report as reports
 
 rates = st.floats(min_value=1e-300, max_value=1e300)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -307,7 +307,7 @@ def test_the_schema_names_every_field_of_both_kinds_and_requires_it(make, train,
 
 def test_neither_report_nor_terminal_import_heavy_libraries():
     code = (
-        "import sys, lrtool.show.report, lrtool.show.terminal;"
+        "import sys, lrtool.report.report, lrtool.show.terminal.find;"
         "print([m for m in ('torch', 'matplotlib', 'scipy', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainings import epoch_rows, step_rows
 
-from lrtool import records
 from lrtool.errors import UserError
-from lrtool.show import tensorboard
+from lrtool.report import records
+from lrtool.show.trackers import tensorboard
 
 
 def scalars(directory):
@@ -89,7 +89,7 @@ def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
 
 def test_the_module_itself_needs_neither_torch_nor_tensorboard():
     code = (
-        "import sys, lrtool.show.tensorboard;"
+        "import sys, lrtool.show.trackers.tensorboard;"
         "print([m for m in ('torch', 'tensorboard') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

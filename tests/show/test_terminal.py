@@ -6,8 +6,9 @@ from time import perf_counter
 import pytest
 from terminals import on_a_terminal
 
-from lrtool.records import SweepRow
-from lrtool.show import chart, terminal
+from lrtool.report.records import SweepRow
+from lrtool.show.terminal import chart
+from lrtool.show.terminal import find as terminal
 
 DIRECTORY, CONFIG = Path("runs/digits/now-find"), Path("configs/digits.yaml")
 BRAILLE = re.compile("[\u2801-\u28ff]")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from trainings import make_training, step_rows
 
-from lrtool import records
-from lrtool.show import report as reports
-from lrtool.show.train_report import Best, Epoch, LearningRate, Steps, thin
+from lrtool.report import records
+from lrtool.report import report as reports
+from lrtool.report.train_report import Best, Epoch, LearningRate, Steps, thin
 
 numbers = st.floats()
 counts = st.integers(1, 10**12)

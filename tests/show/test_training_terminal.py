@@ -6,10 +6,10 @@ import pytest
 from terminals import on_a_terminal
 from trainings import epoch_rows, step_rows
 
-from lrtool.records import EpochRow, StepRow
-from lrtool.show import training_terminal as terminal
-from lrtool.show.train_report import LearningRate
-from lrtool.show.training_terminal import TrainProgress
+from lrtool.report.records import EpochRow, StepRow
+from lrtool.report.train_report import LearningRate
+from lrtool.show.terminal import train as terminal
+from lrtool.show.terminal.train import TrainProgress
 
 DIRECTORY, CONFIG = Path("runs/digits/now-train"), Path("configs/digits.yaml")
 METRICS = {"accuracy": 0.91234, "top_5_accuracy": 1.0}

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trainings import FACTS
 
-from lrtool import document as documents
+from lrtool.config import document as documents
+from lrtool.report.train_report import LearningRate
 from lrtool.show import words
-from lrtool.show.train_report import LearningRate
 
 NOTHING = "NaN or infinite"  # a report's null
 

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from lrtool import records
-from lrtool.show import report as reports
-from lrtool.show.train_report import Best, LearningRate
+from lrtool.report import records
+from lrtool.report import report as reports
+from lrtool.report.train_report import Best, LearningRate
 
 ENVIRONMENT = reports.Environment(
     lrtool="0.1.0",

@@ -1,0 +1,51 @@
+"""The example configurations that `lrtool init` copies: from the wheel, or from the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lrtool.errors import UserError, did_you_mean
+
+# A configuration's companions lie beside it and carry its name.
+COMPANIONS = (".csv", ".py", ".txt")
+
+
+def directory() -> Path:
+    """Return where the examples lie."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def names() -> list[str]:
+    """Return the names of all examples, the plainest first."""
+    found = sorted(path.stem for path in directory().glob("*.yaml"))
+    return sorted(found, key=lambda name: name != "digits")
+
+
+def copy(name: str, target: Path, *, overwrite: bool) -> list[Path]:
+    """Copy an example and its companions into the directory `target`; return what was written.
+
+    Raises:
+        UserError: no example has this name, a file exists already, or cannot be written.
+    """
+    name = name.removesuffix(".yaml")
+    if name not in names():
+        known = names()
+        raise UserError(
+            f"no example is called {name!r}{did_you_mean(name, known)}; "
+            f"there are {', '.join(known)}"
+        )
+    sources = [directory() / f"{name}{suffix}" for suffix in (".yaml", *COMPANIONS)]
+    sources = [path for path in sources if path.exists()]
+    targets = [target / path.name for path in sources]
+    taken = [path for path in targets if path.exists()]
+    if taken and not overwrite:
+        raise UserError(f"{taken[0]}: exists already; add --overwrite to replace it")
+    for source, path in zip(sources, targets, strict=True):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(source.read_bytes())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    return targets

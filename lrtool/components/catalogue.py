@@ -1,0 +1,69 @@
+"""What `lrtool list` shows: every name that a configuration may use, with its defaults."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from lrtool.components import import_path as lookup
+from lrtool.components.losses import LOSSES, RESERVED
+from lrtool.components.metrics import METRICS
+from lrtool.components.models import FACTS, MODELS
+from lrtool.components.optimizers import OPTIMIZERS, default_rate
+from lrtool.components.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+Row = dict[str, Any]
+
+
+def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
+    """Return a row for each name of a kind, all with the same keys.
+
+    Args:
+        kind: losses, optimizers, schedules, models, metrics or sources.
+        sources: the built-in data sources, which live beside this package's floor.
+    """
+    match kind:
+        case "losses":
+            return [
+                {
+                    "name": name,
+                    "also": ", ".join(loss.aliases),
+                    "targets": loss.takes,
+                    "arguments": _arguments(loss.function, 0, RESERVED),
+                }
+                for name, loss in LOSSES.items()
+            ]
+        case "optimizers":
+            return [
+                {
+                    "name": name,
+                    "learning_rate": default_rate(cls),
+                    "arguments": _arguments(cls, 1, ("lr",)),
+                }
+                for name, cls in OPTIMIZERS.items()
+            ]
+        case "models":
+            return [_described(name, f, _arguments(f, 0, FACTS)) for name, f in MODELS.items()]
+        case "sources":
+            return [_described(name, f, _arguments(f, 1)) for name, f in sources.items()]
+        case "schedules":
+            return [_described(name, f, _arguments(f, 1)) for name, f in SCHEDULES.items()]
+        case "metrics":
+            return [{"name": name, "description": text} for name, text in METRICS.items()]
+    raise AssertionError(kind)
+
+
+def _described(name: str, function: Callable[..., Any], arguments: str) -> Row:
+    text = (inspect.getdoc(function) or "").split("\n", maxsplit=1)[0]
+    return {"name": name, "description": text, "arguments": arguments}
+
+
+def _arguments(function: Callable[..., Any], positional: int, hidden: Collection[str] = ()) -> str:
+    """Spell the arguments that a configuration may give, as `name=default`."""
+    known = lookup.signature(function)
+    assert known is not None, "what is built in has a signature"
+    parameters = list(known.parameters.values())[positional:]
+    return ", ".join(lookup.spell(p) for p in parameters if p.name not in hidden)

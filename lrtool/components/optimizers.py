@@ -1,0 +1,255 @@
+"""Optimizers: every class of torch.optim by its lower-case name, or the user's by import path."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrtool.components import import_path as lookup
+from lrtool.errors import ComponentError, LrtoolWarning, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from lrtool.config import schema as config
+
+# Why some classes cannot take lrtool's step.
+UNUSABLE = {
+    "lbfgs": "lbfgs evaluates the loss several times within a step; lrtool's step does it once",
+    "sparseadam": "sparseadam takes sparse gradients only; use adam",
+}
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    name.lower(): found
+    for name, found in sorted(vars(torch.optim).items())
+    if inspect.isclass(found)
+    and issubclass(found, Optimizer)
+    and found is not Optimizer
+    and name.lower() not in UNUSABLE
+}
+
+STEADY = 500  # updates after which averages over a hundred of them are full
+
+# A choice of implementation is the user's if one of these is among the arguments.
+_IMPLEMENTATION = {"fused", "foreach", "differentiable", "capturable"}
+
+
+def default_rate(cls: Callable[..., Any]) -> float | None:
+    """Return the rate that a class uses when none is given; None if it has none."""
+    known = lookup.signature(cls)
+    default = known.parameters["lr"].default if known and "lr" in known.parameters else None
+    if isinstance(default, Tensor):
+        default = default.item()
+    return float(default) if isinstance(default, int | float) else None
+
+
+def build_optimizer(
+    spec: config.Optimizer,
+    model: nn.Module,
+    *,
+    lr: float | None,
+    directories: Sequence[Path],
+) -> Optimizer:
+    """Return the optimizer of a model's trainable parameters.
+
+    The first group holds the parameters that no `groups.match` finds; then come the groups in the
+    configuration's order. Without `decay_norm_and_bias` each that names no weight decay of its own
+    is followed by one of its parameters of fewer than two dimensions, such as biases and the scales
+    of norms, whose weight decay is 0 (as in timm and nanoGPT). Where class and device have a fused
+    form it is used: the same numbers up to rounding, in fewer kernels.
+
+    Args:
+        spec: name, arguments and parameter groups.
+        model: on its device.
+        lr: the base rate; by default the one among the arguments, or the class's own.
+        directories: where modules of import paths are looked for.
+
+    Raises:
+        ComponentError: an argument is wrong, a group matches nothing, or wants a weight decay that
+            the class does not have; or the model has nothing to train.
+        UserError: an import path leads nowhere.
+
+    Warns:
+        LrtoolWarning: there is no weight decay that `decay_norm_and_bias` could take away.
+    """
+    cls: Callable[..., Any] = (
+        lookup.resolve(spec.name, directories)
+        if lookup.is_import_path(spec.name)
+        else OPTIMIZERS[spec.name]
+    )
+    args = dict(spec.args)
+    if lr is None:
+        given = args.get("lr", default_rate(cls))
+        if not isinstance(given, int | float):
+            problem = f"{spec.name} has no default rate; give args.lr"
+            raise ComponentError([Problem(("optimizer", "args"), problem)])
+        lr = float(given)
+    args["lr"] = lr
+    groups = _groups(spec, model, lr)
+    try:
+        optimizer = _fused(cls, groups, args) or cls(groups, **args)
+    except (Exception, SystemExit) as error:
+        said = lookup.words(error) if lookup.is_import_path(spec.name) else error
+        problem = f"{spec.name} cannot be built: {said}"
+        raise ComponentError([Problem(("optimizer",), problem)]) from error
+    if not isinstance(optimizer, Optimizer):
+        problem = f"{spec.name} made a {type(optimizer).__name__}, not a torch.optim.Optimizer"
+        raise ComponentError([Problem(("optimizer", "name"), problem)])
+    decays = [i for i, group in enumerate(spec.groups) if group.weight_decay is not None]
+    if decays and "weight_decay" not in optimizer.defaults:
+        problem = f"{spec.name} has no weight decay"
+        paths = [("optimizer", "groups", i, "weight_decay") for i in decays]
+        raise ComponentError([Problem(path, problem) for path in paths])
+    if not spec.decay_norm_and_bias and not optimizer.defaults.get("weight_decay"):
+        warnings.warn(
+            f"optimizer.decay_norm_and_bias is ignored: {spec.name} has no weight decay here",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+    return optimizer
+
+
+def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        problem = "it has no trainable parameter, so there is nothing to optimize"
+        raise ComponentError([Problem(("model",), problem)])
+    members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
+    base: list[nn.Parameter] = []
+    for name, parameter in named:
+        matching = (i for i, group in enumerate(spec.groups) if re.search(group.match, name))
+        index = next(matching, None)
+        (base if index is None else members[index]).append(parameter)
+
+    found: list[dict[str, Any]] = _split(spec, base, lr) if base else []
+    problems = []
+    for index, (group, parameters) in enumerate(zip(spec.groups, members, strict=True)):
+        if not parameters:
+            problems.append(_matches_nothing(index, group.match, [name for name, _ in named]))
+        rate = lr * group.lr_ratio
+        if group.weight_decay is not None:
+            decay = group.weight_decay
+            found.append({"params": parameters, "lr": rate, "weight_decay": decay})
+        else:
+            found += _split(spec, parameters, rate)
+    if problems:
+        raise ComponentError(problems)
+    return found
+
+
+def _split(
+    spec: config.Optimizer, parameters: list[nn.Parameter], lr: float
+) -> list[dict[str, Any]]:
+    """Return one group, or two where norms and biases are not to decay."""
+    if spec.decay_norm_and_bias:
+        return [{"params": parameters, "lr": lr}]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    others = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": matrices, "lr": lr},
+        {"params": others, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _matches_nothing(index: int, pattern: str, names: list[str]) -> Problem:
+    taken = (
+        " that earlier groups have left" if any(re.search(pattern, name) for name in names) else ""
+    )
+    examples = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    message = f"'{pattern}' matches no trainable parameter{taken}; the model has {examples}"
+    return Problem(("optimizer", "groups", index, "match"), message)
+
+
+def _fused(
+    cls: Callable[..., Any], groups: list[dict[str, Any]], args: dict[str, Any]
+) -> Optimizer | None:
+    """Return one of torch's optimizers in its fused form; None where class or device have none."""
+    if _IMPLEMENTATION & args.keys() or cls not in OPTIMIZERS.values():
+        return None
+    if "fused" not in inspect.signature(cls).parameters:
+        return None
+    try:
+        # Some devices are refused by the constructor, some only by the first step.
+        trial = [{**group, "params": [_like(p) for p in group["params"][:1]]} for group in groups]
+        optimizer = cls(trial, fused=True, **args)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    except Exception:  # noqa: BLE001  (whatever it is, the plain form says it better)
+        return None
+    fused: Optimizer = cls(groups, fused=True, **args)
+    return fused
+
+
+def _like(parameter: Tensor) -> nn.Parameter:
+    """Return a small parameter of the same device and type."""
+    return nn.Parameter(torch.ones(2, 2, device=parameter.device, dtype=parameter.dtype))
+
+
+def kind(optimizer: Optimizer) -> str:
+    """Return the name by which the suggestion knows an optimizer, such as sgd_momentum."""
+    name = type(optimizer).__name__.lower()
+    if name == "sgd" and optimizer.defaults.get("momentum"):
+        return "sgd_momentum"
+    return name
+
+
+def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
+    """Measure how an optimizer's update follows the size of the gradient.
+
+    A fresh copy takes a few steps on a small parameter with gradients scaled × 1 and × 100: an
+    update that stays the same means the sign/Adam family, one that grows 100-fold the SGD family.
+    None where it is neither, or the class cannot be copied like that. The optimizer and torch's
+    random state are not touched.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            # eight updates, for RAdam's first five are those of SGD
+            small, large = (_update(optimizer, scale) for scale in (1.0, 100.0))
+    except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
+        return None
+    if not small or not large:
+        return None
+    growth = large / small
+    if 0.5 < growth < 2:
+        return "adaptive"
+    return "proportional" if 50 < growth < 200 else None
+
+
+def opening(optimizer: Optimizer) -> float:
+    """Return how many times as large the first update is as the later ones of a steady gradient.
+
+    RMSprop's average of squares begins at 0 and is not corrected for it: its first update is 10
+    times as large. 1 for Adam, for what begins smaller, and where it cannot be measured. The
+    optimizer and torch's random state are not touched.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            first, later = (_update(optimizer, 1.0, updates) for updates in (1, STEADY))
+    except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
+        return 1.0
+    return max(1.0, first / later) if later else 1.0
+
+
+def _update(optimizer: Optimizer, scale: float, updates: int = 8) -> float:
+    generator = torch.Generator().manual_seed(0)
+    parameter = nn.Parameter(torch.zeros(4, 4))
+    on_cpu = {"fused": None, "foreach": None, "capturable": False}
+    options = {**copy.deepcopy(optimizer.defaults), **on_cpu, "lr": 1e-3, "weight_decay": 0.0}
+    accepted = inspect.signature(type(optimizer)).parameters
+    fresh = type(optimizer)([parameter], **{k: v for k, v in options.items() if k in accepted})
+    parameter.grad = scale * torch.randn(4, 4, generator=generator)
+    before = parameter.detach().clone()
+    for _ in range(updates):
+        before.copy_(parameter.detach())
+        fresh.step()
+    return float((parameter.detach() - before).norm())

@@ -1,0 +1,152 @@
+"""Metrics of the user's own: an object with update, compute and reset, or a plain function."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lrtool.components import import_path as lookup
+from lrtool.components.losses import spell_both
+from lrtool.errors import LrtoolError, LrtoolWarning, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+def imported(name: str, device: torch.device, directories: Sequence[Path]) -> Imported:
+    """Return the metric that an import path leads to.
+
+    Raises:
+        UserError: it leads nowhere, or to what is no metric.
+    """
+    found = lookup.resolve(name, directories)
+    with worded(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics speaks of memory
+        if inspect.isclass(found):
+            found = found()
+        if isinstance(found, nn.Module):
+            found = found.to(device)
+    if all(callable(getattr(found, part, None)) for part in ("update", "compute", "reset")):
+        return Imported(name, found)
+    if not callable(found):
+        raise UserError(f"{name} is a {type(found).__name__}; it cannot be called")
+    return Imported(name, _Mean(name, found))
+
+
+class Imported:
+    """A user's metric object: its errors and warnings in words, its value a float."""
+
+    def __init__(self, name: str, metric: Any) -> None:
+        self._name = name
+        self._metric = metric
+        self._warned = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self._updates = 0
+        with worded(self._name):
+            self._metric.reset()
+
+    def probe(self, outputs: Any, targets: Any) -> None:
+        """Try one batch."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.update(outputs, targets)
+                self.compute()
+        except UserError as error:
+            if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
+                raise UserError(f"{error}; {spell_both(outputs, targets)}") from error
+            raise
+        self.reset()
+        self._warned = False
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Add a batch."""
+        if isinstance(outputs, Tensor):
+            half = outputs.dtype in {torch.bfloat16, torch.float16}
+            outputs = outputs.detach().float() if half else outputs.detach()
+        with worded(self._name), torch.no_grad():
+            self._metric.update(outputs, targets)
+        self._updates += 1
+
+    def compute(self) -> float:
+        """Return the value over all batches; NaN where there is none."""
+        if not self._updates:
+            self._warn("has no value: there was nothing to compare")
+            return math.nan
+        with worded(self._name), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            value = self._metric.compute()
+        if caught:
+            self._warn(f"says: {caught[0].message}")
+        return _scalar(self._name, value)
+
+    def _warn(self, words: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"the metric {self._name} {words}", LrtoolWarning, stacklevel=3)
+
+
+class _Mean:
+    """The mean of a function's values over batches, weighted by samples."""
+
+    def __init__(self, name: str, function: Any) -> None:
+        self._name = name
+        self._function = function
+
+    def reset(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._samples = 0
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        samples = next((len(t) for t in (targets, outputs) if isinstance(t, Tensor) and t.ndim), 0)
+        if not samples:
+            raise UserError(
+                f"{self._name} is a function, and its mean is weighted by samples, but neither "
+                "targets nor outputs are a tensor with samples; make it a class with update, "
+                "compute and reset"
+            )
+        value = self._function(outputs, targets)
+        if isinstance(value, Tensor) and value.numel() == 1:  # stays on the device, unread
+            value = value.detach().reshape(()).to(sum_type(value.device))
+        else:
+            value = _scalar(self._name, value)
+        self._sum = self._sum + value * samples
+        self._samples += samples
+
+    def compute(self) -> Tensor | float:
+        return self._sum / self._samples
+
+
+def _scalar(name: str, value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise UserError(f"{name} gives shape {tuple(value.shape)}, not a scalar")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} gives a {type(value).__name__}, not a number") from None
+
+
+@contextmanager
+def worded(name: str) -> Iterator[None]:
+    """Turn whatever torchmetrics or a user's code raises into words."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, LrtoolError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{name} failed: {lookup.words(error)}") from error
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """Return what sums are kept in: float64, which Apple's devices lack."""
+    return torch.float32 if device.type == "mps" else torch.float64

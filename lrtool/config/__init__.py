@@ -1,0 +1,1 @@
+"""A configuration: its schema, YAML with positions, spelling."""

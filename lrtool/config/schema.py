@@ -1,0 +1,372 @@
+"""The YAML file as typed, validated objects.
+
+Everything has a default, unknown keys are errors, and types are strict: "3" is not 3. What needs
+torch to be judged (component names, their arguments) is judged in `lrtool.build.components`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from lrtool.config.spelling import describe, number
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from lrtool.config.document import Document
+
+DEFAULT_EPOCHS = 10
+MIN_RATE, MAX_RATE = 1e-20, 1e10  # beyond these, float32 weights and their products overflow
+# No training gets so far, and what is computed from a larger number might overflow.
+Count = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: strict types, no unknown keys, immutable once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Component(Section):
+    """A built-in name or an import path `package.module:attribute`, and its arguments."""
+
+    name: str = Field(min_length=1)
+    args: dict[str, JsonValue] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        """`mlp` is short for `{name: mlp}`."""
+        return {"name": value} if isinstance(value, str) else value
+
+
+class ParameterGroup(Section):
+    """Parameters whose name the regular expression finds; the first group that matches wins."""
+
+    match: str = Field(description="regular expression, searched in the parameter's name")
+    lr_ratio: float = Field(1.0, gt=0, description="this group's rate over the others'")
+    weight_decay: float | None = Field(None, ge=0, description="null: the optimizer's own")
+
+
+class Model(Component):
+    """A model."""
+
+    name: str = Field("mlp", min_length=1)
+
+
+class Loss(Component):
+    """What is minimised: the mean over samples."""
+
+    name: str = Field("cross_entropy", min_length=1)
+
+
+class Optimizer(Component):
+    """An optimizer with its parameter groups."""
+
+    name: str = Field("adamw", min_length=1)
+    groups: list[ParameterGroup] = []
+    decay_norm_and_bias: bool = Field(
+        default=True,
+        description="false: no weight decay for parameters of fewer than two dimensions",
+    )
+
+
+class Schedule(Component):
+    """How the rate moves over training."""
+
+    name: str = "constant"
+    warmup: float | None = Field(
+        None,
+        ge=0,
+        description="a fraction of training below 1, or steps; null: none, one_cycle's own",
+    )
+
+
+def _batch_size(value: Any) -> int | str:
+    if value == "full" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value  # type: ignore[no-any-return]
+    raise PydanticCustomError("batch_size", "must be a whole number of at least 1, or full")
+
+
+def _validation(value: Any) -> float | int | str:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 <= value < 1:
+            return value
+        if isinstance(value, int) and value >= 1:
+            return value
+    raise PydanticCustomError(
+        "validation", "must be a fraction below 1, a whole number of samples, or a path"
+    )
+
+
+def _learning_rate(value: Any) -> float | Literal["auto"] | None:
+    if value is None or value == "auto":
+        return value  # type: ignore[no-any-return]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 0 < value <= sys.float_info.max:  # whole numbers may be larger
+        return float(value)
+    raise PydanticCustomError("learning_rate", "must be a positive number, or auto")
+
+
+def _verify(value: Any) -> bool | Literal["auto"]:
+    if isinstance(value, bool) or value == "auto":
+        return value  # type: ignore[no-any-return]
+    raise PydanticCustomError("verify", "must be true, false or auto")
+
+
+class Data(Section):
+    """Where samples come from and how they are batched."""
+
+    source: str = Field("digits", min_length=1, description="a name, or package.module:factory")
+    args: dict[str, JsonValue] = {}
+    batch_size: Annotated[
+        int | str,
+        PlainValidator(_batch_size),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
+    ] = Field(64, description="full: the whole training set in one batch")
+    validation: Annotated[
+        float | int | str,
+        PlainValidator(_validation),
+        WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
+    ] = Field(0.2, description="a fraction, a count, or a path; 0 for none")
+    workers: int = Field(0, ge=0, le=256, description="processes that load what is not in memory")
+
+
+class Find(Section):
+    """The learning-rate sweep."""
+
+    start: float = Field(1e-7, gt=0)
+    end: float = Field(10.0, gt=0)
+    steps: int = Field(100, ge=2, le=100_000)
+    repeats: int = Field(1, ge=1, le=100, description="sweeps, each with a seed of its own")
+    mode: Literal["exponential", "linear"] = "exponential"
+    loss: Literal["batch", "probe"] = Field(
+        "batch", description="probe: the loss on a fixed part of the validation data"
+    )
+    method: Literal["auto", "valley", "slide", "steep", "minimum"] = "auto"
+    verify: Annotated[
+        bool | str,
+        PlainValidator(_verify),
+        WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "auto"}]}),
+    ] = Field(
+        default=False,
+        description="race rates around the suggestion in short trainings; auto: where that takes "
+        "at most a tenth of the training",
+    )
+
+    @model_validator(mode="after")
+    def _start_below_end(self) -> Self:
+        if self.start >= self.end:
+            raise PydanticCustomError(
+                "start_end",
+                "start must be below end, but start is {start} and end is {end}",
+                {"start": number(self.start), "end": number(self.end)},
+            )
+        if self.start < MIN_RATE or self.end > MAX_RATE:
+            raise PydanticCustomError(
+                "range",
+                "rates must lie between {low} and {high}",
+                {"low": number(MIN_RATE), "high": number(MAX_RATE)},
+            )
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when a metric of the validation part no longer improves."""
+
+    metric: str = Field(
+        "validation_loss", description="validation_loss, train_loss, or one of metrics"
+    )
+    patience: Count = Field(5, description="epochs without improvement")
+    min_delta: float = Field(0.0, ge=0, description="a smaller change is no improvement")
+    mode: Literal["auto", "min", "max"] = Field(
+        "auto", description="whether lower or higher is better; auto: as the metric says"
+    )
+
+
+class Train(Section):
+    """The training that the rate is meant for."""
+
+    epochs: Count | None = Field(None, description=f"{DEFAULT_EPOCHS} without max_steps")
+    max_steps: Count | None = None
+    schedule: Schedule = Schedule()
+    gradient_clip_norm: float | None = Field(None, gt=0)
+    accumulate: Count = Field(1, description="batches for each update")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="of a moving average of the weights, which is then evaluated"
+    )
+    early_stopping: EarlyStopping | None = None
+    checkpoint_every: Count | None = Field(None, description="steps; null: each epoch")
+    log_every: Count = Field(1, description="steps between two lines of metrics.jsonl")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_or_steps(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("epochs") is None and data.get("max_steps") is None:
+            return {**data, "epochs": DEFAULT_EPOCHS}
+        return data
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.epochs is not None and self.max_steps is not None:
+            raise PydanticCustomError(
+                "length", "give epochs or max_steps, not both; null for the other"
+            )
+        return self
+
+
+class Runtime(Section):
+    """Where and how the numbers are computed."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    deterministic: bool = False
+
+
+class Config(Section):
+    """The whole file."""
+
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    search_path: list[str] = Field(
+        [], description="more directories with data files and modules to import"
+    )
+    data: Data = Data()
+    model: Model = Model()
+    loss: Loss = Loss()
+    metrics: list[str] = []
+    optimizer: Optimizer = Optimizer()
+    learning_rate: Annotated[
+        float | str | None,
+        PlainValidator(_learning_rate),
+        WithJsonSchema({"anyOf": [{"type": "number"}, {"const": "auto"}, {"type": "null"}]}),
+    ] = Field(None, description="auto: find first; null: the optimizer's own default")
+    find: Find = Find()
+    train: Train = Train(epochs=DEFAULT_EPOCHS)
+    runtime: Runtime = Runtime()
+
+    def digest(self) -> str:
+        """Return a SHA-256 of all that decides a run's numbers, in hexadecimal."""
+        content = self.model_dump(mode="json", exclude={"search_path"})
+        canonical = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def validate(document: Document) -> tuple[Config | None, list[str]]:
+    """Return the configuration, or None with every problem as `file:line:column: key: …`."""
+    try:
+        return Config.model_validate(document.data), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    details += _contradictions(document.data, {detail["type"] for detail in details})
+    return None, [_line(detail, document) for detail in details]
+
+
+def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]:
+    """Find keys that contradict each other in sections with other mistakes too.
+
+    pydantic compares keys only once each of a section's keys is right by itself.
+    """
+    found: list[ErrorDetails] = []
+    pairs: list[tuple[type[Section], str, tuple[str, str], str]] = [
+        (Find, "find", ("start", "end"), "start_end"),
+        (Train, "train", ("epochs", "max_steps"), "length"),
+    ]
+    for section, name, keys, kind in pairs:
+        raw = data.get(name)
+        if not isinstance(raw, dict) or kind in known:
+            continue
+        try:
+            section.model_validate({key: raw[key] for key in keys if key in raw})
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+            found += [{**detail, "loc": (name,)} for detail in errors if detail["type"] == kind]
+    return found
+
+
+def components(data: dict[str, Any]) -> Config:
+    """Return a configuration without what cannot be read, defaults in its place.
+
+    It lets the names and arguments of components be judged although something else is wrong.
+    """
+    kept = copy.deepcopy(data)
+    while True:
+        try:
+            return Config.model_validate(kept)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                _remove(kept, detail["loc"])
+
+
+def _remove(data: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    """Delete the value at `path`, or its nearest ancestor that can be deleted alone."""
+    here: Any = data
+    owner, key = data, path[0]
+    for part in path:
+        if not isinstance(here, dict) or part not in here:
+            break
+        owner, key = here, part
+        here = here[part]
+    owner.pop(str(key), None)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a configuration, for editors."""
+    schema = Config.model_json_schema()
+    for component in ("Model", "Loss", "Optimizer", "Schedule"):  # the short form is a name alone
+        long = schema["$defs"][component]
+        schema["$defs"][component] = {"anyOf": [{"type": "string"}, long]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _line(detail: ErrorDetails, document: Document) -> str:
+    path, unknown = detail["loc"], detail["type"] == "extra_forbidden"
+    if detail["type"] == "finite_number":
+        path = _without_tags(path, document.data)
+    place = document.locate(path, at_key=unknown)
+    return f"{place}: {describe(detail, _keys_at(path[:-1]) if unknown else ())}"
+
+
+def _without_tags(path: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+    """Return the keys of a path alone: inside JSON, pydantic names the types on the way too."""
+    found: list[str | int] = []
+    here: Any = data
+    for part in path:
+        is_key = isinstance(here, dict) and part in here
+        is_index = isinstance(here, list) and isinstance(part, int)
+        if is_key or is_index:
+            found.append(part)
+            here = here[part]
+    return tuple(found)
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that the section at `path` knows."""
+    here: Any = Config
+    for part in path:
+        if isinstance(part, int):  # the lists of sections: optimizer.groups
+            here = ParameterGroup
+            continue
+        annotation = here.model_fields[part].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        here = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), here)
+    return list(here.model_fields)

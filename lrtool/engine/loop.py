@@ -1,0 +1,211 @@
+"""The training loop: an epoch's updates as plain rows, and where it stands between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lrtool.engine.readout import Readout
+from lrtool.engine.step import samples_in, set_momentum
+from lrtool.report.records import StepRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from lrtool.engine.ema import MovingAverage
+    from lrtool.engine.step import Step
+    from lrtool.report.records import EpochRow
+
+# A gradient scaler starts at 2^16 and halves at each overflow: after so many in a row it multiplies
+# by less than 1e-10, and what still overflows then is not its doing.
+SKIPS_IN_A_ROW = 50
+
+
+class Schedule(Protocol):
+    """What is asked of a schedule; `step` and `epoch` count from 0."""
+
+    def factor(self, step: int, epoch: int) -> float:
+        """Return the rate of an update over the base rate."""
+
+    def momentum(self, step: int) -> float | None:
+        """Return the momentum of an update; None to leave the optimizer's alone."""
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a training stands between two updates.
+
+    Attributes:
+        step: updates made.
+        epoch: epochs finished.
+        batches: batches seen of the epoch under way.
+        loss_sum: sum over the samples of that epoch of their losses.
+        samples: how many these were.
+        lr: the base rate of the last update.
+        skips: updates skipped by the gradient scaler, the last ones in a row.
+        evaluated: the step at which the model was last evaluated.
+        exhausted: the epoch under way has no more batches: asking for one more may draw numbers.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batches: int = 0
+    loss_sum: float = 0.0
+    samples: int = 0
+    lr: float = 0.0
+    skips: int = 0
+    evaluated: int = 0
+    exhausted: bool = False
+
+    def train_loss(self) -> float:
+        """Return the mean over the samples of the epoch under way."""
+        return self.loss_sum / self.samples if self.samples else float("nan")
+
+    def next_epoch(self) -> None:
+        """Begin a new epoch."""
+        self.epoch += 1
+        self.batches, self.loss_sum, self.samples, self.exhausted = 0, 0.0, 0, False
+
+
+def train_epoch(
+    step: Step,
+    micro_batches: Iterator[Sequence[Any]],
+    position: Position,
+    *,
+    lr: float,
+    schedule: Schedule,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+    max_steps: int | None = None,
+    pause_every: int | None = None,
+) -> Iterator[list[StepRow]]:
+    """Train until the epoch or `max_steps` ends; yield rows, several at a time.
+
+    Whenever rows are yielded, the training is at rest: `position` is that of the last of them, and
+    all that an update changes has changed. It rests at least every `pause_every` steps. A row that
+    `failed` is the last one, though updates may have been made after it.
+
+    Args:
+        step: makes an update.
+        micro_batches: the batches of each update, up to the epoch's end.
+        position: kept up to date.
+        lr: the base rate, which the schedule multiplies.
+        schedule: of the rate, and of the momentum.
+        optimizer: whose momentum the schedule may set.
+        average: of the weights, updated after each step that was not skipped.
+        max_steps: of the whole training.
+        pause_every: rest when the number of updates is a multiple of this.
+    """
+    readout = Readout()
+    made: list[tuple[int, float, int, int]] = []
+    while max_steps is None or position.step + len(made) < max_steps:
+        number = position.step + len(made)
+        try:
+            group = next(micro_batches, None)
+            if group is None:
+                position.exhausted = True
+                break
+            rate = lr * schedule.factor(number, position.epoch)
+            momentum = schedule.momentum(number)
+            if momentum is not None:
+                set_momentum(optimizer, momentum)
+            out = step(group, rate)
+        except Exception:
+            if made:  # rows of updates that were made are not lost
+                yield _rows(made, readout, position)
+            raise
+        readout.add(out)
+        if average is not None:
+            average.update(out.skipped)
+        made.append((number + 1, rate, len(group), sum(map(samples_in, group))))
+        paused = pause_every is not None and (number + 1) % pause_every == 0
+        if paused or readout.due():
+            rows = _rows(made, readout, position)
+            yield rows
+            if failed(rows[-1], position):
+                return
+    if made:
+        yield _rows(made, readout, position)
+
+
+def _rows(
+    made: list[tuple[int, float, int, int]], readout: Readout, position: Position
+) -> list[StepRow]:
+    """Bring to the host what the last updates returned, and move the position on."""
+    rows: list[StepRow] = []
+    for (number, rate, batches, samples), seen in zip(made, readout.take(), strict=True):
+        row = StepRow(
+            step=number,
+            epoch=position.epoch + 1,
+            lr=rate,
+            loss=seen.loss,
+            samples=samples,
+            grad_norm=seen.grad_norm,
+            skipped=seen.skipped,
+        )
+        rows.append(row)
+        position.step = number
+        position.batches += batches
+        position.loss_sum += seen.loss * samples
+        position.samples += samples
+        position.lr = rate
+        position.skips = position.skips + 1 if seen.skipped else 0
+        if failed(row, position):
+            break
+    made.clear()
+    return rows
+
+
+def failed(row: StepRow, position: Position) -> bool:
+    """Tell whether a training has gone wrong at this row, which is the last one of `position`.
+
+    The loss is not finite; or the gradients are not, without a scaler that would skip them; or the
+    scaler has skipped too many updates in a row.
+    """
+    bad_gradients = row.grad_norm is not None and not isfinite(row.grad_norm) and not row.skipped
+    return not isfinite(row.loss) or bad_gradients or position.skips >= SKIPS_IN_A_ROW
+
+
+@dataclass(slots=True)
+class Best:
+    """The best epoch so far, and how long nothing better came.
+
+    Attributes:
+        metric: what is compared: "validation_loss", "train_loss" or a metric's name.
+        higher: whether more is better.
+        min_delta: a smaller change is no improvement that patience counts.
+        value: of the best epoch; None before the first one with a value.
+        epoch: the best epoch, from 1.
+        step: updates made then.
+        reference: the value at the last improvement that patience counts.
+        waited: epochs since then.
+    """
+
+    metric: str
+    higher: bool
+    min_delta: float = 0.0
+    value: float | None = None
+    epoch: int = 0
+    step: int = 0
+    reference: float | None = None
+    waited: int = 0
+
+    def observe(self, row: EpochRow) -> bool:
+        """Take an epoch into account; return whether it is the best so far. NaN never is."""
+        values = {"train_loss": row.train_loss, "validation_loss": row.validation_loss}
+        value = {**row.metrics, **values}[self.metric]
+        self.waited += 1
+        if value is None or not isfinite(value):
+            return False
+        if self.reference is None or self._gain(value, self.reference) > self.min_delta:
+            self.reference, self.waited = value, 0
+        if self.value is not None and self._gain(value, self.value) <= 0:
+            return False
+        self.value, self.epoch, self.step = value, row.epoch, row.step
+        return True
+
+    def _gain(self, value: float, before: float) -> float:
+        return value - before if self.higher else before - value

@@ -1,0 +1,1 @@
+"""A configuration made real: built, tried on one batch, its failures in words."""

@@ -1,0 +1,249 @@
+"""From a configuration to everything it names, built and tried on one batch."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lrtool.components import import_path as lookup
+from lrtool.components import losses, models, optimizers
+from lrtool.data import batches
+from lrtool.data.load import Loaded, as_binary, load, to_device
+from lrtool.data.part import OwnLoader, length
+from lrtool.engine import device as runtimes
+from lrtool.engine.step import make_step
+from lrtool.engine.sweep import make_probe
+from lrtool.errors import ComponentError, DataError, LrtoolWarning, Problem
+from lrtool.experiment.reading import directories_of, located
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lrtool.config.document import Document
+    from lrtool.config.schema import Config
+    from lrtool.engine.device import Runtime
+    from lrtool.engine.step import LossFunction, Step
+
+PROBE_SAMPLES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A configuration and everything it names that is not built anew for each sweep.
+
+    `generator_states` are those of the user's own loaders before anything was read from them.
+    """
+
+    config: Config
+    document: Document
+    directories: tuple[Path, ...]
+    runtime: Runtime
+    data: Loaded
+    loss_fn: LossFunction
+    generator_states: list[torch.Tensor]
+    started: float
+
+
+def open_task(config: Config, document: Document) -> Task:
+    """Read the data, bring it to the device, and build what all sweeps share.
+
+    Raises:
+        UserError: something that the configuration names cannot be built.
+
+    Warns:
+        LrtoolWarning: a setting is ignored.
+    """
+    started = perf_counter()
+    directories = directories_of(config, document)
+    with located(document):
+        runtime = runtimes.open_runtime(config.runtime)
+        loss_fn = losses.build_loss(config.loss, directories)
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(runtime.device)
+        source = config.data.source
+        factory = lookup.resolve(source, directories) if lookup.is_import_path(source) else None
+        seed_everything(config.seed)  # a factory may draw numbers
+        data = load(config.data, seed=config.seed, factory=factory, directories=directories)
+        if losses.wants_binary(config.loss.name):
+            try:
+                data = as_binary(data)
+            except DataError as error:
+                problem = f"{error}; losses that fit: cross_entropy, multi_margin_loss"
+                raise ComponentError([Problem(("loss",), problem)]) from error
+    states = [generator.get_state() for generator in _own_generators(data)]
+    task = Task(config, document, directories, runtime, data, loss_fn, states, started)
+    memory_format = runtimes.to_memory_format(runtime, build(task, config.seed).model)
+    return replace(task, data=to_device(data, runtime.device, memory_format))
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model with its loss and optimizer, fresh from a seed.
+
+    Attributes:
+        model: on the device, in training mode.
+        loss_fn: None for a model that computes its own loss.
+        optimizer: over the model's parameters.
+        ratios: each parameter group's rate over the base rate.
+    """
+
+    model: nn.Module
+    loss_fn: LossFunction | None
+    optimizer: torch.optim.Optimizer
+    ratios: list[float]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (users' code draws from the global state)
+    torch.manual_seed(seed)
+
+
+def rewound(task: Task) -> list[torch.Generator]:
+    """Return the generators that the user's own loaders draw from, put back to their start.
+
+    Whatever was read before, a trial or a find, must not decide the order of a training.
+    """
+    generators = _own_generators(task.data)
+    for generator, state in zip(generators, task.generator_states, strict=True):
+        generator.set_state(state)
+    return generators
+
+
+def _own_generators(data: Loaded) -> list[torch.Generator]:
+    parts = [part for part in (data.train, data.validation) if isinstance(part, OwnLoader)]
+    return [generator for part in parts for generator in batches.generators(part.loader)]
+
+
+def repeat_seed(seed: int, repeat: int) -> int:
+    """Return the seed of one repeat: the run's own for the first, then others no run shares."""
+    if repeat == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+
+
+def build(task: Task, seed: int) -> Built:
+    """Build model and optimizer from a seed, the same weights on every device.
+
+    Raises:
+        UserError: they cannot be built from the configuration.
+    """
+    config, data = task.config, task.data
+    facts = {
+        "input_shape": data.input_shape,
+        "num_outputs": data.num_outputs,
+        "vocabulary": data.vocabulary,
+    }
+    seed_everything(seed)
+    with located(task.document):
+        model = runtimes.place(
+            models.build_model(config.model, facts, task.directories), task.runtime
+        )
+        optimizer = optimizers.build_optimizer(
+            config.optimizer, model, lr=1.0, directories=task.directories
+        )
+        if hasattr(model, "training_loss"):
+            _refuse_metrics_of_nothing(config, model)
+    ratios = [float(group["lr"]) for group in optimizer.param_groups]
+    loss_fn = None if hasattr(model, "training_loss") else task.loss_fn
+    if isinstance(loss_fn, nn.Module):
+        loss_fn = copy.deepcopy(loss_fn)  # it may have a state: each start has a fresh one
+    model.train()
+    if task.runtime.compile:
+        if loss_fn is None:
+            warnings.warn(
+                "runtime.compile is ignored: training_loss(batch) is not the model's forward",
+                LrtoolWarning,
+                stacklevel=2,
+            )
+        else:
+            compiled: Any = torch.compile(model)
+            model = compiled
+    return Built(model, loss_fn, optimizer, ratios)
+
+
+def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
+    """Metrics need outputs: what a model that computes its own loss may not have."""
+    without = getattr(model.forward, "__func__", None) is nn.Module.forward
+    if config.metrics and without:
+        problem = (
+            f"{', '.join(config.metrics)} cannot be computed: {config.model.name} has "
+            "training_loss(batch) but no forward; give it a forward(inputs) that returns what "
+            "metrics compare with the targets, or remove metrics"
+        )
+        raise ComponentError([Problem(("metrics",), problem)])
+
+
+def updates(task: Task, seed: int) -> Iterator[list[Any]]:
+    """Return the batches of each update for ever, in an order that the seed decides."""
+    return batches.updates(
+        task.data.train,
+        batch_size=task.data.batch_size,
+        accumulate=task.config.train.accumulate,
+        seed=seed,
+        device=task.runtime.device,
+    )
+
+
+def step_of(task: Task, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
+    """Return the step of a model with the configuration's clipping and precision."""
+    return make_step(
+        built.model,
+        built.loss_fn,
+        built.optimizer,
+        task.runtime,
+        ratios=built.ratios,
+        clip_norm=task.config.train.gradient_clip_norm,
+        scaler=scaler,
+    )
+
+
+def probe_of(task: Task, built: Built) -> Callable[[], torch.Tensor]:
+    """Return a probe over random samples of the validation part, the same for all repeats."""
+    assert task.data.validation is not None, "try_one_batch refuses a probe of nothing"
+    samples = batches.epoch(
+        task.data.validation,
+        batch_size=PROBE_SAMPLES,
+        seed=task.config.seed,
+        epoch=0,
+        device=task.runtime.device,
+    )
+    return make_probe(built.model, built.loss_fn, next(samples), task.runtime)
+
+
+def training_steps(task: Task) -> int | None:
+    """Return the number of updates of the training that the configuration describes, if known."""
+    train, steps = task.config.train, steps_per_epoch(task)
+    if train.max_steps is not None or train.epochs is None or steps is None:
+        return train.max_steps
+    return train.epochs * steps
+
+
+def steps_per_epoch(task: Task) -> int | None:
+    """Return the number of updates in an epoch; None where only reading the data could tell."""
+    part = task.data.train
+    if isinstance(part, OwnLoader):
+        count = length(part.loader)
+    else:
+        count = None if part.size is None else ceil(part.size / task.data.batch_size)
+    return None if count is None else ceil(count / task.config.train.accumulate)
+
+
+def resolved(task: Task) -> dict[str, Any]:
+    """Return the whole configuration as plain data, which works from any directory."""
+    own = str(Path(task.document.name).resolve().parent)
+    data = task.config.model_dump(mode="json")
+    if own not in data["search_path"]:
+        data["search_path"] = [own, *data["search_path"]]
+    return data

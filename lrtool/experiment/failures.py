@@ -1,0 +1,141 @@
+"""What goes wrong in a step, in words: whose fault it is, and what would have fitted in memory."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lrtool.components import import_path as lookup
+from lrtool.engine import device as runtimes
+from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
+from lrtool.experiment.experiment import build, step_of, updates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lrtool.experiment.experiment import Task
+
+
+def worded(task: Task, error: Exception | SystemExit, failed: str | None = None) -> BaseException:
+    """Return the error to raise in place of one from a step: words where it is the user's.
+
+    Args:
+        task: whose step it is.
+        error: as it was raised.
+        failed: what failed, up to the colon, where that is known.
+    """
+    if isinstance(error, LrtoolError) or _is_ours(error):
+        return error
+    if runtimes.is_out_of_memory(error):
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
+        return OutOfMemoryError(_out_of_memory(task))
+    config = task.config
+    if is_of_a_dead_worker(error):
+        return UserError(
+            f"data.source {config.data.source} failed: a process that loads data ended by itself, "
+            f"or was ended: {str(error).partition('. ')[0]}; data.workers: 0 loads without it"
+        )
+    names = (config.model.name, config.loss.name, config.optimizer.name, config.data.source)
+    own = [name for name in names if lookup.is_import_path(name)]
+    if own and failed is None:
+        failed = f"{' or '.join(own)} failed"
+    return error if failed is None else UserError(f"{failed}: {lookup.words(error)}")
+
+
+def concluded(
+    task: Task, error: Exception | SystemExit, conclude: Callable[[str], object]
+) -> BaseException:
+    """Conclude a run that an error has ended; return what to raise in its place, as `worded` does.
+
+    When a process that loads data dies, its connection may break before torch raises the death,
+    from a signal and wherever this process is by then. What that breaks off here is done again:
+    torch raises each death once.
+
+    Args:
+        task: whose step it is.
+        error: as it was raised.
+        conclude: leaves a report with these words; a full disk may keep it from that.
+    """
+    try:
+        failure = worded(task, error)
+        with suppress(OSError):
+            conclude(str(failure))
+    except RuntimeError as death:
+        if not is_of_a_dead_worker(death):
+            raise
+        return concluded(task, death, conclude)
+    return failure
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell a bug of lrtool's own, a wrong name or a broken invariant, from users' mistakes."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parents[1])
+    return isinstance(error, NameError | AssertionError) and any(
+        frame.filename.startswith(here) for frame in frames[-1:]
+    )
+
+
+def is_of_a_dead_worker(error: BaseException) -> bool:
+    """Tell whether a process that loads data has died: torch says so, or its connection breaks."""
+    if re.search(r"DataLoader worker \(pid", str(error)):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    in_queue = any(frame.filename.endswith("multiprocessing/connection.py") for frame in frames)
+    return isinstance(error, ConnectionError | EOFError) and in_queue
+
+
+def _out_of_memory(task: Task) -> str:
+    """Say which batch was too large and which would have fitted."""
+    size, accumulate = task.data.batch_size, task.config.train.accumulate
+    said = f"out of memory with batches of {size:,} samples on {task.runtime.device}"
+    fitting = fitting_batch(task)
+    if fitting is None:
+        return f"{said}; try a smaller data.batch_size, or train.accumulate with smaller batches"
+    more = ceil(size / fitting) * accumulate
+    return (
+        f"{said}; {fitting:,} samples fit: data.batch_size: {fitting}, with "
+        f"train.accumulate: {more} for updates from as many samples as now"
+    )
+
+
+def fitting_batch(task: Task) -> int | None:
+    """Return the first of half the batch size, a quarter, … with which a step fits in memory.
+
+    A fresh model makes the step. None where no such size fits, or none can be told: only batches
+    (inputs, targets) that are tensors can be halved.
+    """
+    try:
+        batch = next(updates(task, task.config.seed))[0]
+        if not _is_pair(batch):
+            return None
+        size = len(batch[0])
+        while size > 1:
+            size //= 2
+            try:
+                built = build(task, task.config.seed)
+                step_of(task, built, task.runtime.scaler())([[t[:size] for t in batch]], 0.0)
+            except Exception as error:
+                if not runtimes.is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)
+            else:
+                return size
+    except (Exception, SystemExit):  # noqa: BLE001  (the first error is the one to tell)
+        return None
+    return None
+
+
+def _is_pair(batch: Any) -> bool:
+    return (
+        isinstance(batch, list | tuple)
+        and len(batch) == 2
+        and all(isinstance(part, torch.Tensor) and part.ndim for part in batch)
+        and len(batch[0]) == len(batch[1])
+    )

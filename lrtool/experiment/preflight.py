@@ -1,0 +1,242 @@
+"""One batch tried on a throwaway model, so that what does not fit shows before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lrtool.components import losses, metrics, optimizers
+from lrtool.components.built_in_metrics import RANKING
+from lrtool.components.schedules import Schedule, build_schedule
+from lrtool.data import batches
+from lrtool.data.part import Resident
+from lrtool.engine.evaluation import evaluate, evaluating
+from lrtool.engine.step import forward
+from lrtool.errors import ComponentError, LrtoolError, Problem, UserError
+from lrtool.experiment.experiment import build, step_of, steps_per_epoch, training_steps, updates
+from lrtool.experiment.failures import worded
+from lrtool.experiment.reading import located
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from lrtool.engine.evaluation import Metric
+    from lrtool.engine.step import LossFunction
+    from lrtool.experiment.experiment import Task
+
+
+@dataclass(frozen=True, slots=True)
+class FirstBatch:
+    """What became of one batch.
+
+    Attributes:
+        inputs: shape with the batch; None for a model with a loss of its own.
+        targets: likewise.
+        outputs: likewise.
+        loss: before any update.
+        parameters: how many numbers the model has.
+        trainable: how many of them are trained.
+        optimizer: name of the optimizer for the suggestion's constants.
+        family: how its updates follow the gradient's scale, if that could be measured.
+    """
+
+    inputs: tuple[int, ...] | None
+    targets: tuple[int, ...] | None
+    outputs: tuple[int, ...] | None
+    loss: float
+    parameters: int
+    trainable: int
+    optimizer: str
+    family: str | None
+
+
+def try_one_batch(task: Task) -> FirstBatch:
+    """Take one step with a throwaway model, so that what does not fit shows before the sweeps.
+
+    Raises:
+        UserError: model, loss and data do not fit each other, in words.
+        OutOfMemoryError: the batch is too large for the device.
+    """
+    built = build(task, task.config.seed)
+    batch = _first_of(task)
+    with located(task.document):
+        _refuse_a_probe_of_nothing(task)
+        _refuse_a_batch_of_one(task, built.model, batch)
+    outputs = targets = None
+    failed = f"the model {task.config.model.name}"
+    try:
+        if built.loss_fn is not None:
+            with located(task.document), torch.no_grad(), task.runtime.autocast():
+                outputs, targets = forward(built.model, batch)
+                _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
+        failed = f"a step of {task.config.optimizer.name} with the model {task.config.model.name}"
+        loss = step_of(task, built, task.runtime.scaler())([batch], task.config.find.start).loss
+    except LrtoolError:
+        raise
+    except (Exception, SystemExit) as error:
+        shape = _shape(_first_input(batch))
+        raise worded(task, error, f"{failed} failed on a batch of inputs {shape}") from error
+    sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
+    return FirstBatch(
+        inputs=_shape(_first_input(batch)),
+        targets=_shape(targets),
+        outputs=_shape(outputs),
+        loss=float(loss),
+        parameters=sum(size for size, _ in sizes),
+        trainable=sum(size for size, trainable in sizes if trainable),
+        optimizer=optimizers.kind(built.optimizer),
+        family=optimizers.family(built.optimizer),
+    )
+
+
+def try_training(task: Task) -> None:
+    """Build what only a training needs, and evaluate a throwaway model on one batch.
+
+    Raises:
+        UserError: schedule or metrics cannot be built, or model and loss do not fit the validation
+            part, or that is empty.
+        OutOfMemoryError: the batch is too large for the device.
+    """
+    schedule_of(task)
+    metrics_of(task)
+    with located(task.document):
+        _refuse_one_class(task)
+    part, stopping = task.data.validation, task.config.train.early_stopping
+    if part is None:
+        if stopping is not None and stopping.metric == "validation_loss":
+            with located(task.document):
+                problem = "there is no validation_loss, for the data have no validation part"
+                raise ComponentError([Problem(("train", "early_stopping", "metric"), problem)])
+        return
+    built = build(task, task.config.seed)
+    stream = batches.ordered(part, batch_size=task.data.batch_size, device=task.runtime.device)
+    batch = _next(task, stream)
+    if batch is None:
+        raise empty_validation()
+    try:
+        for _ in evaluate(built.model, built.loss_fn, [batch], task.runtime, {}):
+            pass
+    except (Exception, SystemExit) as error:
+        shape = _shape(_first_input(batch))
+        failed = f"evaluating failed on a validation batch of inputs {shape}"
+        raise worded(task, error, failed) from error
+
+
+def empty_validation() -> UserError:
+    """Return the error to raise when there is nothing to evaluate a model on."""
+    return UserError("the validation part is empty: it yields no batch")
+
+
+def schedule_of(task: Task) -> Schedule:
+    """Build the schedule of the rate over the whole training.
+
+    Raises:
+        ConfigError: it does not fit the training's length.
+    """
+    with located(task.document):
+        return build_schedule(
+            task.config.train.schedule,
+            steps=training_steps(task),
+            steps_per_epoch=steps_per_epoch(task),
+        )
+
+
+def metrics_of(task: Task) -> Mapping[str, Metric]:
+    """Build the metrics that the configuration names, tried on one batch, by their keys.
+
+    Raises:
+        UserError: they cannot be built or do not fit what the model returns, in words.
+    """
+    config = task.config
+    if not config.metrics:
+        return {}
+    built = build(task, config.seed)
+    batch = _first_of(task)
+    try:
+        with (
+            located(task.document),
+            evaluating(built.model),
+            torch.no_grad(),
+            task.runtime.autocast(),
+        ):
+            outputs, targets = forward(built.model, batch)
+            return metrics.build_metrics(
+                config.metrics,
+                loss=config.loss.name,
+                loss_args=config.loss.args,
+                outputs=outputs,
+                targets=targets,
+                device=task.runtime.device,
+                directories=task.directories,
+            )
+    except (Exception, SystemExit) as error:
+        raise worded(task, error, "the metrics failed on a training batch") from error
+
+
+def _first_of(task: Task) -> Any:
+    """Return the first batch of the training part."""
+    return _next(task, updates(task, task.config.seed))[0]
+
+
+def _next(task: Task, stream: Iterator[Any]) -> Any:
+    """Return what comes next, or None; a data set of the user's may fail on it."""
+    try:
+        return next(stream, None)
+    except (Exception, SystemExit) as error:
+        raise worded(task, error, f"data.source {task.config.data.source} failed") from error
+
+
+def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
+    problem = losses.fit_problem(name, loss_fn, outputs, targets)
+    if problem is not None:
+        raise ComponentError([Problem(("loss",), problem)])
+
+
+def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
+    """Batch norm may not be able to train on a single sample, if that is all the last batch has."""
+    part, size = task.data.train, task.data.batch_size
+    if not isinstance(part, Resident) or part.size % size != 1:
+        return
+    try:
+        with torch.no_grad(), task.runtime.autocast():
+            model(batch[0][:1])
+    except ValueError as error:  # "Expected more than 1 value per channel when training"
+        problem = (
+            f"{part.size:,} training samples in batches of {size} leave one sample alone in the "
+            f"last batch, which this model cannot train on ({error}); change it by one"
+        )
+        raise ComponentError([Problem(("data", "batch_size"), problem)]) from error
+
+
+def _refuse_one_class(task: Task) -> None:
+    """A curve over thresholds needs samples of two classes; in memory, all targets can be seen."""
+    validation = task.data.validation
+    part = task.data.train if validation is None else validation
+    if not isinstance(part, Resident) or bool((part.targets != part.targets[:1]).any()):
+        return
+    for index, name in enumerate(task.config.metrics):
+        if name in RANKING:
+            which = "training" if validation is None else "validation"
+            problem = f"{name} needs two classes, and all targets of the {which} part are the same"
+            raise ComponentError([Problem(("metrics", index), problem)])
+
+
+def _refuse_a_probe_of_nothing(task: Task) -> None:
+    if task.config.find.loss == "probe" and task.data.validation is None:
+        problem = "a probe needs a validation part; set data.validation, or find.loss: batch"
+        raise ComponentError([Problem(("find", "loss"), problem)])
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def _first_input(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return next(iter(batch.values()), None)
+    return batch[0] if isinstance(batch, Sequence) and batch else batch

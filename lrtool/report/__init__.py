@@ -1,0 +1,1 @@
+"""What a run leaves: records, report.json, metrics.jsonl, the run directory."""

@@ -1,0 +1,1 @@
+"""What a find does: first update, sweeps, trials, race."""

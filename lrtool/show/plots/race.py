@@ -1,0 +1,162 @@
+"""The race under the sweeps: training losses over steps, and measured losses over rates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from lrtool.show import words
+from lrtool.show.plots import panels
+from lrtool.show.plots.canvas import GREY, INK, LEFT, WIDTH
+from lrtool.show.plots.limits import numbers
+from lrtool.show.plots.span import span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from lrtool.report.report import Race, Racer, Suggestion
+    from lrtool.show.plots.span import Span
+
+    Array = NDArray[np.float64]
+
+HEIGHT = 3.0  # inches: of both panels with titles and legend
+PANEL, BOTTOM = 1.75, 0.83  # inches: how high a panel is, and what is below it
+STEPS = 0.42  # of the width: the panel over steps
+GAP = 0.1  # likewise, between the two
+LABEL = 0.58  # inches between two rates that are both spelled on the axis
+COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#d4b514")  # viridis: from low to high rates
+GOOD = "#a9dcca"
+VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
+SMOOTH = 15  # a mean over so many parts of the steps lies on the raw losses
+
+
+def draw(figure: Figure, race: Race, said: Suggestion | None) -> None:
+    """Add the two panels and their legend to the lowest 3 inches of a figure."""
+    racers = sorted(race.candidates, key=lambda racer: racer.lr)
+    colours = dict(zip([racer.lr for racer in racers], _colours(len(racers)), strict=True))
+    whole = figure.get_figheight()
+    steps, rates = (
+        figure.add_axes((LEFT + left * WIDTH, BOTTOM / whole, width * WIDTH, PANEL / whole))
+        for left, width in ((0, STEPS), (STEPS + GAP, 1 - STEPS - GAP))
+    )
+    steps.set_label("race steps")
+    rates.set_label("race rates")
+    _draw_steps(steps, race, racers, colours)
+    _draw_rates(rates, race, racers, colours, said)
+    handles = [Line2D([], [], color=colours[r.lr], lw=2.5, marker="o", ms=5) for r in racers]
+    labels = [f"{words.rate(racer.lr)} {racer.outcome}" for racer in racers]
+    style: dict[str, Any] = {"frameon": False, "ncols": len(racers), "handlelength": 1.6}
+    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.05 / whole), **style)
+
+
+def _colours(count: int) -> list[str]:
+    """Return colours from dark to light, as far apart as their number allows."""
+    places = np.linspace(0, len(COLOURS) - 1, count) if count > 1 else np.zeros(1)
+    return [COLOURS[round(place)] for place in places]
+
+
+def _draw_steps(axes: Axes, race: Race, racers: Sequence[Racer], colours: dict[float, str]) -> None:
+    """Draw each candidate's raw losses, faint, and their running mean."""
+    losses = {racer.lr: numbers(racer.loss) for racer in racers}
+    smooth = {lr: _running_mean(loss, race.steps) for lr, loss in losses.items()}
+    sound = [smooth[racer.lr] for racer in racers if racer.outcome != "diverged"]
+    core = np.concatenate([*(sound or smooth.values()), []])
+    limits = span(core, np.concatenate([*losses.values(), []]))
+    bitmap = sum(loss.size for loss in losses.values()) > VECTOR_POINTS
+    for racer in racers:
+        loss = losses[racer.lr]
+        style: dict[str, Any] = {"color": colours[racer.lr], "rasterized": bitmap}
+        x = np.arange(1, loss.size + 1)
+        axes.plot(x, loss, lw=0.6, alpha=0.35, **style)
+        axes.plot(x, smooth[racer.lr], lw=1.8, gid=f"race {racer.lr}", **style)
+    axes.axvline(race.steps / 2, color=GREY, lw=0.8, ls=(0, (4, 3)), zorder=0, gid="half-way")
+    unit = panels.set_y(axes, limits, ticks=5)
+    axes.set_xlim(0, race.steps + 1)
+    panels.count(axes)
+    panels.open_frame(axes)
+    axes.set_xlabel("step of the race")
+    panels.write_title(axes, f"race: training loss{unit}")
+
+
+def _running_mean(loss: Array, steps: int) -> Array:
+    """Return the mean over a window around each step, narrower at the ends."""
+    reach = max(steps // SMOOTH, 1) // 2
+    sums = np.cumsum(np.append(0.0, np.where(np.isfinite(loss), loss, np.nan)))
+    here = np.arange(loss.size)
+    near = np.minimum(np.minimum(here, loss.size - 1 - here), reach)
+    mean: Array = (sums[here + near + 1] - sums[here - near]) / (2 * near + 1)
+    return mean
+
+
+def _draw_rates(
+    axes: Axes,
+    race: Race,
+    racers: Sequence[Racer],
+    colours: dict[float, str],
+    said: Suggestion | None,
+) -> None:
+    """Draw what was measured over the rate: half-way hollow, at the end with its error."""
+    lr = np.array([racer.lr for racer in racers])
+    half = numbers([racer.half_loss for racer in racers])
+    final = numbers([racer.final_loss for racer in racers])
+    axes.set_xscale("log")
+    axes.set_xlim(lr.min() / 1.5, lr.max() * 1.5)
+    limits = _limits(racers, half, final)
+    unit = panels.set_y(axes, limits, ticks=5)
+    for index, racer in enumerate(racers):
+        color = colours[racer.lr]
+        _draw_racer(axes, racer, half[index], final[index], color=color, limits=limits)
+    if said and said.lr:
+        if region := words.good(said):
+            axes.axvspan(*region, color=GOOD, alpha=0.35, lw=0, zorder=0, gid="good")
+        axes.axvline(said.lr, color=INK, lw=1.5, zorder=1, gid="suggestion")
+    _spell_rates(axes, racers)
+    panels.open_frame(axes)
+    if not np.isfinite([*half, *final]).any():
+        axes.text(0.5, 0.5, "nothing to compare", transform=axes.transAxes, ha="center", size=12)
+        axes.set_yticks([])
+    axes.set_xlabel("learning rate (log scale) · bar: standard error")
+    panels.write_title(axes, f"race: {race.measure} loss{unit}", "hollow: half-way")
+
+
+def _limits(racers: Sequence[Racer], half: Array, final: Array) -> Span:
+    """Return an axis for all that was measured, but of what diverged."""
+    sound = np.array([racer.outcome != "diverged" for racer in racers], dtype=bool)
+    return span(np.concatenate((half[sound], final[sound])))
+
+
+def _draw_racer(
+    axes: Axes, racer: Racer, half: float, final: float, *, color: str, limits: Span
+) -> None:
+    """Draw one candidate: a stem from half-way to the end; at the edge if it has no number."""
+    style: dict[str, Any] = {"color": color, "marker": "o", "ls": "none", "zorder": 4}
+    if racer.outcome == "diverged":
+        panels.mark_edges(axes, np.array([racer.lr]), np.array([np.nan]), limits, color)
+    axes.plot([racer.lr] * 2, [half, final], color=color, lw=1, alpha=0.5, zorder=2)
+    axes.plot([racer.lr], [half], ms=6, mfc="white", gid=f"half {racer.lr}", **style)
+    if np.isfinite(final):
+        bar = racer.standard_error or 0.0
+        axes.errorbar(racer.lr, final, yerr=bar, color=color, lw=1.5, capsize=3, zorder=3)
+        edge = {"mec": INK, "mew": 1.4} if racer.outcome == "won" else {"mew": 0}
+        size = 9 if racer.outcome == "won" else 7
+        axes.plot([racer.lr], [final], ms=size, gid=f"final {racer.lr}", **style, **edge)
+
+
+def _spell_rates(axes: Axes, racers: Sequence[Racer]) -> None:
+    """Spell the candidates' rates under the axis, the winner's first, as long as there is room."""
+    left, right = np.log10(axes.get_xlim())
+    per_decade = axes.bbox.width / axes.figure.dpi / (right - left)
+    spelled: list[float] = []
+    for racer in sorted(racers, key=lambda racer: racer.outcome != "won"):
+        if all(abs(np.log10(racer.lr / lr)) * per_decade >= LABEL for lr in spelled):
+            spelled.append(racer.lr)
+    axes.xaxis.set_major_locator(FixedLocator([*map(float, spelled)]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.rate(value)))
+    axes.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,71 @@
+"""Several runs side by side: rows of a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrtool.report.train_report import TrainReport
+from lrtool.show import words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lrtool.report.report import AnyReport, Report
+
+
+def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
+    """Return a row for each run, all with the same keys: those for which any run has a value.
+
+    A training's metrics are those of its best epoch, or of its last one where none is best. Where
+    there is no validation part, they are of the training part and called so: `train_accuracy`.
+
+    Args:
+        reports: by the name that the run shall have.
+    """
+    facts = {
+        name: _training(report) if isinstance(report, TrainReport) else _finding(report)
+        for name, report in reports.items()
+    }
+    metrics = {
+        metric: None
+        for report in reports.values()
+        if isinstance(report, TrainReport)
+        for metric in _metrics(report)
+    }
+    rows = []
+    for name, report in reports.items():
+        row: dict[str, Any] = {"name": name, "command": report.command, "status": report.status}
+        row |= dict.fromkeys(("learning_rate", "verdict", "interval"))
+        row |= dict.fromkeys(("epochs", "steps", "final_train_loss", "best_validation_loss"))
+        rows.append(row | metrics | facts[name] | {"seconds": report.timing.total_s})
+    used = [key for key in rows[0] if any(row[key] is not None for row in rows)] if rows else []
+    return [{key: row[key] for key in used} for row in rows]
+
+
+def _finding(report: Report) -> dict[str, Any]:
+    said = report.suggestion
+    return {
+        "learning_rate": said.lr if said else None,
+        "verdict": said.verdict if said else None,
+        "interval": words.interval(said) if said else None,
+        "steps": report.timing.steps,
+    }
+
+
+def _training(report: TrainReport) -> dict[str, Any]:
+    validation = [e.validation_loss for e in report.epochs if e.validation_loss is not None]
+    return {
+        "learning_rate": report.learning_rate.value if report.learning_rate else None,
+        "epochs": report.epochs[-1].epoch if report.epochs else None,
+        "steps": words.last_step(report),
+        "final_train_loss": report.epochs[-1].train_loss if report.epochs else None,
+        "best_validation_loss": min(validation, default=None),
+        **_metrics(report),
+    }
+
+
+def _metrics(report: TrainReport) -> dict[str, float | None]:
+    best = report.best.step if report.best else None
+    chosen = [epoch for epoch in report.epochs if epoch.step == best] or report.epochs[-1:]
+    part = "" if words.validated(report) else "train_"
+    return {f"{part}{name}": value for epoch in chosen[:1] for name, value in epoch.metrics.items()}

@@ -1,0 +1,98 @@
+"""A race in a terminal: where its candidates are while they run, and what became of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lrtool.report.records import TrialRow
+from lrtool.show import words
+from lrtool.show.terminal.console import legible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from lrtool.report.records import RaceRow
+    from lrtool.report.report import Race, Racer
+
+BAR = 24
+COLOURS = {"won": "bold green", "diverged": "red", "dropped": "dim", "unfinished": "yellow"}
+
+
+def line(row: RaceRow | TrialRow, steps: int) -> str:
+    """Say in a line how far a race is: "race: rate 0.0032, step 40/100, loss 0.5"; or a trial."""
+    what = "trial" if isinstance(row, TrialRow) else "race"
+    place = f"rate {words.rate(row.lr)}, step {row.step}/{steps}"
+    return f"{what}: {place}, loss {words.value(row.loss)}"
+
+
+def standings(last: Mapping[int, RaceRow | TrialRow], steps: int, note: str) -> Table:
+    """Return a table of the candidates, by rate, each with its newest training loss.
+
+    Args:
+        last: the newest row of each candidate.
+        steps: of each, up to the end.
+        note: the line above.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=note, title_justify="left")
+    table.title_style = ""
+    for head in ("rate", "", "step", "loss"):
+        table.add_column(Text(head), justify="right" if head else "left", header_style="bold")
+    for row in sorted(last.values(), key=lambda row: row.lr):
+        bar = ProgressBar(total=steps, completed=row.step, width=BAR)
+        table.add_row(words.rate(row.lr), bar, f"{row.step}/{steps}", words.value(row.loss))
+    return table
+
+
+def results(race: Race, console: Console) -> Table:
+    """Return a table of a race's candidates by rate: losses half-way and at the end, outcomes."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("rate", "half-way", "at the end", "± error", "outcome"):
+        kept: dict[str, Any] = {"no_wrap": True} if head in {"rate", "outcome"} else {}
+        side: Any = "left" if head == "outcome" else "right"
+        table.add_column(legible(Text(head), console), justify=side, overflow="fold", **kept)
+    for racer in sorted(race.candidates, key=lambda racer: racer.lr):
+        style = COLOURS.get(racer.outcome, "")
+        cells = (words.rate(racer.lr), *_losses(racer), racer.outcome)
+        table.add_row(*(legible(Text(cell, style), console) for cell in cells))
+    return table
+
+
+def _losses(racer: Racer) -> tuple[str, str, str]:
+    half, final, error = racer.half_loss, racer.final_loss, racer.standard_error
+    blank = "NaN" if racer.outcome == "diverged" else "–"
+    return (
+        words.value(half) if half is not None else blank,
+        words.value(final) if final is not None else "–",
+        words.rate(error) if error else "–",
+    )
+
+
+def trials(tried: Race) -> str:
+    """Say what two trials came to: "0.0079 and 0.024, 90 steps each: validation loss 1 and 2"."""
+    rates, losses = (
+        " and ".join(values)
+        for values in (
+            [words.rate(trial.lr) for trial in tried.candidates],
+            [_end(trial) for trial in tried.candidates],
+        )
+    )
+    return f"{rates}, {tried.steps:,} steps each: {tried.measure} loss {losses}"
+
+
+def _end(trial: Racer) -> str:
+    if trial.final_loss is None:
+        return "not there yet" if trial.outcome == "unfinished" else "diverged"
+    return words.value(trial.final_loss)
+
+
+def caption(race: Race) -> str:
+    """Say what raced and how: "3 rates over 100 steps (…); loss of 360 validation examples"."""
+    of = "validation examples" if race.measure == "validation" else "examples in training"
+    rates = f"{len(race.candidates)} rates over {race.steps:,} steps"
+    return f"{rates} ({race.steps_spent:,.0f} in all); loss of {race.examples:,} {of}"

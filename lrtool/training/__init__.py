@@ -1,0 +1,1 @@
+"""What a training does around the loop: session, resume, divergence, initial rate."""

@@ -1,0 +1,567 @@
+"""Optimizers: every class of torch.optim, parameter groups, fused forms, and families."""
+
+import inspect
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from lrtool.components.optimizers import (
+    OPTIMIZERS,
+    UNUSABLE,
+    build_optimizer,
+    default_rate,
+    family,
+    kind,
+    opening,
+)
+from lrtool.config.schema import Optimizer, ParameterGroup
+from lrtool.errors import ComponentError, LrtoolWarning
+
+MOST = sorted(set(OPTIMIZERS) - {"muon"})
+
+
+class Weights(nn.Module):
+    """One matrix alone, which even Muon takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 3))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def build(name="sgd", model=None, *, lr=None, directories=(), groups=(), decays=True, **args):
+    groups = [ParameterGroup(**group) for group in groups]
+    spec = Optimizer(name=name, args=args, groups=groups, decay_norm_and_bias=decays)
+    return build_optimizer(spec, model or network(), lr=lr, directories=directories)
+
+
+def problems(*args, **kwargs):
+    with pytest.raises(ComponentError) as caught:
+        build(*args, **kwargs)
+    return [(problem.path, problem.message) for problem in caught.value.problems]
+
+
+def train(model, optimizer, steps=20, size=4):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(16, size, generator=generator)).square().mean().backward()
+        optimizer.step()
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def names_of(group, model):
+    by_id = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [by_id[id(parameter)] for parameter in group["params"]]
+
+
+def test_every_class_of_torch_is_there():
+    classes = {
+        name.lower()
+        for name in dir(torch.optim)
+        if inspect.isclass(getattr(torch.optim, name)) and name != "Optimizer"
+    }
+    assert set(OPTIMIZERS) | set(UNUSABLE) == classes
+    assert not set(OPTIMIZERS) & set(UNUSABLE)
+    assert {"sgd", "adam", "adamw", "adagrad", "rmsprop"} <= set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_every_class_steps(name):
+    model = network()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = build(name, model)
+    assert type(optimizer).__name__.lower() == name
+    after = train(model, optimizer, steps=2)
+    assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert all(parameter.isfinite().all() for parameter in after)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name == "muon"])
+def test_muon_takes_matrices_alone(name):  # which older versions of torch do not have
+    model = Weights()
+    train(model, build(name, model), steps=2, size=3)
+    assert not torch.equal(model.weight, torch.ones(3, 3))
+    [(path, words)] = problems(name)
+    assert path == ("optimizer",)
+    assert words.startswith("muon cannot be built: Muon only supports 2D parameters")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_default_rate_is_the_one_that_the_class_uses(name):
+    used = OPTIMIZERS[name]([nn.Parameter(torch.ones(2, 2))]).param_groups[0]["lr"]
+    assert default_rate(OPTIMIZERS[name]) == float(used)
+    assert build(name, Weights()).param_groups[0]["lr"] == float(used)
+
+
+def test_default_rates():
+    def tensor(params, lr=torch.tensor(0.25)): ...  # noqa: B008  (as some of torch's)
+
+    def none(params, lr): ...
+
+    def without(params): ...
+
+    assert default_rate(tensor) == 0.25
+    assert default_rate(none) is None
+    assert default_rate(without) is None
+
+
+def test_the_rate_given_wins_over_the_arguments_and_these_over_the_default():
+    assert build("adam").param_groups[0]["lr"] == 1e-3
+    spec = Optimizer(name="adam", args={"lr": 0.5})
+    model = network()
+    own = build_optimizer(spec, model, lr=None, directories=())
+    assert own.param_groups[0]["lr"] == own.defaults["lr"] == 0.5
+    given = build_optimizer(spec, model, lr=2.0, directories=())
+    assert given.param_groups[0]["lr"] == given.defaults["lr"] == 2.0
+
+
+def test_arguments_reach_the_class():
+    optimizer = build("sgd", momentum=0.9, nesterov=True, weight_decay=0.1)
+    group = optimizer.param_groups[0]
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 0.1)
+
+
+def test_one_group_without_groups():
+    model = network()
+    optimizer = build("sgd", model)
+    assert [names_of(g, model) for g in optimizer.param_groups] == [
+        ["0.weight", "0.bias", "2.weight", "2.bias"]
+    ]
+
+
+def test_the_first_group_that_matches_wins_and_the_rest_comes_first():
+    model = network()
+    groups = [
+        {"match": r"^2\.", "lr_ratio": 0.1},
+        {"match": "bias", "weight_decay": 0.0, "lr_ratio": 3.0},
+    ]
+    optimizer = build("adamw", model, lr=0.2, weight_decay=0.05, groups=groups)
+    found = [(names_of(g, model), g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
+    assert found == [
+        (["0.weight"], 0.2, 0.05),
+        (["2.weight", "2.bias"], pytest.approx(0.02), 0.05),
+        (["0.bias"], pytest.approx(0.6), 0.0),
+    ]
+
+
+def test_groups_may_take_everything():
+    model = network()
+    optimizer = build("sgd", model, lr=1.0, groups=[{"match": ".", "lr_ratio": 2.0}])
+    assert [(len(g["params"]), g["lr"]) for g in optimizer.param_groups] == [(4, 2.0)]
+
+
+def test_groups_move_by_their_own_rates():
+    # one step of SGD with gradient 1: weights fall by their rate
+    model = nn.ModuleDict({"a": Weights(), "b": Weights()})
+    optimizer = build("sgd", model, lr=0.5, groups=[{"match": "b", "lr_ratio": 0.1}])
+    for parameter in model.parameters():
+        parameter.grad = torch.ones(3, 3)
+    optimizer.step()
+    assert torch.allclose(model["a"].weight, torch.full((3, 3), 0.5))
+    assert torch.allclose(model["b"].weight, torch.full((3, 3), 0.95))
+
+
+def test_groups_that_match_nothing():
+    groups = [{"match": "0"}, {"match": "head"}, {"match": r"0\.bias"}]
+    assert problems(groups=groups) == [
+        (
+            ("optimizer", "groups", 1, "match"),
+            (
+                "'head' matches no trainable parameter; the model has 0.weight, 0.bias, 2.weight, "
+                "2.bias"
+            ),
+        ),
+        (
+            ("optimizer", "groups", 2, "match"),
+            (
+                r"'0\.bias' matches no trainable parameter that earlier groups have left; the "
+                "model has 0.weight, 0.bias, 2.weight, 2.bias"
+            ),
+        ),
+    ]
+
+
+def test_many_names_are_cut_short():
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    [(_, words)] = problems("sgd", model, groups=[{"match": "x"}])
+    assert words.endswith("the model has 0.weight, 0.bias, 1.weight, 1.bias, …")
+
+
+def test_frozen_parameters_are_left_out():
+    model = network()
+    model[0].requires_grad_(requires_grad=False)
+    optimizer = build("sgd", model)
+    assert names_of(optimizer.param_groups[0], model) == ["2.weight", "2.bias"]
+    [(_, words)] = problems("sgd", model, groups=[{"match": "^0"}])
+    assert words == "'^0' matches no trainable parameter; the model has 2.weight, 2.bias"
+
+
+def test_nothing_to_train():
+    model = network().requires_grad_(requires_grad=False)
+    words = "it has no trainable parameter, so there is nothing to optimize"
+    assert problems("sgd", model) == [(("model",), words)]
+    assert problems("sgd", nn.ReLU()) == [(("model",), words)]
+
+
+def test_a_decay_that_the_class_does_not_have():
+    groups = [{"match": "0"}, {"match": "2", "weight_decay": 0.1}]
+    assert problems("rprop", groups=groups) == [
+        (("optimizer", "groups", 1, "weight_decay"), "rprop has no weight decay")
+    ]
+
+
+def with_norms():
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2), nn.LayerNorm(2)
+    )
+
+
+def described(optimizer, model):
+    return [(names_of(g, model), g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
+
+
+def test_norms_and_biases_need_not_decay():
+    model = with_norms()
+    optimizer = build("adamw", model, lr=0.5, decays=False, weight_decay=0.1)
+    norms_and_biases = ["0.bias", "1.weight", "1.bias", "3.bias", "4.weight", "4.bias"]
+    assert described(optimizer, model) == [
+        (["0.weight", "3.weight"], 0.5, 0.1),
+        (norms_and_biases, 0.5, 0.0),
+    ]
+    assert described(build("adamw", model, lr=0.5, weight_decay=0.1), model) == [
+        ([name for name, _ in model.named_parameters()], 0.5, 0.1)
+    ]
+
+
+def test_norms_and_biases_that_do_not_decay_stay_where_they_are():
+    # no gradient, so nothing but decay moves: × (1 − 0.5 · 0.1) a step
+    model = with_norms()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build("adamw", model, lr=0.5, decays=False, weight_decay=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        share = 0.95 if name in {"0.weight", "3.weight"} else 1.0
+        assert torch.allclose(parameter, share * before[name])
+
+
+def test_groups_keep_their_own_decay_and_their_ratios():
+    model = with_norms()
+    groups = [{"match": "^0", "lr_ratio": 0.1}, {"match": "bias", "weight_decay": 0.3}]
+    optimizer = build("sgd", model, lr=1.0, decays=False, groups=groups, weight_decay=0.2)
+    assert described(optimizer, model) == [
+        (["3.weight"], 1.0, 0.2),
+        (["1.weight", "4.weight"], 1.0, 0.0),
+        (["0.weight"], 0.1, 0.2),
+        (["0.bias"], 0.1, 0.0),
+        (["1.bias", "3.bias", "4.bias"], 1.0, 0.3),
+    ]
+
+
+def test_a_group_is_split_only_where_it_holds_both():
+    model = with_norms()
+    groups = [{"match": "bias"}, {"match": "^[03]"}]
+    optimizer = build("adamw", model, lr=1.0, decays=False, groups=groups)
+    assert described(optimizer, model) == [
+        (["1.weight", "4.weight"], 1.0, 0.0),
+        (["0.bias", "1.bias", "3.bias", "4.bias"], 1.0, 0.0),
+        (["0.weight", "3.weight"], 1.0, 0.01),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "args"), [("sgd", {}), ("adamw", {"weight_decay": 0}), ("rprop", {})]
+)
+def test_a_switch_of_decay_where_nothing_decays(name, args):
+    words = f"^optimizer.decay_norm_and_bias is ignored: {name} has no weight decay here$"
+    with pytest.warns(LrtoolWarning, match=words):
+        build(name, decays=False, **args)
+    build(name, decays=True, **args)
+
+
+def test_shared_parameters_are_optimized_once():
+    model = network()
+    model.append(model[2])
+    assert len(build("sgd", model).param_groups[0]["params"]) == 4
+
+
+FUSED = [
+    ("adam", {}),
+    ("adam", {"weight_decay": 0.1, "amsgrad": True}),
+    ("adamw", {"weight_decay": 0.1}),
+    ("sgd", {}),
+    ("sgd", {"momentum": 0.9, "weight_decay": 0.01}),
+    ("sgd", {"momentum": 0.9, "nesterov": True, "maximize": False}),
+    ("adagrad", {"weight_decay": 0.01, "lr_decay": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("name", "args"), FUSED)
+def test_fused_forms_are_used_and_agree_with_the_plain_ones(name, args):
+    results = []
+    for choice in ({}, {"foreach": False}):
+        model = network()
+        groups = [{"match": "bias", "lr_ratio": 0.5, "weight_decay": 0.0}]
+        optimizer = build(name, model, lr=0.01, groups=groups, **args, **choice)
+        assert all(bool(g["fused"]) is not bool(choice) for g in optimizer.param_groups)
+        results.append(train(model, optimizer))
+    for fused, plain in zip(*results, strict=True):
+        assert torch.allclose(fused, plain, rtol=1e-5, atol=1e-7)
+    start = network().parameters()
+    assert not any(torch.allclose(*pair) for pair in zip(start, results[0], strict=True))
+
+
+@pytest.mark.parametrize(
+    "choice", [{"foreach": True}, {"foreach": False}, {"fused": False}, {"differentiable": True}]
+)
+def test_the_users_choice_of_form_wins(choice):
+    optimizer = build("adam", **choice)
+    assert not optimizer.defaults["fused"]
+    assert {key: optimizer.defaults[key] for key in choice} == choice
+
+
+def test_a_trial_of_the_fused_form_leaves_no_trace():
+    model = network()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = build("adam", model)
+    assert optimizer.defaults["fused"]
+    assert not optimizer.state
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        assert parameter.grad is None
+        assert torch.equal(parameter, old)
+
+
+def test_torch_says_what_is_out_of_range():
+    assert problems("adam", betas=[0.9, 2.0]) == [
+        (("optimizer",), "adam cannot be built: Invalid beta parameter at index 1: 2.0")
+    ]
+
+
+USERS = """
+    import random
+    import torch
+
+    class Lion(torch.optim.Optimizer):
+        def __init__(self, params, lr=1e-4, beta=0.9, weight_decay=0.0):
+            super().__init__(params, {"lr": lr, "beta": beta, "weight_decay": weight_decay})
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    noise = 1e-12 * torch.rand(())
+                    mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                    mean.lerp_(p.grad, 1 - group["beta"])
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.sub_(group["lr"] * mean.sign() + noise)
+
+    class Needy(Lion):
+        def __init__(self, params, teacher, lr=1e-4):
+            super().__init__(params, lr)
+            self.teacher = teacher
+
+    class Cubic(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad = p.grad ** 3
+            super().step()
+
+    class HalfFused(torch.optim.SGD):
+        def __init__(self, params, lr=0.1, fused=False):
+            assert not fused, "not here"
+            super().__init__(params, lr)
+
+    def without_default(params, lr):
+        return torch.optim.SGD(params, lr)
+
+    def factory(params, lr=0.3, momentum=0.5):
+        return torch.optim.SGD(params, lr, momentum)
+
+    def no_optimizer(params, lr=0.3):
+        return 3
+
+    def script(params, lr=0.3):
+        raise SystemExit(3)
+"""
+
+
+@pytest.fixture
+def users(tmp_path, module):
+    name = module(USERS)
+    return lambda attribute, **more: (f"{name}:{attribute}", {"directories": [tmp_path], **more})
+
+
+def test_a_users_class(users):
+    name, options = users("Lion", lr=0.5)
+    model = Weights()
+    optimizer = build(
+        name, model, beta=0.5, groups=[{"match": "w", "weight_decay": 0.2}], **options
+    )
+    model.weight.grad = torch.full((3, 3), 7.0)
+    optimizer.step()  # 1 · (1 - 0.5 · 0.2) - 0.5 · 1
+    assert torch.allclose(model.weight, torch.full((3, 3), 0.4))
+
+
+def test_a_users_factory(users):
+    name, options = users("factory")
+    optimizer = build(name, **options)
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.3, 0.5)
+
+
+def test_torchs_classes_by_import_path_are_fused_too():
+    assert build("torch.optim:AdamW").defaults["fused"]
+
+
+def test_a_fused_form_that_fails_in_its_own_way(users):
+    name, options = users("HalfFused")
+    assert build(name, **options).defaults["lr"] == 0.1
+
+
+def test_a_users_class_without_a_rate(users):
+    name, options = users("without_default")
+    assert problems(name, **options) == [
+        (("optimizer", "args"), f"{name} has no default rate; give args.lr")
+    ]
+    name, options = users("without_default", lr=0.7)
+    assert build(name, **options).defaults["lr"] == 0.7
+
+
+def test_what_a_user_made_must_be_an_optimizer(users):
+    name, options = users("no_optimizer")
+    assert problems(name, **options) == [
+        (("optimizer", "name"), f"{name} made a int, not a torch.optim.Optimizer")
+    ]
+
+
+def test_a_users_class_that_fails(users):
+    name, options = users("Needy")
+    [(path, words)] = problems(name, **options)
+    assert path == ("optimizer",)
+    assert words.startswith(f"{name} cannot be built: ")
+    assert "teacher" in words
+
+
+def test_a_users_factory_that_ends_the_program(users):
+    name, options = users("script")
+    [(path, words)] = problems(name, **options)
+    assert path == ("optimizer",)
+    assert words.startswith(f"{name} cannot be built: it ended the program: sys.exit(3) (")
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("sgd", {}, "sgd"),
+        ("sgd", {"momentum": 0.9}, "sgd_momentum"),
+        ("sgd", {"momentum": 0.9, "nesterov": True}, "sgd_momentum"),
+        ("rmsprop", {"momentum": 0.9}, "rmsprop"),
+        ("adamw", {}, "adamw"),
+    ],
+)
+def test_kinds(name, args, expected):
+    assert kind(build(name, **args)) == expected
+
+
+def test_the_kind_of_a_users_class(users):
+    name, options = users("Lion")
+    assert kind(build(name, **options)) == "lion"
+
+
+PROPORTIONAL = {"sgd", "asgd"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_families(name):
+    expected = "proportional" if name in PROPORTIONAL else "adaptive"
+    assert family(build(name, Weights())) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("sgd", {"momentum": 0.9, "weight_decay": 1.0}, "proportional"),
+        ("sgd", {"momentum": 0.9, "nesterov": True}, "proportional"),
+        ("adam", {"amsgrad": True, "weight_decay": 10.0}, "adaptive"),
+        ("adam", {"capturable": True}, "adaptive"),
+        ("adam", {"foreach": True}, "adaptive"),
+        ("adam", {"eps": 1e6}, "proportional"),
+        ("rmsprop", {"centered": True, "momentum": 0.9}, "adaptive"),
+    ],
+)
+def test_families_follow_the_arguments(name, args, expected):
+    assert family(build(name, **args)) == expected
+
+
+def test_families_of_users_classes(users):
+    for attribute, expected in (
+        ("Lion", "adaptive"),
+        ("Cubic", None),
+        ("HalfFused", "proportional"),
+    ):
+        name, options = users(attribute)
+        assert family(build(name, **options)) == expected
+
+
+def test_a_class_that_needs_more_has_no_family(users):
+    name, options = users("Needy")
+    optimizer = build(name, teacher=1, **options)
+    assert family(optimizer) is None
+
+
+def test_measuring_the_family_touches_nothing(users):
+    name, options = users("Lion")
+    model = network()
+    optimizer = build(name, model, **options)
+    train(model, optimizer, steps=2)
+    weights = [p.detach().clone() for p in model.parameters()]
+    grads = [p.grad.clone() for p in model.parameters()]
+    means = [optimizer.state[p]["mean"].clone() for p in model.parameters()]
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    states = torch.get_rng_state(), random.getstate()
+    assert family(optimizer) == "adaptive"
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    for p, weight, grad, mean in zip(model.parameters(), weights, grads, means, strict=True):
+        assert torch.equal(p, weight)
+        assert torch.equal(p.grad, grad)
+        assert torch.equal(optimizer.state[p]["mean"], mean)
+    after = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    assert after == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("rmsprop", {}, 10.0),  # 1 / √(1 − .99) over 1
+        ("rmsprop", {"alpha": 0.96}, 5.0),
+        ("adam", {}, 1.0),
+        ("sgd", {"momentum": 0.9}, 1.0),  # a tenth, but no more is asked
+    ],
+)
+def test_how_much_larger_the_first_update_is(name, args, expected):
+    model = nn.Linear(3, 2)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = OPTIMIZERS[name](model.parameters(), lr=0.1, **args)
+    assert opening(optimizer) == pytest.approx(expected, rel=0.01)
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert not optimizer.state
+
+
+def test_a_class_that_cannot_be_copied_opens_as_it_goes_on():
+    class Own(torch.optim.SGD):
+        def __init__(self, params, lr, needed):
+            super().__init__(params, lr * needed)
+
+    assert opening(Own(nn.Linear(2, 2).parameters(), 0.1, needed=1)) == 1

@@ -1,0 +1,464 @@
+"""A race on a whole task: real trainings, in turns, measured alike."""
+
+import gc
+import math
+import sys
+import weakref
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIG, NET
+
+from lrtool.components.schedules import build_schedule
+from lrtool.config.schema import Schedule
+from lrtool.data import batches
+from lrtool.engine.stopwatch import Stopwatch
+from lrtool.errors import ConfigError
+from lrtool.experiment.experiment import build, open_task, repeat_seed
+from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.reading import read_config
+from lrtool.report.records import SweepRow, TrialRow
+from lrtool.search import racing
+from lrtool.search.compression import compressed_schedule
+from lrtool.search.run import search
+
+IRIS = """
+data: {source: iris, batch_size: 30}
+model: {name: mlp, args: {hidden: [16]}}
+optimizer: adam
+find: {start: 1e-5, end: 10, steps: 60, repeats: 1, verify: true}
+train: {epochs: 20, schedule: cosine}
+runtime: {device: cpu}
+"""
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """Open the task of a configuration in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "net", raising=False)
+
+    def opened(text, *sets, net=NET):
+        Path("net.py").write_text(net)
+        Path("a.yaml").write_text(text)
+        return open_task(*read_config(Path("a.yaml"), sets))
+
+    yield opened
+    sys.modules.pop("net", None)
+
+
+def raced(task, centre=-2.0, prior=None):
+    contest = racing.open_race(task)
+    watch = Stopwatch()
+    rows = list(racing.race(contest, centre, prior, watch))
+    return contest, rows, watch, *racing.judged(contest)
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    from lrtool.show.plots import find as plot
+    from lrtool.show.plots import train as training_plot
+
+    monkeypatch.setattr(plot, "save", lambda *_: [])
+    monkeypatch.setattr(training_plot, "save", lambda *_: [])
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_candidate_trains_as_lrtool_train_does_to_the_last_bit(opened):
+    """Dropout, batch norm, a dataset that draws numbers, accumulation, several epochs, warm-up."""
+    from lrtool.cli import drive
+    from lrtool.cli.signals import Stop
+    from lrtool.report.train_report import LearningRate
+
+    sets = ("train.epochs=~", "train.max_steps=400", "train.early_stopping=~")
+    task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
+    contest, *_, race, _ = raced(task)
+    assert contest.steps == 100
+    seed = repeat_seed(3, 2)  # after those of one sweep and of the trials
+    assert race.seed == seed
+    finished = [racer for racer in race.candidates if racer.final_loss is not None]
+    assert len(finished) >= 2
+    for racer in finished:
+        sets = ("train.epochs=~", "train.max_steps=100", "train.early_stopping=~", f"seed={seed}")
+        config, document = read_config(
+            Path("a.yaml"), [*sets, "train.schedule={name: cosine, warmup: 10}"]
+        )
+        rate = LearningRate(value=racer.lr, origin="flag", run=None)
+        options = drive.Options(Path("out"), overwrite=True, quiet=True, say=print)
+        report, _ = drive.train(
+            config, document, Stop(), options, rate=rate, resume=None, with_tensorboard=False
+        )
+        assert report.steps.loss == racer.loss
+
+
+def test_all_start_from_the_same_weights_over_the_same_batches(opened):
+    _, rows, watch, race, choice = raced(opened(IRIS), prior=-1.75)
+    origins = [racer.origin for racer in race.candidates]
+    assert origins[:4] == ["lower", "suggestion", "higher", "prior"]
+    assert [racer.lr for racer in race.candidates[:4]] == pytest.approx(
+        10.0 ** np.array([-2.5, -2.0, -1.5, -1.75])
+    )
+    assert len({racer.loss[0] for racer in race.candidates}) == 1
+    assert len({racer.loss[1] for racer in race.candidates}) == len(race.candidates)
+    for number, racer in enumerate(race.candidates):
+        own = [row for row in rows if row.candidate == number]
+        assert tuple(row.loss for row in own) == racer.loss
+        assert [row.step for row in own] == list(range(1, len(own) + 1))
+        assert {row.lr for row in own} == {racer.lr}
+    assert watch.steps == len(rows)
+    won = [racer for racer in race.candidates if racer.outcome == "won"]
+    assert won == [race.candidates[choice.best]]
+    assert won[0].final_loss == min(r.final_loss for r in race.candidates if r.final_loss)
+    assert won[0].standard_error == 0
+
+
+def test_first_half_way_in_turns_then_to_the_end(opened):
+    _, rows, _, race, _ = raced(opened(IRIS))
+    steps = race.steps
+    turns = [(a.candidate, a.step) for a, b in pairwise(rows) if a.candidate != b.candidate]
+    assert turns[:3] == [(0, steps // 2), (1, steps // 2), (2, steps // 2)]
+    assert all(step == steps for _, step in turns[3:])
+
+
+def test_what_is_measured_and_what_it_costs(opened):
+    contest, rows = racing.open_race(opened(IRIS)), []
+    runners = {}
+    for row in racing.race(contest, -2.0, None, Stopwatch()):
+        rows.append(row)
+        runners |= {entry.number: entry.runner for entry in contest.entries if entry.runner}
+    race, _ = racing.judged(contest)
+    assert (race.measure, race.examples, race.steps) == ("validation", 30, 80)
+    assert [len(batch[0]) for batch in contest.examples] == [2] * 15  # 16 chunks, or almost
+    seen = torch.cat([batch[0] for batch in contest.examples]).sum(0)
+    assert torch.allclose(seen, contest.task.data.validation.inputs.sum(0), atol=1e-5)
+    measured = 1 + sum(r.half_loss is not None for r in race.candidates)
+    measured += sum(r.final_loss is not None for r in race.candidates)
+    assert race.steps_spent == pytest.approx(len(rows) + measured * 30 / 30 / 3)
+    # the loss is that of the whole part, in evaluation mode
+    model, part = runners[1].model.eval(), contest.task.data.validation
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model(part.inputs), part.targets).item()
+    assert race.candidates[1].final_loss == pytest.approx(loss, rel=1e-5)
+    assert race.untrained_loss == pytest.approx(math.log(3), rel=0.5)
+
+
+def test_no_more_than_1024_examples_in_chunks_of_64(opened):
+    task = opened(
+        IRIS.replace("source: iris, batch_size: 30", 'source: "net:data", batch_size: 100'),
+        net="import torch\ndef data():\n    x = torch.randn(4000, 4)\n"
+        "    y = (x.sum(1) > 0).long()\n    return (x[:2000], y[:2000]), (x[2000:], y[2000:])\n",
+    )
+    contest = racing.open_race(task)
+    assert [len(batch[0]) for batch in contest.examples] == [64] * 16
+    again = racing.open_race(task)
+    assert all(
+        torch.equal(a[0], b[0]) for a, b in zip(contest.examples, again.examples, strict=True)
+    )
+
+
+def whole(task):
+    """All batches of the training part, in their order."""
+    return batches.epoch(
+        task.data.train, batch_size=30, seed=1, epoch=0, device=torch.device("cpu")
+    )
+
+
+def loss_of(model, x, y):
+    return float(torch.nn.functional.cross_entropy(model(x), y))
+
+
+def test_without_a_validation_part_the_last_training_losses_are_compared(opened):
+    task = opened(IRIS, "data.validation=0", "train.epochs=25")  # 125 steps, the last one short
+    contest, rows, _, race, choice = raced(task)
+    assert contest.examples is None
+    assert (race.measure, race.steps) == ("training", 100)
+    assert race.steps_spent == pytest.approx(len(rows) + 5 / 3)  # five batches before training
+    assert race.examples == 25 * 30
+    fresh = build(task, contest.seed).model
+    with torch.no_grad():
+        parts = [(loss_of(fresh, x, y), len(y)) for x, y in whole(task)]
+    level = sum(loss * count for loss, count in parts) / 150
+    assert race.untrained_loss == pytest.approx(level, rel=1e-5)
+    for racer in race.candidates:
+        assert racer.half_loss == pytest.approx(np.mean(racer.loss[38:50]))
+        if racer.final_loss is not None:
+            assert racer.final_loss == pytest.approx(np.mean(racer.loss[75:]))
+    best = race.candidates[choice.best]
+    for racer in race.candidates:
+        if racer.outcome == "lost":
+            paired = np.array(racer.loss[75:]) - best.loss[75:]
+            assert racer.standard_error == pytest.approx(paired.std(ddof=1) / 5)
+
+
+def test_rates_that_diverge_are_out(opened):
+    *_, race, choice = raced(opened(IRIS, "optimizer=sgd"), centre=3.0)
+    assert [racer.outcome for racer in race.candidates] == ["diverged"] * 3
+    assert choice.log_lr is None
+    *_, race, choice = raced(opened(IRIS, "optimizer=sgd"), centre=1.0)
+    higher = race.candidates[2]
+    assert (higher.outcome, higher.final_loss) == ("diverged", None)
+    assert not math.isfinite(higher.loss[-1])
+    assert len(higher.loss) < 40
+    assert choice.log_lr < 1.0
+
+
+def test_the_best_at_the_edge_brings_in_one_more(opened):
+    *_, race, choice = raced(opened(IRIS), centre=-3.5)
+    assert race.candidates[-1].origin == "outward"
+    assert race.candidates[-1].lr == pytest.approx(10**-2.5)
+    assert [racer.origin for racer in race.candidates].count("outward") == 1
+    if choice.best == 3:
+        assert "is the highest that it tried" in choice.doubts[0].reason
+
+
+def test_at_any_moment_there_is_a_judgement(opened):
+    """Whatever row the race stops after."""
+    contest = racing.open_race(opened(IRIS, "optimizer=sgd"))
+    rows = racing.race(contest, 1.0, None, Stopwatch())
+    seen = []
+    for row in rows:
+        race, choice = racing.judged(contest)
+        assert race.interrupted
+        outcomes = {racer.outcome for racer in race.candidates}
+        halves = [racer.half_loss for racer in race.candidates]
+        if row.step < 80 and row.candidate < 3 and None in halves:
+            assert (choice.log_lr, outcomes) == (None, {"unfinished"})
+        elif choice.log_lr is not None:
+            seen.append((race.candidates[choice.best].final_loss is None, outcomes))
+            assert choice.doubts[0].reason == "the race was interrupted"
+    half_way = (True, {"unfinished", "diverged"})
+    at_the_end = (False, {"won", "lost", "diverged", "unfinished"})  # one more is under way
+    assert [seen[0], seen[-1]] == [half_way, at_the_end]
+    race, choice = racing.judged(contest)
+    assert not race.interrupted
+    assert "unfinished" not in {racer.outcome for racer in race.candidates}
+
+
+# Trials
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
+    from lrtool.cli import drive
+    from lrtool.cli.signals import Stop
+    from lrtool.report.train_report import LearningRate
+
+    sets = ("train.epochs=~", "train.max_steps=360", "train.early_stopping=~")
+    task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
+    contest, watch = racing.open_trials(task), Stopwatch()
+    rows = list(racing.tried(contest, (0.003, 0.03), watch))
+    tried, _ = racing.judged(contest)
+    assert tried.seed == repeat_seed(3, 1)  # which no sweep had
+    assert (tried.steps, tried.interrupted, watch.steps) == (90, False, 180)
+    assert [trial.origin for trial in tried.candidates] == ["lower", "higher"]
+    assert [row.trial for row in rows] == [0] * 90 + [1] * 90
+    assert [row.step for row in rows] == [*range(1, 91)] * 2
+    assert [row.loss for row in rows] == [loss for t in tried.candidates for loss in t.loss]
+    for trial, lr in zip(tried.candidates, (0.003, 0.03), strict=True):
+        assert trial.lr == pytest.approx(lr)
+        assert trial.half_loss is None
+        sets = ("train.epochs=~", "train.max_steps=90", "train.early_stopping=~")
+        config, document = read_config(
+            Path("a.yaml"),
+            [*sets, f"seed={tried.seed}", "train.schedule={name: cosine, warmup: 10}"],
+        )
+        report, _ = drive.train(
+            config,
+            document,
+            Stop(),
+            drive.Options(Path("out"), overwrite=True, quiet=True, say=print),
+            rate=LearningRate(value=trial.lr, origin="flag", run=None),
+            resume=None,
+            with_tensorboard=False,
+        )
+        assert report.steps.loss == trial.loss
+
+
+def test_models_go_when_their_trial_or_their_race_is_over(opened):
+    models = []
+
+    def seen(entries):
+        for entry in entries:
+            if entry.runner and all(ref() is not entry.runner.model for ref in models):
+                models.append(weakref.ref(entry.runner.model))
+        return sum(ref() is not None for ref in models)
+
+    gc.disable()  # nothing may wait for it
+    try:
+        contest = racing.open_trials(opened(IRIS))
+        alive = [seen(contest.entries) for _ in racing.tried(contest, (0.01, 0.03), Stopwatch())]
+        assert set(alive) == {1}
+        assert (len(models), seen(contest.entries)) == (2, 0)
+        contest = racing.open_race(opened(IRIS))
+        alive = [seen(contest.entries) for _ in racing.race(contest, -2.0, None, Stopwatch())]
+        assert max(alive) == 3
+        assert (len(models) >= 5, seen(contest.entries)) == (True, 0)
+    finally:
+        gc.enable()
+
+
+# The schedule
+
+
+def factors(schedule, steps):
+    return [schedule.factor(step, 0) for step in range(steps)]
+
+
+def plan(opened, schedule, steps=600):
+    task = opened(IRIS, "train.epochs=~", f"train.max_steps={steps}", f"train.schedule={schedule}")
+    return compressed_schedule(task, racing.steps_of(task, race=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ("constant", Schedule()),
+        ("{name: cosine, warmup: 60}", Schedule(name="cosine", warmup=10)),
+        ("{name: cosine, warmup: 0.1}", Schedule(name="cosine", warmup=10)),
+        ("{name: linear, warmup: 599}", Schedule(name="linear", warmup=99)),
+        ("{name: linear, warmup: 2}", Schedule(name="linear", warmup=1)),
+        ("{name: one_cycle, warmup: 1}", Schedule(name="one_cycle", warmup=1)),
+        ("one_cycle", Schedule(name="one_cycle")),
+        ("{name: wsd, args: {decay: 120}}", Schedule(name="wsd", args={"decay": 20})),
+        ("{name: wsd, args: {decay: 0.2}}", Schedule(name="wsd", args={"decay": 0.2})),
+        (
+            "{name: triangular, args: {period: 60}}",
+            Schedule(name="triangular", args={"period": 10}),
+        ),
+        (
+            "{name: exp_range, args: {period: 60, gamma: 0.99}}",
+            Schedule(name="exp_range", args={"period": 10, "gamma": 0.99**6}),
+        ),
+        (
+            "{name: inverse_sqrt, args: {timescale: 60}}",
+            Schedule(name="inverse_sqrt", args={"timescale": 10}),
+        ),
+        ("inverse_sqrt", Schedule(name="inverse_sqrt", args={"timescale": 1667})),
+        ("{name: inverse_sqrt, warmup: 60}", Schedule(name="inverse_sqrt", warmup=10)),
+        (
+            "{name: plateau, warmup: 60, args: {patience: 3}}",
+            Schedule(name="plateau", warmup=10, args={"patience": 3}),
+        ),
+    ],
+)
+def test_a_schedule_is_compressed_to_the_race(opened, given, same):
+    expected = build_schedule(same, steps=100, steps_per_epoch=None)
+    found = plan(opened, given)
+    assert factors(found, 100) == pytest.approx(factors(expected, 100))
+    assert [found.momentum(i) for i in range(100)] == [expected.momentum(i) for i in range(100)]
+
+
+def test_what_a_training_would_refuse_a_race_refuses_in_the_same_words(opened):
+    words = "a warm-up of 600 steps must be shorter than the training of 600"
+    with pytest.raises(ConfigError, match=words):
+        plan(opened, "{name: linear, warmup: 600}")
+
+
+def test_epochs_pass_faster_too(opened):
+    """600 steps are 150 epochs of 4; in 100 steps one and a half pass with each step."""
+    found = plan(opened, "{name: step, args: {step_size: 50}}")
+    assert factors(found, 100) == pytest.approx([1.0] * 34 + [0.1] * 33 + [0.01] * 33)
+    found = plan(opened, "{name: multi_step, args: {milestones: [75]}}")
+    assert factors(found, 100) == pytest.approx([1.0] * 50 + [0.1] * 50)
+
+
+def test_a_training_of_unknown_length_is_raced_with_its_schedule_as_it_is(opened):
+    endless = (
+        "import torch\nfrom torch.utils.data import IterableDataset\n"
+        "class Stream(IterableDataset):\n"
+        "    classes = [0, 1]\n"
+        "    def __iter__(self):\n"
+        "        generator = torch.Generator().manual_seed(0)\n"
+        "        for _ in range(90):\n"
+        "            x = torch.randn(4, generator=generator)\n"
+        "            yield x, (x.sum() > 0).long()\n"
+        "def data():\n    return Stream(), Stream()\n"
+    )
+    text = IRIS.replace("source: iris", 'source: "net:data"')
+    task = opened(text, "train.schedule={name: constant, warmup: 20}", net=endless)
+    assert (racing.steps_of(task, race=True), racing.steps_of(task, race=False)) == (100, 90)
+    schedule = compressed_schedule(task, 100)
+    assert [schedule.factor(step, 0) for step in (0, 19, 20)] == pytest.approx([1 / 21, 20 / 21, 1])
+    *_, race, choice = raced(task)
+    assert choice.log_lr is not None
+    assert {len(r.loss) for r in race.candidates if r.final_loss is not None} == {100}
+    sys.modules.pop("net")
+    with pytest.raises(ConfigError, match="cosine needs the length of the training"):
+        racing.open_race(opened(text, net=endless))
+
+
+# The search
+
+
+def searched(task):
+    rows, finder = [], search(task, try_one_batch(task))
+    while True:
+        try:
+            rows.append(next(finder))
+        except StopIteration as end:
+            return rows, end.value
+
+
+def test_a_search_leaves_no_file_and_returns_all(opened, tmp_path):
+    task = opened(IRIS)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    rows, found = searched(task)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert len(found.sweeps) == 1
+    assert found.race is not None
+    said, named = found.finding.suggestion, found.finding.suggestions
+    assert said.lr == named["race"].lr
+    assert named["auto"].lr != said.lr
+    assert (said.method, said.for_steps) == ("auto", 80)
+    assert "by racing" in said.reason
+    assert found.finding.centre == pytest.approx(found.race.candidates[1].lr)
+    made = sum(len(sweep.lr) for sweep in found.sweeps)
+    raced = [*found.tried.candidates, *found.race.candidates]
+    assert len(rows) == made + sum(len(racer.loss) for racer in raced)
+    assert found.timing["steps"] >= len(rows)
+
+
+def test_without_verify_there_is_no_race_but_trials(opened):
+    task = opened(IRIS, "find.verify=false")
+    rows, found = searched(task)
+    assert found.race is None
+    assert "race" not in found.finding.suggestions
+    named, tried = found.finding.suggestions, found.tried
+    assert found.finding.suggestion.lr == named["auto"].lr != named["sweep"].lr
+    assert [trial.lr for trial in tried.candidates] == pytest.approx(found.finding.trials)
+    lower, higher = found.finding.trials
+    assert lower < named["sweep"].lr * 1.5
+    assert higher > named["sweep"].lr
+    assert [type(row) for row in rows[-160:]] == [TrialRow] * 160  # two of 80: all of the training
+    assert isinstance(rows[-161], SweepRow)
+    assert found.update.steps > 2
+    assert found.timing["steps"] >= len(rows) + 1
+
+
+def test_no_trials_for_a_training_of_3000_steps_or_a_rule(opened):
+    for sets in (("train.epochs=~", "train.max_steps=3000"), ("find.method=valley",)):
+        _, found = searched(opened(IRIS, "find.verify=false", *sets))
+        assert (found.tried, found.finding.trials) == (None, None)
+        assert found.finding.suggestion.lr is not None
+
+
+@pytest.mark.parametrize(("steps", "races"), [(4029, False), (4030, True)])
+def test_auto_races_where_that_is_a_tenth_of_the_training_at_most(opened, steps, races):
+    task = opened(IRIS, "find.verify=auto", "train.epochs=~", f"train.max_steps={steps}")
+    _, found = searched(task)
+    assert (found.race is not None) == races
+    if not races:
+        assert found.finding.suggestions["race"].lr is None
+        assert "more than 10% of the training" in found.finding.suggestions["race"].reason
+
+
+def test_nothing_to_race_around(opened):
+    _, found = searched(opened(IRIS, "find.start=1e-9", "find.end=1e-7"))
+    assert found.race is None
+    assert found.finding.suggestion.verdict == "none"
+    reason = "there is no suggestion to race around"
+    assert found.finding.suggestions["race"].reason == reason

@@ -1,0 +1,189 @@
+"""Candidates that take turns, each as if it were alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lrtool.engine.device import Runtime
+from lrtool.engine.randomness import random_states
+from lrtool.engine.step import StepOut, make_step
+from lrtool.errors import UserError
+from lrtool.report.records import RaceRow
+from lrtool.search.runner import Runner, advance, measure
+
+CPU = Runtime(torch.device("cpu"))
+BATCHES = 7  # of an epoch
+
+
+class Falling:
+    """Falls with each step and each epoch."""
+
+    def factor(self, step, epoch):
+        return 1 / (1 + step) + 0.1 * epoch
+
+    def momentum(self, step):
+        return 0.9 - 0.01 * step
+
+
+def batch(epoch, index):
+    generator = torch.Generator().manual_seed(100 * epoch + index)
+    x = torch.randn(16, 8, generator=generator)
+    return x, x[:, :3].argmax(1)
+
+
+def epoch(number, skip):
+    return ([batch(number, index)] for index in range(skip, BATCHES))
+
+
+def runner(number, lr, model=None, step=None, schedule=None):
+    torch.manual_seed(0)
+    model = model or nn.Sequential(
+        nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 3)
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    random = random_states()
+    return Runner(
+        number=number,
+        lr=lr,
+        model=model,
+        loss_fn=F.cross_entropy,
+        optimizer=optimizer,
+        step=step or make_step(model, F.cross_entropy, optimizer, CPU),
+        schedule=schedule or Falling(),
+        generators=(),
+        random=random,
+        epoch_random=random,
+    )
+
+
+def plain(lr, steps):
+    """A loop that anyone could write; the dropout draws from torch's global state."""
+    made = runner(0, lr)
+    model, optimizer, losses = made.model, made.optimizer, []
+    for index in range(steps):
+        number, step = divmod(index, BATCHES)
+        x, y = batch(number, step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (1 / (1 + index) + 0.1 * number)
+            group["momentum"] = 0.9 - 0.01 * index
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("rungs", [(5, 20), (7, 20), (13, 14, 20), (20,), (1, 2, 3, 20)])
+def test_candidates_that_take_turns_train_like_plain_loops_to_the_last_bit(rungs):
+    runners = [runner(0, 0.03), runner(1, 0.3), runner(2, 0.1)]
+    rows = []
+    for rung in rungs:
+        for each in runners:
+            torch.rand(3)  # what happens between turns is nobody's business
+            rows += advance(each, rung, epoch)
+    for each in runners:
+        assert each.loss == plain(each.lr, 20)
+        own = [row for row in rows if row.candidate == each.number]
+        assert own == [
+            RaceRow(each.number, step + 1, each.lr, loss) for step, loss in enumerate(each.loss)
+        ]
+        assert each.samples == [16] * 20
+        assert not each.broken
+
+
+def test_measuring_a_candidate_leaves_it_as_it_is():
+    states = random_states()
+    examples = [batch(9, index) for index in range(3)]
+    kept = copy.deepcopy(examples)
+    one = runner(0, 0.1)
+    list(advance(one, 5, epoch))
+    before = copy.deepcopy(one.model.state_dict())
+    first, second = (measure(one, examples, CPU, states) for _ in range(2))
+    assert first == second
+    assert all(torch.equal(before[name], value) for name, value in one.model.state_dict().items())
+    assert one.model.training
+    list(advance(one, 20, epoch))
+    assert one.loss == plain(0.1, 20)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(examples, kept, strict=True))
+
+
+def test_a_measure_is_the_mean_loss_of_each_batch_in_evaluation_mode():
+    one = runner(0, 0.1)
+    list(advance(one, 5, epoch))
+    examples = [batch(9, 0), batch(9, 1)]
+    found = measure(one, examples, CPU, random_states())
+    one.model.eval()
+    expected = [F.cross_entropy(one.model(x), y).item() for x, y in examples]
+    assert found == expected
+
+
+class Noisy(nn.Linear):
+    """Draws numbers while it is evaluated, and writes into its inputs."""
+
+    def forward(self, x):
+        x += 1
+        return super().forward(x) + torch.randn(3)
+
+
+def test_all_candidates_are_measured_with_the_same_random_numbers():
+    examples, states = [batch(9, 0)], random_states()
+    model = Noisy(8, 3)
+    one, two = runner(0, 0.1, model), runner(1, 0.1, copy.deepcopy(model))
+    assert measure(one, examples, CPU, states) == measure(two, examples, CPU, states)
+    assert torch.equal(examples[0][0], batch(9, 0)[0])
+
+
+def given_losses(losses):
+    left = iter(losses)
+
+    def step(_batches, _lr):
+        value = next(left)
+        if isinstance(value, Exception):
+            raise value
+        return StepOut(torch.tensor(value), None, None)
+
+    return step
+
+
+def test_a_loss_that_is_not_finite_ends_a_candidate():
+    one = runner(0, 0.1, step=given_losses([2.0, 1.9, math.nan, 5.0, 5.0]))
+    rows = list(advance(one, 5, epoch))
+    assert [row.step for row in rows] == [1, 2, 3]
+    assert one.broken
+    assert list(advance(one, 5, epoch)) == []
+
+
+def test_an_exception_after_divergence_ends_a_candidate_and_before_it_the_race():
+    losses = [2.0 - i / 100 + 0.01 * (-1) ** i for i in range(10)] + [50.0] * 4
+    one = runner(0, 0.1, step=given_losses([*losses, ValueError("outputs above 1")]))
+    rows = list(advance(one, 20, epoch))
+    assert [row.loss for row in rows] == pytest.approx(losses)
+    assert one.broken
+    two = runner(0, 0.1, step=given_losses([*losses[:10], ValueError("mine")]))
+    with pytest.raises(ValueError, match="mine"):
+        list(advance(two, 20, epoch))
+    three = runner(0, 0.1, step=given_losses([*losses, UserError("the user's")]))
+    with pytest.raises(UserError, match="the user's"):
+        list(advance(three, 20, epoch))
+
+
+class Fragile(nn.Linear):
+    def forward(self, x):
+        if not self.training:
+            raise ValueError("weights beyond all bounds")
+        return super().forward(x)
+
+
+def test_a_model_that_diverged_weights_break_in_evaluation_measures_nan():
+    one = runner(0, 0.1, Fragile(8, 3))
+    with pytest.raises(ValueError, match="beyond"):
+        measure(one, [batch(9, 0)], CPU, random_states())
+    one.loss = [2.0] * 10 + [50.0 + i for i in range(10)]
+    one.skipped = [False] * 20
+    [found] = measure(one, [batch(9, 0)], CPU, random_states())
+    assert math.isnan(found)
