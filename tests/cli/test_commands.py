@@ -108,7 +108,7 @@ def test_help_takes_at_most_twice_an_empty_typer_program(tmp_path):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nsys.argv = ['lrtool', 'find', '--help']\nfrom lrtool.cli import main\n"
+        "import sys\nsys.argv = ['lrtool', 'find', '--help']\nfrom lrtool.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'scipy', 'sklearn', 'matplotlib', 'pandas', 'numpy'}\n"
         "print('LOADED', *sorted(heavy & set(sys.modules)))\n"

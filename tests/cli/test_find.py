@@ -304,7 +304,7 @@ def test_a_bug_is_exit_1_and_says_so(write, tmp_path):
         "def broken(*a, **k): raise RuntimeError('boom')\n"
         "s.suggest = broken\n"
         "sys.argv = ['lrtool', 'find', 'quick.yaml', '--quiet']\n"
-        "from lrtool.cli import main; main()\n"
+        "from lrtool.cli.app import main; main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -878,7 +878,7 @@ def test_torchmetrics_is_imported_only_when_a_metric_needs_it():
     script = """
 import sys
 import torch
-from lrtool.components import catalogue, components, metrics
+from lrtool.components import catalogue, check, metrics
 
 def loaded():
     return "torchmetrics" in sys.modules
