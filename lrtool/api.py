@@ -1,13 +1,14 @@
-"""The wiring for objects that the caller already has: the same engine, without a configuration."""
+"""A search for objects that the caller already has: `lrtool find` without a configuration."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import html
+import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
+import warnings
+from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,25 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lrtool import __version__
-from lrtool.components import optimizers
 from lrtool.components.schedules import SCHEDULES
 from lrtool.config.schema import MAX_RATE, MIN_RATE
 from lrtool.config.spelling import number
-from lrtool.curve.suggest import METHODS, suggest
-from lrtool.curve.trials import length
+from lrtool.curve.suggest import METHODS
 from lrtool.data import batches
 from lrtool.engine import device as runtimes
 from lrtool.engine.device import Runtime
-from lrtool.engine.first_update import first_update
 from lrtool.engine.preserve import preserved
-from lrtool.engine.randomness import random_states
-from lrtool.engine.step import make_step
+from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
-from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
-from lrtool.errors import UserError, did_you_mean
+from lrtool.errors import LrtoolWarning, UserError, did_you_mean
 from lrtool.report import report as reports
-from lrtool.search import object_trials
-from lrtool.search.runner import Runner
+from lrtool.search.object_subject import ObjectSubject
+from lrtool.search.search import SearchPlan, search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,12 +37,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from lrtool.engine.step import LossFunction, Step
-    from lrtool.report.records import Curve, Finding, Race, Sweep, Verdict
+    from lrtool.engine.step import LossFunction
+    from lrtool.report.records import Curve, Finding, Sweep, Verdict
     from lrtool.report.report import Report
+    from lrtool.search.search import Found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FindResult:
     """What `find_lr` found.
 
@@ -55,9 +52,9 @@ class FindResult:
         sweeps: the raw losses; `loss[i]` is before the update with `lr[i]`.
     """
 
-    finding: Finding = field(repr=False)
-    sweeps: tuple[Sweep, ...] = field(repr=False)
-    _report: Report = field(repr=False)
+    finding: Finding
+    sweeps: tuple[Sweep, ...]
+    _report: Report
 
     @property
     def lr(self) -> float | None:
@@ -94,13 +91,52 @@ class FindResult:
         """Return what `lrtool find` writes to report.json, as plain data."""
         return self._report.model_dump(mode="json")
 
+    def apply(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give an optimizer the rate; its parameter groups keep their ratios to the first one.
+
+        Raises:
+            UserError: (a ValueError) there is no rate.
+        """
+        if self.lr is None:
+            raise UserError(f"there is no rate to apply: {self.reason}")
+        ratios = rate_ratios(optimizer)
+        set_rates(optimizer, ratios, self.lr)
+        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            if "initial_lr" in group:  # what schedules multiply
+                group["initial_lr"] = self.lr * ratio
+
     def plot(self, directory: Path | str | None = None) -> Figure:
-        """Draw the sweep, and save plot.png and plot.svg if a directory is given."""
-        from lrtool.show.plots import find as plot  # noqa: PLC0415  (matplotlib, only for those who plot)
+        """Draw the sweep, and save plot.png and plot.svg if a directory is given; it is made."""
+        from lrtool.show.plots import find as find_plot  # noqa: PLC0415  (matplotlib)
 
         if directory is not None:
-            plot.save(self._report, Path(directory))
-        return plot.draw(self._report)
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            find_plot.save(self._report, Path(directory))
+        return find_plot.draw(self._report)
+
+    def __str__(self) -> str:
+        """Return rate, interval and verdict in a line."""
+        if self.lr is None or self.interval is None:
+            return f"no learning rate: {self.reason}"
+        low, high = (number(end, 2) for end in self.interval)
+        return f"learning rate {number(self.lr, 2)} ({low} to {high}), {self.verdict}"
+
+    def __repr__(self) -> str:
+        """Return what a prompt shows."""
+        return f"<FindResult: {self}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: rate, verdict, reason and the picture."""
+        png = io.BytesIO()
+        self.plot().savefig(png, format="png", dpi=100)
+        picture = base64.b64encode(png.getvalue()).decode()
+        words = [f"<b>{html.escape(str(self))}</b>"]
+        words += [html.escape(text) for text in (self.reason, *self.advice)]
+        return (
+            f"<p>{'<br>'.join(words)}</p>"
+            f'<img alt="{html.escape(str(self))}" style="max-width: 100%" '
+            f'src="data:image/png;base64,{picture}">'
+        )
 
 
 def find_lr(
@@ -109,10 +145,12 @@ def find_lr(
     loss_fn: LossFunction | None,
     loader: Iterable[Any],
     *,
+    validation: Iterable[Any] | None = None,
     start: float = 1e-7,
     end: float = 10.0,
     steps: int = 100,
     repeats: int = 1,
+    verify: bool = False,
     mode: Literal["exponential", "linear"] = "exponential",
     method: str = "auto",
     schedule: str = "constant",
@@ -124,15 +162,17 @@ def find_lr(
 ) -> FindResult:
     """Find a learning rate for objects that you have, and leave them exactly as they were.
 
-    Besides the sweeps this makes two short trainings beside the estimate, which correct it: not
-    for a training of 3,000 steps or more (`for_steps`), which they say little about, and not with
-    an iterator as `loader`, whose batches come only once.
+    This is the search of `lrtool find`: the sweeps, then two short trainings beside their estimate,
+    which correct it (not for a training of 3,000 steps or more, which they say little about), then,
+    with `verify`, a race of short trainings. Two calls with the same seeds give the same result.
 
-    Model, loss, optimizer, scaler, gradients, the loader's generator and the random states of
-    Python, NumPy and torch are restored to the last bit, also after an exception or Ctrl-C, so
-    training afterwards is what it would have been without this call. The cost is one copy of the
-    model and the optimizer's state. What is not restored: a one-shot iterator given as `loader` is
-    used up, and so are random generators and counters inside a dataset or on a module.
+    Model, loss, optimizer and optimizers inside it, scaler, gradients, the loaders' generators and
+    the random states of Python, NumPy and torch are restored to the last bit, also after an
+    exception or Ctrl-C, so training afterwards is what it would have been without this call. The
+    cost is one copy of the model and of the optimizer's state, and one more for each candidate of a
+    race that waits for its second half. What is not restored: random generators and counters inside
+    a dataset or on a module. The batches of a one-shot iterator are kept in memory, and it is used
+    up.
 
     Args:
         model: on its device. A model in evaluation mode is swept in training mode.
@@ -143,22 +183,28 @@ def find_lr(
             `.loss`.
         loader: anything that yields batches, as often as needed: `(inputs, targets)`, more inputs
             before the targets, or a mapping with a key such as `targets` or `labels`.
+        validation: likewise, of the validation set; the short trainings are judged by its loss.
+            Without it they are judged by their own last training losses.
         start: first rate, above 0.
         end: last rate, above `start`.
         steps: updates of a sweep, at least 2.
         repeats: sweeps, all from the present weights, over other batches.
+        verify: race rates around the suggestion in short trainings, which confirm or correct it.
         mode: "exponential" or "linear" distances between the rates.
         method: "auto", or a rule of the literature: "valley", "slide", "steep", "minimum".
         schedule: of the training that the rate is meant for, such as "constant" or "one_cycle".
         for_steps: how long that training is.
-        accumulate: batches for each update.
+        accumulate: batches for each update; the last update of a pass over `loader` may have fewer.
         clip_norm: gradients are scaled down to this 2-norm.
         precision: of the forward pass, by autocast.
         scaler: your gradient scaler for fp16; a new one without.
 
     Raises:
-        UserError: (a ValueError) an argument out of range, no batches, or batches that do not fit
-            the model.
+        UserError: (a ValueError) an argument out of range, no batches, batches that do not fit the
+            model, or something that could not be restored.
+
+    Warns:
+        LrtoolWarning: a short training failed; the rate is that of what came before.
     """
     steps, repeats, accumulate = index(steps), index(repeats), index(accumulate)
     counts = {"steps": steps, "repeats": repeats, "accumulate": accumulate}
@@ -171,21 +217,19 @@ def find_lr(
     _check_choice("schedule", schedule, tuple(SCHEDULES))
     runtime = Runtime(_device_of(model, optimizer, loss_fn), runtimes.DTYPES[precision])
     scaler = scaler or runtime.scaler()
-    rates = sweep_rates(start, end, steps, mode)
-    watch = Stopwatch()
-    sweeps: list[Sweep] = []
-    tried: Race | None = None
-    generators = batches.generators(loader)
-
-    def from_loader() -> Iterator[list[Any]]:
-        return batches.micro_batches(batches.from_loader(loader, runtime.device), accumulate)
-
-    def new_step() -> Step:
-        if not model.training:
-            model.train()
-        step = make_step(model, loss_fn, optimizer, runtime, clip_norm=clip_norm, scaler=scaler)
-        return watch.counted(step)
-
+    plan = SearchPlan(
+        start=float(start),
+        end=float(end),
+        steps=steps,
+        mode=mode,
+        repeats=repeats,
+        method=method,
+        verify=bool(verify),
+        schedule=schedule,
+        training=for_steps,
+    )
+    loaders = [loader] if validation is None else [loader, validation]
+    generators = [generator for each in loaders for generator in batches.generators(each)]
     with (
         torch.inference_mode(mode=False),  # whatever the caller has switched off
         torch.enable_grad(),
@@ -194,70 +238,37 @@ def find_lr(
             optimizer,
             loss_fn=loss_fn,
             scaler=scaler,
-            loader=loader,
+            loaders=loaders,
             generators=generators,
-        ) as restart,
+        ),
     ):
-        updates = from_loader()
-        begin = next(updates)
-        first = replace(
-            first_update(new_step(), model, loss_fn, begin, runtime),
-            opening=optimizers.opening(optimizer),
+        subject = ObjectSubject(
+            model,
+            optimizer,
+            loss_fn,
+            scaler=scaler,
+            loader=batches.again(loader),
+            validation=None if validation is None else batches.again(validation),
+            runtime=runtime,
+            generators=generators,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            sweeps=repeats,
+            sweep_steps=steps,
+            schedule_name=schedule,
         )
-        updates = chain([begin], updates)  # the first sweep sees those batches too
-        for repeat in range(repeats):
-            restart()
-            rows = sweep(new_step(), updates, rates, repeat=repeat)
-            sweeps.append(to_sweep(list(watch.timed(rows)), seed=repeat, planned=steps))
-        named = partial(
-            suggest,
-            sweeps,
-            first=first,
-            method=method,
-            optimizer=optimizers.kind(optimizer),
-            family=optimizers.family(optimizer),
-            schedule=schedule,
-            steps=for_steps,
-        )
-        finding = named()
-        if finding.trials is not None and not isinstance(loader, Iterator):
-            random = random_states(generators)
-
-            def runner(number: int, lr: float) -> Runner:
-                restart()
-                return Runner(
-                    number=number,
-                    lr=lr,
-                    model=model,
-                    loss_fn=loss_fn,
-                    optimizer=optimizer,
-                    step=new_step(),
-                    schedule=object_trials.schedule_of(schedule, length(for_steps)),
-                    generators=generators,
-                    random=random,
-                    epoch_random=random,
-                )
-
-            tried = object_trials.tried(
-                finding.trials,
-                length(for_steps),
-                runner,
-                lambda _number, _skip: from_loader(),
-                watch,
-                runtime=runtime,
-                seed=repeats,
-            )
-            finding = named(tried=tried)
-    arguments = {
+        found = _search(subject, plan)
+    config = {
         "model": {"name": type(model).__name__},
         "optimizer": {"name": type(optimizer).__name__.lower()},
         "find": {
-            "start": float(start),
-            "end": float(end),
+            "start": plan.start,
+            "end": plan.end,
             "steps": steps,
             "repeats": repeats,
             "mode": mode,
             "method": method,
+            "verify": plan.verify,
         },
         "train": {
             "schedule": {"name": schedule},
@@ -267,15 +278,50 @@ def find_lr(
         },
         "runtime": {"device": str(runtime.device), "precision": precision},
     }
+    return _result(found, model, runtime, config)
+
+
+def _search(subject: ObjectSubject, plan: SearchPlan) -> Found:
+    """Run a search to its end. What fails after the sweeps costs a warning, not their rate.
+
+    Raises:
+        Exception: the search failed before.
+    """
+    searching = search(subject, plan, Stopwatch())
+    while True:
+        try:
+            next(searching)
+        except StopIteration as end:
+            found: Found = end.value
+            break
+    if found.failure is None:
+        return found
+    if found.finding is None:
+        raise found.failure
+    where = "a short training beside the estimate" if found.race is None else "the race"
+    warnings.warn(
+        f"{where} failed ({type(found.failure).__name__}: {found.failure}); the rate is that of "
+        "what came before",
+        LrtoolWarning,
+        stacklevel=3,
+    )
+    return found
+
+
+def _result(found: Found, model: nn.Module, runtime: Runtime, config: dict[str, Any]) -> FindResult:
+    """Put together what `lrtool find` would report."""
+    finding = found.finding
+    assert finding is not None, "a search without an exception has a finding"
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     report = reports.from_finding(
         finding,
-        sweeps,
-        update=first,
-        trials=tried,
+        found.sweeps,
+        update=found.first_update,
+        trials=found.trials,
+        race=found.race,
         status="no_suggestion" if finding.suggestion.lr is None else "completed",
-        config=arguments,
-        config_hash=hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest(),
+        config=config,
+        config_hash=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         seed=None,
         data=None,
         model=reports.Model(
@@ -284,9 +330,9 @@ def find_lr(
             trainable=sum(size for size, trainable in sizes if trainable),
         ),
         environment=reports.Environment(lrtool=__version__, **runtimes.environment(runtime.device)),
-        timing=reports.Timing(**watch.timing()),
+        timing=reports.Timing(**found.timing),
     )
-    return FindResult(finding, tuple(sweeps), report)
+    return FindResult(finding, found.sweeps, report)
 
 
 def _check_numbers(

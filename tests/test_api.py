@@ -1,5 +1,7 @@
 """`lrtool.find_lr` on objects that the caller has: what it finds, and that it leaves no trace."""
 
+import base64
+import copy
 import json
 import math
 import random
@@ -13,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lrtool
 from lrtool.components.schedules import SCHEDULES
-from lrtool.errors import UserError
+from lrtool.engine import readout
+from lrtool.errors import LrtoolWarning, UserError
 from lrtool.search.object_trials import schedule_of
+from lrtool.show import words
 
 
 def data(samples=256):
@@ -376,11 +380,12 @@ def test_what_is_asked_for_is_what_is_done():
     looks = round(3 * (report["first_update"]["steps"] - 1))
     trials = report["trials"]["candidates"] if report["trials"] else []
     updates = 1 + 2 * 10 + sum(len(trial["loss"]) for trial in trials)
-    assert len(seen) == 3 * (updates + looks)
+    # a pass over two batches is one update of both: none has batches of two passes
+    assert len(seen) == 2 * (updates + looks)
     assert all(seen)
     assert not model.training
     assert norms == pytest.approx([0.01] * updates, rel=1e-3)
-    # 30 batches cycle through 2: the second repeat sees the same ones from the same weights
+    # 20 batches cycle through 2: the second repeat sees the same ones from the same weights
     assert result.sweeps[0].loss[0] == pytest.approx(result.sweeps[1].loss[0], abs=0.2)
 
 
@@ -426,11 +431,11 @@ def test_trials_are_trainings_from_the_present_weights():
     report = result.report()
     tried = report["trials"]
     assert (tried["steps"], tried["measure"]) == (50, "training")
-    assert tried["steps_spent"] == 104  # 12 batches looked at before training
+    # of the 12 updates that are compared, the 8 of one pass are looked at before training
+    assert tried["steps_spent"] == pytest.approx(100 + 8 / 3)
     fresh = plain_net()
     with torch.no_grad():
-        first = [pairs[step % len(pairs)] for step in range(12)]
-        level = np.mean([float(F.cross_entropy(fresh(x), y)) for x, y in first])
+        level = np.mean([float(F.cross_entropy(fresh(x), y)) for x, y in pairs])
     assert tried["untrained_loss"] == pytest.approx(level, rel=1e-5)
     assert tried["examples"] == 12 * 32  # a quarter of 50 steps
     assert [trial["origin"] for trial in tried["candidates"]] == ["lower", "higher"]
@@ -481,8 +486,7 @@ def test_where_there_are_no_trials():
         return result.report()["trials"]
 
     assert tried(loader()) is not None
-    assert tried(iter([*loader()] * 3)) is None
-    assert tried(one_shot()) is None
+    assert tried(one_shot()) is not None  # its batches are remembered
     assert tried(loader(), for_steps=3000) is None
     assert tried(loader(), method="valley") is None
 
@@ -495,25 +499,240 @@ def test_one_shot_iterators_lose_no_batch_to_the_first_update():
     assert result.sweeps[0].loss[0] == F.cross_entropy(plain_net()(x), y).item()
 
 
-def test_a_failure_in_a_trial_leaves_no_trace_either():
-    model = net()
+def failing(model, after, error):
+    """Adam that fails in the short trainings, which have a constant rate, after so many updates."""
     optimizer = torch.optim.Adam(model.parameters())
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     made = []
 
     def fail(*_):
         made.append(optimizer.param_groups[0]["lr"])
-        if made.count(made[-1]) == 20:  # a constant rate: a trial
-            raise KeyError("in a trial")
+        if made.count(made[-1]) == after:
+            raise error
 
     optimizer.register_step_pre_hook(fail)
+    return optimizer
+
+
+def test_a_failure_in_a_trial_keeps_the_rate_of_the_sweep_and_leaves_no_trace():
+    model = net()
+    optimizer = failing(model, 20, KeyError("in a trial"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()
-    with pytest.raises(KeyError, match="in a trial"):
-        lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), steps=60)
-    assert len(made) > 60
+    words = (
+        r"^a short training beside the estimate failed \(KeyError: 'in a trial'\); the rate is "
+        "that of what came before$"
+    )
+    with pytest.warns(LrtoolWarning, match=words):
+        result = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), steps=60)
+    assert result.lr == result.report()["suggestions"]["sweep"]["lr"]
+    assert result.report()["trials"]["interrupted"]
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert torch.equal(random_state, torch.get_rng_state())
     assert not optimizer.state
+
+
+def test_a_failure_in_the_sweep_is_the_caller_s():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    calls = []
+
+    def fail(*_):
+        calls.append(1)
+        if len(calls) == 30:
+            raise KeyError("in the sweep")
+
+    optimizer.register_step_pre_hook(fail)
+    with pytest.raises(KeyError, match="in the sweep"):
+        lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), steps=60)
+
+
+def test_two_calls_give_the_same_however_far_sweeps_are_read_ahead(monkeypatch):
+    """How many updates follow the one that diverged is a matter of time."""
+    found = []
+    for ahead in (1, 64):
+        monkeypatch.setattr(readout, "READ_AFTER_SECONDS", math.inf)
+        monkeypatch.setattr(readout, "READ_AFTER_STEPS", ahead)
+        torch.manual_seed(3)
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        result = lrtool.find_lr(
+            model, optimizer, F.cross_entropy, loader(), repeats=2, end=1e3, for_steps=200
+        )
+        report = result.report()
+        assert "diverged" in {sweep["stop_reason"] for sweep in report["sweeps"]}
+        found.append({**report, "timing": None})
+    assert found[0] == found[1]
+
+
+def test_each_sweep_sees_other_batches_of_a_loader_that_does_not_shuffle():
+    x, y = data(3200)
+    batches = [(x[i : i + 16], y[i : i + 16]) for i in range(0, 3200, 16)]
+    model = plain_net()
+    seen = []
+    model.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].sum().item()))
+    optimizer = torch.optim.Adam(model.parameters())
+    lrtool.find_lr(
+        model, optimizer, F.cross_entropy, batches, steps=40, repeats=2, end=1e-2, for_steps=3000
+    )
+    sums = [inputs.sum().item() for inputs, _ in batches]
+    assert seen[-80:] == pytest.approx(sums[:80])
+
+
+def test_the_sweep_is_what_training_with_its_rates_would_see():
+    """Its batches and its dropout are those that the caller's own loop would have drawn."""
+    torch.manual_seed(4)
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = torch.get_rng_state()
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(), steps=12, start=1e-4, end=1e-2
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    losses = []
+    stream = iter(loader())
+    for lr in result.sweeps[0].lr[:8]:
+        optimizer.param_groups[0]["lr"] = lr
+        x, y = next(stream)
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert list(result.sweeps[0].loss[:8]) == losses
+
+
+def validation(samples=64):
+    x, y = data()
+    return [(x[i : i + 32], y[i : i + 32]) for i in range(256 - samples, 256, 32)]
+
+
+def test_short_trainings_are_judged_by_the_validation_loss():
+    held_out = validation()
+    model = plain_net()
+    optimizer = torch.optim.Adam(model.parameters())
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(), validation=held_out, for_steps=60
+    )
+    tried = result.report()["trials"]
+    assert (tried["measure"], tried["examples"]) == ("validation", 64)
+    with torch.no_grad():
+        level = np.mean([float(F.cross_entropy(model(x), y)) for x, y in held_out])
+    assert tried["untrained_loss"] == pytest.approx(level, rel=1e-5)
+    # before, and twice at the end: a forward pass over as many samples as an update costs a third
+    assert tried["steps_spent"] == pytest.approx(120 + 3 * 64 / 32 / 3)
+
+
+def test_a_race_confirms_or_corrects_the_rate():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    before = copy.deepcopy(model.state_dict())
+    result = lrtool.find_lr(
+        model,
+        optimizer,
+        F.cross_entropy,
+        loader(),
+        validation=DataLoader(TensorDataset(*data()), 64),
+        verify=True,
+        schedule="cosine",
+        for_steps=200,
+    )
+    report = result.report()
+    assert report["config"]["find"]["verify"]
+    race = report["race"]
+    assert (race["measure"], race["examples"], race["steps"]) == ("validation", 256, 100)
+    assert [each["origin"] for each in race["candidates"][:3]] == ["lower", "suggestion", "higher"]
+    assert len({each["loss"][0] for each in race["candidates"]}) == 1  # the same start
+    assert report["suggestions"]["race"]["lr"] == result.lr
+    assert "by racing" in result.reason
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not optimizer.state
+
+
+def test_candidates_that_take_turns_with_one_model_are_trainings_of_their_own():
+    """Against a loop that anyone could write, over batches in a list's order."""
+    pairs = [(x, y) for x, y in loader()]
+    model = plain_net()
+    optimizer = torch.optim.Adam(model.parameters())
+    result = lrtool.find_lr(
+        model,
+        optimizer,
+        F.cross_entropy,
+        pairs,
+        validation=validation(),
+        verify=True,
+        for_steps=100,
+    )
+    finished = [c for c in result.report()["race"]["candidates"] if c["final_loss"] is not None]
+    assert len(finished) >= 2
+    for candidate in finished:
+        model = plain_net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=candidate["lr"])
+        losses = []
+        for step in range(100):
+            x, y = pairs[step % len(pairs)]
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert candidate["loss"] == losses
+        with torch.no_grad():
+            level = np.mean([float(F.cross_entropy(model(x), y)) for x, y in validation()])
+        assert candidate["final_loss"] == pytest.approx(level, rel=1e-5)
+
+
+def test_apply_keeps_the_ratios_of_the_groups():
+    model = net()
+    optimizer = torch.optim.SGD(
+        [
+            {"params": model[0].parameters(), "lr": 0.2},
+            {"params": model[4].parameters(), "lr": torch.tensor(0.02)},
+        ]
+    )
+    result = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), for_steps=300)
+    result.apply(optimizer)
+    result.apply(optimizer)  # once more changes nothing
+    fast, slow = (float(group["lr"]) for group in optimizer.param_groups)
+    assert fast == result.lr
+    assert slow == pytest.approx(result.lr / 10)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=9)
+    result.apply(optimizer)
+    assert [float(g["initial_lr"]) for g in optimizer.param_groups] == pytest.approx([fast, slow])
+    assert schedule.base_lrs == pytest.approx([fast, slow])
+
+
+def test_a_rate_that_is_not_there_cannot_be_applied():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    result = lrtool.find_lr(model, optimizer, lambda o, _t: o.mean() * math.nan, loader(), steps=30)
+    with pytest.raises(UserError, match=r"^there is no rate to apply: .*NaN"):
+        result.apply(optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_what_a_prompt_and_a_notebook_show(tmp_path):
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    result = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), for_steps=300)
+    rate, low, high = (words.rate(value) for value in (result.lr, *result.interval))
+    line = f"learning rate {rate} ({low} to {high}), {result.verdict}"
+    assert str(result) == line
+    assert repr(result) == f"<FindResult: {line}>"
+    page = result._repr_html_()
+    assert line in page
+    assert result.reason in page
+    picture = base64.b64decode(page.partition("base64,")[2].partition('"')[0])
+    assert picture.startswith(b"\x89PNG")
+    result.plot(tmp_path / "runs" / "new")
+    assert (tmp_path / "runs" / "new" / "plot.png").exists()
+
+
+def test_what_a_prompt_shows_where_there_is_no_rate():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    result = lrtool.find_lr(model, optimizer, lambda o, _t: o.mean() * math.nan, loader(), steps=30)
+    assert str(result) == f"no learning rate: {result.reason}"
+    assert str(result.advice[0]) in result._repr_html_()
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

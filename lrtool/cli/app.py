@@ -258,7 +258,7 @@ def check(
     flags = _common_flags(loss, optimizer, batch_size, device, seed)
     with stdout_for_the_result():
         settings, document = _read(config, sets, flags)
-        from lrtool.search.run import check as run_check
+        from lrtool.cli.find_run import check as run_check
 
         facts = run_check(settings, document)
     if json:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrtool.cli.find_run import find as run_find
+from lrtool.cli.find_run import plan_of
 from lrtool.config.spelling import number
 from lrtool.errors import InterruptedRunError, UserError
 from lrtool.experiment.experiment import open_task, training_steps
@@ -21,9 +23,7 @@ from lrtool.report import run_directory as rundir
 from lrtool.report.records import EpochRow
 from lrtool.report.report import Report
 from lrtool.report.train_report import LearningRate, TrainReport
-from lrtool.search import racing
-from lrtool.search.run import find as run_find
-from lrtool.search.run import wants_race
+from lrtool.search.search import candidate_steps
 from lrtool.show.plots.compare import save_comparison
 from lrtool.show.terminal.compare import comparison
 from lrtool.show.terminal.find import Progress
@@ -88,22 +88,25 @@ def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: 
     progress = Progress(
         repeats=settings.repeats,
         steps=settings.steps,
-        race_steps=racing.steps_of(task, race=wants_race(task)),
+        race_steps=candidate_steps(plan_of(task)),
         quiet=options.quiet,
     )
     with progress, closing(run_find(task, first, directory)) as events:
         stop.gentle = True
-        event = next(events)
-        while not isinstance(event, Report):
-            try:
-                progress.update(event)
-            except RuntimeError as error:
-                _throw_death(events, error)
-            if stop.signal is None:
-                event = next(events)
-            else:
-                event = events.throw(InterruptedRunError(stop.words()))
-    return event
+        try:
+            event = next(events)
+            while True:
+                try:
+                    progress.update(event)
+                except RuntimeError as error:
+                    _throw_death(events, error)
+                if stop.signal is None:
+                    event = next(events)
+                else:
+                    event = events.throw(InterruptedRunError(stop.words()))
+        except StopIteration as end:
+            report: Report = end.value
+            return report
 
 
 def train(
@@ -199,7 +202,7 @@ def _pull(
     return event
 
 
-def _throw_death(events: Generator[Any], error: RuntimeError) -> None:
+def _throw_death(events: Generator[Any, None, Any], error: RuntimeError) -> None:
     """Let a run conclude with the death of a process that loads data: torch raises it anywhere."""
     if not is_of_a_dead_worker(error):
         raise error

@@ -7,22 +7,33 @@ user's. Samples in memory are batched by one permutation an epoch, without Pytho
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import count, islice
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
 
 from lrtool.data import workers
-from lrtool.data.part import Resident, Streamed, length
+from lrtool.data.part import Resident, Streamed, length, samples_in
 from lrtool.data.whole_batches import whole_batches
 from lrtool.errors import DataError, LrtoolWarning
 
 if TYPE_CHECKING:
     from lrtool.data.part import Part
+
+CHUNK = 64  # samples of a chunk of validation data, between which losses are paired
+LEAST_CHUNKS = 16  # where there are few samples
 
 
 def epoch(
@@ -68,25 +79,18 @@ def epoch(
     return (batch_to(batch, device) for batch in _all(made, loader, skipped))
 
 
-def updates(
-    part: Part, *, batch_size: int, accumulate: int, seed: int, device: torch.device
-) -> Iterator[list[Any]]:
-    """Yield the batches of each update for ever, epoch after epoch.
-
-    The last update of an epoch may have fewer than `accumulate` batches: none has batches of two
-    epochs.
+def some(groups: Iterator[list[Any]], number: int) -> Iterator[list[Any]]:
+    """Yield the batches of each update in epoch `number`, which must have some.
 
     Raises:
-        DataError: an epoch yields no batch, or ends too soon.
+        DataError: there is none.
     """
-    for number in count():
-        made = epoch(part, batch_size=batch_size, seed=seed, epoch=number, device=device)
-        empty = True
-        for group in micro_batches(made, accumulate):
-            empty = False
-            yield group
-        if empty:
-            raise empty_epoch(number)
+    empty = True
+    for group in groups:
+        empty = False
+        yield group
+    if empty:
+        raise empty_epoch(number)
 
 
 def _all(made: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> Iterator[Any]:
@@ -151,34 +155,94 @@ def micro_batches(stream: Iterable[Any], accumulate: int) -> Iterator[list[Any]]
         yield group
 
 
-def from_loader(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """Yield the batches of whatever the user has, for ever.
-
-    Something that can be iterated anew is, once exhausted. Of an iterator, which cannot, the
-    batches are remembered.
+def one_pass(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Yield the batches of a loader, whatever it is, once.
 
     Args:
-        loader: a DataLoader, a list, a generator, …: anything that yields batches.
+        loader: a DataLoader, a list, …: anything that yields batches and can be iterated anew.
         device: where batches are put.
 
     Raises:
         DataError: it yields no batch.
     """
-    seen: list[Any] = []
-    one_shot = isinstance(loader, Iterator)
     if isinstance(loader, DataLoader):
         loader = whole_batches(loader)
-    while True:
-        empty = True
-        for batch in loader:
-            empty = False
-            if one_shot:
-                seen.append(batch)
-            yield batch_to(batch, device)
-        if empty:
-            raise DataError("the loader yields no batch; give it at least one")
-        if one_shot:
-            loader, one_shot = seen, False
+    empty = True
+    for batch in loader:
+        empty = False
+        yield batch_to(batch, device)
+    if empty:
+        raise DataError("the loader yields no batch; give it at least one")
+
+
+def again(loader: Iterable[Any]) -> Iterable[Any]:
+    """Return what can be iterated again and again: the loader, or an iterator remembered."""
+    return Remembered(loader) if isinstance(loader, Iterator) else loader
+
+
+class Remembered:
+    """The batches of an iterator, which come only once, kept so that they can come again."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._seen: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches that have come already, and then those that come now."""
+        for index in count():
+            if index == len(self._seen):
+                try:
+                    self._seen.append(next(self._iterator))
+                except StopIteration:
+                    return
+            yield self._seen[index]
+
+
+def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any]:
+    """Return batches of a validation loader, of at least `most` samples or of all it has.
+
+    Of a DataLoader over a map-style dataset they are chunks of random samples, the same ones at
+    each call: the first ones may be of one class. Of any other loader they are its first batches.
+    """
+    if isinstance(loader, DataLoader) and _is_plain(loader):
+        size = len(loader.dataset)  # type: ignore[arg-type]
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+        loader = DataLoader(
+            loader.dataset,
+            chunk_size(min(size, most)),
+            sampler=order.tolist(),
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            worker_init_fn=loader.worker_init_fn,
+            generator=torch.Generator(),
+        )
+    return at_least(one_pass(loader, device), most)
+
+
+def _is_plain(loader: DataLoader[Any]) -> bool:
+    """Tell whether a loader batches samples that can be asked for by number."""
+    return (
+        type(loader.batch_sampler) is BatchSampler
+        and isinstance(loader.sampler, RandomSampler | SequentialSampler)
+        and isinstance(loader.dataset, Sized)
+        and len(loader.dataset) > 0
+    )
+
+
+def chunk_size(samples: int) -> int:
+    """Return the samples of each chunk, between which the losses of candidates are paired."""
+    return min(CHUNK, ceil(samples / LEAST_CHUNKS))
+
+
+def at_least(made: Iterable[Any], most: int) -> list[Any]:
+    """Return the first batches that have `most` samples together, or all."""
+    found, seen = [], 0
+    for batch in made:
+        found.append(batch)
+        seen += samples_in(batch)
+        if seen >= most:
+            break
+    return found
 
 
 def batch_to(batch: Any, device: torch.device) -> Any:

@@ -88,12 +88,3 @@ def _classes(dataset: Any) -> int | None:
             return None if targets.is_floating_point() else int(targets.max()) + 1
         dataset = getattr(dataset, "dataset", None)
     return None
-
-
-def samples_in(batch: Any) -> int:
-    """Return the first dimension of the first tensor, or 1 without one."""
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    items = batch if isinstance(batch, tuple | list) else [batch]
-    sizes = [len(item) for item in items if isinstance(item, Tensor) and item.ndim]
-    return sizes[0] if sizes else 1

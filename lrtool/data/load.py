@@ -11,7 +11,7 @@ import torch
 
 from lrtool.data import facts
 from lrtool.data.factory import call_factory, to_resident
-from lrtool.data.part import OwnLoader, Resident
+from lrtool.data.part import OwnLoader, Resident, samples_in
 from lrtool.data.sources import SOURCES
 from lrtool.data.split import Split
 from lrtool.errors import DataError, LrtoolWarning
@@ -175,7 +175,7 @@ def _batch_size(spec: config.Data, train: Part, first: Any) -> int:
     """Return the number of samples in a training batch."""
     if isinstance(train, OwnLoader):
         own = train.loader.batch_size
-        return own if own is not None else facts.samples_in(first)
+        return own if own is not None else samples_in(first)
     if train.size is None:
         if isinstance(spec.batch_size, str):
             raise DataError(

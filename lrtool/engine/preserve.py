@@ -1,11 +1,16 @@
-"""Leave no trace: everything that a sweep changes is as it was, also after an exception."""
+"""Leave no trace: everything that a search changes is as it was, also after an exception."""
 
 from __future__ import annotations
 
 import copy
+import inspect
+import io
+from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +18,13 @@ from lrtool.engine.randomness import random_states, restore_random_states
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    Restore = Callable[[], None]
+
+# From the optimizer's attributes through so many foreign objects, such as a preconditioner in its
+# state. A wrapper may lead to a whole trainer, which is not for us to copy.
+DEPTH = 3
 
 
 @contextmanager
@@ -23,137 +34,213 @@ def preserved(
     *,
     loss_fn: object = None,
     scaler: torch.amp.GradScaler | None = None,
-    loader: object = None,
+    loaders: Iterable[object] = (),
     generators: Sequence[torch.Generator] = (),
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[None]:
     """Put everything back at the end of the block: to the last bit, in the same tensor objects.
 
-    Covered are the model, and the loss if it is a module: parameters, buffers, gradients, training
-    modes and attributes (numbers, flags, tensors); parameters that only the optimizer knows; the
-    optimizer's state, groups and rates; the scaler; the loader's workers; and the random states of
-    Python, NumPy, torch, its devices and `generators`. Not covered is what else a forward pass
-    reaches: a random generator or a counter inside a dataset, a file, the contents of a list.
-
-    The cost is one copy of model and optimizer state. The block receives a function that puts
-    back model, loss, optimizer and scaler alone: a new start from the same weights.
+    Covered are what `keep` keeps, gradients, the loaders' workers, and the random states of Python,
+    NumPy, torch, its devices and `generators`. Not covered is what else a forward pass reaches: a
+    random generator or a counter inside a dataset, a file, the contents of a list on a module.
 
     Raises:
-        UserError: a lazy module has no weights yet.
+        UserError: something cannot be put back; nothing has been touched.
     """
-    modules = [model, *([loss_fn] if isinstance(loss_fn, nn.Module) else [])]
+    modules = _modules(model, loss_fn)
+    restore = keep(model, optimizer, loss_fn=loss_fn, scaler=scaler)
+    with ExitStack() as last:  # each is put back, whatever becomes of the others
+        last.callback(_keep_random_states(generators))
+        for loader in loaders:
+            last.callback(_set_aside_workers(loader))
+        last.callback(_set_aside_gradients(modules, optimizer))
+        last.callback(restore)
+        yield
+
+
+def keep(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    loss_fn: object = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Restore:
+    """Copy all that updates change, and return what puts it back, as often as it is called.
+
+    That is: of the model, and of the loss if it is a module, parameters, buffers, training modes
+    and attributes (numbers, flags, tensors); of the optimizer all its attributes, with the
+    optimizers inside it; parameters that only the optimizer knows; the scaler. The cost is one copy
+    of the model and of the optimizer's state.
+
+    Raises:
+        UserError: a lazy module has no weights yet, or the optimizer has an attribute that cannot
+            be put back.
+    """
+    modules = _modules(model, loss_fn)
     for module in modules:
         tensors = [*module.named_parameters(), *module.named_buffers()]
         lazy = [name for name, tensor in tensors if nn.parameter.is_lazy(tensor)]
         if lazy:
             raise UserError(f"{lazy[0]} has no weights yet: run the model once on a batch first")
-    restore_modules = [_keep_module(module) for module in modules]
-    restore_others = _keep_values([p for group in optimizer.param_groups for p in group["params"]])
-    restart_optimizer, restore_optimizer = _keep_optimizer(optimizer)
-    restore_scaler = _keep_scaler(scaler)
-    restores = [*restore_modules, restore_others, restore_scaler]
+    restores = [_keep_module(module) for module in modules]
+    restores += [_keep_optimizer(optimizer, modules), _keep_scaler(scaler)]
 
-    def restart() -> None:
-        for restore in (*restores, restart_optimizer):
-            restore()
+    def restore() -> None:
+        with ExitStack() as each:  # whatever becomes of the others
+            for one in reversed(restores):
+                each.callback(one)
 
-    with ExitStack() as last:  # each is put back, whatever becomes of the others
-        last.callback(_keep_random_states(generators))
-        last.callback(_set_aside_workers(loader))
-        last.callback(_set_aside_gradients(modules, optimizer))
-        last.callback(restore_optimizer)
-        for restore in restores:
-            last.callback(restore)
-        restart()
-        yield restart
+    return restore
 
 
-def _keep_module(root: nn.Module) -> Callable[[], None]:
+def _modules(model: nn.Module, loss_fn: object) -> list[nn.Module]:
+    return [model, *([loss_fn] if isinstance(loss_fn, nn.Module) else [])]
+
+
+def _keep_module(root: nn.Module) -> Restore:
     """Keep tensors by place and by value, and what else stands in the attributes."""
-    modules = list(root.modules())
-    tables = [vars(module) for module in modules]
+    tables = [vars(module) for module in root.modules()]
     # _parameters, _buffers, _modules and their like are tables of a module's own
     tables += [v for table in tables for v in table.values() if isinstance(v, dict)]
-    kept = [(table, dict(table)) for table in tables]
-    restore_values = _keep_values(
-        [v for _, items in kept for v in items.values() if isinstance(v, Tensor)]
+    restores = [_keep_content(table) for table in tables]
+    restores += _keep_values([v for table in tables for v in table.values()])
+
+    def restore() -> None:
+        for one in restores:
+            one()
+
+    return restore
+
+
+def _keep_optimizer(optimizer: torch.optim.Optimizer, modules: Sequence[nn.Module]) -> Restore:
+    """Keep all that can be reached from an optimizer, such as another optimizer inside it.
+
+    Raises:
+        UserError: one of these is an iterator, whose place cannot be put back.
+    """
+    known: set[int] = set()  # what is kept already
+    for module in modules:
+        known |= {id(each) for each in (module, *module.parameters(), *module.buffers())}
+    kept = [_keep_object(value) for value in _reachable(optimizer, known)]
+    restores = [restore for restore in kept if restore is not None]
+
+    def restore() -> None:
+        for one in restores:
+            one()
+
+    return restore
+
+
+def _reachable(optimizer: torch.optim.Optimizer, known: set[int]) -> Iterator[Any]:
+    """Yield what an optimizer's attributes lead to, each object once, but for what is known."""
+    seen: dict[int, Any] = {}  # holds each object, so that no other one takes its id
+    waiting: list[tuple[Any, str, int]] = [
+        (vars(optimizer), "optimizer", 0),
+        (optimizer.param_groups, "optimizer.param_groups", 0),  # a wrapper may make it when asked
+    ]
+    while waiting:
+        value, name, depth = waiting.pop()
+        if id(value) in known or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            raise UserError(
+                f"{name} is a {type(value).__name__}, which cannot be put back after a search; "
+                "keep a number or a list in its place, or search with an optimizer without it"
+            )
+        yield value
+        if isinstance(value, dict):
+            waiting += [(item, f"{name}.{key}", depth) for key, item in value.items()]
+        elif isinstance(value, list | tuple | set | frozenset | deque):
+            waiting += [(item, name, depth) for item in value]
+        elif depth < DEPTH and _is_foreign(value):
+            waiting.append((vars(value), name, depth + 1))
+
+
+def _is_foreign(value: Any) -> bool:
+    """Tell an object with attributes of its own, such as another optimizer, from plain values."""
+    if isinstance(value, Tensor | nn.Module | torch.Generator | np.ndarray | type):
+        return False
+    return (
+        hasattr(value, "__dict__") and not inspect.isroutine(value) and not inspect.ismodule(value)
     )
 
+
+def _keep_object(value: Any) -> Restore | None:
+    """Keep the content of one object, if it is of a kind that has some."""
+    if isinstance(value, Tensor):
+        return _keep_value(value)
+    if isinstance(value, dict | list | set | deque):
+        return _keep_content(value)
+    if isinstance(value, nn.Module):
+        return _keep_module(value)
+    if isinstance(value, np.ndarray):
+        return _keep_array(value)
+    if isinstance(value, torch.Generator):
+        return _keep_generator(value)
+    return None
+
+
+def _keep_content(container: Any) -> Restore:
+    """Keep which objects a dictionary, list, set or deque holds, in which order."""
+    content = list(container.items()) if isinstance(container, dict) else list(container)
+
     def restore() -> None:
-        for table, items in kept:
-            if table.keys() != items.keys() or any(table[k] is not items[k] for k in items):
-                table.clear()
-                table.update(items)
-        restore_values()
+        now = list(container.items()) if isinstance(container, dict) else list(container)
+        if len(now) == len(content) and all(map(_same, now, content)):
+            return
+        container.clear()
+        if isinstance(container, dict | set):
+            container.update(content)
+        else:
+            container.extend(content)
 
     return restore
 
 
-def _keep_values(tensors: Sequence[Tensor]) -> Callable[[], None]:
-    """Keep the values of tensors, each object once."""
-    own = {id(tensor): tensor for tensor in tensors}
-    values = [(tensor, tensor.data, tensor.detach().clone()) for tensor in own.values()]
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other) == 2:
+        return one[0] is other[0] and one[1] is other[1]
+    return one is other
+
+
+def _keep_values(values: Iterable[Any]) -> list[Restore]:
+    """Keep the values of those that are tensors, each object once."""
+    own = {id(value): value for value in values if isinstance(value, Tensor)}
+    return [_keep_value(tensor) for tensor in own.values()]
+
+
+def _keep_value(tensor: Tensor) -> Restore:
+    data, value = tensor.data, tensor.detach().clone()
 
     def restore() -> None:
-        for tensor, data, value in values:
-            tensor.data = data
-            # An expanded tensor cannot be written to, but then nobody else has done so either.
-            if not torch.equal(data, value):
-                data.copy_(value)
+        tensor.data = data
+        # An expanded tensor cannot be written to, but then nobody else has done so either.
+        if not torch.equal(data, value):
+            data.copy_(value)
 
     return restore
 
 
-def _keep_optimizer(
-    optimizer: torch.optim.Optimizer,
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Return what lets the optimizer work on copies of its state, and what puts its own back."""
-    attributes = dict(vars(optimizer))  # also what schedules leave behind, such as _opt_called
-    state = dict(optimizer.state)
-    groups = [(group, dict(group)) for group in optimizer.param_groups]
-    rates = [
-        (value, value.clone())
-        for group in optimizer.param_groups
-        for value in group.values()
-        if isinstance(value, Tensor)
-    ]
+def _keep_array(array: np.ndarray[Any, Any]) -> Restore:
+    value = array.copy()
 
     def restore() -> None:
-        vars(optimizer).clear()
-        vars(optimizer).update(attributes)
-        optimizer.state.clear()
-        optimizer.state.update(state)
-        for group, items in groups:
-            group.clear()
-            group.update(items)
-        for tensor, value in rates:
-            tensor.copy_(value)
-
-    def restart() -> None:
-        restore()
-        for parameter, own in state.items():
-            optimizer.state[parameter] = copy.deepcopy(own)
-
-    return restart, restore
-
-
-def _set_aside_gradients(
-    modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer
-) -> Callable[[], None]:
-    """Take the gradients off their parameters, so that nothing adds to them."""
-    optimized = [p for group in optimizer.param_groups for p in group["params"]]
-    parameters = [p for module in modules for p in module.parameters()]
-    gradients = [(p, p.grad) for p in [*parameters, *optimized]]
-    for parameter, _ in gradients:
-        parameter.grad = None
-
-    def restore() -> None:
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+        if array.flags.writeable:
+            array[...] = value
 
     return restore
 
 
-def _keep_scaler(scaler: torch.amp.GradScaler | None) -> Callable[[], None]:
+def _keep_generator(generator: torch.Generator) -> Restore:
+    state = generator.get_state()
+
+    def restore() -> None:
+        generator.set_state(state)
+
+    return restore
+
+
+def _keep_scaler(scaler: torch.amp.GradScaler | None) -> Restore:
     if scaler is None:
         return lambda: None
     state = copy.deepcopy(scaler.state_dict())
@@ -168,7 +255,22 @@ def _keep_scaler(scaler: torch.amp.GradScaler | None) -> Callable[[], None]:
     return restore
 
 
-def _set_aside_workers(loader: object) -> Callable[[], None]:
+def _set_aside_gradients(modules: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> Restore:
+    """Take the gradients off their parameters, so that nothing adds to them."""
+    optimized = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for module in modules for p in module.parameters()]
+    gradients = [(p, p.grad) for p in [*parameters, *optimized]]
+    for parameter, _ in gradients:
+        parameter.grad = None
+
+    def restore() -> None:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+    return restore
+
+
+def _set_aside_workers(loader: object) -> Restore:
     """Let a DataLoader with persistent workers start new ones, and keep those that run."""
     iterator = getattr(loader, "_iterator", None)
     if iterator is None and not getattr(loader, "persistent_workers", False):
@@ -181,6 +283,6 @@ def _set_aside_workers(loader: object) -> Callable[[], None]:
     return restore
 
 
-def _keep_random_states(generators: Sequence[torch.Generator]) -> Callable[[], None]:
+def _keep_random_states(generators: Sequence[torch.Generator]) -> Restore:
     states = random_states(generators)
     return lambda: restore_random_states(states, generators)

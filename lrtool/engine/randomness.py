@@ -42,3 +42,10 @@ def restore_random_states(states: RandomStates, generators: Sequence[torch.Gener
         torch.mps.set_rng_state(states["mps"])
     for generator, state in zip(generators, states["generators"], strict=True):
         generator.set_state(state)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (users' code draws from the global state)
+    torch.manual_seed(seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 import warnings
 from dataclasses import dataclass, replace
 from math import ceil
@@ -15,24 +14,28 @@ import numpy as np
 import torch
 from torch import nn
 
+from lrtool import __version__
 from lrtool.components import import_path as lookup
 from lrtool.components import losses, models, optimizers
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
 from lrtool.engine import device as runtimes
+from lrtool.engine.randomness import seed_everything
 from lrtool.engine.step import make_step
 from lrtool.engine.sweep import make_probe
 from lrtool.errors import ComponentError, DataError, LrtoolWarning, Problem
 from lrtool.experiment.reading import directories_of, located
+from lrtool.report import report as reports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
+    from lrtool.experiment.preflight import FirstBatch
 
 PROBE_SAMPLES = 512
 
@@ -101,13 +104,6 @@ class Built:
     loss_fn: LossFunction | None
     optimizer: torch.optim.Optimizer
     ratios: list[float]
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch on every device."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  (users' code draws from the global state)
-    torch.manual_seed(seed)
 
 
 def rewound(task: Task) -> list[torch.Generator]:
@@ -185,15 +181,16 @@ def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
         raise ComponentError([Problem(("metrics",), problem)])
 
 
-def updates(task: Task, seed: int) -> Iterator[list[Any]]:
-    """Return the batches of each update for ever, in an order that the seed decides."""
-    return batches.updates(
+def first_batches(task: Task) -> list[Any]:
+    """Return the batches of the first update."""
+    made = batches.epoch(
         task.data.train,
         batch_size=task.data.batch_size,
-        accumulate=task.config.train.accumulate,
-        seed=seed,
+        seed=task.config.seed,
+        epoch=0,
         device=task.runtime.device,
     )
+    return next(batches.some(batches.micro_batches(made, task.config.train.accumulate), 0))
 
 
 def step_of(task: Task, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
@@ -209,7 +206,9 @@ def step_of(task: Task, built: Built, scaler: torch.amp.GradScaler | None) -> St
     )
 
 
-def probe_of(task: Task, built: Built) -> Callable[[], torch.Tensor]:
+def probe_of(
+    task: Task, model: nn.Module, loss_fn: LossFunction | None
+) -> Callable[[], torch.Tensor]:
     """Return a probe over random samples of the validation part, the same for all repeats."""
     assert task.data.validation is not None, "try_one_batch refuses a probe of nothing"
     samples = batches.epoch(
@@ -219,7 +218,7 @@ def probe_of(task: Task, built: Built) -> Callable[[], torch.Tensor]:
         epoch=0,
         device=task.runtime.device,
     )
-    return make_probe(built.model, built.loss_fn, next(samples), task.runtime)
+    return make_probe(model, loss_fn, next(samples), task.runtime)
 
 
 def training_steps(task: Task) -> int | None:
@@ -247,3 +246,24 @@ def resolved(task: Task) -> dict[str, Any]:
     if own not in data["search_path"]:
         data["search_path"] = [own, *data["search_path"]]
     return data
+
+
+def facts(task: Task, preflight: FirstBatch) -> dict[str, Any]:
+    """Return what the reports of all commands say alike: what was computed, and where."""
+    config, data = task.config, task.data
+    return {
+        "config": resolved(task),
+        "config_hash": config.digest(),
+        "seed": config.seed,
+        "data": reports.Data(
+            samples={k: n for k, n in data.samples.items() if n is not None},
+            shapes=data.shapes,
+            hash=data.digest,
+        ),
+        "model": reports.Model(
+            name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
+        ),
+        "environment": reports.Environment(
+            lrtool=__version__, **runtimes.environment(task.runtime.device)
+        ),
+    }

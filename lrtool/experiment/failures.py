@@ -14,7 +14,7 @@ import torch
 from lrtool.components import import_path as lookup
 from lrtool.engine import device as runtimes
 from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
-from lrtool.experiment.experiment import build, step_of, updates
+from lrtool.experiment.experiment import build, first_batches, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,7 @@ def fitting_batch(task: Task) -> int | None:
     (inputs, targets) that are tensors can be halved.
     """
     try:
-        batch = next(updates(task, task.config.seed))[0]
+        batch = first_batches(task)[0]
         if not _is_pair(batch):
             return None
         size = len(batch[0])

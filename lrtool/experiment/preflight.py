@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrtool.components import losses, metrics, optimizers
+from lrtool.components import losses, metrics
 from lrtool.components.built_in_metrics import RANKING
 from lrtool.components.schedules import Schedule, build_schedule
 from lrtool.data import batches
@@ -16,7 +17,13 @@ from lrtool.data.part import Resident
 from lrtool.engine.evaluation import evaluate, evaluating
 from lrtool.engine.step import forward
 from lrtool.errors import ComponentError, LrtoolError, Problem, UserError
-from lrtool.experiment.experiment import build, step_of, steps_per_epoch, training_steps, updates
+from lrtool.experiment.experiment import (
+    build,
+    first_batches,
+    step_of,
+    steps_per_epoch,
+    training_steps,
+)
 from lrtool.experiment.failures import worded
 from lrtool.experiment.reading import located
 
@@ -41,8 +48,6 @@ class FirstBatch:
         loss: before any update.
         parameters: how many numbers the model has.
         trainable: how many of them are trained.
-        optimizer: name of the optimizer for the suggestion's constants.
-        family: how its updates follow the gradient's scale, if that could be measured.
     """
 
     inputs: tuple[int, ...] | None
@@ -51,8 +56,6 @@ class FirstBatch:
     loss: float
     parameters: int
     trainable: int
-    optimizer: str
-    family: str | None
 
 
 def try_one_batch(task: Task) -> FirstBatch:
@@ -89,8 +92,6 @@ def try_one_batch(task: Task) -> FirstBatch:
         loss=float(loss),
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
-        optimizer=optimizers.kind(built.optimizer),
-        family=optimizers.family(built.optimizer),
     )
 
 
@@ -180,13 +181,21 @@ def metrics_of(task: Task) -> Mapping[str, Metric]:
 
 def _first_of(task: Task) -> Any:
     """Return the first batch of the training part."""
-    return _next(task, updates(task, task.config.seed))[0]
+    with _data_source(task):
+        return first_batches(task)[0]
 
 
 def _next(task: Task, stream: Iterator[Any]) -> Any:
-    """Return what comes next, or None; a data set of the user's may fail on it."""
-    try:
+    """Return what comes next, or None."""
+    with _data_source(task):
         return next(stream, None)
+
+
+@contextmanager
+def _data_source(task: Task) -> Iterator[None]:
+    """Say in words that a data set of the user's failed."""
+    try:
+        yield
     except (Exception, SystemExit) as error:
         raise worded(task, error, f"data.source {task.config.data.source} failed") from error
 

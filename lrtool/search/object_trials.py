@@ -1,4 +1,4 @@
-"""Two short trainings of objects that the caller has, one after the other, for `find_lr`."""
+"""The schedule of a short training, from a name alone."""
 
 from __future__ import annotations
 
@@ -6,23 +6,13 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lrtool.components.schedules import SCHEDULES, build_schedule
 from lrtool.config import schema as config
-from lrtool.curve.race import diverged
 from lrtool.errors import ComponentError, LrtoolWarning
-from lrtool.report.records import Race, Racer
-from lrtool.search.runner import advance, last_losses, untrained_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lrtool.components.schedules import Schedule
-    from lrtool.engine.device import Runtime
-    from lrtool.engine.stopwatch import Stopwatch
-    from lrtool.report.records import RaceOrigin, RaceOutcome
-    from lrtool.search.runner import Epoch, Runner
+    from lrtool.report.records import RaceOrigin
 
 ORIGINS: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
 
@@ -38,55 +28,3 @@ def schedule_of(name: str, steps: int) -> Schedule:
             return build_schedule(config.Schedule(name=name), steps=steps, steps_per_epoch=None)
     except ComponentError:
         return build_schedule(config.Schedule(), steps=steps, steps_per_epoch=None)
-
-
-def tried(
-    rates: tuple[float, float],
-    steps: int,
-    runner: Callable[[int, float], Runner],
-    epoch: Epoch,
-    watch: Stopwatch,
-    *,
-    runtime: Runtime,
-    seed: int,
-) -> Race:
-    """Train at a lower and at a higher rate, and compare the losses of the last steps.
-
-    Args:
-        rates: the two.
-        steps: of each.
-        runner: puts everything back to its start, and returns what trains with a number and a rate.
-        epoch: the batches of an epoch; the same ones for the same random states.
-        watch: times the updates.
-        runtime: device and precision.
-        seed: what the record says.
-    """
-    untrained, cost = untrained_loss(runner(0, rates[0]), steps, epoch, runtime)
-    runners, ends, examples = [], [], 0
-    for number, lr in enumerate(rates):
-        one = runner(number, lr)
-        for _ in watch.timed(advance(one, steps, epoch)):
-            pass
-        losses, sizes = last_losses(one)
-        runners.append(one)
-        ends.append(float(np.average(losses, weights=sizes)))
-        examples = max(examples, int(sum(sizes)))
-    out = diverged(ends, untrained)
-    best = min((end for end, gone in zip(ends, out, strict=True) if not gone), default=None)
-
-    def racer(one: Runner, origin: RaceOrigin, end: float) -> Racer:
-        outcome: RaceOutcome = "won" if end == best else "lost"
-        if out[one.number]:
-            outcome = "diverged"
-        return Racer(one.lr, origin, tuple(one.loss), None, end, None, outcome)
-
-    return Race(
-        seed=seed,
-        steps=steps,
-        steps_spent=sum(len(one.loss) for one in runners) + cost,
-        measure="training",
-        examples=examples,
-        untrained_loss=untrained,
-        candidates=tuple(map(racer, runners, ORIGINS, ends)),
-        interrupted=False,
-    )

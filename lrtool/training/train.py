@@ -15,7 +15,7 @@ from lrtool.engine.checkpoint import LAST
 from lrtool.engine.loop import failed
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning, UserError
-from lrtool.experiment.experiment import resolved
+from lrtool.experiment.experiment import facts, resolved
 from lrtool.experiment.failures import concluded
 from lrtool.report import files
 from lrtool.report import metrics_log as history
@@ -24,7 +24,6 @@ from lrtool.report.parts import Timing
 from lrtool.report.records import EpochRow, StepRow
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, METRICS, MODEL
 from lrtool.report.train_report import Best, TrainReport, from_training
-from lrtool.search.run import facts
 from lrtool.show.plots import train as training_plot
 from lrtool.training import divergence
 from lrtool.training import session as training

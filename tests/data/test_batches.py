@@ -1,3 +1,4 @@
+import itertools
 from collections import UserDict, namedtuple
 from itertools import islice
 
@@ -13,6 +14,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     Sampler,
+    TensorDataset,
 )
 
 from lrtool.data import batches
@@ -143,22 +145,15 @@ def test_ordered():
         assert [inputs[:, 0].tolist() for inputs, _ in made] == [[0, 1], [2, 3], [4]]
 
 
-def test_updates_go_on_with_the_next_epoch_and_never_mix_two():
-    part = numbered(5)
-    stream = batches.updates(part, batch_size=2, accumulate=2, seed=7, device=CPU)
-    made = [[targets.tolist() for _, targets in group] for group in islice(stream, 6)]
-    expected = []
-    for e in range(3):
-        first, second, third = [y.tolist() for _, y in an_epoch(part, 2, seed=7, epoch=e)]
-        expected += [[first, second], [third]]
-    assert made == expected
+def test_no_update_has_batches_of_two_epochs():
+    made = batches.micro_batches(an_epoch(numbered(5), 2, seed=7, epoch=0), 2)
+    first, second, third = [y.tolist() for _, y in an_epoch(numbered(5), 2, seed=7, epoch=0)]
+    assert [[y.tolist() for _, y in group] for group in made] == [[first, second], [third]]
 
 
-def test_updates_over_nothing():
-    loader = DataLoader(Squares(3), batch_size=4, drop_last=True)
-    stream = batches.updates(OwnLoader(loader), batch_size=4, accumulate=1, seed=0, device=CPU)
+def test_an_epoch_of_nothing():
     with pytest.raises(DataError, match=r"^the training data yield no batch in epoch 1$"):
-        next(stream)
+        next(batches.some(iter([]), 0))
 
 
 @pytest.mark.parametrize("skip", [0, 1, 2, 3, 4])
@@ -306,25 +301,48 @@ def test_batch_to_looks_into_everything():
     assert batches.batch_to(one, CPU) is one
 
 
-def take(loader, count):
-    return list(islice(batches.from_loader(loader, CPU), count))
+def passes(loader, count):
+    """What so many passes over a loader yield."""
+    loader = batches.again(loader)
+    return [list(batches.one_pass(loader, CPU)) for _ in range(count)]
 
 
-def test_from_loader_starts_anew_when_exhausted():
-    assert take([1, 2], 5) == [1, 2, 1, 2, 1]
-    loader = DataLoader(Squares(3), batch_size=2)
-    assert [y.tolist() for _, y in take(loader, 5)] == [[0, 1], [4], [0, 1], [4], [0, 1]]
+def test_a_loader_is_passed_over_again_and_again():
+    assert passes([1, 2], 2) == [[1, 2], [1, 2]]
+    first, second = passes(DataLoader(Squares(3), batch_size=2), 2)
+    assert [y.tolist() for _, y in first] == [y.tolist() for _, y in second] == [[0, 1], [4]]
 
 
-def test_from_loader_remembers_what_it_cannot_read_twice():
-    assert take((i for i in (1, 2, 3)), 7) == [1, 2, 3, 1, 2, 3, 1]
-    assert take(iter([1]), 3) == [1, 1, 1]
+def test_an_iterator_is_remembered():
+    assert passes((i for i in (1, 2, 3)), 3) == [[1, 2, 3]] * 3
+    endless = batches.again(itertools.count())
+    assert list(islice(endless, 3)) == [0, 1, 2]
+    assert list(islice(endless, 5)) == [0, 1, 2, 3, 4]  # goes on where nobody has read yet
 
 
 @pytest.mark.parametrize("loader", [[], iter(()), DataLoader(Squares(1), 2, drop_last=True)])
-def test_from_loader_over_nothing(loader):
+def test_a_loader_over_nothing(loader):
     with pytest.raises(DataError, match=r"^the loader yields no batch; give it at least one$"):
-        take(loader, 1)
+        passes(loader, 1)
+
+
+def test_held_out_batches_are_random_samples_of_a_sorted_validation_set():
+    """A loader sorted by class: its first 64 samples would all be of class 0."""
+    x, y = torch.arange(1000.0)[:, None], torch.arange(1000) // 100
+    loader = DataLoader(TensorDataset(x, y), batch_size=100)
+    found = batches.held_out(loader, 64, CPU)
+    assert [len(inputs) for inputs, _ in found] == [4] * 16
+    assert len(torch.cat([targets for _, targets in found]).unique()) == 10
+    again = batches.held_out(loader, 64, CPU)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(found, again, strict=True))
+    everything = torch.cat([inputs for inputs, _ in batches.held_out(loader, 5000, CPU)])
+    assert torch.equal(everything.sort(0).values, x)
+
+
+def test_held_out_batches_of_other_loaders_are_their_first_ones():
+    made = [(torch.ones(3, 2), torch.ones(3)) for _ in range(5)]
+    assert len(batches.held_out(made, 7, CPU)) == 3
+    assert len(batches.held_out(made, 70, CPU)) == 5
 
 
 def test_generators_are_found_once():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrtool.engine import preserve
-from lrtool.engine.preserve import preserved
+from lrtool.engine.preserve import keep, preserved
 from lrtool.errors import UserError
 
 
@@ -131,7 +131,8 @@ def test_restart_begins_again_from_the_same_weights():
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     train(model, optimizer, 2)
     runs = []
-    with preserved(model, optimizer) as restart:
+    with preserved(model, optimizer):
+        restart = keep(model, optimizer)
         for _ in range(3):
             restart()
             torch.manual_seed(3)
@@ -226,7 +227,8 @@ def test_attributes_late_buffers_and_the_losss_own_parameters():
         torch.manual_seed(2)
         if look:
             runs = []
-            with preserved(model, optimizer, loss_fn=loss_fn) as restart:
+            with preserved(model, optimizer, loss_fn=loss_fn):
+                restart = keep(model, optimizer, loss_fn=loss_fn)
                 for _ in range(2):
                     restart()
                     torch.manual_seed(2)
@@ -269,10 +271,8 @@ def test_tensors_whose_data_were_replaced():
 
 def test_one_failure_does_not_keep_the_rest_from_being_restored(monkeypatch):
     def broken(_scaler):
-        calls = iter([None])
-
         def restore():
-            next(calls)  # fails the second time: the first is the start of the block
+            raise ArithmeticError("broken")
 
         return restore
 
@@ -286,9 +286,144 @@ def test_one_failure_does_not_keep_the_rest_from_being_restored(monkeypatch):
     block.__enter__()
     train(model, optimizer, 1)
     optimizer.param_groups[0]["lr"] = 5.0
-    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+    with pytest.raises(ArithmeticError, match="broken"):
         block.gen.close()
     assert model.weight.grad is gradient
     assert torch.equal(model.weight, value)
     assert torch.equal(state, torch.get_rng_state())
     assert optimizer.param_groups[0]["lr"] == 0.01
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Zhang et al. 2019: a fast optimizer inside, slow weights beside it, a counter in a list."""
+
+    def __init__(self, fast, every=2):
+        self.fast = fast
+        self.every = every
+        self.steps = [0]
+        self.slow = [p.detach().clone() for group in fast.param_groups for p in group["params"]]
+        self.defaults = fast.defaults
+        self.state = {}
+
+    @property
+    def param_groups(self):
+        return self.fast.param_groups
+
+    def zero_grad(self, **options):
+        self.fast.zero_grad(**options)
+
+    def step(self):
+        self.fast.step()
+        self.steps[0] += 1
+        if self.steps[0] % self.every == 0:
+            weights = [p for group in self.fast.param_groups for p in group["params"]]
+            for slow, weight in zip(self.slow, weights, strict=True):
+                slow.lerp_(weight.detach(), 0.5)
+                weight.data.copy_(slow)
+
+
+class Preconditioned(torch.optim.SGD):
+    """Keeps an object of its own for each parameter, as Shampoo does, and a NumPy array."""
+
+    class Factor:
+        def __init__(self, p):
+            self.left = torch.zeros_like(p)
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+        self.norms = np.zeros(3)
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            factor = self.state[p].setdefault("factor", self.Factor(p))
+            factor.left += p.grad**2
+            p.sub_(self.param_groups[0]["lr"] * p.grad / (1 + factor.left.sqrt()))
+            self.norms += float(p.grad.norm())
+
+
+WRAPPED = [
+    lambda p: Lookahead(torch.optim.Adam(p, lr=0.01)),
+    lambda p: Lookahead(Lookahead(torch.optim.SGD(p, lr=0.1, momentum=0.9))),
+    lambda p: Preconditioned(p, lr=0.1),
+]
+
+
+@pytest.mark.parametrize("make", WRAPPED)
+def test_what_is_inside_an_optimizer_is_put_back_too(make):
+    results = []
+    for look in (False, True):
+        model = Net()
+        optimizer = make(list(model.parameters()))
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        train(model, optimizer, 3)
+        if look:
+            with preserved(model, optimizer):
+                for group in optimizer.param_groups:
+                    group["lr"] = 1e4
+                train(model, optimizer, 5)
+        results.append(train(model, optimizer, 5))
+    assert results[0] == results[1]
+
+
+def test_the_second_moment_of_an_optimizer_inside_another_one_is_put_back():
+    model = nn.Linear(4, 4)
+    fast = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = Lookahead(fast)
+    train(model, optimizer, 3)
+    moment = fast.state[model.weight]["exp_avg_sq"]
+    value = moment.clone()
+    with preserved(model, optimizer):
+        optimizer.param_groups[0]["lr"] = 100.0
+        train(model, optimizer, 5)
+        assert not torch.equal(moment, value)
+    assert fast.state[model.weight]["exp_avg_sq"] is moment
+    assert torch.equal(moment, value)
+
+
+def test_several_states_can_be_kept_at_once():
+    """As for the candidates of a race that take turns with one model."""
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    start = keep(model, optimizer)
+
+    def leg(seed, steps=3):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        return train(model, optimizer, steps)
+
+    alone = [leg(1), leg(2)]
+    start()
+    assert leg(1) == alone[0]
+    half_way = keep(model, optimizer)
+    start()
+    leg(9, 5)
+    half_way()
+    assert leg(2) == alone[1]
+    half_way()
+    assert leg(2) == alone[1]
+
+
+def test_what_cannot_be_put_back_is_refused_before_anything_is_touched():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.warmup = (0.1 * i for i in range(10))
+    gradient = model.weight.grad = torch.ones(4, 4)
+    words = r"^optimizer\.warmup is a generator, which cannot be put back after a search; keep a "
+    with pytest.raises(UserError, match=words), preserved(model, optimizer):
+        pytest.fail("the block must not begin")
+    assert model.weight.grad is gradient
+    assert next(optimizer.warmup) == 0.0
+
+
+def test_a_model_that_an_optimizer_knows_is_kept_with_all_its_buffers():
+    model, teacher = nn.Linear(4, 4), nn.BatchNorm1d(4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.teacher = teacher
+    with preserved(model, optimizer):
+        teacher(torch.randn(8, 4))
+        assert teacher.num_batches_tracked == 1
+    assert teacher.num_batches_tracked == 0

@@ -12,18 +12,20 @@ import pytest
 import torch
 from small import CONFIG, NET
 
+from lrtool.cli.find_run import plan_of
 from lrtool.components.schedules import build_schedule
 from lrtool.config.schema import Schedule
+from lrtool.curve.race import length
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
-from lrtool.experiment.experiment import build, open_task, repeat_seed
-from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.experiment import build, open_task, repeat_seed, training_steps
 from lrtool.experiment.reading import read_config
 from lrtool.report.records import SweepRow, TrialRow
-from lrtool.search import racing
+from lrtool.search import race as races
 from lrtool.search.compression import compressed_schedule
-from lrtool.search.run import search
+from lrtool.search.experiment_subject import ExperimentSubject
+from lrtool.search.search import search
 
 IRIS = """
 data: {source: iris, batch_size: 30}
@@ -51,11 +53,21 @@ def opened(tmp_path, monkeypatch):
     sys.modules.pop("net", None)
 
 
+def open_race(task):
+    samples = task.data.batch_size * task.config.train.accumulate
+    return races.open_race(ExperimentSubject(task), 2, samples, training_steps(task))
+
+
+def open_trials(task):
+    samples = task.data.batch_size * task.config.train.accumulate
+    return races.open_trials(ExperimentSubject(task), 1, samples, training_steps(task))
+
+
 def raced(task, centre=-2.0, prior=None):
-    contest = racing.open_race(task)
+    contest = open_race(task)
     watch = Stopwatch()
-    rows = list(racing.race(contest, centre, prior, watch))
-    return contest, rows, watch, *racing.judged(contest)
+    rows = list(races.run_race(contest, centre, prior, watch))
+    return contest, rows, watch, *races.judge(contest)
 
 
 @pytest.fixture
@@ -125,21 +137,23 @@ def test_first_half_way_in_turns_then_to_the_end(opened):
 
 
 def test_what_is_measured_and_what_it_costs(opened):
-    contest, rows = racing.open_race(opened(IRIS)), []
-    runners = {}
-    for row in racing.race(contest, -2.0, None, Stopwatch()):
+    contest, rows = open_race(opened(IRIS)), []
+    models = {}
+    for row in races.run_race(contest, -2.0, None, Stopwatch()):
         rows.append(row)
-        runners |= {entry.number: entry.runner for entry in contest.entries if entry.runner}
-    race, _ = racing.judged(contest)
+        models |= {
+            e.runner.number: e.runner.trainee.model for e in contest.entries if e.runner.trainee
+        }
+    race, _ = races.judge(contest)
     assert (race.measure, race.examples, race.steps) == ("validation", 30, 80)
-    assert [len(batch[0]) for batch in contest.examples] == [2] * 15  # 16 chunks, or almost
-    seen = torch.cat([batch[0] for batch in contest.examples]).sum(0)
-    assert torch.allclose(seen, contest.task.data.validation.inputs.sum(0), atol=1e-5)
+    assert [len(batch[0]) for batch in contest.held_out] == [2] * 15  # 16 chunks, or almost
+    seen = torch.cat([batch[0] for batch in contest.held_out]).sum(0)
+    assert torch.allclose(seen, contest.subject.task.data.validation.inputs.sum(0), atol=1e-5)
     measured = 1 + sum(r.half_loss is not None for r in race.candidates)
     measured += sum(r.final_loss is not None for r in race.candidates)
     assert race.steps_spent == pytest.approx(len(rows) + measured * 30 / 30 / 3)
     # the loss is that of the whole part, in evaluation mode
-    model, part = runners[1].model.eval(), contest.task.data.validation
+    model, part = models[1].eval(), contest.subject.task.data.validation
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(part.inputs), part.targets).item()
     assert race.candidates[1].final_loss == pytest.approx(loss, rel=1e-5)
@@ -152,11 +166,11 @@ def test_no_more_than_1024_examples_in_chunks_of_64(opened):
         net="import torch\ndef data():\n    x = torch.randn(4000, 4)\n"
         "    y = (x.sum(1) > 0).long()\n    return (x[:2000], y[:2000]), (x[2000:], y[2000:])\n",
     )
-    contest = racing.open_race(task)
-    assert [len(batch[0]) for batch in contest.examples] == [64] * 16
-    again = racing.open_race(task)
+    contest = open_race(task)
+    assert [len(batch[0]) for batch in contest.held_out] == [64] * 16
+    again = open_race(task)
     assert all(
-        torch.equal(a[0], b[0]) for a, b in zip(contest.examples, again.examples, strict=True)
+        torch.equal(a[0], b[0]) for a, b in zip(contest.held_out, again.held_out, strict=True)
     )
 
 
@@ -174,11 +188,11 @@ def loss_of(model, x, y):
 def test_without_a_validation_part_the_last_training_losses_are_compared(opened):
     task = opened(IRIS, "data.validation=0", "train.epochs=25")  # 125 steps, the last one short
     contest, rows, _, race, choice = raced(task)
-    assert contest.examples is None
+    assert contest.held_out is None
     assert (race.measure, race.steps) == ("training", 100)
     assert race.steps_spent == pytest.approx(len(rows) + 5 / 3)  # five batches before training
     assert race.examples == 25 * 30
-    fresh = build(task, contest.seed).model
+    fresh = build(task, race.seed).model
     with torch.no_grad():
         parts = [(loss_of(fresh, x, y), len(y)) for x, y in whole(task)]
     level = sum(loss * count for loss, count in parts) / 150
@@ -217,11 +231,11 @@ def test_the_best_at_the_edge_brings_in_one_more(opened):
 
 def test_at_any_moment_there_is_a_judgement(opened):
     """Whatever row the race stops after."""
-    contest = racing.open_race(opened(IRIS, "optimizer=sgd"))
-    rows = racing.race(contest, 1.0, None, Stopwatch())
+    contest = open_race(opened(IRIS, "optimizer=sgd"))
+    rows = races.run_race(contest, 1.0, None, Stopwatch())
     seen = []
     for row in rows:
-        race, choice = racing.judged(contest)
+        race, choice = races.judge(contest)
         assert race.interrupted
         outcomes = {racer.outcome for racer in race.candidates}
         halves = [racer.half_loss for racer in race.candidates]
@@ -233,7 +247,7 @@ def test_at_any_moment_there_is_a_judgement(opened):
     half_way = (True, {"unfinished", "diverged"})
     at_the_end = (False, {"won", "lost", "diverged", "unfinished"})  # one more is under way
     assert [seen[0], seen[-1]] == [half_way, at_the_end]
-    race, choice = racing.judged(contest)
+    race, choice = races.judge(contest)
     assert not race.interrupted
     assert "unfinished" not in {racer.outcome for racer in race.candidates}
 
@@ -249,9 +263,9 @@ def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
 
     sets = ("train.epochs=~", "train.max_steps=360", "train.early_stopping=~")
     task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
-    contest, watch = racing.open_trials(task), Stopwatch()
-    rows = list(racing.tried(contest, (0.003, 0.03), watch))
-    tried, _ = racing.judged(contest)
+    contest, watch = open_trials(task), Stopwatch()
+    rows = list(races.run_trials(contest, (0.003, 0.03), watch))
+    tried, _ = races.judge(contest)
     assert tried.seed == repeat_seed(3, 1)  # which no sweep had
     assert (tried.steps, tried.interrupted, watch.steps) == (90, False, 180)
     assert [trial.origin for trial in tried.candidates] == ["lower", "higher"]
@@ -283,18 +297,21 @@ def test_models_go_when_their_trial_or_their_race_is_over(opened):
 
     def seen(entries):
         for entry in entries:
-            if entry.runner and all(ref() is not entry.runner.model for ref in models):
-                models.append(weakref.ref(entry.runner.model))
+            trainee = entry.runner.trainee
+            if trainee and all(ref() is not trainee.model for ref in models):
+                models.append(weakref.ref(trainee.model))
         return sum(ref() is not None for ref in models)
 
     gc.disable()  # nothing may wait for it
     try:
-        contest = racing.open_trials(opened(IRIS))
-        alive = [seen(contest.entries) for _ in racing.tried(contest, (0.01, 0.03), Stopwatch())]
+        contest = open_trials(opened(IRIS))
+        alive = [
+            seen(contest.entries) for _ in races.run_trials(contest, (0.01, 0.03), Stopwatch())
+        ]
         assert set(alive) == {1}
         assert (len(models), seen(contest.entries)) == (2, 0)
-        contest = racing.open_race(opened(IRIS))
-        alive = [seen(contest.entries) for _ in racing.race(contest, -2.0, None, Stopwatch())]
+        contest = open_race(opened(IRIS))
+        alive = [seen(contest.entries) for _ in races.run_race(contest, -2.0, None, Stopwatch())]
         assert max(alive) == 3
         assert (len(models) >= 5, seen(contest.entries)) == (True, 0)
     finally:
@@ -310,7 +327,7 @@ def factors(schedule, steps):
 
 def plan(opened, schedule, steps=600):
     task = opened(IRIS, "train.epochs=~", f"train.max_steps={steps}", f"train.schedule={schedule}")
-    return compressed_schedule(task, racing.steps_of(task, race=True))
+    return compressed_schedule(task, length(training_steps(task)))
 
 
 @pytest.mark.parametrize(
@@ -380,7 +397,7 @@ def test_a_training_of_unknown_length_is_raced_with_its_schedule_as_it_is(opened
     )
     text = IRIS.replace("source: iris", 'source: "net:data"')
     task = opened(text, "train.schedule={name: constant, warmup: 20}", net=endless)
-    assert (racing.steps_of(task, race=True), racing.steps_of(task, race=False)) == (100, 90)
+    assert (open_race(task).steps, open_trials(task).steps) == (100, 90)
     schedule = compressed_schedule(task, 100)
     assert [schedule.factor(step, 0) for step in (0, 19, 20)] == pytest.approx([1 / 21, 20 / 21, 1])
     *_, race, choice = raced(task)
@@ -388,14 +405,14 @@ def test_a_training_of_unknown_length_is_raced_with_its_schedule_as_it_is(opened
     assert {len(r.loss) for r in race.candidates if r.final_loss is not None} == {100}
     sys.modules.pop("net")
     with pytest.raises(ConfigError, match="cosine needs the length of the training"):
-        racing.open_race(opened(text, net=endless))
+        open_race(opened(text, net=endless))
 
 
 # The search
 
 
 def searched(task):
-    rows, finder = [], search(task, try_one_batch(task))
+    rows, finder = [], search(ExperimentSubject(task), plan_of(task), Stopwatch())
     while True:
         try:
             rows.append(next(finder))
@@ -417,7 +434,7 @@ def test_a_search_leaves_no_file_and_returns_all(opened, tmp_path):
     assert "by racing" in said.reason
     assert found.finding.centre == pytest.approx(found.race.candidates[1].lr)
     made = sum(len(sweep.lr) for sweep in found.sweeps)
-    raced = [*found.tried.candidates, *found.race.candidates]
+    raced = [*found.trials.candidates, *found.race.candidates]
     assert len(rows) == made + sum(len(racer.loss) for racer in raced)
     assert found.timing["steps"] >= len(rows)
 
@@ -427,7 +444,7 @@ def test_without_verify_there_is_no_race_but_trials(opened):
     rows, found = searched(task)
     assert found.race is None
     assert "race" not in found.finding.suggestions
-    named, tried = found.finding.suggestions, found.tried
+    named, tried = found.finding.suggestions, found.trials
     assert found.finding.suggestion.lr == named["auto"].lr != named["sweep"].lr
     assert [trial.lr for trial in tried.candidates] == pytest.approx(found.finding.trials)
     lower, higher = found.finding.trials
@@ -435,14 +452,14 @@ def test_without_verify_there_is_no_race_but_trials(opened):
     assert higher > named["sweep"].lr
     assert [type(row) for row in rows[-160:]] == [TrialRow] * 160  # two of 80: all of the training
     assert isinstance(rows[-161], SweepRow)
-    assert found.update.steps > 2
+    assert found.first_update.steps > 2
     assert found.timing["steps"] >= len(rows) + 1
 
 
 def test_no_trials_for_a_training_of_3000_steps_or_a_rule(opened):
     for sets in (("train.epochs=~", "train.max_steps=3000"), ("find.method=valley",)):
         _, found = searched(opened(IRIS, "find.verify=false", *sets))
-        assert (found.tried, found.finding.trials) == (None, None)
+        assert (found.trials, found.finding.trials) == (None, None)
         assert found.finding.suggestion.lr is not None
 
 

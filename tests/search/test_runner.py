@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from lrtool.engine.device import Runtime
 from lrtool.engine.randomness import random_states
 from lrtool.engine.step import StepOut, make_step
+from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import UserError
 from lrtool.report.records import RaceRow
 from lrtool.search.runner import Runner, advance, measure
+from lrtool.search.subject import Trainee
 
 CPU = Runtime(torch.device("cpu"))
 BATCHES = 7  # of an epoch
@@ -35,8 +37,24 @@ def batch(epoch, index):
     return x, x[:, :3].argmax(1)
 
 
-def epoch(number, skip):
-    return ([batch(number, index)] for index in range(skip, BATCHES))
+class Given:
+    """A subject that trains what it was given, as often as it is asked."""
+
+    runtime = CPU
+
+    def __init__(self, trainee):
+        self.trainee = trainee
+
+    def fresh(self, _attempt):
+        torch.manual_seed(0)
+        torch.rand(100)  # as if building had drawn numbers
+        return self.trainee
+
+    def rest(self):
+        return lambda: None
+
+    def batches(self, _attempt, epoch, skip):
+        return ([batch(epoch, index)] for index in range(skip, BATCHES))
 
 
 def runner(number, lr, model=None, step=None, schedule=None):
@@ -45,25 +63,21 @@ def runner(number, lr, model=None, step=None, schedule=None):
         nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 3)
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
-    random = random_states()
-    return Runner(
-        number=number,
-        lr=lr,
-        model=model,
-        loss_fn=F.cross_entropy,
-        optimizer=optimizer,
-        step=step or make_step(model, F.cross_entropy, optimizer, CPU),
-        schedule=schedule or Falling(),
-        generators=(),
-        random=random,
-        epoch_random=random,
-    )
+    step = step or make_step(model, F.cross_entropy, optimizer, CPU)
+    subject = Given(Trainee(model, F.cross_entropy, optimizer, step, ()))
+    one = Runner(subject, 0, number, lr, schedule or Falling())
+    one.begin()
+    return one
+
+
+def go(one, steps):
+    return list(advance(one, steps, Stopwatch()))
 
 
 def plain(lr, steps):
     """A loop that anyone could write; the dropout draws from torch's global state."""
     made = runner(0, lr)
-    model, optimizer, losses = made.model, made.optimizer, []
+    model, optimizer, losses = made.trainee.model, made.trainee.optimizer, []
     for index in range(steps):
         number, step = divmod(index, BATCHES)
         x, y = batch(number, step)
@@ -85,7 +99,7 @@ def test_candidates_that_take_turns_train_like_plain_loops_to_the_last_bit(rungs
     for rung in rungs:
         for each in runners:
             torch.rand(3)  # what happens between turns is nobody's business
-            rows += advance(each, rung, epoch)
+            rows += go(each, rung)
     for each in runners:
         assert each.loss == plain(each.lr, 20)
         own = [row for row in rows if row.candidate == each.number]
@@ -101,24 +115,26 @@ def test_measuring_a_candidate_leaves_it_as_it_is():
     examples = [batch(9, index) for index in range(3)]
     kept = copy.deepcopy(examples)
     one = runner(0, 0.1)
-    list(advance(one, 5, epoch))
-    before = copy.deepcopy(one.model.state_dict())
-    first, second = (measure(one, examples, CPU, states) for _ in range(2))
+    go(one, 5)
+    before = copy.deepcopy(one.trainee.model.state_dict())
+    first, second = (measure(one, examples, states) for _ in range(2))
     assert first == second
-    assert all(torch.equal(before[name], value) for name, value in one.model.state_dict().items())
-    assert one.model.training
-    list(advance(one, 20, epoch))
+    assert all(
+        torch.equal(before[name], value) for name, value in one.trainee.model.state_dict().items()
+    )
+    assert one.trainee.model.training
+    go(one, 20)
     assert one.loss == plain(0.1, 20)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(examples, kept, strict=True))
 
 
 def test_a_measure_is_the_mean_loss_of_each_batch_in_evaluation_mode():
     one = runner(0, 0.1)
-    list(advance(one, 5, epoch))
+    go(one, 5)
     examples = [batch(9, 0), batch(9, 1)]
-    found = measure(one, examples, CPU, random_states())
-    one.model.eval()
-    expected = [F.cross_entropy(one.model(x), y).item() for x, y in examples]
+    found = measure(one, examples, random_states())
+    one.trainee.model.eval()
+    expected = [F.cross_entropy(one.trainee.model(x), y).item() for x, y in examples]
     assert found == expected
 
 
@@ -134,7 +150,7 @@ def test_all_candidates_are_measured_with_the_same_random_numbers():
     examples, states = [batch(9, 0)], random_states()
     model = Noisy(8, 3)
     one, two = runner(0, 0.1, model), runner(1, 0.1, copy.deepcopy(model))
-    assert measure(one, examples, CPU, states) == measure(two, examples, CPU, states)
+    assert measure(one, examples, states) == measure(two, examples, states)
     assert torch.equal(examples[0][0], batch(9, 0)[0])
 
 
@@ -152,24 +168,24 @@ def given_losses(losses):
 
 def test_a_loss_that_is_not_finite_ends_a_candidate():
     one = runner(0, 0.1, step=given_losses([2.0, 1.9, math.nan, 5.0, 5.0]))
-    rows = list(advance(one, 5, epoch))
+    rows = go(one, 5)
     assert [row.step for row in rows] == [1, 2, 3]
     assert one.broken
-    assert list(advance(one, 5, epoch)) == []
+    assert go(one, 5) == []
 
 
 def test_an_exception_after_divergence_ends_a_candidate_and_before_it_the_race():
     losses = [2.0 - i / 100 + 0.01 * (-1) ** i for i in range(10)] + [50.0] * 4
     one = runner(0, 0.1, step=given_losses([*losses, ValueError("outputs above 1")]))
-    rows = list(advance(one, 20, epoch))
+    rows = go(one, 20)
     assert [row.loss for row in rows] == pytest.approx(losses)
     assert one.broken
     two = runner(0, 0.1, step=given_losses([*losses[:10], ValueError("mine")]))
     with pytest.raises(ValueError, match="mine"):
-        list(advance(two, 20, epoch))
+        go(two, 20)
     three = runner(0, 0.1, step=given_losses([*losses, UserError("the user's")]))
     with pytest.raises(UserError, match="the user's"):
-        list(advance(three, 20, epoch))
+        go(three, 20)
 
 
 class Fragile(nn.Linear):
@@ -182,8 +198,8 @@ class Fragile(nn.Linear):
 def test_a_model_that_diverged_weights_break_in_evaluation_measures_nan():
     one = runner(0, 0.1, Fragile(8, 3))
     with pytest.raises(ValueError, match="beyond"):
-        measure(one, [batch(9, 0)], CPU, random_states())
+        measure(one, [batch(9, 0)], random_states())
     one.loss = [2.0] * 10 + [50.0 + i for i in range(10)]
     one.skipped = [False] * 20
-    [found] = measure(one, [batch(9, 0)], CPU, random_states())
+    [found] = measure(one, [batch(9, 0)], random_states())
     assert math.isnan(found)

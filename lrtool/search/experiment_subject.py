@@ -1,0 +1,87 @@
+"""A configuration as the subject of a search: model and optimizer are built anew for each start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrtool.data import batches
+from lrtool.data.part import OwnLoader
+from lrtool.experiment.experiment import build, probe_of, repeat_seed, rewound, step_of
+from lrtool.search.compression import compressed_schedule
+from lrtool.search.subject import Trainee
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
+
+    from lrtool.components.schedules import Schedule
+    from lrtool.experiment.experiment import Task
+
+
+class ExperimentSubject:
+    """A configuration with all that it names."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.runtime = task.runtime
+
+    def seed(self, attempt: int) -> int:
+        """Return the seed of weights and data order: the run's own for the first sweep."""
+        return repeat_seed(self.task.config.seed, attempt)
+
+    def fresh(self, attempt: int) -> Trainee:
+        """Build the model from the attempt's seed."""
+        task, seed = self.task, self.seed(attempt)
+        built = build(task, seed)
+        generators = rewound(task)
+        if 0 < attempt < task.config.find.repeats:  # each sweep over other batches
+            for generator in generators:
+                generator.manual_seed(seed)
+        step = step_of(task, built, task.runtime.scaler())
+        return Trainee(built.model, built.loss_fn, built.optimizer, step, generators)
+
+    def rest(self) -> Callable[[], None]:
+        """Nothing has to be kept: each trainee has a model of its own."""
+        return lambda: None
+
+    def batches(self, attempt: int, epoch: int, skip: int) -> Iterator[Sequence[Any]]:
+        """Return the batches of each update in an epoch, ordered by the attempt's seed."""
+        task = self.task
+        made = batches.epoch(
+            task.data.train,
+            batch_size=task.data.batch_size,
+            seed=self.seed(attempt),
+            epoch=epoch,
+            device=task.runtime.device,
+            skip=skip,
+        )
+        groups = batches.micro_batches(made, task.config.train.accumulate)
+        return groups if skip else batches.some(groups, epoch)
+
+    def held_out(self, most: int) -> list[Any] | None:
+        """Return random chunks of the validation part."""
+        part, task = self.task.data.validation, self.task
+        if part is None:
+            return None
+        if isinstance(part, OwnLoader):
+            return batches.held_out(part.loader, most, task.runtime.device) or None
+        count = most if part.size is None else min(part.size, most)
+        made = batches.epoch(
+            part,
+            batch_size=batches.chunk_size(count),
+            seed=task.config.seed,
+            epoch=0,
+            device=task.runtime.device,
+        )
+        return batches.at_least(made, most) or None
+
+    def schedule(self, steps: int) -> Schedule:
+        """Return the configuration's schedule, compressed."""
+        return compressed_schedule(self.task, steps)
+
+    def probe(self, trainee: Trainee) -> Callable[[], torch.Tensor] | None:
+        """Return a probe of the validation part where the configuration asks for it."""
+        if self.task.config.find.loss != "probe":
+            return None
+        return probe_of(self.task, trainee.model, trainee.loss_fn)
