@@ -86,19 +86,45 @@ class Split:
         Raises:
             DataError: as `size`.
         """
-        from sklearn.model_selection import train_test_split  # noqa: PLC0415  (slow to import)
-
         size = self.size(total, origin)
         rows = np.arange(total)
         if not size:
             return rows, None
-        pool, strata = rows, None
+        # The rows are those of scikit-learn's train_test_split, which takes long to import.
+        rng = np.random.RandomState(self.seed)
+        drawn: Rows | None = None
         if classes is not None:
             _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
             several = np.flatnonzero(counts[inverse] > 1)
             kinds = int((counts > 1).sum())
             if 0 < kinds <= size <= len(several) - kinds:
-                pool, strata = several, classes[several]
-        _, drawn = train_test_split(pool, test_size=size, stratify=strata, random_state=self.seed)
-        validation: Rows = np.sort(drawn)
+                drawn = several[_in_shares(classes[several], size, rng)]
+        validation: Rows = np.sort(rng.permutation(total)[:size] if drawn is None else drawn)
         return np.setdiff1d(rows, validation), validation
+
+
+def _in_shares(classes: NDArray[np.int64], size: int, rng: np.random.RandomState) -> Rows:
+    """Draw `size` of the places of `classes`, of each class its share."""
+    _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    kept = _shares(counts, len(classes) - size, rng)
+    drawn = _shares(counts - kept, size, rng)  # all that are left; but it may use random numbers
+    places = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
+    shuffled = [rows[rng.permutation(len(rows))] for rows in places]
+    parts = zip(shuffled, kept, drawn, strict=True)
+    return np.concatenate([rows[first : first + count] for rows, first, count in parts])
+
+
+def _shares(counts: NDArray[np.int64], size: int, rng: np.random.RandomState) -> NDArray[np.int64]:
+    """Return how many of each class make up `size`; equal remainders are rounded up at random."""
+    exact = counts / counts.sum() * size
+    shares: NDArray[np.float64] = np.floor(exact)
+    remainders = exact - shares
+    missing = int(size - shares.sum())
+    for remainder in np.unique(remainders)[::-1]:
+        if missing <= 0:
+            break
+        equal = np.flatnonzero(remainders == remainder)
+        chosen = rng.choice(equal, size=min(len(equal), missing), replace=False)
+        shares[chosen] += 1
+        missing -= len(chosen)
+    return shares.astype(np.int64)

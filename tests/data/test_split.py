@@ -1,3 +1,4 @@
+import contextlib
 import re
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
 from lrtool.data.input_files import find_file, read_bytes, read_text
 from lrtool.data.split import Split
@@ -31,6 +33,28 @@ def test_each_row_is_in_one_part(classes, validation, seed):
     assert (0 if held_out is None else len(held_out)) == size
     both = train if held_out is None else np.concatenate([train, held_out])
     assert sorted(both) == list(range(len(classes)))
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=2, max_size=200),
+    st.integers(1, 199),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_rows_are_those_that_scikit_learn_draws(classes, size, seed):
+    classes = np.array(classes)
+    size = min(size, len(classes) - 1)
+    rows = np.arange(len(classes))
+    _, held_out = some(size, seed).indices(len(classes), "these")
+    _, expected = train_test_split(rows, test_size=size, random_state=seed)
+    assert held_out.tolist() == sorted(expected)
+
+    _, held_out = some(size, seed).indices(len(classes), "these", classes)
+    rows = rows[np.bincount(classes)[classes] > 1]
+    with contextlib.suppress(ValueError):  # too few rows for each class to be in both parts
+        _, expected = train_test_split(
+            rows, test_size=size, stratify=classes[rows], random_state=seed
+        )
+    assert held_out.tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize(("validation", "size"), [(0.2, 24), (24, 24), (1, 1), (0, 0), (0.0, 0)])
