@@ -29,7 +29,8 @@ def test_the_examples_are_inside(wheel):
     for path in (ROOT / "configs").iterdir():
         if path.is_file():
             assert f"lrtool/configs/{path.name}" in names
-    assert "lrtool/py.typed" in names
+    assert {"lrtool/py.typed", "lrtool/curve/constants.json"} < set(names)
+    assert {f"lrtool/data/sources/digits.{end}" for end in ("npz", "txt")} < set(names)
     assert not [name for name in names if name.startswith("tests")]
 
 

@@ -57,6 +57,8 @@ def test_digits_are_scaled_to_1(split):
     parts = SOURCES["digits"](split())
     bunch = sklearn.datasets.load_digits()
     np.testing.assert_array_equal(parts.train.inputs[:, 0] * 16, bunch.images)
+    np.testing.assert_array_equal(parts.train.targets, bunch.target)
+    assert parts.train.inputs.flags.c_contiguous
     assert parts.validation is None
 
 

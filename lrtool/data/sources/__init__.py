@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lrtool.data.sources.digits import digits
 from lrtool.data.sources.idx import idx
 from lrtool.data.sources.npz import npz
-from lrtool.data.sources.sklearn_sets import breast_cancer, diabetes, digits, iris, wine
+from lrtool.data.sources.sklearn_sets import breast_cancer, diabetes, iris, wine
 from lrtool.data.sources.synthetic import synthetic
 from lrtool.data.sources.table import csv
 from lrtool.data.sources.text import text

@@ -12,20 +12,6 @@ from lrtool.data.samples import Parts, divide, standardise
 from lrtool.data.split import Split
 
 
-def digits(split: Split) -> Parts:
-    """1,797 handwritten digits of 8 × 8 pixels, 10 classes.
-
-    Inputs are (1, 8, 8), the grey values of 0 to 16 divided by 16.
-    """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = (bunch.images / 16).astype(np.float32)[:, None]
-    targets = bunch.target.astype(np.int64)
-    rows, held_out = split.indices(len(targets), "digits", targets)
-    return divide(images, targets, rows, held_out, num_outputs=10)
-
-
 def wine(split: Split) -> Parts:
     """178 wines by 13 chemical measurements, 3 classes.
 
