@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from scipy.ndimage import median_filter
 
 from lrtool.curve.stopping import RESOLUTION
 from lrtool.report.records import Curve
@@ -168,10 +167,18 @@ def local_quadratic(log_lr: Array, at: Array, bandwidth: float) -> Array:
 
 def _without_spikes(loss: Array) -> Array:
     """Replace each loss far from the median of its neighbourhood by that median (Hampel filter)."""
-    median = median_filter(loss, size=MEDIAN_WINDOW, mode="nearest")
+    median = _centred_median(loss)
     distance = np.abs(loss - median)
     scale = 1.4826 * np.median(distance[distance > 0]) if np.any(distance > 0) else 0.0
     return np.where(distance > SPIKE * scale, median, loss)
+
+
+def _centred_median(loss: Array) -> Array:
+    """Return the median of the steps around each; the first and last loss go on beyond the ends."""
+    padded = np.pad(loss, MEDIAN_WINDOW // 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, MEDIAN_WINDOW)
+    result: Array = np.sort(windows, axis=1)[:, MEDIAN_WINDOW // 2]
+    return result
 
 
 def _blocks(log_lr: Array, loss: Array) -> Points:
@@ -186,7 +193,7 @@ def _blocks(log_lr: Array, loss: Array) -> Points:
 def _levels(losses: list[Array]) -> tuple[float, float, float]:
     """Return the initial loss, the best loss, and the standard deviation of one batch's noise."""
     initial = float(np.median([np.median(loss[:5]) for loss in losses]))
-    best = min(float(median_filter(x, size=MEDIAN_WINDOW, mode="nearest").min()) for x in losses)
+    best = min(float(_centred_median(loss).min()) for loss in losses)
     # the median of |a − b| is .954 standard deviations for two normal values a and b
     sigma = float(np.median([np.median(np.abs(np.diff(loss))) for loss in losses])) / 0.954
     return initial, best, sigma

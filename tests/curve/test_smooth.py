@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import median_filter
 from synthetic_sweeps import INITIAL, loss_at, rates, recorded, sweep
 
-from lrtool.curve.smooth import effects, fit, local_quadratic
+from lrtool.curve.smooth import _centred_median, effects, fit, local_quadratic
 from lrtool.report.records import Sweep
 
 
@@ -74,6 +77,12 @@ def test_noise_widens_the_band_and_sweeps_narrow_it():
     calm, wild = fit([sweep(0, noise=0.02)]), fit([sweep(0, noise=0.2)])
     pooled = fit([sweep(k, noise=0.2) for k in range(6)])
     assert width(calm) < width(pooled) < width(wild)
+
+
+@given(st.lists(st.floats(-3e38, 3e38), min_size=1, max_size=40))
+def test_the_centred_median_is_scipys(loss):
+    expected = median_filter(np.array(loss), size=7, mode="nearest")
+    np.testing.assert_array_equal(_centred_median(np.array(loss)), expected, strict=True)
 
 
 @pytest.mark.parametrize("at_step", [5, 60, 120, 150])
