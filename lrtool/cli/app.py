@@ -19,6 +19,7 @@ from lrtool import __version__
 from lrtool.cli import flags as shared  # noqa: TC001  (Typer reads annotations)
 from lrtool.cli.signals import end_children
 from lrtool.cli.streams import say, standard_streams, stdout_for_the_result, warnings_in_words
+from lrtool.engine.dynamo import without_dynamo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ def find(
         "--verify": ("find.verify", verify),
         **_common_flags(loss, optimizer, batch_size, device, seed),
     }
-    with interruptible() as stop, stdout_for_the_result():
+    with interruptible() as stop, stdout_for_the_result(), without_dynamo():
         settings, document = _read(config, sets, flags)
         from lrtool.cli import drive
 
@@ -148,7 +149,7 @@ def train(
         raise typer.BadParameter("--lr must be a positive number, or auto")
     if lr is not None and lr_from is not None:
         raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
-    with interruptible() as stop, stdout_for_the_result():
+    with interruptible() as stop, stdout_for_the_result(), without_dynamo():
         from lrtool.training import initial_rate as rates
 
         source = rates.of_run(lr_from) if lr_from else None
@@ -200,7 +201,7 @@ def evaluate(
     """Evaluate a training's weights on the validation part: metrics as JSON."""
     config = run / "config.yaml"
     flags = {"--device": ("runtime.device", device)}
-    with stdout_for_the_result():
+    with stdout_for_the_result(), without_dynamo():
         from lrtool.errors import UserError
 
         if not config.is_file():
@@ -256,7 +257,7 @@ def check(
 ) -> None:
     """Validate, build, and send one batch through: shapes and parameter counts."""
     flags = _common_flags(loss, optimizer, batch_size, device, seed)
-    with stdout_for_the_result():
+    with stdout_for_the_result(), without_dynamo():
         settings, document = _read(config, sets, flags)
         from lrtool.cli.find_run import check as run_check
 
