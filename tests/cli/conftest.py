@@ -106,10 +106,7 @@ class Child:
 @pytest.fixture
 def start(tmp_path):
     """Start `lrtool …` in a fork of this process; `prepare` is called there first."""
-    import torch._dynamo  # noqa: F401  (once here, rather than in each fork: optimizers need it)
-    import torchmetrics.classification  # noqa: F401  (likewise)
-
-    import lrtool.cli.drive  # noqa: F401  (likewise)
+    import lrtool.cli.drive  # noqa: F401  (once here, rather than in each fork)
 
     def start(*arguments, prepare=lambda: None):
         return Child(tmp_path, arguments, prepare)
