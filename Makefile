@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .PHONY: demo test lint bench regret regret-quick clean
 
-# A learning rate for a small network on scikit-learn's digits, then training with it: plots and
+# A learning rate for a small network on handwritten digits, then training with it: plots and
 # reports under runs/demo.
 demo: $(STAMP)
 	$(BIN)/lrtool find configs/digits.yaml --output runs/demo/find --overwrite
