@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtool.config.document import KeyPath
-    from lrtool.config.schema import Component, Config, Schedule
+    from lrtool.config.schema import ComponentConfig, Config, ScheduleConfig
 
     Problems = Iterator[Problem]
 
@@ -68,7 +68,7 @@ def _source(
         yield from _call(found, config.data.args, ("data", "args"), positional=positional)
 
 
-def _model(component: Component, directories: Sequence[Path]) -> Problems:
+def _model(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
     path = ("model", "name")
     if lookup.is_import_path(component.name):
         found, problems = _import(component.name, path, directories)
@@ -80,7 +80,7 @@ def _model(component: Component, directories: Sequence[Path]) -> Problems:
         yield from _call(found, component.args, ("model", "args"), given=models.FACTS)
 
 
-def _loss(component: Component, directories: Sequence[Path]) -> Problems:
+def _loss(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
     path = ("loss", "name")
     if lookup.is_import_path(component.name):
         found, problems = _import(component.name, path, directories)
@@ -143,7 +143,7 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
             yield Problem(("optimizer", "args"), words)
 
 
-def _schedule(spec: Schedule) -> Problems:
+def _schedule(spec: ScheduleConfig) -> Problems:
     path = ("train", "schedule")
     yield from _known(spec.name, SCHEDULES, "schedule", (*path, "name"))
     if spec.name in SCHEDULES:

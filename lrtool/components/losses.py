@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lrtool.config import schema as config
+    from lrtool.config.schema import ComponentConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -102,7 +102,7 @@ def check_args(name: str, args: dict[str, Any]) -> list[tuple[str | None, str]]:
     return problems + lookup.check_call(LOSSES[canonical(name)].function, rest, given=RESERVED)
 
 
-def build_loss(component: config.Component, directories: Sequence[Path]) -> Loss:
+def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
     """Return `loss(outputs, targets)`, a scalar tensor.
 
     Raises:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lrtool.config import schema as config
+    from lrtool.config.schema import OptimizerConfig
 
 # Why some classes cannot take lrtool's step.
 UNUSABLE = {
@@ -51,7 +51,7 @@ def default_rate(cls: Callable[..., Any]) -> float | None:
 
 
 def build_optimizer(
-    spec: config.Optimizer,
+    spec: OptimizerConfig,
     model: nn.Module,
     *,
     lr: float | None,
@@ -116,7 +116,7 @@ def build_optimizer(
     return optimizer
 
 
-def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+def _groups(spec: OptimizerConfig, model: nn.Module, lr: float) -> list[dict[str, Any]]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         problem = "it has no trainable parameter, so there is nothing to optimize"
@@ -145,7 +145,7 @@ def _groups(spec: config.Optimizer, model: nn.Module, lr: float) -> list[dict[st
 
 
 def _split(
-    spec: config.Optimizer, parameters: list[nn.Parameter], lr: float
+    spec: OptimizerConfig, parameters: list[nn.Parameter], lr: float
 ) -> list[dict[str, Any]]:
     """Return one group, or two where norms and biases are not to decay."""
     if spec.decay_norm_and_bias:

@@ -9,7 +9,7 @@ from lrtool.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtool.config import schema as config
+    from lrtool.config.schema import ScheduleConfig
 
 
 def _is_length(value: float) -> bool:
@@ -42,7 +42,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], set[str]], ...] = (
 )
 
 
-def out_of_range(spec: config.Schedule) -> list[Problem]:
+def out_of_range(spec: ScheduleConfig) -> list[Problem]:
     """Return what no training could use among warm-up and arguments, whose types are right."""
     problems = []
     if spec.warmup and not _is_length(spec.warmup):

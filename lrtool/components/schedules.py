@@ -22,7 +22,7 @@ from lrtool.errors import ComponentError, LrtoolWarning, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lrtool.config import schema as config
+    from lrtool.config.schema import ScheduleConfig
 
     Factor = Callable[[int, int], float]
 
@@ -133,7 +133,7 @@ class Plan:
 
 
 def build_schedule(
-    spec: config.Schedule, *, steps: int | None, steps_per_epoch: int | None
+    spec: ScheduleConfig, *, steps: int | None, steps_per_epoch: int | None
 ) -> Schedule:
     """Return the schedule of a training.
 

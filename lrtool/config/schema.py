@@ -43,7 +43,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Component(Section):
+class ComponentConfig(Section):
     """A built-in name or an import path `package.module:attribute`, and its arguments."""
 
     name: str = Field(min_length=1)
@@ -56,7 +56,7 @@ class Component(Section):
         return {"name": value} if isinstance(value, str) else value
 
 
-class ParameterGroup(Section):
+class ParameterGroupConfig(Section):
     """Parameters whose name the regular expression finds; the first group that matches wins."""
 
     match: str = Field(description="regular expression, searched in the parameter's name")
@@ -64,30 +64,30 @@ class ParameterGroup(Section):
     weight_decay: float | None = Field(None, ge=0, description="null: the optimizer's own")
 
 
-class Model(Component):
+class ModelConfig(ComponentConfig):
     """A model."""
 
     name: str = Field("mlp", min_length=1)
 
 
-class Loss(Component):
+class LossConfig(ComponentConfig):
     """What is minimised: the mean over samples."""
 
     name: str = Field("cross_entropy", min_length=1)
 
 
-class Optimizer(Component):
+class OptimizerConfig(ComponentConfig):
     """An optimizer with its parameter groups."""
 
     name: str = Field("adamw", min_length=1)
-    groups: list[ParameterGroup] = []
+    groups: list[ParameterGroupConfig] = []
     decay_norm_and_bias: bool = Field(
         default=True,
         description="false: no weight decay for parameters of fewer than two dimensions",
     )
 
 
-class Schedule(Component):
+class ScheduleConfig(ComponentConfig):
     """How the rate moves over training."""
 
     name: str = "constant"
@@ -132,7 +132,7 @@ def _verify(value: Any) -> bool | Literal["auto"]:
     raise PydanticCustomError("verify", "must be true, false or auto")
 
 
-class Data(Section):
+class DataConfig(Section):
     """Where samples come from and how they are batched."""
 
     source: str = Field("digits", min_length=1, description="a name, or package.module:factory")
@@ -150,7 +150,7 @@ class Data(Section):
     workers: int = Field(0, ge=0, le=256, description="processes that load what is not in memory")
 
 
-class Find(Section):
+class FindConfig(Section):
     """The learning-rate sweep."""
 
     start: float = Field(1e-7, gt=0)
@@ -189,7 +189,7 @@ class Find(Section):
         return self
 
 
-class EarlyStopping(Section):
+class EarlyStoppingConfig(Section):
     """Stop when a metric of the validation part no longer improves."""
 
     metric: str = Field(
@@ -202,18 +202,18 @@ class EarlyStopping(Section):
     )
 
 
-class Train(Section):
+class TrainConfig(Section):
     """The training that the rate is meant for."""
 
     epochs: Count | None = Field(None, description=f"{DEFAULT_EPOCHS} without max_steps")
     max_steps: Count | None = None
-    schedule: Schedule = Schedule()
+    schedule: ScheduleConfig = ScheduleConfig()
     gradient_clip_norm: float | None = Field(None, gt=0)
     accumulate: Count = Field(1, description="batches for each update")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="of a moving average of the weights, which is then evaluated"
     )
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStoppingConfig | None = None
     checkpoint_every: Count | None = Field(None, description="steps; null: each epoch")
     log_every: Count = Field(1, description="steps between two lines of metrics.jsonl")
 
@@ -233,7 +233,7 @@ class Train(Section):
         return self
 
 
-class Runtime(Section):
+class RuntimeConfig(Section):
     """Where and how the numbers are computed."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -250,19 +250,19 @@ class Config(Section):
     search_path: list[str] = Field(
         [], description="more directories with data files and modules to import"
     )
-    data: Data = Data()
-    model: Model = Model()
-    loss: Loss = Loss()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     metrics: list[str] = []
-    optimizer: Optimizer = Optimizer()
+    optimizer: OptimizerConfig = OptimizerConfig()
     learning_rate: Annotated[
         float | str | None,
         PlainValidator(_learning_rate),
         WithJsonSchema({"anyOf": [{"type": "number"}, {"const": "auto"}, {"type": "null"}]}),
     ] = Field(None, description="auto: find first; null: the optimizer's own default")
-    find: Find = Find()
-    train: Train = Train(epochs=DEFAULT_EPOCHS)
-    runtime: Runtime = Runtime()
+    find: FindConfig = FindConfig()
+    train: TrainConfig = TrainConfig(epochs=DEFAULT_EPOCHS)
+    runtime: RuntimeConfig = RuntimeConfig()
 
     def digest(self) -> str:
         """Return a SHA-256 of all that decides a run's numbers, in hexadecimal."""
@@ -288,8 +288,8 @@ def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]
     """
     found: list[ErrorDetails] = []
     pairs: list[tuple[type[Section], str, tuple[str, str], str]] = [
-        (Find, "find", ("start", "end"), "start_end"),
-        (Train, "train", ("epochs", "max_steps"), "length"),
+        (FindConfig, "find", ("start", "end"), "start_end"),
+        (TrainConfig, "train", ("epochs", "max_steps"), "length"),
     ]
     for section, name, keys, kind in pairs:
         raw = data.get(name)
@@ -332,9 +332,9 @@ def _remove(data: dict[str, Any], path: tuple[str | int, ...]) -> None:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration, for editors."""
     schema = Config.model_json_schema()
-    for component in ("Model", "Loss", "Optimizer", "Schedule"):  # the short form is a name alone
-        long = schema["$defs"][component]
-        schema["$defs"][component] = {"anyOf": [{"type": "string"}, long]}
+    for component in (ModelConfig, LossConfig, OptimizerConfig, ScheduleConfig):
+        long = schema["$defs"][component.__name__]  # the short form is a name alone
+        schema["$defs"][component.__name__] = {"anyOf": [{"type": "string"}, long]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -364,7 +364,7 @@ def _keys_at(path: tuple[str | int, ...]) -> list[str]:
     here: Any = Config
     for part in path:
         if isinstance(part, int):  # the lists of sections: optimizer.groups
-            here = ParameterGroup
+            here = ParameterGroupConfig
             continue
         annotation = here.model_fields[part].annotation
         options = getattr(annotation, "__args__", (annotation,))

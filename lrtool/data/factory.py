@@ -18,13 +18,13 @@ from lrtool.errors import DataError, LrtoolWarning
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtool.config import schema as config
+    from lrtool.config.schema import DataConfig
     from lrtool.data.part import Part
     from lrtool.data.split import Split
 
 
 def call_factory(
-    factory: Callable[..., Any], spec: config.Data, split: Split
+    factory: Callable[..., Any], spec: DataConfig, split: Split
 ) -> tuple[Part, Part | None]:
     """Call the factory with `data.args` and return the training and the validation part.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lrtool.config import schema as config
+    from lrtool.config.schema import DataConfig
     from lrtool.data.part import Part
 
 
@@ -53,7 +53,7 @@ class Loaded:
 
 
 def load(
-    spec: config.Data,
+    spec: DataConfig,
     *,
     seed: int,
     factory: Callable[..., Any] | None,
@@ -171,7 +171,7 @@ def to_device(loaded: Loaded, device: torch.device, memory_format: torch.memory_
     return replace(loaded, train=train, validation=move(loaded.validation))
 
 
-def _batch_size(spec: config.Data, train: Part, first: Any) -> int:
+def _batch_size(spec: DataConfig, train: Part, first: Any) -> int:
     """Return the number of samples in a training batch."""
     if isinstance(train, OwnLoader):
         own = train.loader.batch_size
@@ -193,7 +193,7 @@ def _batch_size(spec: config.Data, train: Part, first: Any) -> int:
     return spec.batch_size
 
 
-def _warn_of_ignored(spec: config.Data, train: Part) -> None:
+def _warn_of_ignored(spec: DataConfig, train: Part) -> None:
     ignored = []
     if isinstance(train, OwnLoader) and "batch_size" in spec.model_fields_set:
         ignored.append(f"data.batch_size is ignored: {spec.source} returns a DataLoader of its own")

@@ -14,7 +14,7 @@ from torch import nn
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
-    from lrtool.config.schema import Runtime as RuntimeConfig
+    from lrtool.config.schema import RuntimeConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

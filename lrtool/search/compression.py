@@ -13,7 +13,7 @@ from lrtool.experiment.reading import located
 
 if TYPE_CHECKING:
     from lrtool.components.schedules import Schedule
-    from lrtool.config import schema as config
+    from lrtool.config.schema import ScheduleConfig
     from lrtool.experiment.experiment import Task
 
 
@@ -38,7 +38,7 @@ def compressed_schedule(task: Task, steps: int) -> Schedule:
     return replace(schedule, factor=lambda step, _: schedule.factor(step, int(step * faster)))
 
 
-def compressed(spec: config.Schedule, training: int, steps: int) -> config.Schedule:
+def compressed(spec: ScheduleConfig, training: int, steps: int) -> ScheduleConfig:
     """Return the schedule of a training for a race of so many steps.
 
     Lengths that are fractions stay as they are, and so does what `plateau` waits for.

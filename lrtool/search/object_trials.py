@@ -7,14 +7,11 @@ import warnings
 from typing import TYPE_CHECKING
 
 from lrtool.components.schedules import SCHEDULES, build_schedule
-from lrtool.config import schema as config
+from lrtool.config.schema import ScheduleConfig
 from lrtool.errors import ComponentError, LrtoolWarning
 
 if TYPE_CHECKING:
     from lrtool.components.schedules import Schedule
-    from lrtool.report.records import RaceOrigin
-
-ORIGINS: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
 
 
 def schedule_of(name: str, steps: int) -> Schedule:
@@ -25,6 +22,6 @@ def schedule_of(name: str, steps: int) -> Schedule:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LrtoolWarning)  # of what so short a training is without
-            return build_schedule(config.Schedule(name=name), steps=steps, steps_per_epoch=None)
+            return build_schedule(ScheduleConfig(name=name), steps=steps, steps_per_epoch=None)
     except ComponentError:
-        return build_schedule(config.Schedule(), steps=steps, steps_per_epoch=None)
+        return build_schedule(ScheduleConfig(), steps=steps, steps_per_epoch=None)

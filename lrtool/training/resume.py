@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrtool.components.schedules import build_schedule
-from lrtool.config.schema import Train
+from lrtool.config.schema import TrainConfig
 from lrtool.engine import checkpoint as checkpoints
 from lrtool.engine.loop import Position
 from lrtool.errors import LrtoolWarning, UserError
@@ -148,7 +148,7 @@ def _may_change(key: str) -> bool:
 
 def _warn_of_another_length(task: Task, resumed: Resumed) -> None:
     """Warn where nothing is left to train, and where the rates so far are not the schedule's."""
-    train, before = task.config.train, Train(**resumed.state["config"]["train"])
+    train, before = task.config.train, TrainConfig(**resumed.state["config"]["train"])
     changed = [
         key for key in ("epochs", "max_steps") if getattr(train, key) != getattr(before, key)
     ]
@@ -174,7 +174,7 @@ def _warn_of_another_length(task: Task, resumed: Resumed) -> None:
     warnings.warn(words, LrtoolWarning, stacklevel=3)
 
 
-def _factors(task: Task, train: Train, made: int) -> list[float]:
+def _factors(task: Task, train: TrainConfig, made: int) -> list[float]:
     """Return what a schedule multiplies the rate with in the first updates, or some of them."""
     task = replace(task, config=task.config.model_copy(update={"train": train}))
     per_epoch = steps_per_epoch(task)

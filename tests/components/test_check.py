@@ -3,14 +3,14 @@
 import pytest
 
 from lrtool.components import check as components
-from lrtool.config import schema as config
+from lrtool.config.schema import Config, EarlyStoppingConfig
 from lrtool.data.sources import SOURCES
 from lrtool.errors import ConfigError
 from lrtool.experiment.reading import read_config
 
 
 def check(directories=(), **sections):
-    found = components.check(config.Config.model_validate(sections), SOURCES, directories)
+    found = components.check(Config.model_validate(sections), SOURCES, directories)
     return [(".".join(map(str, problem.path)), problem.message) for problem in found]
 
 
@@ -487,7 +487,7 @@ def test_what_a_users_metric_says_is_written_down(users, tmp_path, metric, mode,
         f"train: {{early_stopping: {{metric: {metric}, mode: {mode}, patience: 7}}}}\n"
     )
     found, _ = read_config(path)
-    assert found.train.early_stopping == config.EarlyStopping(
+    assert found.train.early_stopping == EarlyStoppingConfig(
         metric=metric, mode=expected, patience=7
     )
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lrtool.components import losses
 from lrtool.components.losses import ALIASES, LOSSES, build_loss, check_args, fit_problem
-from lrtool.config.schema import Component
+from lrtool.config.schema import ComponentConfig
 from lrtool.errors import ComponentError
 
 CLASSES = torch.tensor([0, 2, 1, 2])
@@ -37,7 +37,7 @@ def outputs_for(name):
 
 
 def make(name, directories=(), **args):
-    return build_loss(Component(name=name, args=args), directories)
+    return build_loss(ComponentConfig(name=name, args=args), directories)
 
 
 def problem(name, outputs, targets, directories=(), **args):

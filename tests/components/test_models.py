@@ -6,7 +6,7 @@ from torch import nn
 
 from lrtool.components import models
 from lrtool.components.models import MODELS, build_model, convolutional
-from lrtool.config.schema import Component
+from lrtool.config.schema import ComponentConfig
 from lrtool.errors import ComponentError
 
 VECTORS = {"input_shape": (5,), "num_outputs": 3, "vocabulary": None}
@@ -18,7 +18,7 @@ TOKENS = {"input_shape": (6,), "num_outputs": 11, "vocabulary": 9}
 
 def make(name, facts=VECTORS, directories=(), **args):
     torch.manual_seed(0)
-    return build_model(Component(name=name, args=args), facts, directories)
+    return build_model(ComponentConfig(name=name, args=args), facts, directories)
 
 
 def failure(name, facts=VECTORS, directories=(), **args):
@@ -330,7 +330,7 @@ def test_a_seed_decides_the_weights():
     first, second = make("mlp").state_dict(), make("mlp").state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     torch.manual_seed(1)
-    third = build_model(Component(name="mlp"), VECTORS, ()).state_dict()
+    third = build_model(ComponentConfig(name="mlp"), VECTORS, ()).state_dict()
     assert not torch.equal(first["1.weight"], third["1.weight"])
 
 

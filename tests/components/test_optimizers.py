@@ -16,7 +16,7 @@ from lrtool.components.optimizers import (
     kind,
     opening,
 )
-from lrtool.config.schema import Optimizer, ParameterGroup
+from lrtool.config.schema import OptimizerConfig, ParameterGroupConfig
 from lrtool.errors import ComponentError, LrtoolWarning
 
 MOST = sorted(set(OPTIMIZERS) - {"muon"})
@@ -39,8 +39,8 @@ def network():
 
 
 def build(name="sgd", model=None, *, lr=None, directories=(), groups=(), decays=True, **args):
-    groups = [ParameterGroup(**group) for group in groups]
-    spec = Optimizer(name=name, args=args, groups=groups, decay_norm_and_bias=decays)
+    groups = [ParameterGroupConfig(**group) for group in groups]
+    spec = OptimizerConfig(name=name, args=args, groups=groups, decay_norm_and_bias=decays)
     return build_optimizer(spec, model or network(), lr=lr, directories=directories)
 
 
@@ -117,7 +117,7 @@ def test_default_rates():
 
 def test_the_rate_given_wins_over_the_arguments_and_these_over_the_default():
     assert build("adam").param_groups[0]["lr"] == 1e-3
-    spec = Optimizer(name="adam", args={"lr": 0.5})
+    spec = OptimizerConfig(name="adam", args={"lr": 0.5})
     model = network()
     own = build_optimizer(spec, model, lr=None, directories=())
     assert own.param_groups[0]["lr"] == own.defaults["lr"] == 0.5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler as theirs
 
 from lrtool.components.schedules import SCHEDULES, build_schedule
-from lrtool.config import schema as config
+from lrtool.config.schema import ScheduleConfig
 from lrtool.errors import ComponentError, LrtoolWarning
 
 REQUIRED = {
@@ -24,7 +24,7 @@ LENGTHS = (1, 2, 7, 300)
 
 
 def build(name, steps=300, *, warmup=None, steps_per_epoch=None, **args):
-    spec = config.Schedule(name=name, warmup=warmup, args={**REQUIRED.get(name, {}), **args})
+    spec = ScheduleConfig(name=name, warmup=warmup, args={**REQUIRED.get(name, {}), **args})
     return build_schedule(spec, steps=steps, steps_per_epoch=steps_per_epoch)
 
 

@@ -248,7 +248,7 @@ def test_the_digest_follows_what_decides_the_numbers():
 def test_the_schema_knows_every_key():
     schema = Config.model_json_schema()
     assert set(schema["properties"]) == set(Config.model_fields)
-    assert schema["$defs"]["Find"]["properties"]["steps"]["minimum"] == 2
+    assert schema["$defs"]["FindConfig"]["properties"]["steps"]["minimum"] == 2
     assert schema["additionalProperties"] is False
 
 

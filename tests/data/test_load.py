@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from lrtool.config import schema as config
+from lrtool.config.schema import DataConfig
 from lrtool.data.load import as_binary, load, to_device
 from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.errors import DataError
@@ -39,7 +39,7 @@ class Stream(IterableDataset):
 def make(made, *, seed=0, **spec):
     """Load what a factory returns."""
     factory = made if callable(made) else lambda: made
-    data = config.Data(source="mine:make", **spec)
+    data = DataConfig(source="mine:make", **spec)
     return load(data, seed=seed, factory=factory, directories=[])
 
 
@@ -48,7 +48,7 @@ def loaded(made, **spec):
 
 
 def built_in(source, directories=(), seed=0, **spec):
-    data = config.Data(source=source, **spec)
+    data = DataConfig(source=source, **spec)
     return load(data, seed=seed, factory=None, directories=directories)
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrtool.components.schedules import build_schedule
-from lrtool.config.schema import Schedule
+from lrtool.config.schema import ScheduleConfig
 from lrtool.engine import checkpoint
 from lrtool.engine.checkpoint import Training, load, newest, save
 from lrtool.engine.ema import MovingAverage
@@ -94,7 +94,7 @@ OPTIMIZERS = {
 
 
 def plateau():
-    spec = Schedule(name="plateau", args={"patience": 1, "factor": 0.5})
+    spec = ScheduleConfig(name="plateau", args={"patience": 1, "factor": 0.5})
     return build_schedule(spec, steps=100, steps_per_epoch=10)
 
 

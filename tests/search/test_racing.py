@@ -14,8 +14,8 @@ from small import CONFIG, NET
 
 from lrtool.cli.find_run import plan_of
 from lrtool.components.schedules import build_schedule
-from lrtool.config.schema import Schedule
 from lrtool.curve.race import length
+from lrtool.config.schema import ScheduleConfig
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
@@ -333,32 +333,32 @@ def plan(opened, schedule, steps=600):
 @pytest.mark.parametrize(
     ("given", "same"),
     [
-        ("constant", Schedule()),
-        ("{name: cosine, warmup: 60}", Schedule(name="cosine", warmup=10)),
-        ("{name: cosine, warmup: 0.1}", Schedule(name="cosine", warmup=10)),
-        ("{name: linear, warmup: 599}", Schedule(name="linear", warmup=99)),
-        ("{name: linear, warmup: 2}", Schedule(name="linear", warmup=1)),
-        ("{name: one_cycle, warmup: 1}", Schedule(name="one_cycle", warmup=1)),
-        ("one_cycle", Schedule(name="one_cycle")),
-        ("{name: wsd, args: {decay: 120}}", Schedule(name="wsd", args={"decay": 20})),
-        ("{name: wsd, args: {decay: 0.2}}", Schedule(name="wsd", args={"decay": 0.2})),
+        ("constant", ScheduleConfig()),
+        ("{name: cosine, warmup: 60}", ScheduleConfig(name="cosine", warmup=10)),
+        ("{name: cosine, warmup: 0.1}", ScheduleConfig(name="cosine", warmup=10)),
+        ("{name: linear, warmup: 599}", ScheduleConfig(name="linear", warmup=99)),
+        ("{name: linear, warmup: 2}", ScheduleConfig(name="linear", warmup=1)),
+        ("{name: one_cycle, warmup: 1}", ScheduleConfig(name="one_cycle", warmup=1)),
+        ("one_cycle", ScheduleConfig(name="one_cycle")),
+        ("{name: wsd, args: {decay: 120}}", ScheduleConfig(name="wsd", args={"decay": 20})),
+        ("{name: wsd, args: {decay: 0.2}}", ScheduleConfig(name="wsd", args={"decay": 0.2})),
         (
             "{name: triangular, args: {period: 60}}",
-            Schedule(name="triangular", args={"period": 10}),
+            ScheduleConfig(name="triangular", args={"period": 10}),
         ),
         (
             "{name: exp_range, args: {period: 60, gamma: 0.99}}",
-            Schedule(name="exp_range", args={"period": 10, "gamma": 0.99**6}),
+            ScheduleConfig(name="exp_range", args={"period": 10, "gamma": 0.99**6}),
         ),
         (
             "{name: inverse_sqrt, args: {timescale: 60}}",
-            Schedule(name="inverse_sqrt", args={"timescale": 10}),
+            ScheduleConfig(name="inverse_sqrt", args={"timescale": 10}),
         ),
-        ("inverse_sqrt", Schedule(name="inverse_sqrt", args={"timescale": 1667})),
-        ("{name: inverse_sqrt, warmup: 60}", Schedule(name="inverse_sqrt", warmup=10)),
+        ("inverse_sqrt", ScheduleConfig(name="inverse_sqrt", args={"timescale": 1667})),
+        ("{name: inverse_sqrt, warmup: 60}", ScheduleConfig(name="inverse_sqrt", warmup=10)),
         (
             "{name: plateau, warmup: 60, args: {patience: 3}}",
-            Schedule(name="plateau", warmup=10, args={"patience": 3}),
+            ScheduleConfig(name="plateau", warmup=10, args={"patience": 3}),
         ),
     ],
 )

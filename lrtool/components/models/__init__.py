@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from lrtool.config import schema as config
+    from lrtool.config.schema import ComponentConfig
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "linear": linear,
@@ -30,7 +30,7 @@ FACTS = ("input_shape", "num_outputs", "vocabulary")
 
 
 def build_model(
-    component: config.Component, facts: Mapping[str, Any], directories: Sequence[Path]
+    component: ComponentConfig, facts: Mapping[str, Any], directories: Sequence[Path]
 ) -> nn.Module:
     """Return a model with random weights from torch's present random state.
 
