@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+
+KeyPath: TypeAlias = tuple[str | int, ...]
 
 
 class LrtoolWarning(UserWarning):
@@ -30,36 +32,67 @@ class DataError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong in a configuration: the key path, such as ("train", "epochs"), and words.
+class Place:
+    """Where something stands: in a file, or on the command line.
 
-    `at_key` tells that the key itself is wrong, not its value.
+    Attributes:
+        name: the file, or the flag, such as "--seed".
+        line: from 1; None for a whole file, and for a flag.
+        column: likewise.
+        sets: the key path that a flag sets, which then need not be named beside it.
     """
 
-    path: tuple[str | int, ...]
+    name: str
+    line: int | None = None
+    column: int | None = None
+    sets: KeyPath | None = None
+
+    def __str__(self) -> str:
+        known = (self.name, self.line, self.column)
+        return ":".join(str(part) for part in known if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a configuration.
+
+    Attributes:
+        path: of its key, such as ("train", "epochs"); () for the whole file.
+        message: what is wrong, and what to do.
+        at_key: the key itself is wrong, not its value.
+        place: where that stands; None until somebody who holds the document has said so.
+    """
+
+    path: KeyPath
     message: str
     at_key: bool = False
+    place: Place | None = None
 
-
-class ComponentError(UserError):
-    """Parts of a configuration that are well typed but cannot be built.
-
-    `problems` name key paths; whoever holds the document adds file, line and column.
-    """
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = tuple(problems)
-        super().__init__(
-            "\n".join(f"{key_path(p.path)}: {p.message}".removeprefix(": ") for p in self.problems)
-        )
+    def __str__(self) -> str:
+        place = "" if self.place is None else str(self.place)
+        named = self.place is not None and self.place.sets == self.path
+        key = "" if named else key_path(self.path)
+        return ": ".join(part for part in (place, key, self.message) if part)
 
 
 class ConfigError(UserError):
-    """Every problem of a configuration, one line each: `file:line:column: key.path: message`."""
+    """What is wrong in a configuration, all of it, in the order of the file.
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        self.lines: tuple[str, ...] = tuple(lines)
-        super().__init__("\n".join(self.lines))
+    What the command line gave comes first. Printed, each problem is a line:
+    `file:line:column: key.path: message`, or without the place as long as it is not known.
+    """
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=_line_and_column))
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+def _line_and_column(problem: Problem) -> tuple[int, int]:
+    place = problem.place
+    return (0, 0) if place is None else (place.line or 0, place.column or 0)
 
 
 class InterruptedRunError(LrtoolError):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from lrtool.config.document import KeyPath
     from lrtool.config.schema import ComponentConfig, Config, ScheduleConfig
+    from lrtool.errors import KeyPath
 
     Problems = Iterator[Problem]
 

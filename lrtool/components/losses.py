@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lrtool.components import import_path as lookup
-from lrtool.errors import ComponentError, Problem
+from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
 
     Raises:
         UserError: an import path leads nowhere.
-        ComponentError: what it leads to cannot be called.
+        ConfigError: what it leads to cannot be called.
     """
     args = component.args
     if lookup.is_import_path(component.name):
@@ -117,10 +117,10 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
                 found, args = found(**args), {}
             except (Exception, SystemExit) as error:
                 problem = f"{component.name} cannot be built: {lookup.words(error)}"
-                raise ComponentError([Problem(("loss",), problem)]) from error
+                raise ConfigError(Problem(("loss",), problem)) from error
         if not callable(found):
             problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
-            raise ComponentError([Problem(("loss", "name"), problem)])
+            raise ConfigError(Problem(("loss", "name"), problem))
         return functools.partial(found, **args) if args else found
     name = canonical(component.name)
     function: Callable[..., Tensor] = LOSSES[name].function

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lrtool.components import import_path as lookup
 from lrtool.components.built_in_metrics import METRICS, BuiltIn, built_in
 from lrtool.components.own_metrics import Imported, imported
-from lrtool.errors import ComponentError, Problem, UserError
+from lrtool.errors import ConfigError, Problem, UserError
 from lrtool.report.records import EpochRow
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def build_metrics(
         loss_args: the loss's arguments; `ignore_index` and `log_input` change what it reads.
 
     Raises:
-        ComponentError: some metrics cannot be built or do not fit the batch; all of them at once.
+        ConfigError: some metrics cannot be built or do not fit the batch; all of them at once.
     """
     built: dict[str, BuiltIn | Imported] = {}
     problems: list[Problem] = []
@@ -119,5 +119,5 @@ def build_metrics(
         else:
             built[key(name)] = metric
     if problems:
-        raise ComponentError(problems)
+        raise ConfigError(*problems)
     return built

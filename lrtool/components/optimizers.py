@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrtool.components import import_path as lookup
-from lrtool.errors import ComponentError, LrtoolWarning, Problem
+from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ def build_optimizer(
         directories: where modules of import paths are looked for.
 
     Raises:
-        ComponentError: an argument is wrong, a group matches nothing, or wants a weight decay that
+        ConfigError: an argument is wrong, a group matches nothing, or wants a weight decay that
             the class does not have; or the model has nothing to train.
         UserError: an import path leads nowhere.
 
@@ -89,7 +89,7 @@ def build_optimizer(
         given = args.get("lr", default_rate(cls))
         if not isinstance(given, int | float):
             problem = f"{spec.name} has no default rate; give args.lr"
-            raise ComponentError([Problem(("optimizer", "args"), problem)])
+            raise ConfigError(Problem(("optimizer", "args"), problem))
         lr = float(given)
     args["lr"] = lr
     groups = _groups(spec, model, lr)
@@ -98,15 +98,15 @@ def build_optimizer(
     except (Exception, SystemExit) as error:
         said = lookup.words(error) if lookup.is_import_path(spec.name) else error
         problem = f"{spec.name} cannot be built: {said}"
-        raise ComponentError([Problem(("optimizer",), problem)]) from error
+        raise ConfigError(Problem(("optimizer",), problem)) from error
     if not isinstance(optimizer, Optimizer):
         problem = f"{spec.name} made a {type(optimizer).__name__}, not a torch.optim.Optimizer"
-        raise ComponentError([Problem(("optimizer", "name"), problem)])
+        raise ConfigError(Problem(("optimizer", "name"), problem))
     decays = [i for i, group in enumerate(spec.groups) if group.weight_decay is not None]
     if decays and "weight_decay" not in optimizer.defaults:
         problem = f"{spec.name} has no weight decay"
         paths = [("optimizer", "groups", i, "weight_decay") for i in decays]
-        raise ComponentError([Problem(path, problem) for path in paths])
+        raise ConfigError(*(Problem(path, problem) for path in paths))
     if not spec.decay_norm_and_bias and not optimizer.defaults.get("weight_decay"):
         warnings.warn(
             f"optimizer.decay_norm_and_bias is ignored: {spec.name} has no weight decay here",
@@ -120,7 +120,7 @@ def _groups(spec: OptimizerConfig, model: nn.Module, lr: float) -> list[dict[str
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         problem = "it has no trainable parameter, so there is nothing to optimize"
-        raise ComponentError([Problem(("model",), problem)])
+        raise ConfigError(Problem(("model",), problem))
     members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
     base: list[nn.Parameter] = []
     for name, parameter in named:
@@ -140,7 +140,7 @@ def _groups(spec: OptimizerConfig, model: nn.Module, lr: float) -> list[dict[str
         else:
             found += _split(spec, parameters, rate)
     if problems:
-        raise ComponentError(problems)
+        raise ConfigError(*problems)
     return found
 
 

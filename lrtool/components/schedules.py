@@ -17,7 +17,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lrtool.config.spelling import count
-from lrtool.errors import ComponentError, LrtoolWarning, Problem
+from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,7 +96,7 @@ class Plan:
                 f"{self.name} needs the length of the training, which this data does not tell; "
                 "give train.max_steps"
             )
-            raise ComponentError([Problem(SCHEDULE, problem)])
+            raise ConfigError(Problem(SCHEDULE, problem))
         return self.steps
 
     def after(self) -> int:
@@ -143,7 +143,7 @@ def build_schedule(
         steps_per_epoch: updates of an epoch; None: not known.
 
     Raises:
-        ComponentError: the schedule needs the length of the training and it is not known, or
+        ConfigError: the schedule needs the length of the training and it is not known, or
             warm-up leaves no room for the rest.
 
     Warns:
@@ -166,11 +166,11 @@ def _warmup(given: float | None, steps: int | None) -> int | None:
                 f"{given:g} of a training whose length this data does not tell; give a number of "
                 "steps here, or train.max_steps"
             )
-            raise ComponentError([Problem(path, problem)])
+            raise ConfigError(Problem(path, problem))
         return min(max(1, round(given * steps)), steps - 1)
     if steps is not None and given >= steps:
         problem = f"a warm-up of {given:,g} steps must be shorter than the training of {steps:,}"
-        raise ComponentError([Problem(path, problem)])
+        raise ConfigError(Problem(path, problem))
     return int(given)
 
 
@@ -312,7 +312,7 @@ def wsd(plan: Plan, *, decay: float = 0.2, shape: Literal["sqrt", "linear"] = "s
     after, steps = plan.after(), plan.length(decay)
     if steps > after + 1:  # two fractions that make 1 may make one more when rounded
         problem = f"a decay of {steps:,} steps is longer than the {after:,} that follow warm-up"
-        raise ComponentError([Problem((*SCHEDULE, "args", "decay"), problem)])
+        raise ConfigError(Problem((*SCHEDULE, "args", "decay"), problem))
     steps = min(steps, after)
 
     def body(step: int, _epoch: int) -> float:

@@ -9,18 +9,17 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lrtool.errors import ConfigError, LrtoolWarning, key_path
+from lrtool.errors import ConfigError, KeyPath, LrtoolWarning, Place, Problem, key_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
@@ -54,26 +53,31 @@ class Document:
 
     name: str
     data: dict[str, Any]
-    keys: dict[KeyPath, str]
-    values: dict[KeyPath, str]
+    keys: dict[KeyPath, Place]
+    values: dict[KeyPath, Place]
 
-    def locate(self, path: KeyPath, *, at_key: bool = False) -> str:
-        """Say where `path` stands: "file:line:column: key.path", or the flag that set it.
+    def locate(self, problem: Problem) -> Problem:
+        """Return a problem with its place: of its key or value, or of what should hold that."""
+        if problem.place is not None:
+            return problem
+        path = problem.path
+        places = self.keys if problem.at_key and path in self.keys else self.values
+        above = [path[:length] for length in range(len(path), -1, -1)]
+        nearest = next((places[key] for key in above if key in places), Place(self.name))
+        return replace(problem, place=nearest)
 
-        Args:
-            path: the key path; where it is missing from the file, its nearest ancestor is shown.
-            at_key: point at the key rather than at its value.
-        """
-        marks = self.keys if at_key and path in self.keys else self.values
-        for length in range(len(path), -1, -1):
-            if (mark := marks.get(path[:length])) is not None:
-                break
-        else:
-            mark, length = self.name, 0
-        spelled = key_path(path)
-        if (mark.startswith("--") and length == len(path)) or not spelled:
-            return mark
-        return f"{mark}: {spelled}"
+
+@contextmanager
+def located(document: Document) -> Iterator[None]:
+    """Say where the problems stand that are raised in here.
+
+    Raises:
+        ConfigError: with the same problems, each at its place.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(*map(document.locate, error.problems)) from error
 
 
 def read(
@@ -92,29 +96,29 @@ def read(
             component with its arguments.
 
     Raises:
-        ConfigError: with every problem that can be told apart, each as `file:line:column: …`.
+        ConfigError: with every problem that can be told apart.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     document = Document(str(path), {}, {}, {})
     overrides: list[Override] = []
     try:
         document = parse(_read_text(path), str(path))
     except ConfigError as error:
-        problems += error.lines
+        problems += error.problems
     for text in sets:
         try:
             overrides.append(parse_override(text))
         except ConfigError as error:
-            problems += error.lines
+            problems += error.problems
     for name in names if not problems else ():
         _rename(document, name)
     for override in [*overrides, *flags] if not problems else []:
         try:
             lay_over(document, override)
         except ConfigError as error:
-            problems += error.lines
+            problems += error.problems
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return document
 
 
@@ -124,19 +128,17 @@ def parse(text: str, name: str) -> Document:
     Raises:
         ConfigError: as `read`.
     """
-    walk = _Walk(name)
     node = _compose(text, name)
     if node is None:
-        raise ConfigError([f"{name}: the file is empty; `lrtool init digits` writes an example"])
+        raise _wrong(Place(name), "the file is empty; `lrtool init digits` writes an example")
     if not isinstance(node, yaml.MappingNode):
         kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-        raise ConfigError(
-            [f"{walk.mark(node)}: the file holds {kind}; it must be a mapping, like 'seed: 0'"]
+        raise _wrong(
+            _place(name, node.start_mark),
+            f"the file holds {kind}; it must be a mapping, like 'seed: 0'",
         )
-    data = walk.value(node, (), 0)
-    if walk.problems:
-        raise ConfigError(walk.problems)
-    return Document(name, data, walk.keys, walk.values)
+    walk = _Walk(name)
+    return Document(name, walk.all_of(node, ()), walk.keys, walk.values)
 
 
 def parse_override(text: str) -> Override:
@@ -147,18 +149,18 @@ def parse_override(text: str) -> Override:
     """
     key, equals, value = text.partition("=")
     key = key.strip()
-    flag = f"--set {key or text}"
     if not equals or not all(key.split(".")):
-        raise ConfigError([f"--set {text}: must look like key.path=value, for instance seed=1"])
+        raise _wrong(Place(f"--set {text}"), "must look like key.path=value, for instance seed=1")
+    flag = f"--set {key}"
     path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     try:
         node = _compose(value, flag)
-        walk = _Walk(flag)
-        return Override(flag, path, None if node is None else _checked(walk, node))
+        return Override(flag, path, None if node is None else _Walk(flag).all_of(node, path))
     except ConfigError as error:
-        # Positions inside a flag's value help nobody.
-        message = re.sub(r"^.*?(:\d+)+: ", "", error.lines[0])
-        raise ConfigError([f"{flag}: {message}"]) from None
+        place = Place(flag, sets=path)  # positions inside a flag's value help nobody
+        raise ConfigError(
+            *(replace(p, path=p.path or path, place=place) for p in error.problems)
+        ) from None
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
@@ -199,27 +201,32 @@ def _represent_str(dumper: _Dumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _represent_str)
 
 
+def _wrong(place: Place, message: str) -> ConfigError:
+    """Return the error to raise for a single problem that is not one of a key."""
+    return ConfigError(Problem((), message, place=place))
+
+
 def _read_text(path: Path) -> str:
+    place = Place(str(path))
     if path.is_dir():
-        raise ConfigError([f"{path}: is a directory, not a configuration file"])
+        raise _wrong(place, "is a directory, not a configuration file")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(
-            [f"{path}: no such file; `lrtool init digits` writes an example to start from"]
+        raise _wrong(
+            place, "no such file; `lrtool init digits` writes an example to start from"
         ) from None
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise _wrong(place, f"cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
-        raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; not a configuration file"])
+        raise _wrong(place, f"larger than {MAX_BYTES:,} bytes; not a configuration file")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            [f"{path}:{line}: not UTF-8 text (byte {raw[error.start]:#04x} at {error.start})"]
-        ) from None
+        byte = f"byte {raw[error.start]:#04x} at {error.start}"
+        raise _wrong(Place(str(path), line), f"not UTF-8 text ({byte})") from None
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
@@ -231,24 +238,25 @@ def _compose(text: str, name: str) -> yaml.Node | None:
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
-            place = _place(name, event.start_mark)
             if depth > MAX_DEPTH:
-                raise ConfigError([f"{place}: nested more than {MAX_DEPTH} levels deep"])
+                place = _place(name, event.start_mark)
+                raise _wrong(place, f"nested more than {MAX_DEPTH} levels deep")
             if tag := getattr(event, "tag", None):
-                raise ConfigError([f"{place}: tags are not allowed, found {tag!r}; remove it"])
+                place = _place(name, event.start_mark)
+                raise _wrong(place, f"tags are not allowed, found {tag!r}; remove it")
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(
-            [f"{name}:{line}: not a text file (character {error.character!r})"]
+        raise _wrong(
+            Place(name, line), f"not a text file (character {error.character!r})"
         ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ConfigError([f"{_place(name, mark)}: not valid YAML: {_in_words(error)}"]) from None
+        raise _wrong(_place(name, mark), f"not valid YAML: {_in_words(error)}") from None
 
 
-def _place(name: str, mark: Any) -> str:
-    return name if mark is None else f"{name}:{mark.line + 1}:{mark.column + 1}"
+def _place(name: str, mark: Any) -> Place:
+    return Place(name) if mark is None else Place(name, mark.line + 1, mark.column + 1)
 
 
 def _in_words(error: yaml.MarkedYAMLError) -> str:
@@ -262,53 +270,48 @@ def _in_words(error: yaml.MarkedYAMLError) -> str:
     return problem
 
 
-def _checked(walk: _Walk, node: yaml.Node) -> Any:
-    value = walk.value(node, (), 0)
-    if walk.problems:
-        raise ConfigError(walk.problems)
-    return value
-
-
 class _Walk:
-    """Turns nodes into plain data and notes positions and problems on the way."""
+    """Turns nodes into plain data and notes places and problems on the way."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.keys: dict[KeyPath, str] = {}
-        self.values: dict[KeyPath, str] = {}
-        self.problems: list[str] = []
+        self.keys: dict[KeyPath, Place] = {}
+        self.values: dict[KeyPath, Place] = {}
+        self.problems: list[Problem] = []
         self.count = 0
 
-    def mark(self, node: yaml.Node) -> str:
-        return _place(self.name, node.start_mark)
+    def all_of(self, node: yaml.Node, path: KeyPath) -> Any:
+        """Return the data of a node that stands at `path`, or raise every problem in it."""
+        data = self.value(node, path, 0)
+        if self.problems:
+            raise ConfigError(*self.problems)
+        return data
 
     def value(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
         self.count += 1
+        place = _place(self.name, node.start_mark)
         # An alias inside its own anchor nests for ever; aliases of aliases multiply.
         if depth > MAX_DEPTH or self.count > MAX_VALUES:
-            raise ConfigError(
-                [f"{self.mark(node)}: aliases expand to more than a configuration can hold"]
-            )
-        self.values[path] = self.mark(node)
+            raise _wrong(place, "aliases expand to more than a configuration can hold")
+        self.values[path] = place
         if isinstance(node, yaml.ScalarNode):
             return plain_scalar(node.value) if node.style is None else node.value
         if isinstance(node, yaml.SequenceNode):
             return [self.value(n, (*path, i), depth + 1) for i, n in enumerate(node.value)]
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            here = _place(self.name, key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(f"{self.mark(key_node)}: a key must be a single word")
+                self.problems.append(Problem((), "a key must be a single word", place=here))
                 continue
             key = str(key_node.value)
+            inner = (*path, key)
             if key in result:
-                line = self.keys[(*path, key)].rsplit(":", 2)[1]
-                self.problems.append(
-                    f"{self.mark(key_node)}: {key_path((*path, key))}: duplicate key, "
-                    f"first given on line {line}"
-                )
+                words = f"duplicate key, first given on line {self.keys[inner].line}"
+                self.problems.append(Problem(inner, words, at_key=True, place=here))
                 continue
-            self.keys[(*path, key)] = self.mark(key_node)
-            result[key] = self.value(value_node, (*path, key), depth + 1)
+            self.keys[inner] = here
+            result[key] = self.value(value_node, inner, depth + 1)
         return result
 
 
@@ -324,16 +327,16 @@ def lay_over(document: Document, override: Override) -> None:
         elif child is None:
             child = {}
         if not isinstance(child, dict | list):
-            raise ConfigError([f"{override.flag}: {key_path(path)} holds a value, not keys"])
+            raise _wrong(Place(override.flag), f"{key_path(path)} holds a value, not keys")
         here[key] = child
         here = child
     key, _ = _child(here, override.path[-1], override.flag)
     here[key] = override.value
     path = (*path, key)
-    for marks in (document.keys, document.values):
-        for stale in [known for known in marks if known[: len(path)] == path]:
-            del marks[stale]
-        marks[path] = override.flag
+    for places in (document.keys, document.values):
+        for stale in [known for known in places if known[: len(path)] == path]:
+            del places[stale]
+        places[path] = Place(override.flag, sets=path)
 
 
 def _rename(document: Document, name: Override) -> None:
@@ -359,4 +362,4 @@ def _child(parent: dict[str, Any] | list[Any], part: str | int, flag: str) -> tu
         return str(part), parent.get(str(part))
     if isinstance(part, int) and part < len(parent):
         return part, parent[part]
-    raise ConfigError([f"{flag}: {part} is no index of a list with {len(parent)} entries"])
+    raise _wrong(Place(flag), f"{part} is no index of a list with {len(parent)} entries")

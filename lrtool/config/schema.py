@@ -1,16 +1,15 @@
 """The YAML file as typed, validated objects.
 
 Everything has a default, unknown keys are errors, and types are strict: "3" is not 3. What needs
-torch to be judged (component names, their arguments) is judged in `lrtool.build.components`.
+torch to be judged (component names, their arguments) is judged in `lrtool.components.check`.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,18 +17,12 @@ from pydantic import (
     Field,
     JsonValue,
     PlainValidator,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from lrtool.config.spelling import describe, number
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-    from lrtool.config.document import Document
+from lrtool.config.spelling import number
 
 DEFAULT_EPOCHS = 10
 MIN_RATE, MAX_RATE = 1e-20, 1e10  # beyond these, float32 weights and their products overflow
@@ -271,64 +264,6 @@ class Config(Section):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def validate(document: Document) -> tuple[Config | None, list[str]]:
-    """Return the configuration, or None with every problem as `file:line:column: key: …`."""
-    try:
-        return Config.model_validate(document.data), []
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-    details += _contradictions(document.data, {detail["type"] for detail in details})
-    return None, [_line(detail, document) for detail in details]
-
-
-def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]:
-    """Find keys that contradict each other in sections with other mistakes too.
-
-    pydantic compares keys only once each of a section's keys is right by itself.
-    """
-    found: list[ErrorDetails] = []
-    pairs: list[tuple[type[Section], str, tuple[str, str], str]] = [
-        (FindConfig, "find", ("start", "end"), "start_end"),
-        (TrainConfig, "train", ("epochs", "max_steps"), "length"),
-    ]
-    for section, name, keys, kind in pairs:
-        raw = data.get(name)
-        if not isinstance(raw, dict) or kind in known:
-            continue
-        try:
-            section.model_validate({key: raw[key] for key in keys if key in raw})
-        except ValidationError as error:
-            errors = error.errors(include_url=False)
-            found += [{**detail, "loc": (name,)} for detail in errors if detail["type"] == kind]
-    return found
-
-
-def components(data: dict[str, Any]) -> Config:
-    """Return a configuration without what cannot be read, defaults in its place.
-
-    It lets the names and arguments of components be judged although something else is wrong.
-    """
-    kept = copy.deepcopy(data)
-    while True:
-        try:
-            return Config.model_validate(kept)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                _remove(kept, detail["loc"])
-
-
-def _remove(data: dict[str, Any], path: tuple[str | int, ...]) -> None:
-    """Delete the value at `path`, or its nearest ancestor that can be deleted alone."""
-    here: Any = data
-    owner, key = data, path[0]
-    for part in path:
-        if not isinstance(here, dict) or part not in here:
-            break
-        owner, key = here, part
-        here = here[part]
-    owner.pop(str(key), None)
-
-
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration, for editors."""
     schema = Config.model_json_schema()
@@ -336,37 +271,3 @@ def json_schema() -> dict[str, Any]:
         long = schema["$defs"][component.__name__]  # the short form is a name alone
         schema["$defs"][component.__name__] = {"anyOf": [{"type": "string"}, long]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _line(detail: ErrorDetails, document: Document) -> str:
-    path, unknown = detail["loc"], detail["type"] == "extra_forbidden"
-    if detail["type"] == "finite_number":
-        path = _without_tags(path, document.data)
-    place = document.locate(path, at_key=unknown)
-    return f"{place}: {describe(detail, _keys_at(path[:-1]) if unknown else ())}"
-
-
-def _without_tags(path: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
-    """Return the keys of a path alone: inside JSON, pydantic names the types on the way too."""
-    found: list[str | int] = []
-    here: Any = data
-    for part in path:
-        is_key = isinstance(here, dict) and part in here
-        is_index = isinstance(here, list) and isinstance(part, int)
-        if is_key or is_index:
-            found.append(part)
-            here = here[part]
-    return tuple(found)
-
-
-def _keys_at(path: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that the section at `path` knows."""
-    here: Any = Config
-    for part in path:
-        if isinstance(part, int):  # the lists of sections: optimizer.groups
-            here = ParameterGroupConfig
-            continue
-        annotation = here.model_fields[part].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        here = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), here)
-    return list(here.model_fields)

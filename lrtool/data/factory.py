@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lrtool.data import workers as processes
 from lrtool.data.part import OwnLoader, Resident, Streamed
-from lrtool.errors import DataError, LrtoolWarning
+from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,16 +34,16 @@ def call_factory(
     iterable dataset cannot be split.
 
     Raises:
-        DataError: the factory raised, or returned something else.
+        ConfigError: the factory raised, or returned something else.
 
     Warns:
         UserWarning: `data.validation` is ignored.
     """
-    name = f"data.source {spec.source}"
+    name = spec.source
     try:
         made = factory(**spec.args)
     except (Exception, SystemExit) as error:
-        raise DataError(f"{name}: raised {type(error).__name__}: {error}") from error
+        raise _wrong(f"{name}: raised {type(error).__name__}: {error}") from error
     first, second = _unpack(made, name)
     train = _part(first, spec.workers, f"{name}: train")
     if second is not None:
@@ -69,7 +69,7 @@ def _unpack(made: Any, name: str) -> tuple[Any, Any]:
         first, second = made
         if second is None or _is_source(second):
             return first, second
-    raise DataError(
+    raise _wrong(
         f"{name}: returned {_describe(made)}; it must return (train, validation) or train alone,"
         " each a pair (inputs, targets) of tensors or arrays, a Dataset or a DataLoader"
     )
@@ -109,7 +109,7 @@ def _part(value: Any, workers: int, name: str) -> Part:
     part = Streamed(value, workers)
     if not part.iterable and not part.size:
         fault = "has no __len__" if part.size is None else "is empty"
-        raise DataError(f"{name}: the dataset {type(value).__name__} {fault}")
+        raise _wrong(f"{name}: the dataset {type(value).__name__} {fault}")
     return part
 
 
@@ -132,13 +132,13 @@ def to_resident(inputs: Any, targets: Any, name: str) -> Resident:
     integers or booleans, int64. Targets of floats (N,) become (N, 1).
 
     Raises:
-        DataError: not numbers, different lengths, no samples, or values that are not finite.
+        ConfigError: not numbers, different lengths, no samples, or values that are not finite.
     """
     x, y = _tensor(inputs, f"{name}: inputs"), _tensor(targets, f"{name}: targets")
     if len(x) != len(y):
-        raise DataError(f"{name}: {len(x)} inputs, but {len(y)} targets")
+        raise _wrong(f"{name}: {len(x)} inputs, but {len(y)} targets")
     if not len(x):
-        raise DataError(f"{name}: has no samples")
+        raise _wrong(f"{name}: has no samples")
     as_float = x.is_floating_point() or x.dtype in {torch.uint8, torch.bool}
     x = x.to(torch.get_default_dtype() if as_float else torch.int64)
     if y.is_floating_point():
@@ -154,15 +154,15 @@ def to_resident(inputs: Any, targets: Any, name: str) -> Resident:
 def _tensor(values: Any, origin: str) -> Tensor:
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "fiub":
-            raise DataError(f"{origin} are of type {values.dtype}; they must be numbers")
+            raise _wrong(f"{origin} are of type {values.dtype}; they must be numbers")
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
         # torch takes neither negative strides nor, without a warning, read-only memory.
         values = torch.from_numpy(np.require(native, requirements=["C", "W"]))
     tensor: Tensor = values.detach()
     if tensor.is_complex():
-        raise DataError(f"{origin} are of type {tensor.dtype}; they must be real numbers")
+        raise _wrong(f"{origin} are of type {tensor.dtype}; they must be real numbers")
     if tensor.ndim == 0:
-        raise DataError(f"{origin} are a single value, not one for each sample")
+        raise _wrong(f"{origin} are a single value, not one for each sample")
     return tensor
 
 
@@ -172,7 +172,7 @@ def _refuse_not_finite(values: Tensor, origin: str) -> None:
     bad = ~values.isfinite().flatten(1).all(dim=1)
     row = int(bad.int().argmax())
     held = values[row][~values[row].isfinite()].flatten()[0]
-    raise DataError(
+    raise _wrong(
         f"{origin}: row {row} (counted from 0) holds {float(held)}; {int(bad.sum())} of"
         f" {len(values)} rows have a value that is not finite: mend or remove them"
     )
@@ -198,6 +198,10 @@ def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, P
         return Resident(train.inputs[index.to(train.inputs.device)], y[index])
 
     return part(rows), part(held_out)
+
+
+def _wrong(problem: str) -> ConfigError:
+    return ConfigError(Problem(("data", "source"), problem))
 
 
 def _warn(message: str) -> None:

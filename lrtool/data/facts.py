@@ -11,14 +11,22 @@ from torch.utils.data import DataLoader
 
 from lrtool.data.batches import generators
 from lrtool.data.part import OwnLoader, Resident
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from lrtool.data.part import Part
 
 
 def first_batch(part: Part, name: str) -> Any:
-    """Return a batch to look at, of one sample or more; random states stay as they were."""
+    """Return a batch to look at, of one sample or more; random states stay as they were.
+
+    Args:
+        part: what to look at.
+        name: of the data's source, for messages.
+
+    Raises:
+        ConfigError: there is none, or the user's code fails.
+    """
     if isinstance(part, Resident):
         return part.inputs[:1], part.targets[:1]
     loader = part.loader if isinstance(part, OwnLoader) else DataLoader(part.dataset, batch_size=1)
@@ -27,11 +35,11 @@ def first_batch(part: Part, name: str) -> Any:
         with torch.random.fork_rng(devices=[]):
             return next(iter(loader))
     except StopIteration:
-        raise DataError(f"{name}: yields no training batch") from None
+        problem = f"{name}: yields no training batch"
+        raise ConfigError(Problem(("data", "source"), problem)) from None
     except (Exception, SystemExit) as error:
-        raise DataError(
-            f"{name}: reading the first samples raised {type(error).__name__}: {error}"
-        ) from error
+        problem = f"{name}: reading the first samples raised {type(error).__name__}: {error}"
+        raise ConfigError(Problem(("data", "source"), problem)) from error
     finally:
         for generator, state in states:
             generator.set_state(state)

@@ -14,7 +14,7 @@ from lrtool.data.factory import call_factory, to_resident
 from lrtool.data.part import OwnLoader, Resident, samples_in
 from lrtool.data.sources import SOURCES
 from lrtool.data.split import Split
-from lrtool.errors import DataError, LrtoolWarning
+from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +68,8 @@ def load(
         directories: where relative paths are looked for, in this order.
 
     Raises:
-        DataError: the data cannot be read or cannot be trained on.
+        DataError: a file cannot be read or cannot be trained on.
+        ConfigError: a key of the section does not fit, or what its factory returns.
 
     Warns:
         LrtoolWarning: a setting is ignored.
@@ -78,17 +79,17 @@ def load(
     validation: Part | None
     if factory is None:
         parts = SOURCES[spec.source](split, **spec.args)
-        name = f"data.source {spec.source}"
-        train = to_resident(parts.train.inputs, parts.train.targets, f"{name}: train")
+        train = to_resident(parts.train.inputs, parts.train.targets, f"{spec.source}: train")
         validation = None
         if (held_out := parts.validation) is not None:
-            validation = to_resident(held_out.inputs, held_out.targets, f"{name}: validation")
+            name = f"{spec.source}: validation"
+            validation = to_resident(held_out.inputs, held_out.targets, name)
         num_outputs: int | None = parts.num_outputs
         vocabulary = parts.vocabulary
-        first = facts.first_batch(train, name)
+        first = facts.first_batch(train, spec.source)
     else:
         train, validation = call_factory(factory, spec, split)
-        first = facts.first_batch(train, f"data.source {spec.source}")
+        first = facts.first_batch(train, spec.source)
         num_outputs, vocabulary = facts.outputs_and_vocabulary(train, validation, first)
     _warn_of_ignored(spec, train)
     pair = facts.is_pair(first)
@@ -178,18 +179,17 @@ def _batch_size(spec: DataConfig, train: Part, first: Any) -> int:
         return own if own is not None else samples_in(first)
     if train.size is None:
         if isinstance(spec.batch_size, str):
-            raise DataError(
-                f"data.batch_size: full needs to know how many samples {spec.source} has; give a"
-                " number"
-            )
+            problem = f"full needs to know how many samples {spec.source} has; give a number"
+            raise ConfigError(Problem(("data", "batch_size"), problem))
         return spec.batch_size
     if isinstance(spec.batch_size, str):
         return train.size
     if spec.batch_size > train.size:
-        raise DataError(
-            f"data.batch_size: {spec.batch_size} is more than the {train.size} training samples of"
-            f" {spec.source}; give a smaller number, or full"
+        problem = (
+            f"{spec.batch_size} is more than the {train.size} training samples of {spec.source};"
+            " give a smaller number, or full"
         )
+        raise ConfigError(Problem(("data", "batch_size"), problem))
     return spec.batch_size
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,13 +45,13 @@ class Split:
             origin: the source or file, for messages.
 
         Raises:
-            DataError: the validation part is a path, which `origin` cannot read, or it would be
+            ConfigError: the validation part is a path, which `origin` cannot read, or it would be
                 empty, or leave nothing to train on.
         """
         if isinstance(self.validation, str):
-            raise DataError(
-                f"data.validation: {origin} cannot read a validation part from a path"
-                f" ({self.validation!r}); give a fraction below 1, a number of samples, or 0"
+            raise _wrong(
+                f"{origin} cannot read a validation part from a path ({self.validation!r}); give a"
+                " fraction below 1, a number of samples, or 0"
             )
         if not self.validation:
             return 0
@@ -59,14 +59,13 @@ class Split:
             self.validation if isinstance(self.validation, int) else round(self.validation * total)
         )
         if not size:
-            raise DataError(
-                f"data.validation: {self.validation} of the {total} samples of {origin} is none;"
-                " give a larger fraction, or 0 for no validation"
+            raise _wrong(
+                f"{self.validation} of the {total} samples of {origin} is none; give a larger"
+                " fraction, or 0 for no validation"
             )
         if size >= total:
-            raise DataError(
-                f"data.validation: {self.validation} leaves nothing to train on, for {origin} has"
-                f" {total} samples"
+            raise _wrong(
+                f"{self.validation} leaves nothing to train on, for {origin} has {total} samples"
             )
         return size
 
@@ -84,7 +83,7 @@ class Split:
             classes: the class index of each row, (total,), or None to draw rows at random.
 
         Raises:
-            DataError: as `size`.
+            ConfigError: as `size`.
         """
         size = self.size(total, origin)
         rows = np.arange(total)
@@ -128,3 +127,7 @@ def _shares(counts: NDArray[np.int64], size: int, rng: np.random.RandomState) ->
         shares[chosen] += 1
         missing -= len(chosen)
     return shares.astype(np.int64)
+
+
+def _wrong(problem: str) -> ConfigError:
+    return ConfigError(Problem(("data", "validation"), problem))

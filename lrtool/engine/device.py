@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lrtool.errors import UserError
+from lrtool.errors import ConfigError, Problem, UserError
 
 if TYPE_CHECKING:
     from lrtool.config.schema import RuntimeConfig
@@ -52,8 +52,8 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
     """Choose the device and set what torch keeps for the whole process.
 
     Raises:
-        UserError: the device does not exist here, cannot compute in the precision, or the process
-            is one of several of a distributed launch.
+        ConfigError: the device does not exist here, or cannot compute in the precision.
+        UserError: the process is one of several of a distributed launch.
     """
     if os.environ.get("WORLD_SIZE", "1") not in {"", "0", "1"}:
         raise UserError(
@@ -63,7 +63,8 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
     device = choose_device(config.device)
     dtype = DTYPES[config.precision]
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
-        raise UserError("runtime.precision: this GPU cannot compute in bf16; use fp16 or fp32")
+        problem = "this GPU cannot compute in bf16; use fp16 or fp32"
+        raise ConfigError(Problem(("runtime", "precision"), problem))
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once
         torch.backends.cudnn.benchmark = False
@@ -75,7 +76,7 @@ def choose_device(name: str) -> torch.device:
     """Turn auto, cpu, cuda, cuda:N or mps into a device that exists.
 
     Raises:
-        UserError: it does not.
+        ConfigError: it does not.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -84,16 +85,20 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"runtime.device: {name} is no device: {error}") from error
+        raise _no_device(f"{name} is no device: {error}") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             found = f"{count} CUDA device(s)" if count else "no CUDA device"
-            raise UserError(f"runtime.device: {name} is not here: torch finds {found}; use auto")
+            raise _no_device(f"{name} is not here: torch finds {found}; use auto")
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("runtime.device: mps is not here: it needs an Apple GPU; use auto")
+        raise _no_device("mps is not here: it needs an Apple GPU; use auto")
     return device
+
+
+def _no_device(problem: str) -> ConfigError:
+    return ConfigError(Problem(("runtime", "device"), problem))
 
 
 def to_memory_format(runtime: Runtime, model: nn.Module) -> torch.memory_format:

@@ -17,6 +17,7 @@ from torch import nn
 from lrtool import __version__
 from lrtool.components import import_path as lookup
 from lrtool.components import losses, models, optimizers
+from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
@@ -24,8 +25,8 @@ from lrtool.engine import device as runtimes
 from lrtool.engine.randomness import seed_everything
 from lrtool.engine.step import make_step
 from lrtool.engine.sweep import make_probe
-from lrtool.errors import ComponentError, DataError, LrtoolWarning, Problem
-from lrtool.experiment.reading import directories_of, located
+from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
+from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def open_task(config: Config, document: Document) -> Task:
                 data = as_binary(data)
             except DataError as error:
                 problem = f"{error}; losses that fit: cross_entropy, multi_margin_loss"
-                raise ComponentError([Problem(("loss",), problem)]) from error
+                raise ConfigError(Problem(("loss",), problem)) from error
     states = [generator.get_state() for generator in _own_generators(data)]
     task = Task(config, document, directories, runtime, data, loss_fn, states, started)
     memory_format = runtimes.to_memory_format(runtime, build(task, config.seed).model)
@@ -178,7 +179,7 @@ def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
             "training_loss(batch) but no forward; give it a forward(inputs) that returns what "
             "metrics compare with the targets, or remove metrics"
         )
-        raise ComponentError([Problem(("metrics",), problem)])
+        raise ConfigError(Problem(("metrics",), problem))
 
 
 def first_batches(task: Task) -> list[Any]:

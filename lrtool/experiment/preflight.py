@@ -12,11 +12,12 @@ import torch
 from lrtool.components import losses, metrics
 from lrtool.components.built_in_metrics import RANKING
 from lrtool.components.schedules import Schedule, build_schedule
+from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.part import Resident
 from lrtool.engine.evaluation import evaluate, evaluating
 from lrtool.engine.step import forward
-from lrtool.errors import ComponentError, LrtoolError, Problem, UserError
+from lrtool.errors import ConfigError, LrtoolError, Problem, UserError
 from lrtool.experiment.experiment import (
     build,
     first_batches,
@@ -25,7 +26,6 @@ from lrtool.experiment.experiment import (
     training_steps,
 )
 from lrtool.experiment.failures import worded
-from lrtool.experiment.reading import located
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ def try_training(task: Task) -> None:
         if stopping is not None and stopping.metric == "validation_loss":
             with located(task.document):
                 problem = "there is no validation_loss, for the data have no validation part"
-                raise ComponentError([Problem(("train", "early_stopping", "metric"), problem)])
+                raise ConfigError(Problem(("train", "early_stopping", "metric"), problem))
         return
     built = build(task, task.config.seed)
     stream = batches.ordered(part, batch_size=task.data.batch_size, device=task.runtime.device)
@@ -203,7 +203,7 @@ def _data_source(task: Task) -> Iterator[None]:
 def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
     problem = losses.fit_problem(name, loss_fn, outputs, targets)
     if problem is not None:
-        raise ComponentError([Problem(("loss",), problem)])
+        raise ConfigError(Problem(("loss",), problem))
 
 
 def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
@@ -219,7 +219,7 @@ def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
             f"{part.size:,} training samples in batches of {size} leave one sample alone in the "
             f"last batch, which this model cannot train on ({error}); change it by one"
         )
-        raise ComponentError([Problem(("data", "batch_size"), problem)]) from error
+        raise ConfigError(Problem(("data", "batch_size"), problem)) from error
 
 
 def _refuse_one_class(task: Task) -> None:
@@ -232,13 +232,13 @@ def _refuse_one_class(task: Task) -> None:
         if name in RANKING:
             which = "training" if validation is None else "validation"
             problem = f"{name} needs two classes, and all targets of the {which} part are the same"
-            raise ComponentError([Problem(("metrics", index), problem)])
+            raise ConfigError(Problem(("metrics", index), problem))
 
 
 def _refuse_a_probe_of_nothing(task: Task) -> None:
     if task.config.find.loss == "probe" and task.data.validation is None:
         problem = "a probe needs a validation part; set data.validation, or find.loss: batch"
-        raise ComponentError([Problem(("find", "loss"), problem)])
+        raise ConfigError(Problem(("find", "loss"), problem))
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

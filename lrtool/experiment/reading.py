@@ -1,23 +1,20 @@
-"""A configuration file read and judged as a whole, and the places of what goes wrong later."""
+"""A configuration file read and judged as a whole, before any data is read."""
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lrtool.components import check as components
+from lrtool.components.check import check
 from lrtool.components.import_path import is_import_path
 from lrtool.components.metrics import higher_is_better, key
-from lrtool.config import document as documents
-from lrtool.config import schema as configs
-from lrtool.config.spelling import number
+from lrtool.config.document import read
+from lrtool.config.problems import sound_part, validate
 from lrtool.data.sources import SOURCES
-from lrtool.errors import ComponentError, ConfigError, UserError
+from lrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lrtool.config.document import Document, Override
     from lrtool.config.schema import Config
@@ -37,13 +34,12 @@ def read_config(
         ConfigError: with every problem of the file and of the command line.
     """
     names = [flag for flag in flags if flag.path in {("loss",), ("optimizer",)}]
-    document = documents.read(path, sets, [flag for flag in flags if flag not in names], names)
-    config, lines = configs.validate(document)
-    judged = config or configs.components(document.data)
-    problems = components.check(judged, SOURCES, directories_of(judged, document))
-    lines += [f"{document.locate(p.path, at_key=p.at_key)}: {p.message}" for p in problems]
-    if config is None or lines:
-        raise ConfigError(sorted(lines, key=_line_and_column))
+    document = read(path, sets, [flag for flag in flags if flag not in names], names)
+    config, problems = validate(document.data)
+    judged = config or sound_part(document.data)
+    problems += check(judged, SOURCES, directories_of(judged, document))
+    if config is None or problems:
+        raise ConfigError(*map(document.locate, problems))
     return _with_direction(config, directories_of(config, document)), document
 
 
@@ -63,45 +59,3 @@ def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
     """Return where data files and modules are looked for, in this order."""
     own = Path(document.name).resolve().parent
     return (own, *(Path(extra) for extra in config.search_path), Path.cwd())
-
-
-@contextmanager
-def located(document: Document) -> Iterator[None]:
-    """Add file, line and column to problems with a key path, or that begin with one."""
-    try:
-        yield
-    except ComponentError as error:
-        lines = [f"{document.locate(p.path)}: {p.message}" for p in error.problems]
-        raise ConfigError(lines) from error
-    except ConfigError:
-        raise
-    except UserError as error:
-        begins = re.match(r"((?:data|runtime)(?:\.\w+)+):? ", str(error))
-        if begins is None:
-            raise
-        place = document.locate(tuple(begins[1].split(".")))
-        raise ConfigError([f"{place}: {str(error)[begins.end() :]}"]) from error
-
-
-def differences(
-    before: Any, now: Any, path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield every key of two plain configurations whose values differ, dotted, with both."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in {**before, **now}:
-            yield from differences(before.get(name), now.get(name), (*path, name))
-    elif before != now:
-        yield ".".join(path), before, now
-
-
-def spell(value: Any) -> str:
-    """Spell a configuration's value as the file does."""
-    if isinstance(value, float):
-        return number(value)
-    return "null" if value is None else str(value)
-
-
-def _line_and_column(problem: str) -> tuple[int, int]:
-    """Sort problems as they stand in the file; those of the command line come first."""
-    found = re.search(r":(\d+):(\d+): ", problem)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

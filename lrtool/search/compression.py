@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lrtool.components.schedules import LONG, build_schedule
+from lrtool.config.document import located
 from lrtool.errors import LrtoolWarning
 from lrtool.experiment.experiment import steps_per_epoch, training_steps
-from lrtool.experiment.reading import located
 
 if TYPE_CHECKING:
     from lrtool.components.schedules import Schedule

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lrtool.components.schedules import SCHEDULES, build_schedule
 from lrtool.config.schema import ScheduleConfig
-from lrtool.errors import ComponentError, LrtoolWarning
+from lrtool.errors import ConfigError, LrtoolWarning
 
 if TYPE_CHECKING:
     from lrtool.components.schedules import Schedule
@@ -23,5 +23,5 @@ def schedule_of(name: str, steps: int) -> Schedule:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LrtoolWarning)  # of what so short a training is without
             return build_schedule(ScheduleConfig(name=name), steps=steps, steps_per_epoch=None)
-    except ComponentError:
+    except ConfigError:
         return build_schedule(ScheduleConfig(), steps=steps, steps_per_epoch=None)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lrtool.components import import_path as lookup
 from lrtool.components.optimizers import OPTIMIZERS, default_rate
-from lrtool.errors import ComponentError, LrtoolWarning, Problem, UserError
-from lrtool.experiment.reading import differences, directories_of, located, spell
+from lrtool.config.differences import differences
+from lrtool.config.document import located
+from lrtool.config.spelling import spell
+from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
+from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
 from lrtool.report.train_report import LearningRate, TrainReport
 
@@ -64,13 +67,12 @@ def warn_of_differences(run: Path, report: AnyReport, config: Config) -> None:
         LrtoolWarning: naming each key with both values.
     """
     now = config.model_dump(mode="json")
-    found = []
+    found: list[str] = []
     for section, key in DEPENDS_ON:
         theirs = report.config.get(section)
         if not isinstance(theirs, dict) or key not in theirs:
             continue  # a report of find_lr knows little of what it was given
-        changes = differences(theirs[key], now[section][key], (section, key))
-        found += [f"{name} was {spell(old)}, is {spell(new)}" for name, old, new in changes]
+        found += map(str, differences(theirs[key], now[section][key], (section, key)))
     if found:
         warnings.warn(
             f"--lr-from {run}: its rate was found for another setting: {'; '.join(found)}",
@@ -119,5 +121,5 @@ def given(
         problem = Problem(("optimizer",), words)
     if not isinstance(own, int | float) or isinstance(own, bool) or own <= 0:
         with located(document):
-            raise ComponentError([problem])
+            raise ConfigError(problem)
     return LearningRate(value=float(own), origin="optimizer", run=None)

@@ -7,26 +7,29 @@ import warnings
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrtool.components.schedules import build_schedule
+from lrtool.config.differences import differences
 from lrtool.config.schema import TrainConfig
 from lrtool.engine import checkpoint as checkpoints
 from lrtool.engine.loop import Position
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.experiment.experiment import Task, resolved, steps_per_epoch, training_steps
-from lrtool.experiment.reading import differences, spell
 from lrtool.report import report as reports
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, FIND, METRICS, holds_run
 
+if TYPE_CHECKING:
+    from lrtool.errors import KeyPath
+
 # What may differ between a run and its continuation: how long, and what is left behind.
-MAY_CHANGE = (
-    "search_path",
-    "find",
-    "train.epochs",
-    "train.max_steps",
-    "train.checkpoint_every",
-    "train.log_every",
+MAY_CHANGE: tuple[KeyPath, ...] = (
+    ("search_path",),
+    ("find",),
+    ("train", "epochs"),
+    ("train", "max_steps"),
+    ("train", "checkpoint_every"),
+    ("train", "log_every"),
 )
 SAMPLED = 1_000  # rates that are compared; a warm-up or a cycle of another length shows in them
 
@@ -128,9 +131,9 @@ def copy_run(resumed: Resumed, target: Path) -> Resumed:
 def _refuse_changes(task: Task, resumed: Resumed) -> None:
     """Refuse to go on with another configuration or other data."""
     wrong = [
-        f"{key} was {spell(old)}, is {spell(new)}"
-        for key, old, new in sorted(differences(resumed.state["config"], resolved(task)))
-        if not _may_change(key)
+        str(difference)
+        for difference in differences(resumed.state["config"], resolved(task))
+        if not _may_change(difference.path)
     ]
     run = resumed.checkpoint.parent.parent
     if wrong:
@@ -142,8 +145,8 @@ def _refuse_changes(task: Task, resumed: Resumed) -> None:
         raise UserError(f"--resume {run}: the data have changed since; begin a new run")
 
 
-def _may_change(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+def _may_change(path: KeyPath) -> bool:
+    return any(path[: len(free)] == free for free in MAY_CHANGE)
 
 
 def _warn_of_another_length(task: Task, resumed: Resumed) -> None:

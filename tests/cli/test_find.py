@@ -11,7 +11,7 @@ import time
 import pytest
 
 from lrtool.config import document
-from lrtool.config import schema as config
+from lrtool.config.problems import validate
 from lrtool.report import report as reports
 
 QUICK = """
@@ -101,7 +101,7 @@ def test_the_resolved_configuration_gives_the_same_run_from_anywhere(lrtool, wri
     assert one["sweeps"] == two["sweeps"]
     assert one["suggestion"] == two["suggestion"]
     assert one["config_hash"] == two["config_hash"]
-    read, _ = config.validate(document.read(tmp_path / "a" / "config.yaml"))
+    read, _ = validate(document.read(tmp_path / "a" / "config.yaml").data)
     assert read.seed == 3
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lrtool.components import losses
 from lrtool.components.losses import ALIASES, LOSSES, build_loss, check_args, fit_problem
 from lrtool.config.schema import ComponentConfig
-from lrtool.errors import ComponentError
+from lrtool.errors import ConfigError
 
 CLASSES = torch.tensor([0, 2, 1, 2])
 VALUES = torch.tensor([[0.5, -1.0, 2.0]] * 4)
@@ -475,11 +475,11 @@ def test_a_users_loss_that_does_not_fit(users):
 
 
 def test_a_users_loss_that_cannot_be_built(users, tmp_path):
-    with pytest.raises(ComponentError, match=r"loss: .*:Fussy cannot be built: ValueError: ") as e:
+    with pytest.raises(ConfigError, match=r"loss: .*:Fussy cannot be built: ValueError: ") as e:
         users("Fussy", strength=-1)
     assert re.search(rf"strength is negative \({tmp_path}/\w+\.py:\d+\)$", str(e.value))
-    with pytest.raises(ComponentError, match=r":Script cannot be built: .* sys.exit\(1\)"):
+    with pytest.raises(ConfigError, match=r":Script cannot be built: .* sys.exit\(1\)"):
         users("Script")
-    with pytest.raises(ComponentError, match="is a NotCallable; it cannot be called") as e:
+    with pytest.raises(ConfigError, match="is a NotCallable; it cannot be called") as e:
         users("NotCallable")
     assert e.value.problems[0].path == ("loss", "name")

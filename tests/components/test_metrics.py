@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from lrtool.components.losses import LOSSES
 from lrtool.components.metrics import METRICS, build_metrics, higher_is_better, key
-from lrtool.errors import ComponentError, LrtoolWarning, UserError
+from lrtool.errors import ConfigError, LrtoolWarning, UserError
 
 CPU = torch.device("cpu")
 LOGITS = "binary_cross_entropy_with_logits"
@@ -69,7 +69,7 @@ def value(name, loss, outputs, targets, size=16, *, directories=(), **loss_args)
 
 
 def problems(names, loss, outputs, targets, directories=()):
-    with pytest.raises(ComponentError) as error:
+    with pytest.raises(ConfigError) as error:
         build(names, loss, outputs, targets, directories)
     return {problem.path: problem.message for problem in error.value.problems}
 

@@ -7,7 +7,7 @@ from torch import nn
 from lrtool.components import models
 from lrtool.components.models import MODELS, build_model, convolutional
 from lrtool.config.schema import ComponentConfig
-from lrtool.errors import ComponentError
+from lrtool.errors import ConfigError
 
 VECTORS = {"input_shape": (5,), "num_outputs": 3, "vocabulary": None}
 ROWS = {"input_shape": (6, 5), "num_outputs": 3, "vocabulary": None}
@@ -22,7 +22,7 @@ def make(name, facts=VECTORS, directories=(), **args):
 
 
 def failure(name, facts=VECTORS, directories=(), **args):
-    with pytest.raises(ComponentError) as caught:
+    with pytest.raises(ConfigError) as caught:
         make(name, facts, directories, **args)
     assert [problem.path for problem in caught.value.problems] == [("model",)]
     return caught.value.problems[0].message

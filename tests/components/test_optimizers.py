@@ -17,7 +17,7 @@ from lrtool.components.optimizers import (
     opening,
 )
 from lrtool.config.schema import OptimizerConfig, ParameterGroupConfig
-from lrtool.errors import ComponentError, LrtoolWarning
+from lrtool.errors import ConfigError, LrtoolWarning
 
 MOST = sorted(set(OPTIMIZERS) - {"muon"})
 
@@ -45,7 +45,7 @@ def build(name="sgd", model=None, *, lr=None, directories=(), groups=(), decays=
 
 
 def problems(*args, **kwargs):
-    with pytest.raises(ComponentError) as caught:
+    with pytest.raises(ConfigError) as caught:
         build(*args, **kwargs)
     return [(problem.path, problem.message) for problem in caught.value.problems]
 

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as theirs
 
 from lrtool.components.schedules import SCHEDULES, build_schedule
 from lrtool.config.schema import ScheduleConfig
-from lrtool.errors import ComponentError, LrtoolWarning
+from lrtool.errors import ConfigError, LrtoolWarning
 
 REQUIRED = {
     "step": {"step_size": 3},
@@ -394,7 +394,7 @@ FRACTIONS = ("cosine_restarts", "triangular", "triangular2", "exp_range")
 
 
 def problem(*args, **kwargs):
-    with pytest.raises(ComponentError) as caught:
+    with pytest.raises(ConfigError) as caught:
         build(*args, **kwargs)
     [found] = caught.value.problems
     return ".".join(found.path), found.message

@@ -9,13 +9,17 @@ from hypothesis import strategies as st
 
 from lrtool.config import document
 from lrtool.config.document import Override
-from lrtool.errors import ConfigError
+from lrtool.errors import ConfigError, Problem, UserError
+
+
+def where(read, *path, at_key=False):
+    return str(read.locate(Problem(path, "is wrong", at_key=at_key)))
 
 
 def problems(text):
     with pytest.raises(ConfigError) as caught:
         document.parse(text, "f.yaml")
-    return list(caught.value.lines)
+    return str(caught.value).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -59,9 +63,10 @@ def test_nan_is_read_as_nan():
 
 def test_positions_of_keys_and_values():
     read = document.parse("a: 1\nb:\n  c: [x, {d: 2}]\n", "f.yaml")
-    assert read.locate(("b", "c", 1, "d")) == "f.yaml:3:14: b.c.1.d"
-    assert read.locate(("b", "c", 1, "d"), at_key=True) == "f.yaml:3:11: b.c.1.d"
-    assert read.locate(("b", "missing", "deeper")) == "f.yaml:3:3: b.missing.deeper"
+    assert where(read, "b", "c", 1, "d") == "f.yaml:3:14: b.c.1.d: is wrong"
+    assert where(read, "b", "c", 1, "d", at_key=True) == "f.yaml:3:11: b.c.1.d: is wrong"
+    assert where(read, "b", "missing", "deeper") == "f.yaml:3:3: b.missing.deeper: is wrong"
+    assert where(document.Document("f.yaml", {}, {}, {}), "a") == "f.yaml: a: is wrong"
 
 
 @pytest.mark.parametrize(
@@ -169,8 +174,8 @@ def test_set_is_typed_like_the_file_and_named_in_errors(path):
     assert read.data["train"] == {"epochs": 0.001}
     assert read.data["find"] == {"start": "no"}
     assert read.data["metrics"] == ["f1"]
-    assert read.locate(("train", "epochs")) == "--set train.epochs"
-    assert read.locate(("find",)).endswith(":1:1: find")
+    assert where(read, "train", "epochs") == "--set train.epochs: is wrong"
+    assert where(read, "find").endswith(":1:1: find: is wrong")
 
 
 def test_set_reaches_into_the_short_form_of_a_component(path):
@@ -180,19 +185,19 @@ def test_set_reaches_into_the_short_form_of_a_component(path):
 
 def test_set_replaces_marks_below_it(path):
     read = document.read(path, ["train={epochs: x}"])
-    assert read.locate(("train", "epochs")) == "--set train: train.epochs"
+    assert where(read, "train", "epochs") == "--set train: train.epochs: is wrong"
 
 
 def test_flags_come_after_sets(path):
     read = document.read(path, ["seed=1"], [Override("--seed", ("seed",), 2)])
     assert read.data["seed"] == 2
-    assert read.locate(("seed",)) == "--seed"
+    assert where(read, "seed") == "--seed: is wrong"
 
 
 def test_every_broken_override_is_reported(path):
     with pytest.raises(ConfigError) as caught:
         document.read(path, ["a", "=1", "b..c=1", "d=[1", "e=!!x 1", "f={g: 1, g: 2}"])
-    assert list(caught.value.lines) == [
+    assert str(caught.value).splitlines() == [
         "--set a: must look like key.path=value, for instance seed=1",
         "--set =1: must look like key.path=value, for instance seed=1",
         "--set b..c=1: must look like key.path=value, for instance seed=1",
@@ -201,18 +206,49 @@ def test_every_broken_override_is_reported(path):
             "but got '<stream end>'"
         ),
         "--set e: tags are not allowed, found 'tag:yaml.org,2002:x'; remove it",
-        "--set f: g: duplicate key, first given on line 1",
+        "--set f: f.g: duplicate key, first given on line 1",
     ]
+
+
+def test_a_flag_whose_value_is_no_text():
+    with pytest.raises(ConfigError, match=r"^--set seed: not a text file \(character 7\)$"):
+        document.parse_override("seed=\x07")
 
 
 def test_overrides_that_find_no_place(path):
     with pytest.raises(ConfigError) as caught:
         document.read(path, ["train.epochs.x=1", "metrics.7=a", "metrics.a=b"])
-    assert list(caught.value.lines) == [
+    assert str(caught.value).splitlines() == [
         "--set train.epochs.x: train.epochs holds a value, not keys",
         "--set metrics.7: 7 is no index of a list with 1 entries",
         "--set metrics.a: a is no index of a list with 1 entries",
     ]
+
+
+def test_problems_of_file_and_command_line_come_in_their_order(path):
+    path.write_text("a: 1\na: 2\nb: {c: 1, c: 2}")
+    with pytest.raises(ConfigError) as caught:
+        document.read(path, ["d=[1", "e"])
+    assert [(p.path, p.place.line, p.place.column) for p in caught.value.problems] == [
+        (("d",), None, None),
+        ((), None, None),
+        (("a",), 2, 1),
+        (("b", "c"), 3, 11),
+    ]
+    assert str(caught.value.problems[2]) == f"{path}:2:1: a: duplicate key, first given on line 1"
+
+
+def test_what_is_raised_later_gets_its_place_too():
+    read = document.parse("a: 1\nb:\n  c: [x]\n", "f.yaml")
+    with pytest.raises(ConfigError) as caught, document.located(read):
+        raise ConfigError(Problem(("b", "c", 0), "is wrong"), Problem(("a",), "is wrong too"))
+    assert str(caught.value) == "f.yaml:1:4: a: is wrong too\nf.yaml:3:7: b.c.0: is wrong"
+    with pytest.raises(ConfigError) as again, document.located(read):
+        raise caught.value
+    assert again.value.problems == caught.value.problems
+    words = "data.args.path: begins like a key, and is none"
+    with pytest.raises(UserError, match=f"^{words}$"), document.located(read):
+        raise UserError(words)
 
 
 plain = st.recursive(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtool.config import document as documents
-from lrtool.config.spelling import count, number
+from lrtool.config.spelling import count, number, spell
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,22 @@ def test_one_thing_is_no_plural():
     assert [count(n, "epoch") for n in (0, 1, 2, 1000)] == [
         *("0 epochs", "1 epoch", "2 epochs", "1,000 epochs")
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (None, "null"),
+        (12, "12"),
+        (1e-5, "1e-5"),
+        (0.001, "0.001"),
+        ("adam", "adam"),
+        ([8, True, None], "[8, true, null]"),
+        ({"a": [0.5], "b": {}}, "{a: [0.5], b: {}}"),
+    ],
+)
+def test_values_are_spelled_as_in_the_file(value, text):
+    assert spell(value) == text
+    assert documents.parse(f"key: {text}", "f.yaml").data == {"key": value}

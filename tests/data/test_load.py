@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from lrtool.config.schema import DataConfig
 from lrtool.data.load import as_binary, load, to_device
 from lrtool.data.part import OwnLoader, Resident, Streamed
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, DataError
 
 X = np.arange(40, dtype=np.float64).reshape(20, 2)
 Y = np.arange(20) % 2
@@ -75,7 +75,7 @@ def test_fewer_rows_than_a_batch():
         "data.batch_size: 121 is more than the 120 training samples of iris; give a smaller"
         " number, or full"
     )
-    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         built_in("iris", batch_size=121)
 
 
@@ -192,10 +192,10 @@ def test_what_a_factory_may_return(made, train, validation):
 )
 def test_what_a_factory_may_not_return(made, kind):
     message = (
-        f"data.source mine:make: returned {kind}; it must return (train, validation) or train"
+        f"data.source: mine:make: returned {kind}; it must return (train, validation) or train"
         " alone, each a pair (inputs, targets) of tensors or arrays, a Dataset or a DataLoader"
     )
-    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         loaded(lambda: made)
 
 
@@ -227,7 +227,7 @@ def test_what_a_factory_may_not_return(made, kind):
     ],
 )
 def test_refused_data(pair, message):
-    with pytest.raises(DataError, match=f"^data.source mine:make: {re.escape(message)}"):
+    with pytest.raises(ConfigError, match=f"^data.source: mine:make: {re.escape(message)}"):
         make(pair)
 
 
@@ -236,7 +236,7 @@ def test_a_dataset_without_a_length():
         def __getitem__(self, index):
             return torch.zeros(3), 1
 
-    with pytest.raises(DataError, match=r"train: the dataset Endless has no __len__$"):
+    with pytest.raises(ConfigError, match=r"train: the dataset Endless has no __len__$"):
         loaded(Endless())
 
 
@@ -244,7 +244,9 @@ def test_errors_of_a_factory_are_worded():
     def fail(size):
         raise KeyError(size)
 
-    with pytest.raises(DataError, match=r"^data.source mine:make: raised KeyError: 3$") as caught:
+    with pytest.raises(
+        ConfigError, match=r"^data.source: mine:make: raised KeyError: 3$"
+    ) as caught:
         loaded(fail, args={"size": 3})
     assert isinstance(caught.value.__cause__, KeyError)
 
@@ -252,10 +254,10 @@ def test_errors_of_a_factory_are_worded():
         def __getitem__(self, index):
             raise OSError("disk gone")
 
-    message = r"^data.source mine:make: reading the first samples raised OSError: disk gone$"
-    with pytest.raises(DataError, match=message):
+    message = r"^data.source: mine:make: reading the first samples raised OSError: disk gone$"
+    with pytest.raises(ConfigError, match=message):
         loaded(Broken())
-    with pytest.raises(DataError, match=r"^data.source mine:make: yields no training batch$"):
+    with pytest.raises(ConfigError, match=r"^data.source: mine:make: yields no training batch$"):
         make(DataLoader(Pairs(2), 3, drop_last=True), validation=0)
 
 
@@ -278,7 +280,7 @@ def test_a_dataset_alone_is_split():
 
 def test_a_split_needs_no_path():
     with pytest.raises(
-        DataError, match=r"data.source mine:make cannot read a validation part from"
+        ConfigError, match=r"data.validation: mine:make cannot read a validation part from"
     ):
         loaded((X, Y), validation="other")
 
@@ -347,9 +349,9 @@ def test_the_batch_size_of_a_loader_of_the_users_own(loader, size):
 def test_batch_sizes_of_datasets():
     assert loaded(Pairs(10), batch_size="full").batch_size == 10
     assert loaded(Stream(), batch_size=50).batch_size == 50
-    with pytest.raises(DataError, match=r"10 training samples of mine:make"):
+    with pytest.raises(ConfigError, match=r"10 training samples of mine:make"):
         loaded(Pairs(10), batch_size=11)
-    with pytest.raises(DataError, match=r"^data.batch_size: full needs to know how many samples"):
+    with pytest.raises(ConfigError, match=r"^data.batch_size: full needs to know how many samples"):
         loaded(Stream(), batch_size="full")
 
 

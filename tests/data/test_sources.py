@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from lrtool.data.samples import check_finite, standardise
 from lrtool.data.sources import SOURCES
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, DataError
 
 NAMES = ["digits", "wine", "breast_cancer", "iris", "diabetes", "csv", "npz", "idx", "text"]
 
@@ -96,7 +96,7 @@ def test_the_seed_decides_the_split(split):
 
 
 def test_a_set_without_files_takes_no_path(split):
-    with pytest.raises(DataError, match="iris cannot read a validation part from a path"):
+    with pytest.raises(ConfigError, match="iris cannot read a validation part from a path"):
         SOURCES["iris"](split("other"))
 
 
@@ -167,5 +167,5 @@ def test_synthetic_follows_the_seed(split):
     ],
 )
 def test_synthetic_refuses(args, message, split):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ConfigError, match=message):
         SOURCES["synthetic"](split(), **args)

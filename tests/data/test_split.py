@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from lrtool.data.input_files import find_file, read_bytes, read_text
 from lrtool.data.split import Split
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, DataError
 
 
 def some(validation, seed=0):
@@ -27,7 +27,7 @@ def test_each_row_is_in_one_part(classes, validation, seed):
     split = some(validation, seed)
     try:
         size = split.size(len(classes), "these")
-    except DataError:
+    except ConfigError:
         return
     train, held_out = split.indices(len(classes), "these", classes)
     assert (0 if held_out is None else len(held_out)) == size
@@ -121,7 +121,7 @@ def test_the_seed_decides():
     ],
 )
 def test_no_such_split(validation, total, message):
-    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         some(validation).indices(total, "wine")
 
 

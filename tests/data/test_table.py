@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lrtool.data.sources.table import csv
-from lrtool.errors import DataError
+from lrtool.errors import UserError
 
 PEOPLE = """age,city,pay,kind
 20,Rome,1.5,a
@@ -259,7 +259,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
 def test_refused(content, args, message, *, write, split, tmp_path):
     path = write(content)
     message = message.replace("{file}", str(tmp_path / path))
-    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         csv(split(), **{"path": path, "target": "y", **args})
 
 
@@ -286,5 +286,5 @@ def test_refused_validation_tables(other, message, write, split, tmp_path):
     path = write("x,y\n1,a\n2,b\n3,a\n")
     other = write(other, "other.csv")
     message = message.format(file=tmp_path / path, other=tmp_path / other)
-    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         csv(split(other), path=path, target="y")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lrtool.data.sources.text import text
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_validation_file(write, split):
 
 
 def test_refused(write, split):
-    with pytest.raises(DataError, match=r"^data\.args\.context: must be at least 1, not 0$"):
+    with pytest.raises(ConfigError, match=r"^data\.args\.context: must be at least 1, not 0$"):
         text(split(), path=write("abc"), context=0)
     with pytest.raises(
         DataError, match=r"a\.txt: 3 characters are too few for one window of data\.args\.context 3"
@@ -62,5 +62,7 @@ def test_refused(write, split):
         text(split(), path=write(b"abc\n\xff\xfe"))
     with pytest.raises(DataError, match=r"a\.txt: the file is empty"):
         text(split(), path=write(""))
-    with pytest.raises(DataError, match=r"leaves nothing to train on, for .*a\.txt \(windows of 5"):
+    with pytest.raises(
+        ConfigError, match=r"leaves nothing to train on, for .*a\.txt \(windows of 5"
+    ):
         text(split(2), path=write("abcdefghijk"), context=5)

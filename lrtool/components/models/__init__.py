@@ -10,7 +10,7 @@ from lrtool.components import import_path as lookup
 from lrtool.components.models.convolutional import cnn, resnet
 from lrtool.components.models.dense import linear, mlp
 from lrtool.components.models.sequence import gru, transformer
-from lrtool.errors import ComponentError, Problem, UserError
+from lrtool.errors import ConfigError, Problem, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ def build_model(
         directories: where modules of import paths are looked for.
 
     Raises:
-        ComponentError: the factory fails, or needs a fact that the data do not give.
+        ConfigError: the factory fails, or needs a fact that the data do not give.
         UserError: an import path leads nowhere.
     """
     own = lookup.is_import_path(component.name)
@@ -67,5 +67,5 @@ def build_model(
     return model
 
 
-def _problem(message: str) -> ComponentError:
-    return ComponentError([Problem(("model",), message)])
+def _problem(message: str) -> ConfigError:
+    return ConfigError(Problem(("model",), message))

@@ -10,7 +10,7 @@ import numpy as np
 
 from lrtool.data.samples import Parts, divide, standardise
 from lrtool.data.split import Split
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, Problem
 
 
 def synthetic(
@@ -41,17 +41,17 @@ def synthetic(
             the Gaussian noise over that of the noiseless target.
 
     Raises:
-        DataError: the sizes contradict each other.
+        ConfigError: the sizes contradict each other.
     """
     from sklearn.datasets import make_classification, make_regression
 
     informative = features if informative is None else informative
     _check(samples=samples, features=features, informative=informative)
     if noise < 0:
-        raise DataError(f"data.args.noise: must be at least 0, not {noise:g}")
+        raise _wrong("noise", f"must be at least 0, not {noise:g}")
     if task == "regression":
         if classes is not None:
-            raise DataError("data.args.classes: means nothing for task: regression; remove it")
+            raise _wrong("classes", "means nothing for task: regression; remove it")
         inputs, signal = make_regression(
             samples, features, n_informative=informative, random_state=split.seed
         )
@@ -63,14 +63,15 @@ def synthetic(
 
     classes = 2 if classes is None else classes
     if classes < 2:
-        raise DataError(f"data.args.classes: must be at least 2, not {classes}")
+        raise _wrong("classes", f"must be at least 2, not {classes}")
     if 2 * classes > 2**informative:
-        raise DataError(
-            f"data.args.informative: {informative} informative features have room for"
-            f" {2**informative // 2} classes, not {classes}; raise informative or features"
+        raise _wrong(
+            "informative",
+            f"{informative} informative features have room for {2**informative // 2} classes, not"
+            f" {classes}; raise informative or features",
         )
     if noise > 1:
-        raise DataError(f"data.args.noise: is a share, so at most 1, not {noise:g}")
+        raise _wrong("noise", f"is a share, so at most 1, not {noise:g}")
     inputs, labels = make_classification(
         samples,
         features,
@@ -88,8 +89,10 @@ def synthetic(
 def _check(*, samples: int, features: int, informative: int) -> None:
     for name, value in (("samples", samples), ("features", features), ("informative", informative)):
         if value < 1:
-            raise DataError(f"data.args.{name}: must be at least 1, not {value}")
+            raise _wrong(name, f"must be at least 1, not {value}")
     if informative > features:
-        raise DataError(
-            f"data.args.informative: {informative} of {features} features cannot be informative"
-        )
+        raise _wrong("informative", f"{informative} of {features} features cannot be informative")
+
+
+def _wrong(argument: str, problem: str) -> ConfigError:
+    return ConfigError(Problem(("data", "args", argument), problem))

@@ -14,7 +14,7 @@ import numpy as np
 from lrtool.data.input_files import find_file, read_text
 from lrtool.data.samples import Parts, divide, standardise
 from lrtool.data.split import Split
-from lrtool.errors import DataError, did_you_mean
+from lrtool.errors import ConfigError, DataError, Problem, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -65,7 +65,8 @@ def csv(
 
     Raises:
         DataError: naming file and line: not UTF-8, ragged, a missing or unfit target, a column
-            that is not there or cannot be used.
+            that cannot be used.
+        ConfigError: an argument names a column that is not there.
     """
     table = _read(find_file(path, split.directories), delimiter)
     features = _features(table, target, columns, drop)
@@ -106,7 +107,8 @@ class _Table:
 def _read(path: Path, delimiter: str) -> _Table:
     """Read a table whose rows all have as many fields as its header."""
     if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise DataError(f"data.args.delimiter: must be one character, not {delimiter!r}")
+        problem = f"must be one character, not {delimiter!r}"
+        raise ConfigError(Problem(("data", "args", "delimiter"), problem))
     content = read_text(path)
     if (zero := content.find("\0")) >= 0:
         line = content.count("\n", 0, zero) + 1
@@ -160,10 +162,11 @@ def _append(table: _Table, other: _Table, names: Sequence[str]) -> _Table:
 def _check_known(argument: str, names: Sequence[str], known: Collection[str], path: Path) -> None:
     for name in names:
         if name not in known:
-            raise DataError(
-                f"data.args.{argument}: no such column in {path}: {name!r}"
-                f"{did_you_mean(name, known)}; there are {', '.join(map(repr, known))}"
+            problem = (
+                f"no such column in {path}: {name!r}{did_you_mean(name, known)}; there are"
+                f" {', '.join(map(repr, known))}"
             )
+            raise ConfigError(Problem(("data", "args", argument), problem))
 
 
 def _features(

@@ -10,7 +10,7 @@ import numpy as np
 from lrtool.data.input_files import find_file, read_text
 from lrtool.data.samples import Parts, Samples
 from lrtool.data.split import Split
-from lrtool.errors import DataError
+from lrtool.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +33,12 @@ def text(split: Split, *, path: str, context: int = 64) -> Parts:
         context: the number of characters in a window.
 
     Raises:
-        DataError: the text is not UTF-8, or too short for a window in each part.
+        DataError: the text is not UTF-8, or too short for a window.
+        ConfigError: `context` is no length, or a part would be empty.
     """
     if context < 1:
-        raise DataError(f"data.args.context: must be at least 1, not {context}")
+        problem = f"must be at least 1, not {context}"
+        raise ConfigError(Problem(("data", "args", "context"), problem))
     file = find_file(path, split.directories)
     codes = _codes(file, context)
     validation_codes = None

@@ -1,0 +1,35 @@
+"""The keys whose values differ between two configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrtool.config.spelling import spell
+from lrtool.errors import key_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrtool.errors import KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A key with two values; one that is missing counts as null."""
+
+    path: KeyPath
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{key_path(self.path)} was {spell(self.before)}, is {spell(self.now)}"
+
+
+def differences(before: Any, now: Any, path: KeyPath = ()) -> Iterator[Difference]:
+    """Yield every difference between two configurations' plain data, found at `path`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            yield from differences(before.get(name), now.get(name), (*path, name))
+    elif before != now:
+        yield Difference(path, before, now)
