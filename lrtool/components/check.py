@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from lrtool.components.schedules import SCHEDULES
 from lrtool.errors import Problem, UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from lrtool.config.schema import ComponentConfig, Config, ScheduleConfig
@@ -91,8 +92,7 @@ def _loss(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
         return
     yield from _known(component.name, [*LOSSES, *ALIASES], "loss", path, listed=LOSSES)
     if losses.canonical(component.name) in LOSSES:
-        for name, words in losses.check_args(component.name, component.args):
-            yield _problem(("loss", "args"), name, words)
+        yield from _below(("loss", "args"), losses.check_args(component.name, component.args))
 
 
 def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
@@ -216,11 +216,11 @@ def _call(
     given: Collection[str] = (),
     positional: int = 0,
 ) -> Problems:
-    for name, words in lookup.check_call(function, args, given=given, positional=positional):
-        yield _problem(path, name, words)
+    found = lookup.check_call(function, args, given=given, positional=positional)
+    yield from _below(path, found)
 
 
-def _problem(path: KeyPath, argument: str | None, words: str) -> Problem:
-    if argument is None:
-        return Problem(path, words)
-    return Problem((*path, argument), words, at_key=words.startswith(lookup.UNKNOWN))
+def _below(path: KeyPath, problems: Iterable[Problem]) -> Problems:
+    """Put the arguments that problems are about below the key that holds them all."""
+    for problem in problems:
+        yield replace(problem, path=(*path, *problem.path))

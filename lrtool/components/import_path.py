@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from lrtool.errors import UserError, did_you_mean
+from lrtool.errors import Problem, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
-
-UNKNOWN = "unknown argument"
 
 _WORKER = re.compile(r"Original Traceback .*:\n(?P<frames>(?:  .*\n)+)(?P<what>(?:.|\n)+?)\s*$")
 
@@ -119,9 +117,13 @@ def place(error: BaseException) -> str:
 
 def _is_own(filename: str) -> bool:
     """Tell whether a file is the user's: neither lrtool's nor a library's."""
-    foreign = ("<", str(Path(__file__).parent.parent), sysconfig.get_path("stdlib"))
-    packages = {"site-packages", "dist-packages"}
-    return not filename.startswith(foreign) and not packages & {*Path(filename).parts}
+    path = Path(filename)
+    foreign = (Path(__file__).parents[1], sysconfig.get_path("stdlib"))
+    return not (
+        filename.startswith("<")
+        or any(path.is_relative_to(directory) for directory in foreign)
+        or {"site-packages", "dist-packages"} & {*path.parts}
+    )
 
 
 def signature(function: Callable[..., Any]) -> inspect.Signature | None:
@@ -153,7 +155,7 @@ def check_call(
     *,
     given: Collection[str] = (),
     positional: int = 0,
-) -> list[tuple[str | None, str]]:
+) -> list[Problem]:
     """Find out what is wrong with calling `function(…, **args)`, without calling it.
 
     Args:
@@ -163,7 +165,7 @@ def check_call(
         positional: how many leading parameters the caller fills by position.
 
     Returns:
-        For each problem the argument that it is about (None: one that is missing) and words.
+        Problems whose path is the argument alone, or () for one that is missing.
     """
     known = signature(function)
     if known is None:
@@ -173,17 +175,18 @@ def check_call(
     parameters = parameters[positional:]
     usable = {p.name: p for p in parameters if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}}
     yours = [name for name in usable if name not in given]
-    problems: list[tuple[str | None, str]] = []
+    problems: list[Problem] = []
     for name, value in args.items():
         if name in usable:
-            problems += [(name, words) for words in check_value(usable[name].annotation, value)]
+            wrong = check_value(usable[name].annotation, value)
+            problems += [Problem((name,), words) for words in wrong]
         elif not takes_any:
             hint = did_you_mean(name, yours)
             shape = f"signature ({', '.join(map(spell, (usable[n] for n in yours)))})"
-            problems.append((name, f"{UNKNOWN}{hint}; {shape}"))
+            problems.append(Problem((name,), f"unknown argument{hint}; {shape}", at_key=True))
     for name in yours:
         if usable[name].default is inspect.Parameter.empty and name not in args:
-            problems.append((None, f"the argument '{name}' is required"))
+            problems.append(Problem((), f"the argument '{name}' is required"))
     return problems
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lrtool.components import import_path as lookup
+from lrtool.config.spelling import spell
 from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ def wants_binary(name: str) -> bool:
     return canonical(name) in {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
 
 
-def check_args(name: str, args: dict[str, Any]) -> list[tuple[str | None, str]]:
+def check_args(name: str, args: dict[str, Any]) -> list[Problem]:
     """Return what is wrong with a built-in loss's arguments, as `lookup.check_call` does."""
     problems = [
-        (reserved, "is not for a configuration: a loss here is a mean over samples")
+        Problem((reserved,), "is not for a configuration: a loss here is a mean over samples")
         for reserved in RESERVED
         if reserved in args
     ]
@@ -95,7 +96,7 @@ def check_args(name: str, args: dict[str, Any]) -> list[tuple[str | None, str]]:
     # torch annotates these as tensors; lists of numbers are what a file can hold.
     numbers = {k: v for k, v in rest.items() if k in _TENSORS}
     problems += [
-        (k, f"must be a list of numbers, not {v!r}")
+        Problem((k,), f"must be a list of numbers, not {spell(v)}")
         for k, v in numbers.items()
         if lookup.check_value(list[float], v)
     ]

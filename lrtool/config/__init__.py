@@ -1,1 +1,1 @@
-"""A configuration: its schema, YAML with positions, spelling."""
+"""A configuration: YAML with places, its schema, problems, spelling."""

@@ -37,7 +37,10 @@ def count(things: int, name: str) -> str:
 
 
 def spell(value: Any) -> str:
-    """Spell a configuration's value as the file does: 0.001, true, null, [1, 2], {a: 1}."""
+    """Spell a configuration's value as the file does: 0.001, true, null, adam, [1, 'a'], {b: 2}.
+
+    Text is quoted inside lists and mappings alone, where a comma in it would mislead.
+    """
     match value:
         case None:
             return "null"
@@ -46,8 +49,12 @@ def spell(value: Any) -> str:
         case float():
             return number(value)
         case dict():
-            return f"{{{', '.join(f'{key}: {spell(item)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{key}: {_item(item)}' for key, item in value.items())}}}"
         case list():
-            return f"[{', '.join(map(spell, value))}]"
+            return f"[{', '.join(map(_item, value))}]"
         case _:
             return str(value)
+
+
+def _item(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else spell(value)

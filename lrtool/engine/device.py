@@ -148,6 +148,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception means that the device or the host ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    # Other devices, and torch's allocator on the CPU, say it in a RuntimeError's text alone.
     return isinstance(error, RuntimeError) and (
         "out of memory" in str(error) or "can't allocate memory" in str(error)
     )

@@ -66,7 +66,7 @@ def save_tensors(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any])
     try:
         safetensors.torch.save_file(kept, path, metadata)
     except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
+        code = re.search(r"os error (\d+)", str(error))  # it has no attribute for it
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from error
 

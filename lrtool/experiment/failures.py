@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from contextlib import suppress
 from math import ceil
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lrtool.experiment.experiment import Task
+
+# How torch tells that a process has died: in the first sentence of a RuntimeError, nowhere else.
+_WORKER = "DataLoader worker (pid"
 
 
 def worded(task: Task, error: Exception | SystemExit, failed: str | None = None) -> BaseException:
@@ -76,18 +78,19 @@ def concluded(
 def _is_ours(error: BaseException) -> bool:
     """Tell a bug of lrtool's own, a wrong name or a broken invariant, from users' mistakes."""
     frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path(__file__).parents[1])
+    package = Path(__file__).parents[1]
     return isinstance(error, NameError | AssertionError) and any(
-        frame.filename.startswith(here) for frame in frames[-1:]
+        Path(frame.filename).is_relative_to(package) for frame in frames[-1:]
     )
 
 
 def is_of_a_dead_worker(error: BaseException) -> bool:
     """Tell whether a process that loads data has died: torch says so, or its connection breaks."""
-    if re.search(r"DataLoader worker \(pid", str(error)):
+    if _WORKER in str(error):
         return True
     frames = traceback.extract_tb(error.__traceback__)
-    in_queue = any(frame.filename.endswith("multiprocessing/connection.py") for frame in frames)
+    files = [Path(frame.filename).parts[-2:] for frame in frames]
+    in_queue = ("multiprocessing", "connection.py") in files
     return isinstance(error, ConnectionError | EOFError) and in_queue
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Literal, Optional
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import lrtool
 from lrtool.components import import_path as lookup
 from lrtool.errors import UserError
 
@@ -193,7 +195,8 @@ def plain(  # noqa: PLR0917  (stands for a user's)
 
 
 def problems(function=plain, /, *, given=("needed",), positional=0, **args):
-    return lookup.check_call(function, args, given=given, positional=positional)
+    found = lookup.check_call(function, args, given=given, positional=positional)
+    return [(*(problem.path or (None,)), problem.message) for problem in found]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +253,14 @@ def test_unknown_argument():
         )
     ]
     assert problems(f, zzz=1) == [("zzz", "unknown argument; signature (hidden=None, dropout=0.0)")]
+
+
+def test_an_unknown_argument_is_wrong_as_a_key():
+    found = lookup.check_call(plain, {"zzz": 1, "count": "a"}, given=("needed",))
+    assert [(problem.path, problem.at_key) for problem in found] == [
+        (("zzz",), True),
+        (("count",), False),
+    ]
 
 
 def test_missing_argument():
@@ -335,3 +346,18 @@ def test_spelled_parameters():
     parameters = lookup.signature(plain).parameters
     assert lookup.spell(parameters["needed"]) == "needed"
     assert lookup.spell(parameters["kind"]) == "kind='relu'"
+
+
+def test_only_lrtool_s_own_folder_and_the_libraries_are_foreign():
+    package, stdlib = Path(lrtool.__file__).parent, sysconfig.get_path("stdlib")
+    for foreign in (f"{package}/net.py", f"{stdlib}/json/net.py", "<string>"):
+        assert lookup.place(error_in(foreign)) == ""
+    for own in (f"{package}_mine/net.py", f"{stdlib}_mine/net.py"):
+        assert lookup.place(error_in(own)) == f" ({own}:1)"
+
+
+def error_in(filename):
+    with pytest.raises(NameError) as caught:
+        exec(compile("missing", filename, "exec"), {})  # noqa: S102  (the test's own)
+    caught.value.__traceback__ = caught.value.__traceback__.tb_next  # without this file
+    return caught.value

@@ -218,7 +218,7 @@ def test_weights_are_lists_of_numbers():
         (
             "cross_entropy",
             {"weight": [1, True]},
-            [("weight", "must be a list of numbers, not [1, True]")],
+            [("weight", "must be a list of numbers, not [1, true]")],
         ),
         (
             "huber",
@@ -238,9 +238,9 @@ def test_weights_are_lists_of_numbers():
 )
 def test_arguments(name, args, expected):
     found = check_args(name, args)
-    assert [argument for argument, _ in found] == [argument for argument, _ in expected]
-    for (_, words), (_, start) in zip(found, expected, strict=True):
-        assert words.startswith(start)
+    assert [problem.path for problem in found] == [(argument,) for argument, _ in expected]
+    for problem, (_, start) in zip(found, expected, strict=True):
+        assert problem.message.startswith(start)
 
 
 @pytest.mark.parametrize(

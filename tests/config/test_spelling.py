@@ -55,7 +55,7 @@ def test_one_thing_is_no_plural():
         (0.001, "0.001"),
         ("adam", "adam"),
         ([8, True, None], "[8, true, null]"),
-        ({"a": [0.5], "b": {}}, "{a: [0.5], b: {}}"),
+        ({"a": [0.5, "x, y"], "b": {}}, "{a: [0.5, 'x, y'], b: {}}"),
     ],
 )
 def test_values_are_spelled_as_in_the_file(value, text):

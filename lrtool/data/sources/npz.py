@@ -120,7 +120,7 @@ def _worded(place: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        if "pickle" in str(error):
+        if "pickle" in str(error):  # NumPy raises a ValueError of which its text alone tells
             raise DataError(
                 f"{place} is pickled, which could run code, or is no .npz at all; save plain arrays"
                 " of numbers with numpy.savez"

@@ -235,7 +235,7 @@ def _draw_legend(figure: Figure, losses: Axes) -> None:
     marks = {
         label: entries.pop(label)
         for label in [*entries]
-        if label == BEYOND or label.startswith(("best:", "diverged"))
+        if label == BEYOND or entries[label].get_gid() in {"best", "diverged"}
     }
     if len(marks) == 1:
         entries, marks = entries | marks, {}
