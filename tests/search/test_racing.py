@@ -14,8 +14,8 @@ from small import CONFIG, NET
 
 from lrtool.cli.find_run import plan_of
 from lrtool.components.schedules import build_schedule
-from lrtool.curve.race import length
 from lrtool.config.schema import ScheduleConfig
+from lrtool.curve.race import length
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
