@@ -130,9 +130,10 @@ def copy_run(resumed: Resumed, target: Path) -> Resumed:
 
 def _refuse_changes(task: Task, resumed: Resumed) -> None:
     """Refuse to go on with another configuration or other data."""
+    found = differences(resumed.state["config"], resolved(task))
     wrong = [
         str(difference)
-        for difference in differences(resumed.state["config"], resolved(task))
+        for difference in sorted(found, key=lambda difference: difference.path)
         if not _may_change(difference.path)
     ]
     run = resumed.checkpoint.parent.parent
