@@ -39,14 +39,13 @@ METRICS: dict[str, str] = {
 }
 
 _CLASSES = {  # torchmetrics.classification's, after Binary, Multiclass or Multilabel
-    "accuracy": "Accuracy",
-    "top_5_accuracy": "Accuracy",
     "precision": "Precision",
     "recall": "Recall",
     "f1": "F1Score",
     "auroc": "AUROC",
     "average_precision": "AveragePrecision",
 }
+_ACCURACIES = ("accuracy", "top_5_accuracy")
 _VALUES = ("mae", "mse", "rmse", "r2")
 RANKING = ("auroc", "average_precision")
 # torchmetrics counts each pair of classes, and for a ranking it keeps each score.
@@ -312,6 +311,8 @@ class BuiltIn:
 
 def _state(name: str, reading: _Reading, device: torch.device) -> Any:
     """Return what gathers a metric: torchmetrics' object, or ours where torchmetrics' errs."""
+    if name in _ACCURACIES:
+        return _Accuracy()
     if name == "r2":
         return _R2()
     if name == "perplexity":
@@ -326,9 +327,24 @@ def _state(name: str, reading: _Reading, device: torch.device) -> Any:
     module = importlib.import_module("torchmetrics.classification")
     args: dict[str, Any] = {"validate_args": False}  # that would read each batch; the probe is ours
     if reading.kind != "Binary":
-        args["average"] = "micro" if _CLASSES[name] == "Accuracy" else None
+        args["average"] = None
         args["num_classes" if reading.kind == "Multiclass" else "num_labels"] = reading.width
     return getattr(module, reading.kind + _CLASSES[name])(**args).to(device)
+
+
+class _Accuracy:
+    """The share of predictions that are right; for this alone torchmetrics need not be imported."""
+
+    def reset(self) -> None:
+        self._right: Tensor | int = 0
+        self._count = 0
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        self._right = self._right + (predicted == true).sum()
+        self._count += true.numel()
+
+    def compute(self) -> Tensor:
+        return torch.tensor(float(self._right)) / torch.tensor(float(self._count))
 
 
 class _R2:

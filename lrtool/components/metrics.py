@@ -1,8 +1,7 @@
 """The metrics that a configuration may name: torchmetrics' by short names, or an import path.
 
-torchmetrics takes seconds to import, so only a built-in metric that is used imports it. What
-outputs and targets mean, the loss tells: scores of classes, logits or probabilities of labels, or
-values.
+torchmetrics takes a second to import, so only a metric that needs it imports it. What outputs and
+targets mean, the loss tells: scores of classes, logits or probabilities of labels, or values.
 """
 
 from __future__ import annotations

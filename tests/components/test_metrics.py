@@ -162,6 +162,23 @@ def test_auroc_is_the_share_of_pairs_in_order(rows):
     assert value("auroc", LOGITS, outputs, targets, 7) == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_accuracy_is_torchmetrics_to_the_last_bit(count):
+    from torchmetrics.classification import (
+        BinaryAccuracy,
+        MulticlassAccuracy,
+        MultilabelAccuracy,
+    )
+
+    outputs, targets = random(count, 6), classes(6, count)
+    wanted = float(MulticlassAccuracy(6, average="micro")(outputs, targets))
+    assert value("accuracy", "cross_entropy", outputs, targets) == wanted
+    for width, theirs in ((1, BinaryAccuracy()), (3, MultilabelAccuracy(3, average="micro"))):
+        outputs, targets = random(count, width), coins(count, width)
+        wanted = float(theirs(outputs, targets.int()))
+        assert value("accuracy", LOGITS, outputs, targets) == wanted
+
+
 def test_top_5_accuracy_against_scikit_learn():
     outputs, targets = random(50, 9), classes(9, 50)
     wanted = sk.top_k_accuracy_score(targets.numpy(), outputs.numpy(), k=5, labels=range(9))
@@ -891,13 +908,15 @@ path = "torch.nn.functional:cross_entropy"
 metrics.build_metrics([path], loss="cross_entropy", directories=(), **batch)
 seen.append(loaded())
 metrics.build_metrics(["accuracy"], loss="cross_entropy", directories=(), **batch)
+seen.append(loaded())
+metrics.build_metrics(["f1"], loss="cross_entropy", directories=(), **batch)
 print(*seen, loaded(), {"transformers", "torchvision", "sklearn", "pandas"} & sys.modules.keys())
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
-    assert done.stdout.split() == ["False", "False", "True", "set()"]
+    assert done.stdout.split() == ["False", "False", "False", "True", "set()"]
 
 
 def test_building_and_computing_leave_the_filters_of_warnings_alone():
