@@ -12,9 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lrtool
-from lrtool.components.schedules import SCHEDULES
 from lrtool.errors import UserError
-from lrtool.search.object_trials import schedule_of
 
 
 def data(samples=256):
@@ -514,12 +512,3 @@ def test_a_failure_in_a_trial_leaves_no_trace_either():
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert torch.equal(random_state, torch.get_rng_state())
     assert not optimizer.state
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("steps", [1, 2, 90])
-def test_any_schedules_name_is_enough_for_a_trial(name, steps):
-    factors = [schedule_of(name, steps).factor(step, 0) for step in range(steps)]
-    assert all(0 <= factor <= 1 for factor in factors)
-    if name in {"constant", "step", "multi_step", "exponential", "plateau"}:
-        assert factors == [1.0] * steps

@@ -50,7 +50,8 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
         case "sources":
             return [_described(name, f, _arguments(f, 1)) for name, f in sources.items()]
         case "schedules":
-            return [_described(name, f, _arguments(f, 1)) for name, f in SCHEDULES.items()]
+            builders = {name: entry.build for name, entry in SCHEDULES.items()}
+            return [_described(name, f, _arguments(f, 1)) for name, f in builders.items()]
         case "metrics":
             return [{"name": name, "description": text} for name, text in METRICS.items()]
     raise AssertionError(kind)

@@ -14,8 +14,7 @@ from lrtool.components.losses import ALIASES, LOSSES
 from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.components.models import MODELS
 from lrtool.components.optimizers import OPTIMIZERS, UNUSABLE
-from lrtool.components.schedule_ranges import out_of_range
-from lrtool.components.schedules import SCHEDULES
+from lrtool.components.schedules import SCHEDULES, Length
 from lrtool.errors import Problem, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -146,12 +145,12 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
 def _schedule(spec: Schedule) -> Problems:
     path = ("train", "schedule")
     yield from _known(spec.name, SCHEDULES, "schedule", (*path, "name"))
+    if spec.warmup:
+        for words in lookup.check_value(Length, spec.warmup):
+            yield Problem((*path, "warmup"), words)
     if spec.name in SCHEDULES:
-        wrong = list(_call(SCHEDULES[spec.name], spec.args, (*path, "args"), positional=1))
-        yield from wrong
-        if wrong:
-            return
-    yield from out_of_range(spec)
+        build = SCHEDULES[spec.name].build
+        yield from _call(build, spec.args, (*path, "args"), positional=1)
 
 
 def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrtool.components.schedules import SCHEDULES, build_schedule
-from lrtool.config import schema as config
+from lrtool.components.schedules import named_schedule
 from lrtool.curve.race import diverged
-from lrtool.errors import ComponentError, LrtoolWarning
 from lrtool.report.records import Race, Racer
 from lrtool.search.runner import advance, last_losses, untrained_loss
 
@@ -29,15 +25,7 @@ ORIGINS: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
 
 def schedule_of(name: str, steps: int) -> Schedule:
     """Build a schedule over so many steps from its name; "constant" where that is not enough."""
-    parameters = [*inspect.signature(SCHEDULES[name]).parameters.values()][1:]
-    if any(parameter.default is parameter.empty for parameter in parameters):
-        name = "constant"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LrtoolWarning)  # of what so short a training is without
-            return build_schedule(config.Schedule(name=name), steps=steps, steps_per_epoch=None)
-    except ComponentError:
-        return build_schedule(config.Schedule(), steps=steps, steps_per_epoch=None)
+    return named_schedule(name, steps)
 
 
 def tried(
