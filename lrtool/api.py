@@ -217,6 +217,7 @@ def find_lr(
             optimizer=optimizers.kind(optimizer),
             family=optimizers.family(optimizer),
             schedule=schedule,
+            like=SCHEDULES[schedule].like,
             steps=for_steps,
         )
         finding = named()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrtool import __version__
 from lrtool.components import optimizers
+from lrtool.components.schedules import SCHEDULES
 from lrtool.config import document as documents
 from lrtool.config.spelling import number
 from lrtool.curve.race import averaged, settled, too_expensive, unraced, usual_rate
@@ -209,6 +210,7 @@ def _suggest(search: _Search, tried: Race | None) -> Finding:
         optimizer=first.optimizer,
         family=first.family,
         schedule=task.config.train.schedule.name,
+        like=SCHEDULES[task.config.train.schedule.name].like,
         steps=training_steps(task),
     )
 

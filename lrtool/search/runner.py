@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lrtool.engine.device import Runtime
-    from lrtool.engine.loop import Schedule
+    from lrtool.engine.loop import RateSchedule
     from lrtool.engine.step import LossFunction, Step
     from lrtool.report.records import StepRow
 
@@ -62,7 +62,7 @@ class Runner:
     loss_fn: LossFunction | None
     optimizer: torch.optim.Optimizer
     step: Step
-    schedule: Schedule
+    schedule: RateSchedule
     generators: Sequence[torch.Generator]
     random: RandomStates
     epoch_random: RandomStates
