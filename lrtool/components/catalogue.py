@@ -32,7 +32,7 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
                     "name": name,
                     "also": ", ".join(loss.aliases),
                     "targets": loss.takes,
-                    "arguments": _arguments(loss.function, 0, RESERVED),
+                    "arguments": _arguments(loss.function, 2, RESERVED),
                 }
                 for name, loss in LOSSES.items()
             ]
