@@ -53,7 +53,7 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
             builders = {name: entry.build for name, entry in SCHEDULES.items()}
             return [_described(name, f, _arguments(f, 1)) for name, f in builders.items()]
         case "metrics":
-            return [{"name": name, "description": text} for name, text in METRICS.items()]
+            return [{"name": n, "description": entry.description} for n, entry in METRICS.items()]
     raise AssertionError(kind)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from lrtool.components.models import MODELS
 from lrtool.components.optimizers import OPTIMIZERS, UNUSABLE
 from lrtool.components.schedules import SCHEDULES, Length
 from lrtool.errors import Problem, UserError, did_you_mean
+from lrtool.report.records import EpochRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     Problems = Iterator[Problem]
 
 LOSSES_OF_AN_EPOCH = ("validation_loss", "train_loss")
-# What an epoch's row holds beside the metrics.
-COLUMNS = ("epoch", "step", "lr", *LOSSES_OF_AN_EPOCH)
+# What an epoch's row holds: no metric may have such a name.
+COLUMNS = tuple(field.name for field in fields(EpochRow))
 
 
 def check(
@@ -175,6 +177,8 @@ def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:
 
 
 def _says_nothing(metric: str, directories: Sequence[Path]) -> bool:
+    if metric not in METRICS and not lookup.is_import_path(metric):
+        return False  # metrics.N says that there is none
     try:
         return higher_is_better(metric, directories) is None
     except UserError:  # metrics.N says what is wrong with it

@@ -495,6 +495,17 @@ def test_what_a_users_metric_says_is_written_down(users, tmp_path, metric, mode,
     )
 
 
+@pytest.mark.parametrize(
+    "column", ["epoch", "step", "lr", "train_loss", "validation_loss", "metrics"]
+)
+def test_a_metric_takes_no_column_of_an_epoch(tmp_path, module, column):
+    name = module(f"def {column}(outputs, targets): ...")
+    words = f"'{column}' is the name of a column of each epoch already"
+    assert check([tmp_path], metrics=[f"{name}:{column}"]) == [
+        ("metrics.0", f"{words}; rename this one, or remove it")
+    ]
+
+
 def test_metrics_share_no_key(tmp_path, module):
     name = module("def f1(outputs, targets): ...\ndef lr(outputs, targets): ...")
     assert check([tmp_path], metrics=["f1", f"{name}:f1", f"{name}:lr", "accuracy", "f1"]) == [
