@@ -14,10 +14,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lrtool
-from lrtool.components.schedules import SCHEDULES
 from lrtool.engine import readout
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.search.object_trials import schedule_of
 from lrtool.show import words
 
 
@@ -733,12 +731,3 @@ def test_what_a_prompt_shows_where_there_is_no_rate():
     result = lrtool.find_lr(model, optimizer, lambda o, _t: o.mean() * math.nan, loader(), steps=30)
     assert str(result) == f"no learning rate: {result.reason}"
     assert str(result.advice[0]) in result._repr_html_()
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("steps", [1, 2, 90])
-def test_any_schedules_name_is_enough_for_a_trial(name, steps):
-    factors = [schedule_of(name, steps).factor(step, 0) for step in range(steps)]
-    assert all(0 <= factor <= 1 for factor in factors)
-    if name in {"constant", "step", "multi_step", "exponential", "plateau"}:
-        assert factors == [1.0] * steps

@@ -32,7 +32,7 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
                     "name": name,
                     "also": ", ".join(loss.aliases),
                     "targets": loss.takes,
-                    "arguments": _arguments(loss.function, 0, RESERVED),
+                    "arguments": _arguments(loss.function, 2, RESERVED),
                 }
                 for name, loss in LOSSES.items()
             ]
@@ -50,9 +50,10 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
         case "sources":
             return [_described(name, f, _arguments(f, 1)) for name, f in sources.items()]
         case "schedules":
-            return [_described(name, f, _arguments(f, 1)) for name, f in SCHEDULES.items()]
+            builders = {name: entry.build for name, entry in SCHEDULES.items()}
+            return [_described(name, f, _arguments(f, 1)) for name, f in builders.items()]
         case "metrics":
-            return [{"name": name, "description": text} for name, text in METRICS.items()]
+            return [{"name": n, "description": entry.description} for n, entry in METRICS.items()]
     raise AssertionError(kind)
 
 

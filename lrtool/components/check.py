@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +15,9 @@ from lrtool.components.losses import ALIASES, LOSSES
 from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.components.models import MODELS
 from lrtool.components.optimizers import OPTIMIZERS, UNUSABLE
-from lrtool.components.schedule_ranges import out_of_range
-from lrtool.components.schedules import SCHEDULES
+from lrtool.components.schedules import SCHEDULES, Length
 from lrtool.errors import Problem, UserError, did_you_mean
+from lrtool.report.records import EpochRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     Problems = Iterator[Problem]
 
 LOSSES_OF_AN_EPOCH = ("validation_loss", "train_loss")
-# What an epoch's row holds beside the metrics.
-COLUMNS = ("epoch", "step", "lr", *LOSSES_OF_AN_EPOCH)
+# What an epoch's row holds: no metric may have such a name.
+COLUMNS = tuple(field.name for field in fields(EpochRow))
 
 
 def check(
@@ -146,12 +146,12 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
 def _schedule(spec: ScheduleConfig) -> Problems:
     path = ("train", "schedule")
     yield from _known(spec.name, SCHEDULES, "schedule", (*path, "name"))
+    if spec.warmup:
+        for words in lookup.check_value(Length, spec.warmup):
+            yield Problem((*path, "warmup"), words)
     if spec.name in SCHEDULES:
-        wrong = list(_call(SCHEDULES[spec.name], spec.args, (*path, "args"), positional=1))
-        yield from wrong
-        if wrong:
-            return
-    yield from out_of_range(spec)
+        build = SCHEDULES[spec.name].build
+        yield from _call(build, spec.args, (*path, "args"), positional=1)
 
 
 def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:
@@ -176,6 +176,8 @@ def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:
 
 
 def _says_nothing(metric: str, directories: Sequence[Path]) -> bool:
+    if metric not in METRICS and not lookup.is_import_path(metric):
+        return False  # metrics.N says that there is none
     try:
         return higher_is_better(metric, directories) is None
     except UserError:  # metrics.N says what is wrong with it

@@ -9,9 +9,10 @@ import re
 import sys
 import sysconfig
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
 
 
 _WORKER = re.compile(r"Original Traceback .*:\n(?P<frames>(?:  .*\n)+)(?P<what>(?:.|\n)+?)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which values an argument may have, beyond its type: `Annotated[float, Range(…)]`.
+
+    Attributes:
+        words: such as "must be above 0".
+        allows: tells whether a value of the right type is one of them.
+    """
+
+    words: str
+    allows: Callable[[Any], bool]
 
 
 def is_import_path(name: str) -> bool:
@@ -210,7 +224,13 @@ _EXPECTED = {
 
 
 def check_value(annotation: Any, value: Any) -> list[str]:
-    """Hold a value against an annotation of plain types; others are the function's own affair."""
+    """Hold a value against an annotation of plain types; others are the function's own affair.
+
+    A `Range` beside the type counts as well.
+    """
+    ranges: list[Any] = []
+    if get_origin(annotation) is Annotated:
+        annotation, *ranges = get_args(annotation)
     parts = get_args(annotation)
     if float in parts and Tensor in parts:  # torch's rates; no file holds a tensor
         annotation = Union[tuple(part for part in parts if part is not Tensor)]  # noqa: UP007  (a computed union)
@@ -221,7 +241,8 @@ def check_value(annotation: Any, value: Any) -> list[str]:
     except ValidationError as error:
         details = error.errors(include_url=False)
     else:
-        return []
+        ranges = [beside for beside in ranges if isinstance(beside, Range)]
+        return [f"{known.words}, not {value}" for known in ranges if not known.allows(value)]
     spelled = json.dumps(value, ensure_ascii=False)  # true and null, as in the file
     shown = f"the text {value!r}" if isinstance(value, str) else spelled
     for detail in details:

@@ -33,42 +33,97 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 # label sets: rows of class indices, ended by −1.
 Takes = Literal["values", "classes", "probabilities", "signs", "label sets"]
 
+# What outputs a loss takes. log rates: the logarithm of the mean of counts; scores: larger for what
+# is likelier, without a probability; distances: smaller for what is likelier.
+Outputs = Literal[
+    "values", "log rates", "logits", "log-probabilities", "probabilities", "scores", "distances"
+]
+
+
+def _cross_entropy(
+    outputs: Tensor,
+    targets: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy; of outputs (B, C, T) that lie in memory as (B, T, C), without a copy."""
+    if outputs.ndim > 2 and outputs.stride(1) == 1 and not targets.is_floating_point():
+        outputs = outputs.movedim(1, -1).flatten(0, -2)
+        targets = targets.flatten()
+    return F.cross_entropy(
+        outputs, targets, weight, ignore_index=ignore_index, label_smoothing=label_smoothing
+    )
+
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A loss of torch.nn.functional: its function, its targets, and Keras's or short names."""
+class LossEntry:
+    """A loss that a configuration may name.
+
+    Attributes:
+        function: `function(outputs, targets, **args)`, as torch.nn.functional has them.
+        takes: its targets.
+        outputs: what it takes a model's outputs for.
+        aliases: Keras's or short names.
+        soft: takes a probability for each class as well as class indices.
+        one_output: two classes are one output for it, and targets 0.0 and 1.0.
+        for_logits: the loss to name to those whose outputs are logits, perhaps.
+    """
 
     function: Callable[..., Tensor]
     takes: Takes
+    outputs: Outputs
     aliases: tuple[str, ...] = ()
+    soft: bool = False
+    one_output: bool = False
+    for_logits: str | None = None
 
 
-LOSSES: dict[str, Kind] = {
-    "cross_entropy": Kind(
-        F.cross_entropy, "classes", ("sparse_categorical_crossentropy", "categorical_crossentropy")
+LOSSES: dict[str, LossEntry] = {
+    "cross_entropy": LossEntry(
+        _cross_entropy,
+        "classes",
+        "logits",
+        ("sparse_categorical_crossentropy", "categorical_crossentropy"),
+        soft=True,
     ),
-    "nll_loss": Kind(F.nll_loss, "classes", ("nll",)),
-    "multi_margin_loss": Kind(F.multi_margin_loss, "classes"),
-    "mse_loss": Kind(F.mse_loss, "values", ("mse", "mean_squared_error")),
-    "l1_loss": Kind(F.l1_loss, "values", ("l1", "mae", "mean_absolute_error")),
-    "smooth_l1_loss": Kind(F.smooth_l1_loss, "values", ("smooth_l1",)),
-    "huber_loss": Kind(F.huber_loss, "values", ("huber",)),
-    "poisson_nll_loss": Kind(F.poisson_nll_loss, "values"),
-    "binary_cross_entropy_with_logits": Kind(
+    "nll_loss": LossEntry(
+        F.nll_loss, "classes", "log-probabilities", ("nll",), for_logits="cross_entropy"
+    ),
+    "multi_margin_loss": LossEntry(F.multi_margin_loss, "classes", "scores"),
+    "mse_loss": LossEntry(F.mse_loss, "values", "values", ("mse", "mean_squared_error")),
+    "l1_loss": LossEntry(F.l1_loss, "values", "values", ("l1", "mae", "mean_absolute_error")),
+    "smooth_l1_loss": LossEntry(F.smooth_l1_loss, "values", "values", ("smooth_l1",)),
+    "huber_loss": LossEntry(F.huber_loss, "values", "values", ("huber",)),
+    "poisson_nll_loss": LossEntry(F.poisson_nll_loss, "values", "log rates"),
+    "binary_cross_entropy_with_logits": LossEntry(
         # Keras's name, for the built-in models give logits as well.
         F.binary_cross_entropy_with_logits,
         "probabilities",
+        "logits",
         ("bce_with_logits", "binary_crossentropy"),
+        one_output=True,
     ),
-    "binary_cross_entropy": Kind(F.binary_cross_entropy, "probabilities", ("bce",)),
-    "multilabel_soft_margin_loss": Kind(F.multilabel_soft_margin_loss, "probabilities"),
+    "binary_cross_entropy": LossEntry(
+        F.binary_cross_entropy,
+        "probabilities",
+        "probabilities",
+        ("bce",),
+        one_output=True,
+        for_logits="binary_cross_entropy_with_logits",
+    ),
+    "multilabel_soft_margin_loss": LossEntry(
+        F.multilabel_soft_margin_loss, "probabilities", "logits"
+    ),
     # torch's "mean" divides by the number of outputs as well, which is no mean over samples
-    "kl_div": Kind(functools.partial(F.kl_div, reduction="batchmean"), "probabilities"),
-    "soft_margin_loss": Kind(F.soft_margin_loss, "signs"),
-    "hinge_embedding_loss": Kind(F.hinge_embedding_loss, "signs"),
-    "multilabel_margin_loss": Kind(F.multilabel_margin_loss, "label sets"),
+    "kl_div": LossEntry(
+        functools.partial(F.kl_div, reduction="batchmean"), "probabilities", "log-probabilities"
+    ),
+    "soft_margin_loss": LossEntry(F.soft_margin_loss, "signs", "logits"),
+    "hinge_embedding_loss": LossEntry(F.hinge_embedding_loss, "signs", "distances"),
+    "multilabel_margin_loss": LossEntry(F.multilabel_margin_loss, "label sets", "scores"),
 }
-ALIASES: dict[str, str] = {alias: name for name, kind in LOSSES.items() for alias in kind.aliases}
+ALIASES: dict[str, str] = {alias: name for name, loss in LOSSES.items() for alias in loss.aliases}
 
 # Of torch's parameters those that a configuration does not fill, or fills with old spellings.
 RESERVED = ("input", "target", "size_average", "reduce", "reduction")
@@ -82,7 +137,8 @@ def canonical(name: str) -> str:
 
 def wants_binary(name: str) -> bool:
     """Tell whether two classes should be given to this loss as one output and targets 0.0, 1.0."""
-    return canonical(name) in {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
+    loss = LOSSES.get(canonical(name))
+    return loss is not None and loss.one_output
 
 
 def check_args(name: str, args: dict[str, Any]) -> list[Problem]:
@@ -100,7 +156,8 @@ def check_args(name: str, args: dict[str, Any]) -> list[Problem]:
         for k, v in numbers.items()
         if lookup.check_value(list[float], v)
     ]
-    return problems + lookup.check_call(LOSSES[canonical(name)].function, rest, given=RESERVED)
+    function = LOSSES[canonical(name)].function
+    return problems + lookup.check_call(function, rest, given=RESERVED, positional=2)
 
 
 def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
@@ -123,10 +180,7 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
             problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
             raise ConfigError(Problem(("loss", "name"), problem))
         return functools.partial(found, **args) if args else found
-    name = canonical(component.name)
-    function: Callable[..., Tensor] = LOSSES[name].function
-    if name == "cross_entropy":
-        function = _cross_entropy
+    function: Callable[..., Tensor] = LOSSES[canonical(component.name)].function
     weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}
     if weights:
         function = functools.partial(_weighted, function, weights)
@@ -138,14 +192,6 @@ def _weighted(
 ) -> Tensor:
     weights = {name: weight.to(outputs) for name, weight in weights.items()}
     return function(outputs, targets, **weights, **args)
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor, **args: Any) -> Tensor:
-    """Cross-entropy; of outputs (B, C, T) that lie in memory as (B, T, C), without a copy."""
-    if outputs.ndim > 2 and outputs.stride(1) == 1 and not targets.is_floating_point():
-        outputs = outputs.movedim(1, -1).flatten(0, -2)
-        targets = targets.flatten()
-    return F.cross_entropy(outputs, targets, **args)
 
 
 def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None:
@@ -167,15 +213,16 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
         problem = _try(loss, outputs, targets)
         return None if problem is None else f"{name} {problem}; {spell_both(outputs, targets)}"
     args = loss.keywords if isinstance(loss, functools.partial) else {}
-    problem = _mismatch(canonical(name), outputs, targets, args) or _try(loss, outputs, targets)
+    entry = LOSSES[canonical(name)]
+    problem = _mismatch(entry, outputs, targets, args) or _try(loss, outputs, targets)
     if problem is None:
         return None
     fitting = [
         other
-        for other, kind in LOSSES.items()
+        for other, entry in LOSSES.items()
         if other != canonical(name)
-        and _mismatch(other, outputs, targets, {}) is None
-        and _try(kind.function, outputs, targets) is None
+        and _mismatch(entry, outputs, targets, {}) is None
+        and _try(entry.function, outputs, targets) is None
     ]
     advice = f"losses that fit: {', '.join(fitting)}" if fitting else "no built-in loss fits these"
     return f"{name} {problem}; {spell_both(outputs, targets)}; {advice}"
@@ -200,18 +247,17 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     return None
 
 
-def _mismatch(  # noqa: C901, PLR0911, PLR0912  (a list of rules, the first broken one speaks)
-    name: str, outputs: Tensor, targets: Tensor, args: Mapping[str, Any]
+def _mismatch(  # noqa: C901, PLR0911  (a list of rules, the first broken one speaks)
+    loss: LossEntry, outputs: Tensor, targets: Tensor, args: Mapping[str, Any]
 ) -> str | None:
     """Hold a built-in loss's rules against a batch."""
-    takes = LOSSES[name].takes
+    takes = loss.takes
     if takes == "classes":
         if targets.is_floating_point():
-            return _soft_classes(name, outputs, targets)
+            fits = loss.soft and _are_soft(outputs, targets)
+            return None if fits else "takes class indices, not floats"
         problem = _classes(outputs, targets, ignored=args.get("ignore_index", -100))
-        if problem is None and name == "nll_loss" and not bool((outputs <= 0).all()):
-            return "takes outputs that are log-probabilities; for logits there is cross_entropy"
-        return problem
+        return problem or _wrong_outputs(loss, outputs)
     if takes == "label sets":
         fits = not targets.is_floating_point() and targets.shape == outputs.shape
         return None if fits else "takes rows of class indices, as many as there are outputs"
@@ -219,7 +265,7 @@ def _mismatch(  # noqa: C901, PLR0911, PLR0912  (a list of rules, the first brok
         return "takes targets that are floats, not class indices"
     if targets.shape != outputs.shape:
         return "takes targets of the outputs' shape"
-    if name == "poisson_nll_loss" and bool((targets < 0).any()):
+    if loss.outputs == "log rates" and bool((targets < 0).any()):
         return "takes targets that are counts, and some of these are below 0"
     if takes == "signs" and not bool((targets.abs() == 1).all()):
         return "takes targets that are −1 or 1"
@@ -228,23 +274,25 @@ def _mismatch(  # noqa: C901, PLR0911, PLR0912  (a list of rules, the first brok
             return "takes targets that are log-probabilities, and some of these are above 0"
     elif takes == "probabilities" and not bool(((targets >= 0) & (targets <= 1)).all()):
         return "takes targets between 0 and 1"
-    if name == "binary_cross_entropy" and not bool(((outputs >= 0) & (outputs <= 1)).all()):
-        return (
-            "takes outputs between 0 and 1, and these are not; for logits there is "
-            "binary_cross_entropy_with_logits"
-        )
-    if name == "kl_div" and not bool((outputs <= 0).all()):
-        return "takes outputs that are log-probabilities, and some of these are above 0"
+    return _wrong_outputs(loss, outputs)
+
+
+def _wrong_outputs(loss: LossEntry, outputs: Tensor) -> str | None:
+    other = loss.for_logits and f"for logits there is {loss.for_logits}"
+    if loss.outputs == "probabilities" and not bool(((outputs >= 0) & (outputs <= 1)).all()):
+        words = "takes outputs between 0 and 1, and these are not"
+        return f"{words}; {other}" if other else words
+    if loss.outputs == "log-probabilities" and not bool((outputs <= 0).all()):
+        words = "takes outputs that are log-probabilities"
+        return f"{words}; {other}" if other else f"{words}, and some of these are above 0"
     return None
 
 
-def _soft_classes(name: str, outputs: Tensor, targets: Tensor) -> str | None:
-    """Cross-entropy also takes a probability for each class."""
-    if name == "cross_entropy" and targets.shape == outputs.shape and outputs.ndim > 1:
-        sums = targets.sum(1)
-        if outputs.shape[1] > 1 and bool(((sums - 1).abs() < 1e-3).all() & (targets >= 0).all()):
-            return None
-    return "takes class indices, not floats"
+def _are_soft(outputs: Tensor, targets: Tensor) -> bool:
+    """Tell whether the targets are a probability for each class."""
+    if targets.shape != outputs.shape or outputs.ndim < 2 or outputs.shape[1] < 2:
+        return False
+    return bool(((targets.sum(1) - 1).abs() < 1e-3).all() & (targets >= 0).all())
 
 
 def _classes(outputs: Tensor, targets: Tensor, *, ignored: int) -> str | None:

@@ -75,7 +75,7 @@ def estimate(
         optimizer: a lower-case name, such as "adamw", "sgd" or "sgd_momentum".
         family: "adaptive" (the update does not grow with the gradient) or "proportional", used
             for an optimizer that is not known by name.
-        schedule: of the training.
+        schedule: with measured best rates: that of the training, or one that is like it.
         steps: of the training; None: not known.
         opening: how many times as large the first update is as later ones. It counts for the
             adaptive family, whose known members begin as they go on.
@@ -84,7 +84,7 @@ def estimate(
     constants = constants or c.fitted()
     level, key = knowledge(optimizer, family, constants)
     density = np.log10(per_decade / c.PER_DECADE)
-    moved = constants.schedules[c.LIKE[schedule]][key] + constants.length * lengthening(steps)
+    moved = constants.schedules[schedule][key] + constants.length * lengthening(steps)
     if key == "adaptive":
         found = {
             name: place + np.log10(opening) if name in FIRST_UPDATE else place

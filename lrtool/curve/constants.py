@@ -78,25 +78,6 @@ def fitted() -> Constants:
 PER_DECADE: Final = 12.5  # steps per decade of the sweeps that the constants were fitted on
 STEPS: Final = 300  # of the trainings
 
-# Schedules whose best rates were measured stand for those that treat the rate alike.
-LIKE: Final[dict[str, str]] = {
-    "constant": "constant",
-    "plateau": "constant",
-    "inverse_sqrt": "constant",
-    "step": "constant",
-    "multi_step": "constant",
-    "cosine": "cosine",
-    "linear": "cosine",
-    "polynomial": "cosine",
-    "exponential": "cosine",
-    "cosine_restarts": "cosine",
-    "wsd": "cosine",
-    "one_cycle": "one_cycle",
-    "triangular": "one_cycle",
-    "triangular2": "one_cycle",
-    "exp_range": "one_cycle",
-}
-
 # Names as in torch.optim; "lion" and "+momentum" beside them. An optimizer stands for those whose
 # update has the same size per unit of rate.
 ALIKE: Final[dict[str, str]] = {

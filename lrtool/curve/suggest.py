@@ -53,6 +53,7 @@ def suggest(
     optimizer: str | None = None,
     family: str | None = None,
     schedule: str = "constant",
+    like: str | None = None,
     steps: int | None = None,
 ) -> Finding:
     """Name a learning rate, with an interval, a verdict and advice.
@@ -78,6 +79,8 @@ def suggest(
         family: "adaptive" if the size of the update does not grow with the gradient (Adam, Lion),
             "proportional" if it does (SGD); used where the optimizer's name is not known.
         schedule: the schedule's name; "constant" needs a lower rate than one that decays.
+        like: the schedule with measured best rates ("constant", "cosine" or "one_cycle") that
+            treats the rate alike; None: it is one of them.
         steps: the number of training steps that the rate is meant for.
 
     Raises:
@@ -111,7 +114,7 @@ def suggest(
         per_decade=fitted.per_decade,
         optimizer=optimizer,
         family=family,
-        schedule=schedule,
+        schedule=like or schedule,
         opening=1.0 if first is None else first.opening,
     )
     best = best_rate(steps=steps)

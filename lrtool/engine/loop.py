@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SKIPS_IN_A_ROW = 50
 
 
-class Schedule(Protocol):
+class RateSchedule(Protocol):
     """What is asked of a schedule; `step` and `epoch` count from 0."""
 
     def factor(self, step: int, epoch: int) -> float:
@@ -76,7 +76,7 @@ def train_epoch(
     position: Position,
     *,
     lr: float,
-    schedule: Schedule,
+    schedule: RateSchedule,
     optimizer: torch.optim.Optimizer,
     average: MovingAverage | None = None,
     max_steps: int | None = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtool.components import losses, metrics
-from lrtool.components.built_in_metrics import RANKING
+from lrtool.components.metrics import METRICS
 from lrtool.components.schedules import Schedule, build_schedule
 from lrtool.config.document import located
 from lrtool.data import batches
@@ -229,7 +229,7 @@ def _refuse_one_class(task: Task) -> None:
     if not isinstance(part, Resident) or bool((part.targets != part.targets[:1]).any()):
         return
     for index, name in enumerate(task.config.metrics):
-        if name in RANKING:
+        if name in METRICS and METRICS[name].needs_two_classes():
             which = "training" if validation is None else "validation"
             problem = f"{name} needs two classes, and all targets of the {which} part are the same"
             raise ConfigError(Problem(("metrics", index), problem))

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lrtool.components.schedules import compressed_schedule
+from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader
-from lrtool.experiment.experiment import build, probe_of, repeat_seed, rewound, step_of
-from lrtool.search.compression import compressed_schedule
+from lrtool.experiment.experiment import (
+    build,
+    probe_of,
+    repeat_seed,
+    rewound,
+    step_of,
+    steps_per_epoch,
+    training_steps,
+)
 from lrtool.search.subject import Trainee
 
 if TYPE_CHECKING:
@@ -78,7 +87,14 @@ class ExperimentSubject:
 
     def schedule(self, steps: int) -> Schedule:
         """Return the configuration's schedule, compressed."""
-        return compressed_schedule(self.task, steps)
+        task = self.task
+        with located(task.document):
+            return compressed_schedule(
+                task.config.train.schedule,
+                training_steps=training_steps(task),
+                steps_per_epoch=steps_per_epoch(task),
+                steps=steps,
+            )
 
     def probe(self, trainee: Trainee) -> Callable[[], torch.Tensor] | None:
         """Return a probe of the validation part where the configuration asks for it."""

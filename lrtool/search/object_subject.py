@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lrtool.components.schedules import named_schedule
 from lrtool.data import batches
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
 from lrtool.engine.step import make_step
-from lrtool.search.object_trials import schedule_of
 from lrtool.search.subject import Trainee
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class ObjectSubject:
 
     def schedule(self, steps: int) -> Schedule:
         """Return the schedule of this name over so many steps."""
-        return schedule_of(self.schedule_name, steps)
+        return named_schedule(self.schedule_name, steps)
 
     def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration's may have one)
         """Objects have none: a sweep's losses are those of its batches."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lrtool.curve.race import Choice
-    from lrtool.engine.loop import Schedule
+    from lrtool.engine.loop import RateSchedule
     from lrtool.engine.randomness import RandomStates
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.report.records import RaceOrigin, RaceOutcome, RaceRow
@@ -93,7 +93,7 @@ class Contest:
     attempt: int
     steps: int
     training: int | None
-    schedule: Schedule
+    schedule: RateSchedule
     samples: int
     held_out: list[Any] | None
     random: RandomStates = field(default_factory=dict)

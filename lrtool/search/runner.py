@@ -24,7 +24,7 @@ from lrtool.report.records import RaceRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lrtool.engine.loop import Schedule
+    from lrtool.engine.loop import RateSchedule
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.report.records import StepRow
     from lrtool.search.subject import Subject, Trainee
@@ -58,7 +58,7 @@ class Runner:
     attempt: int
     number: int
     lr: float
-    schedule: Schedule
+    schedule: RateSchedule
     trainee: Trainee | None = None
     random: RandomStates = field(default_factory=dict)
     epoch_random: RandomStates = field(default_factory=dict)

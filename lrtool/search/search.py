@@ -8,6 +8,7 @@ from math import log10
 from typing import TYPE_CHECKING, Any, Literal
 
 from lrtool.components import optimizers
+from lrtool.components.schedules import SCHEDULES
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.curve.race import averaged, settled, too_expensive, unraced, usual_rate
@@ -210,6 +211,7 @@ def _suggest(state: _Search, tried: Race | None) -> Finding:
         optimizer=state.optimizer,
         family=state.family,
         schedule=state.plan.schedule,
+        like=SCHEDULES[state.plan.schedule].like,
         steps=state.plan.training,
     )
 

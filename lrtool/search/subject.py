@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lrtool.engine.device import Runtime
-    from lrtool.engine.loop import Schedule
+    from lrtool.engine.loop import RateSchedule
     from lrtool.engine.step import LossFunction, Step
 
 
@@ -71,7 +71,7 @@ class Subject(Protocol):
     def held_out(self, most: int) -> list[Any] | None:
         """Return batches of at least `most` validation samples, or all; None without any."""
 
-    def schedule(self, steps: int) -> Schedule:
+    def schedule(self, steps: int) -> RateSchedule:
         """Return the schedule of the training, compressed to so many steps."""
 
     def probe(self, trainee: Trainee) -> Callable[[], torch.Tensor] | None:

@@ -50,7 +50,7 @@ def _rows(chosen, *, odd=None, seed=0):
 
 def test_planted_offsets_and_spreads_come_out(monkeypatch):
     level = dict.fromkeys(("sgd", "sgd_momentum", "adamw", "adagrad", "lion"), 0.0)
-    monkeypatch.setattr(fit, "schedules", lambda _: dict.fromkeys(c.LIKE.values(), level))
+    monkeypatch.setattr(fit, "schedules", lambda _: dict.fromkeys(c.fitted().schedules, level))
     many = [row for seed in range(8) for row in _rows(SMALL, seed=seed)]
     known = fit.constants(many, {})
     for name, offset in OFFSETS.items():

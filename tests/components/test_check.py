@@ -1,8 +1,12 @@
 """Everything that a configuration names is judged at once, each problem with its key path."""
 
+from typing import Literal, get_args, get_origin
+
 import pytest
 
 from lrtool.components import check as components
+from lrtool.components.import_path import Range, signature
+from lrtool.components.schedules import SCHEDULES
 from lrtool.config.schema import Config, EarlyStoppingConfig
 from lrtool.data.sources import SOURCES
 from lrtool.errors import ConfigError
@@ -272,21 +276,20 @@ def test_arguments_that_a_schedule_requires():
         assert schedule(name) == [("train.schedule.args", words)]
 
 
-def test_every_range_belongs_to_an_argument_and_every_number_has_a_range():
-    import inspect
+def test_every_number_has_a_range():
+    for entry in SCHEDULES.values():
+        for parameter in [*signature(entry.build).parameters.values()][1:]:
+            kind = parameter.annotation
+            ranged = any(isinstance(part, Range) for part in get_args(kind))
+            assert ranged != (kind is bool or get_origin(kind) is Literal), parameter
 
-    from lrtool.components.schedule_ranges import _RANGES
-    from lrtool.components.schedules import SCHEDULES
 
-    ranged = [name for _, _, names in _RANGES for name in names]
-    assert len(ranged) == len(set(ranged))
-    numbers = {
-        parameter.name
-        for function in SCHEDULES.values()
-        for parameter in list(inspect.signature(function).parameters.values())[1:]
-        if parameter.annotation in {"float", "int", "float | None", "list[int]"}
-    }
-    assert set(ranged) == numbers
+def test_ranges_and_types_are_checked_at_once():
+    assert schedule("wsd", 2.5, decay=0, shape="cubic") == [
+        ("train.schedule.warmup", f"{LENGTH}, not 2.5"),
+        ("train.schedule.args.decay", f"{LENGTH}, not 0"),
+        ("train.schedule.args.shape", "must be one of sqrt, linear, not the text 'cubic'"),
+    ]
 
 
 def test_a_warm_up_is_a_fraction_or_whole():
@@ -490,6 +493,17 @@ def test_what_a_users_metric_says_is_written_down(users, tmp_path, metric, mode,
     assert found.train.early_stopping == EarlyStoppingConfig(
         metric=metric, mode=expected, patience=7
     )
+
+
+@pytest.mark.parametrize(
+    "column", ["epoch", "step", "lr", "train_loss", "validation_loss", "metrics"]
+)
+def test_a_metric_takes_no_column_of_an_epoch(tmp_path, module, column):
+    name = module(f"def {column}(outputs, targets): ...")
+    words = f"'{column}' is the name of a column of each epoch already"
+    assert check([tmp_path], metrics=[f"{name}:{column}"]) == [
+        ("metrics.0", f"{words}; rename this one, or remove it")
+    ]
 
 
 def test_metrics_share_no_key(tmp_path, module):

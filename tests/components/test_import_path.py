@@ -5,7 +5,7 @@ import json
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import pytest
 import torch
@@ -261,6 +261,17 @@ def test_an_unknown_argument_is_wrong_as_a_key():
         (("zzz",), True),
         (("count",), False),
     ]
+
+
+def test_values_out_of_range():
+    even = lookup.Range("must be even", lambda v: v % 2 == 0)
+
+    def f(n: Annotated[int, even] = 0, any_: Annotated[object, even] = 1): ...
+
+    assert problems(f, n=2) == []
+    assert problems(f, n=3) == [("n", "must be even, not 3")]
+    assert problems(f, n="3") == [("n", "must be a whole number, not the text '3'")]
+    assert problems(f, any_=3) == []  # of a type that is the function's own affair
 
 
 def test_missing_argument():

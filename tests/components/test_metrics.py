@@ -368,7 +368,7 @@ def test_metrics_take_outputs_with_gradients_and_hold_no_graph():
     for metric in build(VALUES, "mse", outputs, targets).values():
         metric.update(outputs, targets)
         assert math.isfinite(metric.compute())
-        held = [v for v in vars(metric._state).values() if isinstance(v, torch.Tensor)]
+        held = [v for v in vars(metric._totals).values() if isinstance(v, torch.Tensor)]
         assert held
         assert not any(tensor.requires_grad for tensor in held)
 
@@ -861,17 +861,6 @@ def test_nan_of_a_function_stays_nan():
 )
 def test_keys(name, wanted):
     assert key(name) == wanted
-
-
-def test_keys_are_those_of_one_metric_each(module, tmp_path):
-    users = module("def f1(outputs, targets): return 1.0\nlr = train_loss = f1")
-    names = ["f1", f"{users}:f1", "accuracy", "accuracy", f"{users}:lr", f"{users}:train_loss"]
-    assert problems(names, "cross_entropy", *three_classes(), [tmp_path]) == {
-        ("metrics", 1): "another metric has the name 'f1' already",
-        ("metrics", 3): "another metric has the name 'accuracy' already",
-        ("metrics", 4): "'lr' is a column of its own; rename the metric",
-        ("metrics", 5): "'train_loss' is a column of its own; rename the metric",
-    }
 
 
 def test_which_way_is_better():

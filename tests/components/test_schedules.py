@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as theirs
 
-from lrtool.components.schedules import SCHEDULES, build_schedule
+from lrtool.components.schedules import (
+    SCHEDULES,
+    build_schedule,
+    compressed_schedule,
+    named_schedule,
+)
 from lrtool.config.schema import ScheduleConfig
 from lrtool.errors import ConfigError, LrtoolWarning
 
@@ -365,8 +371,8 @@ ARGS = {
     "anneal_strategy": st.sampled_from(["cos", "linear"]),
 }
 TAKES = {
-    name: sorted(set(inspect.signature(function).parameters) & set(ARGS))
-    for name, function in SCHEDULES.items()
+    name: sorted(set(inspect.signature(entry.build).parameters) & set(ARGS))
+    for name, entry in SCHEDULES.items()
 }
 
 
@@ -473,3 +479,92 @@ def test_what_just_fits_does_not_warn():
         assert schedule.factor(0, 0) == 1
         schedule.observe(1.0)
     assert schedule.factor(0, 9) == pytest.approx(0.1)  # in the tenth epoch
+
+
+# Compressed to the steps of a race or a trial
+
+
+def compressed(name, *, steps_per_epoch=None, warmup=None, **args):
+    """A schedule of a training of 600 steps, in 100."""
+    spec = ScheduleConfig(name=name, warmup=warmup, args=args)
+    return compressed_schedule(spec, training_steps=600, steps_per_epoch=steps_per_epoch, steps=100)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "same"),
+    [
+        ("constant", {}, {}),
+        ("cosine", {"warmup": 60}, {"warmup": 10}),
+        ("cosine", {"warmup": 0.1}, {"warmup": 10}),
+        ("linear", {"warmup": 599}, {"warmup": 99}),
+        ("linear", {"warmup": 2}, {"warmup": 1}),
+        ("one_cycle", {"warmup": 1}, {"warmup": 1}),
+        ("one_cycle", {}, {}),
+        ("wsd", {"decay": 120}, {"decay": 20}),
+        ("wsd", {"decay": 0.2}, {"decay": 0.2}),
+        ("triangular", {"period": 60}, {"period": 10}),
+        ("triangular2", {"period": 5}, {"period": 2}),
+        ("cosine_restarts", {"period": 90, "period_factor": 2}, {"period": 15, "period_factor": 2}),
+        ("exp_range", {"period": 60, "gamma": 0.99}, {"period": 10, "gamma": 0.99**6}),
+        ("exp_range", {}, {"gamma": 0.99994**6}),
+        ("inverse_sqrt", {"timescale": 60}, {"timescale": 10}),
+        ("inverse_sqrt", {}, {"timescale": 1667}),
+        ("inverse_sqrt", {"warmup": 60}, {"warmup": 10}),
+        ("plateau", {"warmup": 60, "patience": 3}, {"warmup": 10, "patience": 3}),
+    ],
+)
+@pytest.mark.parametrize("steps_per_epoch", [None, 4])
+def test_lengths_keep_their_share(name, given, same, steps_per_epoch):
+    expected = build(name, 100, **same)
+    found = compressed(name, steps_per_epoch=steps_per_epoch, **given)
+    for step in range(100):
+        assert found.factor(step, 0) == expected.factor(step, 0)
+        assert found.momentum(step) == expected.momentum(step)
+
+
+def test_epochs_pass_faster_too():
+    """600 steps are 150 epochs of 4; in 100 steps one and a half pass with each step."""
+    found = compressed("step", steps_per_epoch=4, step_size=50)
+    agree([found.factor(step, 0) for step in range(100)], [1.0] * 34 + [0.1] * 33 + [0.01] * 33)
+    found = compressed("multi_step", steps_per_epoch=4, milestones=[75])
+    agree([found.factor(step, 0) for step in range(100)], [1.0] * 50 + [0.1] * 50)
+
+
+def test_a_compressed_plateau_watches_as_it_did():
+    found = compressed("plateau", steps_per_epoch=4, patience=0, factor=0.5)
+    found.observe(1.0)
+    found.observe(1.0)
+    assert found.factor(7, 0) == 0.5
+
+
+def test_what_the_training_would_refuse_is_refused_in_the_same_words():
+    with pytest.raises(ConfigError) as caught:
+        compressed("linear", warmup=600)
+    assert [found.message for found in caught.value.problems] == [
+        "a warm-up of 600 steps must be shorter than the training of 600"
+    ]
+
+
+def test_a_training_of_unknown_length_is_not_compressed():
+    spec = ScheduleConfig(name="triangular", warmup=20, args={"period": 60})
+    unknown = compressed_schedule(spec, training_steps=None, steps_per_epoch=None, steps=100)
+    whole = build_schedule(spec, steps=None, steps_per_epoch=None)
+    assert factors(unknown, 200) == factors(whole, 200)
+    with pytest.raises(ConfigError, match="cosine needs the length of the training"):
+        compressed_schedule(
+            ScheduleConfig(name="cosine"), training_steps=None, steps_per_epoch=None, steps=100
+        )
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 90])
+def test_a_name_is_enough(name, steps):
+    found = factors(named_schedule(name, steps), steps)
+    assert all(0 <= factor <= 1 for factor in found)
+    if name in {"constant", "step", "multi_step", "exponential", "plateau"}:
+        assert found == [1.0] * steps
+    else:
+        spec = ScheduleConfig(name=name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LrtoolWarning)
+            assert found == factors(build_schedule(spec, steps=steps, steps_per_epoch=None), steps)

@@ -134,9 +134,8 @@ def test_denser_sweeps_have_other_anchors():
     ("schedule", "by", "unknown"),
     [
         ("constant", -0.3, -0.4),
-        ("step", -0.3, -0.4),
-        ("linear", 0, 0),
-        ("triangular", 0.1, 0.2),
+        ("cosine", 0, 0),
+        ("one_cycle", 0.1, 0.2),
     ],
 )
 def test_schedules_move_the_rate(schedule, by, unknown):

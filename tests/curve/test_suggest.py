@@ -492,6 +492,8 @@ def test_a_constant_schedule_and_long_training_lower_the_rate():
     assert log_lr(three(), schedule="cosine", steps=300, **known) == falling
     long = log_lr(three(), schedule="cosine", steps=3000, **known)
     assert long == pytest.approx(falling - 0.4)
+    other = suggest(three(), schedule="zigzag", like="cosine", **known).suggestion
+    assert (np.log10(other.lr), other.for_schedule) == (falling, "zigzag")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,6 @@ import torch
 from small import CONFIG, NET
 
 from lrtool.cli.find_run import plan_of
-from lrtool.components.schedules import build_schedule
-from lrtool.config.schema import ScheduleConfig
-from lrtool.curve.race import length
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
@@ -23,7 +20,6 @@ from lrtool.experiment.experiment import build, open_task, repeat_seed, training
 from lrtool.experiment.reading import read_config
 from lrtool.report.records import SweepRow, TrialRow
 from lrtool.search import race as races
-from lrtool.search.compression import compressed_schedule
 from lrtool.search.experiment_subject import ExperimentSubject
 from lrtool.search.search import search
 
@@ -327,46 +323,7 @@ def factors(schedule, steps):
 
 def plan(opened, schedule, steps=600):
     task = opened(IRIS, "train.epochs=~", f"train.max_steps={steps}", f"train.schedule={schedule}")
-    return compressed_schedule(task, length(training_steps(task)))
-
-
-@pytest.mark.parametrize(
-    ("given", "same"),
-    [
-        ("constant", ScheduleConfig()),
-        ("{name: cosine, warmup: 60}", ScheduleConfig(name="cosine", warmup=10)),
-        ("{name: cosine, warmup: 0.1}", ScheduleConfig(name="cosine", warmup=10)),
-        ("{name: linear, warmup: 599}", ScheduleConfig(name="linear", warmup=99)),
-        ("{name: linear, warmup: 2}", ScheduleConfig(name="linear", warmup=1)),
-        ("{name: one_cycle, warmup: 1}", ScheduleConfig(name="one_cycle", warmup=1)),
-        ("one_cycle", ScheduleConfig(name="one_cycle")),
-        ("{name: wsd, args: {decay: 120}}", ScheduleConfig(name="wsd", args={"decay": 20})),
-        ("{name: wsd, args: {decay: 0.2}}", ScheduleConfig(name="wsd", args={"decay": 0.2})),
-        (
-            "{name: triangular, args: {period: 60}}",
-            ScheduleConfig(name="triangular", args={"period": 10}),
-        ),
-        (
-            "{name: exp_range, args: {period: 60, gamma: 0.99}}",
-            ScheduleConfig(name="exp_range", args={"period": 10, "gamma": 0.99**6}),
-        ),
-        (
-            "{name: inverse_sqrt, args: {timescale: 60}}",
-            ScheduleConfig(name="inverse_sqrt", args={"timescale": 10}),
-        ),
-        ("inverse_sqrt", ScheduleConfig(name="inverse_sqrt", args={"timescale": 1667})),
-        ("{name: inverse_sqrt, warmup: 60}", ScheduleConfig(name="inverse_sqrt", warmup=10)),
-        (
-            "{name: plateau, warmup: 60, args: {patience: 3}}",
-            ScheduleConfig(name="plateau", warmup=10, args={"patience": 3}),
-        ),
-    ],
-)
-def test_a_schedule_is_compressed_to_the_race(opened, given, same):
-    expected = build_schedule(same, steps=100, steps_per_epoch=None)
-    found = plan(opened, given)
-    assert factors(found, 100) == pytest.approx(factors(expected, 100))
-    assert [found.momentum(i) for i in range(100)] == [expected.momentum(i) for i in range(100)]
+    return open_race(task).schedule
 
 
 def test_what_a_training_would_refuse_a_race_refuses_in_the_same_words(opened):
@@ -375,12 +332,11 @@ def test_what_a_training_would_refuse_a_race_refuses_in_the_same_words(opened):
         plan(opened, "{name: linear, warmup: 600}")
 
 
-def test_epochs_pass_faster_too(opened):
+def test_a_race_has_the_schedule_of_its_training_compressed(opened):
     """600 steps are 150 epochs of 4; in 100 steps one and a half pass with each step."""
-    found = plan(opened, "{name: step, args: {step_size: 50}}")
-    assert factors(found, 100) == pytest.approx([1.0] * 34 + [0.1] * 33 + [0.01] * 33)
-    found = plan(opened, "{name: multi_step, args: {milestones: [75]}}")
-    assert factors(found, 100) == pytest.approx([1.0] * 50 + [0.1] * 50)
+    found = plan(opened, "{name: step, warmup: 60, args: {step_size: 50}}")
+    assert factors(found, 34) == pytest.approx([n / 11 for n in range(1, 11)] + [1.0] * 24)
+    assert factors(found, 100)[34:] == pytest.approx([0.1] * 33 + [0.01] * 33)
 
 
 def test_a_training_of_unknown_length_is_raced_with_its_schedule_as_it_is(opened):
@@ -398,7 +354,7 @@ def test_a_training_of_unknown_length_is_raced_with_its_schedule_as_it_is(opened
     text = IRIS.replace("source: iris", 'source: "net:data"')
     task = opened(text, "train.schedule={name: constant, warmup: 20}", net=endless)
     assert (open_race(task).steps, open_trials(task).steps) == (100, 90)
-    schedule = compressed_schedule(task, 100)
+    schedule = open_race(task).schedule
     assert [schedule.factor(step, 0) for step in (0, 19, 20)] == pytest.approx([1 / 21, 20 / 21, 1])
     *_, race, choice = raced(task)
     assert choice.log_lr is not None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lrtool.components import import_path as lookup
 from lrtool.components.losses import spell_both
+from lrtool.components.metric_inputs import sum_type
 from lrtool.errors import LrtoolError, LrtoolWarning, UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def imported(name: str, device: torch.device, directories: Sequence[Path]) -> Imported:
+def user_metric(name: str, device: torch.device, directories: Sequence[Path]) -> UserMetric:
     """Return the metric that an import path leads to.
 
     Raises:
@@ -34,13 +35,13 @@ def imported(name: str, device: torch.device, directories: Sequence[Path]) -> Im
         if isinstance(found, nn.Module):
             found = found.to(device)
     if all(callable(getattr(found, part, None)) for part in ("update", "compute", "reset")):
-        return Imported(name, found)
+        return UserMetric(name, found)
     if not callable(found):
         raise UserError(f"{name} is a {type(found).__name__}; it cannot be called")
-    return Imported(name, _Mean(name, found))
+    return UserMetric(name, _Mean(name, found))
 
 
-class Imported:
+class UserMetric:
     """A user's metric object: its errors and warnings in words, its value a float."""
 
     def __init__(self, name: str, metric: Any) -> None:
@@ -145,8 +146,3 @@ def worded(name: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise UserError(f"{name} failed: {lookup.words(error)}") from error
-
-
-def sum_type(device: torch.device) -> torch.dtype:
-    """Return what sums are kept in: float64, which Apple's devices lack."""
-    return torch.float32 if device.type == "mps" else torch.float64
