@@ -31,7 +31,8 @@ from lrtool.engine.step import make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import UserError, did_you_mean
-from lrtool.report import report as reports
+from lrtool.report.records import Environment, ModelFacts, Timing
+from lrtool.report.report import FindReport
 from lrtool.search import object_trials
 from lrtool.search.runner import Runner
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
     from lrtool.engine.step import LossFunction, Step
     from lrtool.report.records import Curve, Finding, Race, Sweep, Verdict
-    from lrtool.report.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class FindResult:
 
     finding: Finding = field(repr=False)
     sweeps: tuple[Sweep, ...] = field(repr=False)
-    _report: Report = field(repr=False)
+    _report: FindReport = field(repr=False)
 
     @property
     def lr(self) -> float | None:
@@ -268,23 +268,26 @@ def find_lr(
         "runtime": {"device": str(runtime.device), "precision": precision},
     }
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    report = reports.from_finding(
-        finding,
-        sweeps,
-        update=first,
-        trials=tried,
+    report = FindReport(
         status="no_suggestion" if finding.suggestion.lr is None else "completed",
+        reason=finding.suggestion.reason,
+        suggestion=finding.suggestion,
+        suggestions=finding.suggestions,
+        sweeps=tuple(sweeps),
+        curve=finding.curve,
+        first_update=first,
+        trials=tried,
         config=arguments,
         config_hash=hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest(),
         seed=None,
         data=None,
-        model=reports.Model(
+        model=ModelFacts(
             name=type(model).__name__,
             parameters=sum(size for size, _ in sizes),
             trainable=sum(size for size, trainable in sizes if trainable),
         ),
-        environment=reports.Environment(lrtool=__version__, **runtimes.environment(runtime.device)),
-        timing=reports.Timing(**watch.timing()),
+        environment=Environment(lrtool=__version__, **runtimes.environment(runtime.device)),
+        timing=Timing(**watch.timing()),
     )
     return FindResult(finding, tuple(sweeps), report)
 

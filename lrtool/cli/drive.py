@@ -18,9 +18,8 @@ from lrtool.experiment.failures import is_of_a_dead_worker
 from lrtool.experiment.preflight import try_one_batch, try_training
 from lrtool.report import report as reports
 from lrtool.report import run_directory as rundir
-from lrtool.report.records import EpochRow
-from lrtool.report.report import Report
-from lrtool.report.train_report import LearningRate, TrainReport
+from lrtool.report.records import EpochRow, LearningRate
+from lrtool.report.report import FindReport, TrainReport
 from lrtool.search import racing
 from lrtool.search.run import find as run_find
 from lrtool.search.run import wants_race
@@ -66,7 +65,9 @@ class Options:
     say: Callable[[str], None]
 
 
-def find(settings: Config, document: Document, stop: Stop, options: Options) -> tuple[Report, Path]:
+def find(
+    settings: Config, document: Document, stop: Stop, options: Options
+) -> tuple[FindReport, Path]:
     """Run the sweeps, and the race; return the report and the run directory.
 
     Raises:
@@ -82,7 +83,9 @@ def find(settings: Config, document: Document, stop: Stop, options: Options) -> 
         return _sweep(task, first, directory, stop, options), directory
 
 
-def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: Options) -> Report:
+def _sweep(
+    task: Task, first: FirstBatch, directory: Path, stop: Stop, options: Options
+) -> FindReport:
     directory.mkdir(exist_ok=True)
     settings = task.config.find
     progress = Progress(
@@ -94,7 +97,7 @@ def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: 
     with progress, closing(run_find(task, first, directory)) as events:
         stop.gentle = True
         event = next(events)
-        while not isinstance(event, Report):
+        while not isinstance(event, FindReport):
             try:
                 progress.update(event)
             except RuntimeError as error:
@@ -223,7 +226,7 @@ def _event_files(
     return closing(tensorboard.open_writer(directory / rundir.TENSORBOARD, done))
 
 
-def _found(directory: Path, task: Task, *, anew: bool) -> Report | None:
+def _found(directory: Path, task: Task, *, anew: bool) -> FindReport | None:
     """Return the report of the find inside a run, if it has one for this task.
 
     A training that goes on has its rate already, and only shows where it came from.
@@ -232,14 +235,14 @@ def _found(directory: Path, task: Task, *, anew: bool) -> Report | None:
     if not path.exists():
         return None
     report = reports.read(path)
-    if not isinstance(report, Report) or report.status != "completed":
+    if not isinstance(report, FindReport) or report.status != "completed":
         return None
     same = report.config_hash == task.config.digest()
     same = same and report.data is not None and report.data.hash == task.data.digest
     return report if same or not anew else None
 
 
-def _rate_of(found: Report, directory: Path) -> LearningRate | None:
+def _rate_of(found: FindReport, directory: Path) -> LearningRate | None:
     """Return the rate to train with, unless the find has none or was interrupted."""
     said = found.suggestion
     if found.status != "completed" or said is None or said.lr is None:

@@ -8,7 +8,6 @@ values.
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from lrtool.components import import_path as lookup
@@ -100,7 +99,7 @@ def build_metrics(
     """
     built: dict[str, BuiltIn | Imported] = {}
     problems: list[Problem] = []
-    taken = {field.name for field in fields(EpochRow)}
+    taken = {*EpochRow.model_fields, "metrics", "kind", "not_finite"}  # of a row, and of its line
     for index, name in enumerate(names):
         try:
             if key(name) in built:

@@ -12,7 +12,7 @@ from lrtool.components.schedules import SCHEDULES, build_schedule
 from lrtool.config import schema as config
 from lrtool.curve.race import diverged
 from lrtool.errors import ComponentError, LrtoolWarning
-from lrtool.report.records import Race, Racer
+from lrtool.report.records import Candidate, Race
 from lrtool.search.runner import advance, last_losses, untrained_loss
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def tried(
     out = diverged(ends, untrained)
     best = min((end for end, gone in zip(ends, out, strict=True) if not gone), default=None)
 
-    def racer(one: Runner, origin: RaceOrigin, end: float) -> Racer:
+    def candidate(one: Runner, origin: RaceOrigin, end: float) -> Candidate:
         outcome: RaceOutcome = "won" if end == best else "lost"
         if out[one.number]:
             outcome = "diverged"
-        return Racer(one.lr, origin, tuple(one.loss), None, end, None, outcome)
+        return Candidate(one.lr, origin, tuple(one.loss), None, end, None, outcome)
 
     return Race(
         seed=seed,
@@ -87,6 +87,6 @@ def tried(
         measure="training",
         examples=examples,
         untrained_loss=untrained,
-        candidates=tuple(map(racer, runners, ORIGINS, ends)),
+        candidates=tuple(map(candidate, runners, ORIGINS, ends)),
         interrupted=False,
     )

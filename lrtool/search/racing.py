@@ -25,7 +25,7 @@ from lrtool.experiment.experiment import (
     step_of,
     training_steps,
 )
-from lrtool.report.records import Race, Racer, TrialRow
+from lrtool.report.records import Candidate, Race, TrialRow
 from lrtool.search.compression import compressed_schedule
 from lrtool.search.runner import FORWARD, Runner, advance, last_losses, measure, untrained_loss
 
@@ -384,7 +384,7 @@ def judged(contest: Contest) -> tuple[Race, Choice]:
         examples=int(sizes.sum()) if measured else 0,
         untrained_loss=contest.untrained,
         candidates=tuple(
-            _racer(entry, float(error), best=entry.number == choice.best)
+            _candidate(entry, float(error), best=entry.number == choice.best)
             for entry, error in zip(contest.entries, choice.errors, strict=True)
         ),
         interrupted=not contest.over,
@@ -406,11 +406,11 @@ def _compared(contest: Contest) -> list[Measured | None]:
     return [None] * len(entries)
 
 
-def _racer(entry: Entry, error: float, *, best: bool) -> Racer:
+def _candidate(entry: Entry, error: float, *, best: bool) -> Candidate:
     outcome = entry.outcome
     if outcome is None:
         outcome = "unfinished" if entry.final is None else "won" if best else "lost"
-    return Racer(
+    return Candidate(
         lr=10.0**entry.log_lr,
         origin=entry.origin,
         loss=tuple(entry.loss),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from math import isfinite, log10
@@ -35,9 +34,19 @@ from lrtool.experiment.experiment import (
 )
 from lrtool.experiment.failures import concluded
 from lrtool.experiment.preflight import FirstBatch, try_one_batch, try_training
-from lrtool.report import files
+from lrtool.report import files, metrics_log
 from lrtool.report import report as reports
-from lrtool.report.records import RaceRow, SweepRow, TrialRow
+from lrtool.report.records import (
+    DataFacts,
+    Environment,
+    ModelFacts,
+    RaceRow,
+    SweepRow,
+    Timing,
+    TrialRow,
+)
+from lrtool.report.report import FindReport
+from lrtool.report.run_directory import METRICS
 from lrtool.search import racing
 from lrtool.show.plots import find as plot
 
@@ -48,7 +57,7 @@ if TYPE_CHECKING:
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
     from lrtool.report.records import Finding, FirstUpdate, Race, Sweep
-    from lrtool.report.report import Report, Status
+    from lrtool.report.report import Status
     from lrtool.search.racing import Contest
 
 
@@ -100,7 +109,7 @@ def search(task: Task, first: FirstBatch) -> Generator[Row, None, Found]:
     return _found(search)
 
 
-def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | Report]:
+def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | FindReport]:
     """Search for a rate: yields each row, and the report last.
 
     Whoever pulls may throw `InterruptedRunError` into it: the search ends there, and the report of
@@ -112,7 +121,7 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | Repo
     files.write_text(directory / "config.yaml", documents.dump(resolved(task)))
     search = _Search(task, first, Stopwatch(task.started))
 
-    def conclude(status: Status | None, reason: str | None = None) -> Report:
+    def conclude(status: Status | None, reason: str | None = None) -> FindReport:
         report = _report(search, status=status, reason=reason)
         reports.write(report, directory)
         plot.save(report, directory)
@@ -121,9 +130,9 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row | Repo
         return report
 
     try:
-        with (directory / "metrics.jsonl").open("w", buffering=1) as log:
+        with metrics_log.reopen(directory / METRICS, 0) as log:
             for row in _rows(search):
-                log.write(json.dumps(_finite(asdict(row))) + "\n")
+                metrics_log.append(log, [row])
                 yield row
     except InterruptedRunError as stop:
         yield conclude("interrupted", str(stop))
@@ -247,7 +256,7 @@ def _why_no_race(task: Task, finding: Finding) -> str | None:
     return "there is no suggestion to race around" if finding.centre is None else None
 
 
-def _report(search: _Search, *, status: Status | None, reason: str | None) -> Report:
+def _report(search: _Search, *, status: Status | None, reason: str | None) -> FindReport:
     """Put together what there is; without a status, the suggestion decides it.
 
     A sweep that failed says nothing; what failed after it leaves what it said.
@@ -260,15 +269,18 @@ def _report(search: _Search, *, status: Status | None, reason: str | None) -> Re
         status = status or ("no_suggestion" if none else "completed")
         if status == "interrupted" and reason and race and race.interrupted:
             reason = f"{reason} during the race. {_so_far(finding)}"
-    return reports.from_finding(
-        finding,
-        _to_sweeps(search),
-        update=search.update,
+    said = finding.suggestion if finding else None
+    return FindReport(
+        status=status,
+        reason=reason or (said.reason if said else None),
+        suggestion=said,
+        suggestions=finding.suggestions if finding else {},
+        sweeps=_to_sweeps(search),
+        curve=finding.curve if finding else None,
+        first_update=search.update,
         trials=tried,
         race=race,
-        status=status,
-        reason=reason,
-        timing=reports.Timing(**search.watch.timing()),
+        timing=Timing(**search.watch.timing()),
         **facts(search.task, search.first),
     )
 
@@ -293,23 +305,16 @@ def facts(task: Task, first: FirstBatch) -> dict[str, Any]:
         "config": resolved(task),
         "config_hash": config.digest(),
         "seed": config.seed,
-        "data": reports.Data(
+        "data": DataFacts(
             samples={k: n for k, n in data.samples.items() if n is not None},
             shapes=data.shapes,
             hash=data.digest,
         ),
-        "model": reports.Model(
+        "model": ModelFacts(
             name=config.model.name, parameters=first.parameters, trainable=first.trainable
         ),
-        "environment": reports.Environment(
-            lrtool=__version__, **runtimes.environment(task.runtime.device)
-        ),
+        "environment": Environment(lrtool=__version__, **runtimes.environment(task.runtime.device)),
     }
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: null, and the sweep's stop_reason says which it was."""
-    return {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
 
 
 def check(config: Config, document: Document) -> dict[str, Any]:

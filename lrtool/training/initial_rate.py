@@ -10,7 +10,8 @@ from lrtool.components.optimizers import OPTIMIZERS, default_rate
 from lrtool.errors import ComponentError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.reading import differences, directories_of, located, spell
 from lrtool.report import report as reports
-from lrtool.report.train_report import LearningRate, TrainReport
+from lrtool.report.records import LearningRate
+from lrtool.report.report import TrainReport
 
 if TYPE_CHECKING:
     from pathlib import Path

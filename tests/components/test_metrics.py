@@ -847,13 +847,15 @@ def test_keys(name, wanted):
 
 
 def test_keys_are_those_of_one_metric_each(module, tmp_path):
-    users = module("def f1(outputs, targets): return 1.0\nlr = train_loss = f1")
-    names = ["f1", f"{users}:f1", "accuracy", "accuracy", f"{users}:lr", f"{users}:train_loss"]
+    users = module("def f1(outputs, targets): return 1.0\nlr = train_loss = kind = f1")
+    names = ["f1", f"{users}:f1", "accuracy", "accuracy"]
+    names += [f"{users}:{name}" for name in ("lr", "train_loss", "kind")]
     assert problems(names, "cross_entropy", *three_classes(), [tmp_path]) == {
         ("metrics", 1): "another metric has the name 'f1' already",
         ("metrics", 3): "another metric has the name 'accuracy' already",
         ("metrics", 4): "'lr' is a column of its own; rename the metric",
         ("metrics", 5): "'train_loss' is a column of its own; rename the metric",
+        ("metrics", 6): "'kind' is a column of its own; rename the metric",
     }
 
 
