@@ -41,7 +41,7 @@ from lrtool.config import document
 from lrtool.experiment.experiment import open_task
 from lrtool.experiment.preflight import try_one_batch
 from lrtool.experiment.reading import read_config
-from lrtool.report.report import Report
+from lrtool.report.report import FindReport
 from lrtool.search import run
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def lrtool_find(case: Case) -> float:
         (folder / "speed.yaml").write_text(document.dump(settings))
         task = open_task(*read_config(folder / "speed.yaml"))
         *_, report = run.find(task, try_one_batch(task), folder)
-        assert isinstance(report, Report)
+        assert isinstance(report, FindReport)
         assert report.timing.steps_per_s is not None
         assert len(report.sweeps[0].loss) == case.steps
         return report.timing.steps / report.timing.steps_per_s / case.steps

@@ -23,8 +23,8 @@ from lrtool.config import document
 from lrtool.experiment.experiment import open_task
 from lrtool.experiment.preflight import try_one_batch
 from lrtool.experiment.reading import read_config
-from lrtool.report.records import EpochRow
-from lrtool.report.train_report import LearningRate, TrainReport
+from lrtool.report.records import EpochRow, LearningRate
+from lrtool.report.report import TrainReport
 from lrtool.training import train
 
 if TYPE_CHECKING:

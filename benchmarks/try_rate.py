@@ -25,7 +25,7 @@ from lrtool.data import batches
 from lrtool.experiment.experiment import Task, open_task, training_steps
 from lrtool.experiment.preflight import try_one_batch
 from lrtool.experiment.reading import read_config
-from lrtool.report.report import Report
+from lrtool.report.report import FindReport
 from lrtool.search import run
 
 FACTORS = (1 / 3, 1.0, 3.0)
@@ -35,7 +35,7 @@ def found_rate(task: Task) -> float:
     """Return the rate that the finder names."""
     with tempfile.TemporaryDirectory() as folder:
         *_, report = run.find(task, try_one_batch(task), Path(folder))
-    assert isinstance(report, Report)
+    assert isinstance(report, FindReport)
     said = report.suggestion
     assert said is not None
     if said.lr is None:

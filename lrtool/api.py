@@ -27,7 +27,8 @@ from lrtool.engine.preserve import preserved
 from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
-from lrtool.report import report as reports
+from lrtool.report.records import Environment, ModelFacts, Timing
+from lrtool.report.report import FindReport
 from lrtool.search.object_subject import ObjectSubject
 from lrtool.search.search import SearchPlan, search
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from lrtool.engine.step import LossFunction
     from lrtool.report.records import Curve, Finding, Sweep, Verdict
-    from lrtool.report.report import Report
     from lrtool.search.search import Found
 
 
@@ -54,7 +54,7 @@ class FindResult:
 
     finding: Finding
     sweeps: tuple[Sweep, ...]
-    _report: Report
+    _report: FindReport
 
     @property
     def lr(self) -> float | None:
@@ -313,24 +313,27 @@ def _result(found: Found, model: nn.Module, runtime: Runtime, config: dict[str, 
     finding = found.finding
     assert finding is not None, "a search without an exception has a finding"
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    report = reports.from_finding(
-        finding,
-        found.sweeps,
-        update=found.first_update,
+    report = FindReport(
+        status="no_suggestion" if finding.suggestion.lr is None else "completed",
+        reason=finding.suggestion.reason,
+        suggestion=finding.suggestion,
+        suggestions=finding.suggestions,
+        sweeps=found.sweeps,
+        curve=finding.curve,
+        first_update=found.first_update,
         trials=found.trials,
         race=found.race,
-        status="no_suggestion" if finding.suggestion.lr is None else "completed",
         config=config,
         config_hash=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         seed=None,
         data=None,
-        model=reports.Model(
+        model=ModelFacts(
             name=type(model).__name__,
             parameters=sum(size for size, _ in sizes),
             trainable=sum(size for size, trainable in sizes if trainable),
         ),
-        environment=reports.Environment(lrtool=__version__, **runtimes.environment(runtime.device)),
-        timing=reports.Timing(**found.timing),
+        environment=Environment(lrtool=__version__, **runtimes.environment(runtime.device)),
+        timing=Timing(**found.timing),
     )
     return FindResult(finding, found.sweeps, report)
 

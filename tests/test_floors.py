@@ -88,7 +88,7 @@ def loaded_after(statement):
 
 @pytest.mark.parametrize(
     "module",
-    ["lrtool", "lrtool.config.schema", "lrtool.report.records", "lrtool.cli.app"],
+    ["lrtool", "lrtool.config.schema", "lrtool.report.report", "lrtool.cli.app"],
 )
 def test_the_way_to_help_is_light(module):
     heavy = {"torch", "matplotlib", "scipy", "sklearn", "pandas"}

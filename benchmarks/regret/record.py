@@ -82,7 +82,7 @@ def read_look(found: dict[str, Any], which: str) -> tuple[Sweep, FirstUpdate]:
             seed=swept["seed"],
             lr=tuple(rates),
             loss=tuple(swept["loss"]),
-            skipped=(False,) * count,
+            skipped=(),
             stop_reason=swept["stop"],
         ),
         FirstUpdate(**found["first"]),

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from lrtool.cli.signals import Stop
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
-    from lrtool.report.parts import Status
-    from lrtool.report.report import AnyReport, Report
+    from lrtool.report.report import AnyReport, FindReport, Status
 
 DONE, BUG, USAGE, NO_SUGGESTION, DIVERGED, OUT_OF_MEMORY = 0, 1, 2, 3, 4, 5
 
@@ -369,7 +368,7 @@ def _to_json(report: AnyReport) -> str:
     return to_json(report)
 
 
-def _print_rate(report: Report) -> None:
+def _print_rate(report: FindReport) -> None:
     if report.suggestion is not None and report.suggestion.lr is not None:
         from lrtool.show.words import rate
 

@@ -20,9 +20,8 @@ from lrtool.experiment.failures import is_of_a_dead_worker
 from lrtool.experiment.preflight import try_one_batch, try_training
 from lrtool.report import report as reports
 from lrtool.report import run_directory as rundir
-from lrtool.report.records import EpochRow
-from lrtool.report.report import Report
-from lrtool.report.train_report import LearningRate, TrainReport
+from lrtool.report.records import EpochRow, LearningRate
+from lrtool.report.report import FindReport, TrainReport
 from lrtool.search.search import candidate_steps
 from lrtool.show.plots.compare import save_comparison
 from lrtool.show.terminal.compare import comparison
@@ -66,7 +65,9 @@ class Options:
     say: Callable[[str], None]
 
 
-def find(settings: Config, document: Document, stop: Stop, options: Options) -> tuple[Report, Path]:
+def find(
+    settings: Config, document: Document, stop: Stop, options: Options
+) -> tuple[FindReport, Path]:
     """Run the sweeps, and the race; return the report and the run directory.
 
     Raises:
@@ -82,7 +83,9 @@ def find(settings: Config, document: Document, stop: Stop, options: Options) -> 
         return _sweep(task, first, directory, stop, options), directory
 
 
-def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: Options) -> Report:
+def _sweep(
+    task: Task, first: FirstBatch, directory: Path, stop: Stop, options: Options
+) -> FindReport:
     directory.mkdir(exist_ok=True)
     settings = task.config.find
     progress = Progress(
@@ -105,7 +108,7 @@ def _sweep(task: Task, first: FirstBatch, directory: Path, stop: Stop, options: 
                 else:
                     event = events.throw(InterruptedRunError(stop.words()))
         except StopIteration as end:
-            report: Report = end.value
+            report: FindReport = end.value
             return report
 
 
@@ -226,7 +229,7 @@ def _event_files(
     return closing(tensorboard.open_writer(directory / rundir.TENSORBOARD, done))
 
 
-def _found(directory: Path, task: Task, *, anew: bool) -> Report | None:
+def _found(directory: Path, task: Task, *, anew: bool) -> FindReport | None:
     """Return the report of the find inside a run, if it has one for this task.
 
     A training that goes on has its rate already, and only shows where it came from.
@@ -235,14 +238,14 @@ def _found(directory: Path, task: Task, *, anew: bool) -> Report | None:
     if not path.exists():
         return None
     report = reports.read(path)
-    if not isinstance(report, Report) or report.status != "completed":
+    if not isinstance(report, FindReport) or report.status != "completed":
         return None
     same = report.config_hash == task.config.digest()
     same = same and report.data is not None and report.data.hash == task.data.digest
     return report if same or not anew else None
 
 
-def _rate_of(found: Report, directory: Path) -> LearningRate | None:
+def _rate_of(found: FindReport, directory: Path) -> LearningRate | None:
     """Return the rate to train with, unless the find has none or was interrupted."""
     said = found.suggestion
     if found.status != "completed" or said is None or said.lr is None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from dataclasses import asdict
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from lrtool.config import document as documents
 from lrtool.config.spelling import number
@@ -16,8 +14,11 @@ from lrtool.errors import InterruptedRunError, LrtoolWarning
 from lrtool.experiment.experiment import facts, open_task, resolved, training_steps
 from lrtool.experiment.failures import concluded
 from lrtool.experiment.preflight import try_one_batch, try_training
-from lrtool.report import files
+from lrtool.report import files, metrics_log
 from lrtool.report import report as reports
+from lrtool.report.records import Timing
+from lrtool.report.report import FindReport
+from lrtool.report.run_directory import CONFIG, METRICS
 from lrtool.search.experiment_subject import ExperimentSubject
 from lrtool.search.search import SearchPlan, search
 from lrtool.show.plots import find as plot
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from lrtool.experiment.experiment import Task
     from lrtool.experiment.preflight import FirstBatch
     from lrtool.report.records import Finding
-    from lrtool.report.report import Report, Status
+    from lrtool.report.report import Status
     from lrtool.search.search import Found, Row
 
 
@@ -51,7 +52,7 @@ def plan_of(task: Task) -> SearchPlan:
     )
 
 
-def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row, None, Report]:
+def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row, None, FindReport]:
     """Search for a rate: yield each row, return the report.
 
     Everything is in `directory` when it returns, also after an interruption that was thrown in.
@@ -59,9 +60,9 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row, None,
     Raises:
         UserError, OutOfMemoryError: from a step; a report with status `failed` has been written.
     """
-    files.write_text(directory / "config.yaml", documents.dump(resolved(task)))
+    files.write_text(directory / CONFIG, documents.dump(resolved(task)))
     searching = search(ExperimentSubject(task), plan_of(task), Stopwatch(task.started))
-    with (directory / "metrics.jsonl").open("w", buffering=1) as log:
+    with metrics_log.reopen(directory / METRICS, 0) as log:
         found = yield from _logged(searching, log)
     if found.failure is None:
         return _conclude(task, first, found, directory)
@@ -69,7 +70,7 @@ def find(task: Task, first: FirstBatch, directory: Path) -> Generator[Row, None,
     raise concluded(task, found.failure, conclude) from found.failure
 
 
-def _logged(searching: Generator[Row, None, Found], log: Any) -> Generator[Row, None, Found]:
+def _logged(searching: Generator[Row, None, Found], log: IO[bytes]) -> Generator[Row, None, Found]:
     """Write each row before it is shown."""
     interruption: Exception | None = None
     while True:
@@ -79,7 +80,7 @@ def _logged(searching: Generator[Row, None, Found], log: Any) -> Generator[Row, 
             found: Found = end.value
             return found
         interruption = None
-        log.write(json.dumps(_finite(asdict(row))) + "\n")
+        metrics_log.append(log, [row])
         try:
             yield row
         except GeneratorExit:
@@ -88,18 +89,13 @@ def _logged(searching: Generator[Row, None, Found], log: Any) -> Generator[Row, 
             interruption = error
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: null, and the sweep's stop_reason says which it was."""
-    return {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
-
-
 def _conclude(
     task: Task,
     first: FirstBatch,
     found: Found,
     directory: Path,
     failure: str | None = None,
-) -> Report:
+) -> FindReport:
     """Write the report of what there is, and its plots."""
     finding, reason = found.finding, failure
     nothing = finding is None or finding.suggestion.lr is None
@@ -110,15 +106,18 @@ def _conclude(
         status, reason = "interrupted", found.interrupted
         if finding is not None and found.race is not None and found.race.interrupted:
             reason = f"{reason} during the race. {_so_far(finding)}"
-    report = reports.from_finding(
-        finding,
-        found.sweeps,
-        update=found.first_update,
+    said = finding.suggestion if finding else None
+    report = FindReport(
+        status=status,
+        reason=reason or (said.reason if said else None),
+        suggestion=said,
+        suggestions=finding.suggestions if finding else {},
+        sweeps=found.sweeps,
+        curve=finding.curve if finding else None,
+        first_update=found.first_update,
         trials=found.trials,
         race=found.race,
-        status=status,
-        reason=reason,
-        timing=reports.Timing(**found.timing),
+        timing=Timing(**found.timing),
         **facts(task, first),
     )
     reports.write(report, directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     Problems = Iterator[Problem]
 
 LOSSES_OF_AN_EPOCH = ("validation_loss", "train_loss")
-# What an epoch's row holds: no metric may have such a name.
-COLUMNS = tuple(field.name for field in fields(EpochRow))
+# What an epoch's row and its line in metrics.jsonl hold: no metric may have such a name.
+COLUMNS = (*EpochRow.model_fields, "metrics", "kind", "not_finite")
 
 
 def check(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrtool.report.records import Candidate
+from lrtool.report.records import MethodSuggestion
 
 if TYPE_CHECKING:
     from lrtool.curve.smooth import Array, Fit
@@ -127,10 +127,14 @@ def rules(fit: Fit, loss: Array) -> dict[str, float | None]:
     }
 
 
-def candidates(fit: Fit) -> dict[str, Candidate]:
+def suggestions(fit: Fit) -> dict[str, MethodSuggestion]:
     """Return what each rule of the literature says about the smoothed curve."""
     return {
-        name: Candidate(None, _no_rate(name, fit)) if rate is None else Candidate(10.0**rate)
+        name: (
+            MethodSuggestion(None, _no_rate(name, fit))
+            if rate is None
+            else MethodSuggestion(10.0**rate)
+        )
         for name, rate in rules(fit, fit.loss).items()
     }
 

@@ -15,7 +15,7 @@ from lrtool.config.spelling import number, sentence
 from lrtool.curve import constants as c
 from lrtool.curve.combine import canonical
 from lrtool.curve.verdict import Doubt
-from lrtool.report.records import Candidate
+from lrtool.report.records import MethodSuggestion
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -304,13 +304,14 @@ def settled(finding: Finding, choice: Choice, race: Race) -> Finding:
         ),
         advice=tuple(dict.fromkeys(doubt.advice for doubt in choice.doubts)),
     )
-    named = {**finding.suggestions, "race": Candidate(lr)}
+    named = {**finding.suggestions, "race": MethodSuggestion(lr)}
     return replace(finding, suggestion=said, suggestions=named)
 
 
 def unraced(finding: Finding, reason: str) -> Finding:
     """Return what was found, with the reason why no race has a rate."""
-    return replace(finding, suggestions={**finding.suggestions, "race": Candidate(None, reason)})
+    named = {**finding.suggestions, "race": MethodSuggestion(None, reason)}
+    return replace(finding, suggestions=named)
 
 
 def _outcome(choice: Choice, race: Race, training: int | None) -> str:
@@ -319,7 +320,7 @@ def _outcome(choice: Choice, race: Race, training: int | None) -> str:
     best = race.candidates[choice.best]
     word = "confirmed" if best.origin == "suggestion" else "corrected"
     steps = race.steps // 2 if best.final_loss is None else race.steps
-    rates = [number(lr, 2) for lr in sorted(racer.lr for racer in race.candidates)]
+    rates = [number(lr, 2) for lr in sorted(one.lr for one in race.candidates)]
     longer = training is not None and training > race.steps
     return (
         f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after {steps:,} "

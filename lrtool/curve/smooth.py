@@ -82,7 +82,7 @@ def effects(sweep: Sweep) -> Points:
     steps and losses that float32 cannot hold are left out.
     """
     loss = np.asarray(sweep.loss, dtype=float)
-    made = ~np.asarray(sweep.skipped, dtype=bool)
+    made = ~np.isin(np.arange(loss.size), sweep.skipped)
     usable = made[:-1] & made[1:] & (np.abs(loss[1:]) <= LARGEST)
     return np.log10(np.asarray(sweep.lr, dtype=float))[:-1][usable], loss[1:][usable]
 

@@ -11,11 +11,11 @@ import numpy as np
 from lrtool.config.spelling import sentence
 from lrtool.curve import constants as c
 from lrtool.curve import trials, verdict
-from lrtool.curve.anchors import RULES, candidates, locate, rules
+from lrtool.curve.anchors import RULES, locate, rules, suggestions
 from lrtool.curve.combine import estimate, places
 from lrtool.curve.smooth import fit
 from lrtool.errors import UserError, did_you_mean
-from lrtool.report.records import Candidate, Finding, Suggestion
+from lrtool.report.records import Finding, MethodSuggestion, Suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def suggest(
     fitted = fit(sweeps)
     if fitted is None:
         why = verdict.too_short(sweeps)
-        named = dict.fromkeys(("auto", SWEPT, *RULES), Candidate(None, why.reason))
+        named = dict.fromkeys(("auto", SWEPT, *RULES), MethodSuggestion(None, why.reason))
         return Finding(_worded(why, method, schedule, steps), named, None)
 
     anchors = locate(fitted, fitted.loss)
@@ -140,7 +140,7 @@ def suggest(
                 against = [*against, verdict.trials_against(rose=rose)]
             auto = _auto(_range(fitted, tried), best, trials.lean_of(tried), steps, against)
     to_try = best_rate(steps=min(steps or c.STEPS, c.STEPS)) if promising and found else None
-    named = {"auto": _candidate(auto), SWEPT: _candidate(swept), **candidates(fitted)}
+    named = {"auto": _of_method(auto), SWEPT: _of_method(swept), **suggestions(fitted)}
     answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
     return Finding(
         _worded(answer, method, schedule, steps),
@@ -193,11 +193,13 @@ def _auto(
     return _checked(known_range, rate, (rate - half, rate + half), best.mean, against)
 
 
-def _rule(method: str, candidate: Candidate, fitted: Fit, against: list[Doubt]) -> _Answer | Doubt:
+def _rule(
+    method: str, said: MethodSuggestion, fitted: Fit, against: list[Doubt]
+) -> _Answer | Doubt:
     """Take one rule's rate; the interval holds 80% of what it says about the replicates."""
-    if candidate.lr is None:
-        return verdict.silent(method, str(candidate.reason))
-    rate = float(np.log10(candidate.lr))
+    if said.lr is None:
+        return verdict.silent(method, str(said.reason))
+    rate = float(np.log10(said.lr))
     again = [rules(fitted, loss)[method] for loss in fitted.replicates]
     rates = [found for found in again if found is not None]
     low, high = np.quantile([*rates, rate], (0.1, 0.9))
@@ -226,10 +228,10 @@ def _checked(
     )
 
 
-def _candidate(answer: _Answer | Doubt) -> Candidate:
+def _of_method(answer: _Answer | Doubt) -> MethodSuggestion:
     if isinstance(answer, _Answer):
-        return Candidate(10.0**answer.log_lr)
-    return Candidate(None, answer.reason)
+        return MethodSuggestion(10.0**answer.log_lr)
+    return MethodSuggestion(None, answer.reason)
 
 
 def _worded(answer: _Answer | Doubt, method: str, schedule: str, steps: int | None) -> Suggestion:

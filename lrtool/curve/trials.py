@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lrtool.curve.constants import Constants
-    from lrtool.report.records import Race, Racer
+    from lrtool.report.records import Candidate, Race
 
     Array = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def fell_in_training(tried: Race) -> bool:
     return any(_training_fell(loss, _last(loss)) for _, loss in _whole(tried))
 
 
-def _whole(tried: Race) -> Iterator[tuple[Racer, Array]]:
+def _whole(tried: Race) -> Iterator[tuple[Candidate, Array]]:
     """Yield the trials, with their training losses, that came to a good end."""
     for one in tried.candidates:
         loss = np.array(one.loss)

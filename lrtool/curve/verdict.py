@@ -39,9 +39,9 @@ def too_short(sweeps: Sequence[Sweep]) -> Doubt:
     longest = max(sweeps, key=lambda sweep: effects(sweep)[0].size)
     count, taken = effects(longest)[0].size, len(longest.loss)
     few = f"fewer than the {LEAST_POINTS} that a curve needs"
-    if sum(longest.skipped) > taken / 2:
+    if len(longest.skipped) > taken / 2:
         return Doubt(
-            f"the gradient scaler skipped {sum(longest.skipped)} of {taken} steps",
+            f"the gradient scaler skipped {len(longest.skipped)} of {taken} steps",
             "Use runtime.precision bf16 or fp32, or look for losses too large for fp16.",
         )
     match longest.stop_reason:

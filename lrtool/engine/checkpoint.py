@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lrtool.engine.loop import Best, Position
+from lrtool.engine.loop import BestTracker, Position
 from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.report.files import sync_directory, write_text
@@ -65,7 +65,7 @@ class Training:
     schedule: Stateful
     average: MovingAverage | None
     position: Position
-    best: Best
+    best: BestTracker
 
 
 def save(training: Training, folder: Path, **facts: Any) -> Path:
@@ -159,7 +159,7 @@ def load(training: Training, checkpoint: Path, state: Mapping[str, Any]) -> None
     if training.average is not None:
         training.average.load(read_weights(checkpoint / AVERAGE), state["average_updates"])
     training.position = Position(**state["position"])
-    training.best = Best(**state["best"])
+    training.best = BestTracker(**state["best"])
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -170,7 +170,7 @@ def failed(row: StepRow, position: Position) -> bool:
 
 
 @dataclass(slots=True)
-class Best:
+class BestTracker:
     """The best epoch so far, and how long nothing better came.
 
     Attributes:

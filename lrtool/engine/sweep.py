@@ -88,7 +88,7 @@ def to_sweep(rows: Sequence[SweepRow], *, seed: int, planned: int) -> Sweep:
         seed=seed,
         lr=tuple(row.lr for row in rows),
         loss=tuple(losses),
-        skipped=tuple(skipped),
+        skipped=tuple(index for index, row in enumerate(rows) if row.skipped),
         stop_reason=reason if stop is None else stop[1],
     )
 

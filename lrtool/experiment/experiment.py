@@ -27,7 +27,7 @@ from lrtool.engine.step import make_step
 from lrtool.engine.sweep import make_probe
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
 from lrtool.experiment.reading import directories_of
-from lrtool.report import report as reports
+from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,15 +256,13 @@ def facts(task: Task, preflight: FirstBatch) -> dict[str, Any]:
         "config": resolved(task),
         "config_hash": config.digest(),
         "seed": config.seed,
-        "data": reports.Data(
+        "data": DataFacts(
             samples={k: n for k, n in data.samples.items() if n is not None},
             shapes=data.shapes,
             hash=data.digest,
         ),
-        "model": reports.Model(
+        "model": ModelFacts(
             name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
         ),
-        "environment": reports.Environment(
-            lrtool=__version__, **runtimes.environment(task.runtime.device)
-        ),
+        "environment": Environment(lrtool=__version__, **runtimes.environment(task.runtime.device)),
     }

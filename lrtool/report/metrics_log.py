@@ -1,4 +1,4 @@
-"""`metrics.jsonl` of a training: a line for each update and each epoch, appended as they come."""
+"""`metrics.jsonl`: a line for each update and each epoch of a run, appended as they come."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from math import isfinite, isnan
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from lrtool.errors import LrtoolWarning
-from lrtool.report.records import EpochRow, StepRow
+from lrtool.report.records import EpochRow, RaceRow, StepRow, SweepRow, TrialRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-Row = TypeVar("Row", StepRow, EpochRow)
+Row = SweepRow | TrialRow | RaceRow | StepRow | EpochRow
+AnyRow = TypeVar("AnyRow", SweepRow, TrialRow, RaceRow, StepRow, EpochRow)
 
-_BEGINS = {StepRow: b'{"kind": "step"', EpochRow: b'{"kind": "epoch"'}  # what `_line` begins with
-_STEP = [field.name for field in fields(StepRow)]
-_EPOCH = [field.name for field in fields(EpochRow) if field.name != "metrics"]
+KINDS: dict[str, type[Row]] = {
+    "sweep": SweepRow,
+    "trial": TrialRow,
+    "race": RaceRow,
+    "step": StepRow,
+    "epoch": EpochRow,
+}
+_KIND_OF = {row: kind for kind, row in KINDS.items()}
+_NAMES = {
+    row: [field.name for field in fields(row)] for row in (SweepRow, TrialRow, RaceRow, StepRow)
+}
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -50,7 +59,7 @@ def reopen(path: Path, size: int) -> IO[bytes]:
     return file
 
 
-def append(file: IO[bytes], rows: Sequence[StepRow | EpochRow]) -> None:
+def append(file: IO[bytes], rows: Sequence[Row]) -> None:
     """Write rows as JSON, a line each, and hand them to the system at once."""
     file.write("".join(f"{_line(row)}\n" for row in rows).encode())
     file.flush()
@@ -63,11 +72,12 @@ def synced_size(file: IO[bytes]) -> int:
     return file.tell()
 
 
-def _line(row: StepRow | EpochRow) -> str:
-    if isinstance(row, StepRow):
-        values = {"kind": "step", **{name: getattr(row, name) for name in _STEP}}
+def _line(row: Row) -> str:
+    values: dict[str, Any] = {"kind": _KIND_OF[type(row)]}
+    if isinstance(row, EpochRow):
+        values |= row.model_dump()
     else:
-        values = {"kind": "epoch", **{name: getattr(row, name) for name in _EPOCH}, **row.metrics}
+        values |= {name: getattr(row, name) for name in _NAMES[type(row)]}
     try:
         return _ENCODER.encode(values)
     except ValueError:  # a number that JSON does not know
@@ -83,22 +93,22 @@ def _flag(value: Any) -> str | None:
     return "nan" if isnan(value) else "inf" if value > 0 else "-inf"
 
 
-def read(path: Path, kind: type[Row]) -> Iterator[Row]:
-    """Yield the steps or the epochs of a file, if it is there; a last line cut off is left out.
+def read(path: Path, kind: type[AnyRow]) -> Iterator[AnyRow]:
+    """Yield the rows of one kind in a file, if it is there; a last line cut off is left out.
 
-    Lines of the other kind are passed over unread: a long training has a million steps.
+    Lines of other kinds are passed over unread: a long training has a million steps.
 
     Warns:
         LrtoolWarning: another line is damaged, and left out.
     """
     if not path.exists():
         return
-    other = _BEGINS[EpochRow if kind is StepRow else StepRow]
+    others = tuple(f'{{"kind": "{name}"'.encode() for name, row in KINDS.items() if row is not kind)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            if line.startswith(other):
+            if line.startswith(others):
                 continue
             try:
                 row = _row(json.loads(line))
@@ -113,14 +123,8 @@ def read(path: Path, kind: type[Row]) -> Iterator[Row]:
                     yield row
 
 
-def _row(values: dict[str, Any]) -> StepRow | EpochRow:
-    kind = values.pop("kind")
+def _row(values: dict[str, Any]) -> Row:
+    kind = KINDS[values.pop("kind")]
     for name, flag in values.pop("not_finite", {}).items():
         values[name] = float(flag)
-    return StepRow(**values) if kind == "step" else _epoch(values)
-
-
-def _epoch(values: dict[str, Any]) -> EpochRow:
-    own = {name: values.pop(name) for name in ("epoch", "step", "lr")}
-    losses = {name: values.pop(name) for name in ("train_loss", "validation_loss")}
-    return EpochRow(**own, **losses, metrics=values)
+    return kind(**values)

@@ -1,13 +1,18 @@
-"""What a run produced: plain frozen records, without torch.
+"""What a run leaves: rows, the lines of metrics.jsonl, and records, the parts of report.json.
 
-Learning rates are positive floats; losses are floats, and the last one of a sweep may be NaN or
-infinite, never a made-up number.
+The curve code computes with the records, and they are written as they are. Learning rates are
+positive floats. A loss is what was measured, never a made-up number: NaN and infinity are floats in
+memory and null in report.json, and null is read as NaN, or as None where that is allowed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import dataclasses
+from math import isfinite, nan
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic.dataclasses import dataclass
 
 StopReason = Literal["completed", "diverged", "nan", "inf", "interrupted"]
 Verdict = Literal["confident", "uncertain", "none"]
@@ -15,9 +20,42 @@ RaceOrigin = Literal["lower", "suggestion", "higher", "prior", "outward"]
 RaceOutcome = Literal["won", "lost", "dropped", "diverged", "unfinished"]
 
 
-@dataclass(frozen=True, slots=True)
+def finite_or_none(value: float | None) -> float | None:
+    """Return a number as JSON can hold it: None, which is null, for NaN and infinity."""
+    return value if value is not None and isfinite(value) else None
+
+
+def _nan_for_null(value: Any) -> Any:
+    return nan if value is None else value
+
+
+Count = Annotated[int, Field(ge=0)]
+FromOne = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+RateOrZero = Annotated[float, Field(ge=0)]  # schedules may begin or end at zero
+Loss = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    BeforeValidator(_nan_for_null),
+    PlainSerializer(finite_or_none, return_type=float | None, when_used="json"),
+]
+
+# Types are strict, unknown keys are refused, every number but a `Loss` is finite, and every key is
+# always written.
+RECORD = ConfigDict(
+    extra="forbid",
+    strict=True,
+    allow_inf_nan=False,
+    json_schema_serialization_defaults_required=True,
+)
+
+
+# Rows of a find. One is made at each update, so nothing is checked.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One step of a sweep: a line of `metrics.jsonl`.
+    """One step of a sweep.
 
     Attributes:
         repeat: which sweep of the run, from 0.
@@ -34,9 +72,47 @@ class SweepRow:
     skipped: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrialRow:
+    """One update of one of the two trials beside an estimate.
+
+    Attributes:
+        trial: which of them: 0 is the one at the lower rate.
+        step: updates made, this one included.
+        lr: the trial's base rate, which the schedule multiplies.
+        loss: as in a `RaceRow`.
+    """
+
+    trial: int
+    step: int
+    lr: float
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RaceRow:
+    """One update of a candidate in a race.
+
+    Attributes:
+        candidate: which one of the race, from 0.
+        step: updates made, this one included.
+        lr: the candidate's base rate, which the schedule multiplies.
+        loss: mean over the samples of its batches, *before* the update; NaN or infinite only in a
+            candidate's last row.
+    """
+
+    candidate: int
+    step: int
+    lr: float
+    loss: float
+
+
+# Rows of a training.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class StepRow:
-    """One update of a training: a line of `metrics.jsonl`.
+    """One update of a training.
 
     Attributes:
         step: updates made, this one included.
@@ -58,144 +134,194 @@ class StepRow:
     skipped: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EpochRow:
-    """One epoch of a training, or what was trained of it: a line of `metrics.jsonl`.
+# A model, because each metric is a further key: EpochRow(epoch=1, …, accuracy=0.9).
+class EpochRow(BaseModel):
+    """One epoch, or the part of it at whose end a training stopped that was made longer later.
 
-    Attributes:
-        epoch: which one, from 1.
-        step: updates made since the training began.
-        lr: the base rate of the last update.
-        train_loss: sum of the losses of all its samples, seen while training, over their number.
-        validation_loss: the same of the validation part, with the weights at the epoch's end (their
-            moving average where there is one); None without that part.
-        metrics: each metric of the validation part by its name; of the training part where there is
-            no other. NaN where a metric has no value, such as AUROC of one class.
+    Each metric is a further key under its own name: of the validation part, or of the training part
+    where there is no other. null: NaN or infinite, such as AUROC of one class; and
+    `validation_loss` where there is no validation part.
     """
 
-    epoch: int
-    step: int
-    lr: float
-    train_loss: float
-    validation_loss: float | None
-    metrics: dict[str, float]
+    model_config = ConfigDict(**{**RECORD, "extra": "allow"}, frozen=True)
+    __pydantic_extra__: dict[str, Loss]
+
+    epoch: FromOne
+    step: Count = Field(description="updates made since the training began")
+    lr: RateOrZero = Field(description="the base rate of the last update")
+    train_loss: Loss = Field(description="mean over all its samples, as they were seen in training")
+    validation_loss: Loss | None = Field(
+        description="of the validation part, with the weights at the epoch's end, or their moving "
+        "average"
+    )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Each metric by its name."""
+        return self.__pydantic_extra__
 
 
-@dataclass(frozen=True, slots=True)
-class RaceRow:
-    """One update of a candidate in a race: a line of `metrics.jsonl`.
-
-    Attributes:
-        candidate: which one of the race, from 0.
-        step: updates made, this one included.
-        lr: the candidate's base rate, which the schedule multiplies.
-        loss: mean over the samples of its batches, *before* the update; NaN or infinite only in a
-            candidate's last row.
-    """
-
-    candidate: int
-    step: int
-    lr: float
-    loss: float
+# What a find leaves.
 
 
-@dataclass(frozen=True, slots=True)
-class TrialRow:
-    """One update of one of the two trials beside an estimate: a line of `metrics.jsonl`.
+@dataclass(config=RECORD, frozen=True, slots=True)
+class FirstUpdate:
+    """What the direction of the very first update tells of the rate."""
 
-    Attributes:
-        trial: which of them: 0 is the one at the lower rate.
-        step: updates made, this one included.
-        lr: the trial's base rate, which the schedule multiplies.
-        loss: as in a `RaceRow`.
-    """
+    critical_lr: Annotated[
+        Rate | None, Field(description="from which on it raises its own batch's loss; null: none")
+    ]
+    ratio_lr: Annotated[
+        Rate | None,
+        Field(
+            description="at which it is as long as the weights, the median over all matrices; "
+            "null: nothing moved"
+        ),
+    ]
+    steps: Annotated[
+        float, Field(ge=0, description="what that cost; a forward pass counts a third")
+    ]
+    opening: Annotated[
+        float,
+        Field(gt=0, description="its length over that of later updates, for a steady gradient"),
+    ] = 1.0
 
-    trial: int
-    step: int
-    lr: float
-    loss: float
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(config=RECORD, frozen=True, slots=True)
 class Sweep:
     """One sweep: `loss[i]` belongs to the batch seen with `lr[i]`, before that update."""
 
     seed: int
-    lr: tuple[float, ...]
-    loss: tuple[float, ...]
-    skipped: tuple[bool, ...]
+    lr: tuple[Rate, ...]
+    loss: Annotated[
+        tuple[Loss, ...],
+        Field(description="raw losses; null: NaN or infinite, see stop_reason"),
+    ]
+    skipped: Annotated[
+        tuple[Count, ...],
+        Field(description="indices of the steps whose update the gradient scaler skipped"),
+    ]
     stop_reason: StopReason
 
-
-@dataclass(frozen=True, slots=True)
-class FirstUpdate:
-    """What the direction of the very first update tells of the rate.
-
-    Attributes:
-        critical_lr: the rate from which on that update raises its own batch's loss; None if none
-            does.
-        ratio_lr: the rate at which the update is as long as the weights, the median over all
-            matrices; None if nothing moved.
-        steps: what that cost, in training steps; a forward pass counts a third.
-        opening: how many times as large it is as later ones, if the gradient stays the same.
-    """
-
-    critical_lr: float | None
-    ratio_lr: float | None
-    steps: float
-    opening: float = 1.0
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.lr) != len(self.loss) or max(self.skipped, default=-1) >= len(self.lr):
+            raise ValueError("a sweep has one loss for each rate, and skips only steps it has")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(config=RECORD, frozen=True, slots=True)
 class Curve:
-    """A smoothed loss over the rate, with an 80% band; one value each per rate.
+    """The smoothed loss after an update with each rate, with an 80% band; null: not known there."""
 
-    `loss[i]` is the loss expected *after* an update with `lr[i]`.
-    """
+    lr: tuple[Rate, ...]
+    loss: tuple[Loss, ...]
+    low: tuple[Loss, ...]
+    high: tuple[Loss, ...]
 
-    lr: tuple[float, ...]
-    loss: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if not len(self.lr) == len(self.loss) == len(self.low) == len(self.high):
+            raise ValueError("a curve has one loss, one low and one high for each rate")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+@dataclass(config=RECORD, frozen=True, slots=True)
+class MethodSuggestion:
     """What one method says: a rate, or the reason why it has none."""
 
-    lr: float | None
+    lr: Rate | None
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(config=RECORD, frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """The rate to train with.
+    """The rate to train with; `lr`, `low` and `high` are null when the verdict is "none"."""
 
-    Attributes:
-        lr: the rate, or None when `verdict` is "none".
-        low: lower end of the 80% interval: so probably it reaches into the stretch of rates that
-            train almost as well as the best one.
-        high: upper end of that interval.
-        verdict: "confident", "uncertain" (the interval is wider than half a decade) or "none".
-        method: the name of the method that chose the rate.
-        reason: one sentence: why this verdict.
-        advice: what to do next, one sentence each.
-        for_schedule: the schedule that the rate is meant for.
-        for_steps: the number of training steps that it is meant for, if known.
-    """
-
-    lr: float | None
-    low: float | None
-    high: float | None
+    lr: Rate | None
+    low: Annotated[
+        Rate | None,
+        Field(
+            description="lower end of the 80% interval: so probably it reaches into the stretch of "
+            "rates that train almost as well as the best one"
+        ),
+    ]
+    high: Annotated[Rate | None, Field(description="upper end of that interval")]
     verdict: Verdict
-    method: str
-    reason: str
-    advice: tuple[str, ...]
-    for_schedule: str
-    for_steps: int | None
+    method: Annotated[str, Field(description="which method chose the rate")]
+    reason: Annotated[str, Field(description="one sentence: why this verdict")] = (
+        ""  # older reports lack it
+    )
+    advice: Annotated[tuple[str, ...], Field(description="what to do next, one sentence each")]
+    for_schedule: Annotated[str, Field(description="the schedule that the rate is meant for")]
+    for_steps: Annotated[
+        FromOne | None, Field(description="the training steps that it is meant for, if known")
+    ]
+
+    @model_validator(mode="after")
+    def _rate_or_none(self) -> Self:
+        if (self.lr is None) != (self.verdict == "none"):
+            raise ValueError('a suggestion has a rate, or the verdict "none"')
+        return self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(config=RECORD, frozen=True, slots=True)
+class Candidate:
+    """One candidate of a race."""
+
+    lr: Rate
+    origin: Annotated[
+        RaceOrigin,
+        Field(
+            description="suggestion: the estimate of the best rate; lower, higher: on either side "
+            "of it; prior: the optimizer's usual rate; outward: beyond the best one"
+        ),
+    ]
+    loss: Annotated[
+        tuple[Loss, ...],
+        Field(description="of each update's batches, before it; null: NaN or infinite"),
+    ]
+    half_loss: Annotated[
+        Loss | None, Field(description="half-way; null: not there, NaN or infinite")
+    ]
+    final_loss: Annotated[Loss | None, Field(description="at the end; null: as half-way")]
+    standard_error: Annotated[
+        float | None, Field(description="of the difference between its loss and the best one's")
+    ]
+    outcome: Annotated[
+        RaceOutcome,
+        Field(
+            description="won: the lowest final loss; dropped: half-way; unfinished: the race was "
+            "interrupted"
+        ),
+    ]
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class Race:
+    """Short trainings at several rates, from the same weights over the same batches."""
+
+    seed: Annotated[int, Field(description="of weights and batches, which no sweep had")]
+    steps: Annotated[FromOne, Field(description="of each candidate that was not dropped half-way")]
+    steps_spent: Annotated[
+        float, Field(ge=0, description="of all; a forward pass counts a third of a step")
+    ]
+    measure: Annotated[
+        Literal["validation", "training"],
+        Field(
+            description="which losses were compared: of examples of the validation part, or the "
+            "last ones of training"
+        ),
+    ]
+    examples: Annotated[Count, Field(description="how many these are")]
+    untrained_loss: Annotated[Loss, Field(description="the same before the first update")]
+    candidates: Annotated[
+        tuple[Candidate, ...], Field(description="in the order in which they raced")
+    ]
+    interrupted: Annotated[bool, Field(description="it did not get to its end")]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
     """What the curve module makes of some sweeps.
 
@@ -210,58 +336,98 @@ class Finding:
     """
 
     suggestion: Suggestion
-    suggestions: dict[str, Candidate]
+    suggestions: dict[str, MethodSuggestion]
     curve: Curve | None
     centre: float | None = None
     trials: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Racer:
-    """A candidate of a race.
+# What a training leaves.
 
-    Attributes:
-        lr: its base rate.
-        origin: what it is among the candidates: "suggestion" is the sweeps' estimate of the best
-            rate, "lower" and "higher" stand on either side of it, "prior" is the optimizer's usual
-            rate, "outward" was added beyond the best one.
-        loss: the raw losses of its steps, before each update.
-        half_loss: what it was measured at half-way; None if it did not get there.
-        final_loss: the same at the end.
-        standard_error: of the difference between its loss and the best one's.
-        outcome: "won" (the lowest final loss), "lost", "dropped" half-way, "diverged" or
-            "unfinished", when the race was interrupted.
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class LearningRate:
+    """The rate that the schedule starts from, and who chose it."""
+
+    value: Rate
+    origin: Annotated[
+        Literal["flag", "config", "find", "run", "optimizer"],
+        Field(description="find: of this very run; run: of the run that --lr-from named"),
+    ]
+    run: Annotated[
+        str | None, Field(description="directory of the find or the run that it came from")
+    ]
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class BestEpoch:
+    """The epoch whose weights are the best ones, and the value that says so."""
+
+    epoch: FromOne
+    step: Count
+    metric: Annotated[str, Field(description="validation_loss, train_loss, or a metric")]
+    value: float
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class Steps:
+    """Updates, evenly spaced where there were too many, always with the first and the last."""
+
+    step: tuple[Count, ...]
+    epoch: tuple[Count, ...]
+    lr: tuple[RateOrZero, ...]
+    loss: Annotated[tuple[Loss, ...], Field(description="before the update; null: NaN or infinite")]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if not len(self.step) == len(self.epoch) == len(self.lr) == len(self.loss):
+            raise ValueError("steps have one epoch, one lr and one loss for each step")
+        return self
+
+
+# What every run was made of.
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class DataFacts:
+    """What the samples are: counts by part (train, validation), shapes without the batch.
+
+    A part that does not tell how many it has is left out; one that is not there has 0.
     """
 
-    lr: float
-    origin: RaceOrigin
-    loss: tuple[float, ...]
-    half_loss: float | None
-    final_loss: float | None
-    standard_error: float | None
-    outcome: RaceOutcome
+    samples: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    hash: Annotated[str | None, Field(description="null: too large, or made as it is read")]
 
 
-@dataclass(frozen=True, slots=True)
-class Race:
-    """Short trainings at several rates, from the same weights over the same batches.
+@dataclass(config=RECORD, frozen=True, slots=True)
+class ModelFacts:
+    """What is trained."""
 
-    Attributes:
-        seed: of weights and batches, which no sweep had.
-        steps: of each candidate that was not dropped.
-        steps_spent: of all together; a forward pass over as many samples counts a third.
-        measure: of which part the losses are that were compared.
-        examples: how many these were.
-        untrained_loss: the same loss before the first update.
-        candidates: in the order in which they raced.
-        interrupted: it did not get to its end.
-    """
+    name: str
+    parameters: int
+    trainable: int
 
-    seed: int
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class Environment:
+    """Where the numbers were computed."""
+
+    lrtool: str
+    torch: str
+    python: str
+    platform: str
+    device: str
+    device_name: str
+    threads: int
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class Timing:
+    """Seconds; the two rates count the loop alone, without set-up, plots and writing."""
+
+    total_s: float
+    setup_s: float | None
     steps: int
-    steps_spent: float
-    measure: Literal["validation", "training"]
-    examples: int
-    untrained_loss: float
-    candidates: tuple[Racer, ...]
-    interrupted: bool
+    steps_per_s: float | None
+    samples_per_s: float | None

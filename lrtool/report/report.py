@@ -1,78 +1,95 @@
-"""The report of a run: `report.json` as typed, frozen objects. Plots and tables read nothing else.
-
-No number is ever NaN or infinite: null stands in its place, and `stop_reason` or `status` says what
-it was.
-"""
+"""The report of a run, `report.json`: typed and frozen. Plots and tables read nothing else."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
 
 from lrtool.errors import UserError, key_path
 from lrtool.report.files import write_text
-from lrtool.report.parts import (
-    SCHEMA_VERSION,
-    Candidate,
+from lrtool.report.records import (
+    RECORD,
+    BestEpoch,
     Curve,
-    Data,
+    DataFacts,
     Environment,
-    Facts,
+    EpochRow,
     FirstUpdate,
-    Model,
+    LearningRate,
+    MethodSuggestion,
+    ModelFacts,
     Race,
-    Racer,
-    RunReport,
-    Status,
+    Steps,
     Suggestion,
     Sweep,
     Timing,
-    null,
-    nulls,
 )
-from lrtool.report.train_report import TrainReport, from_training
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from lrtool.report import records
-
-__all__ = [
-    "FILE_NAME",
-    "AnyReport",
-    "Candidate",
-    "Curve",
-    "Data",
-    "Environment",
-    "FirstUpdate",
-    "Model",
-    "Race",
-    "Racer",
-    "Report",
-    "Status",
-    "Suggestion",
-    "Sweep",
-    "Timing",
-    "TrainReport",
-    "from_finding",
-    "from_training",
-    "json_schema",
-    "read",
-    "to_json",
-    "write",
-]
+    from lrtool.report.records import StepRow
 
 FILE_NAME = "report.json"
+SCHEMA_VERSION: Literal[1] = 1
+MOST_STEPS = 2_000  # what a plot can show
+
+Status = Literal["completed", "no_suggestion", "diverged", "interrupted", "failed"]
 
 
-class Report(RunReport):
+def _spell_non_finite(value: Any) -> Any:
+    """Spell NaN and infinity as YAML does: a configuration may hold them, JSON may not."""
+    if isinstance(value, dict):
+        return {key: _spell_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spell_non_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    return value
+
+
+class RunReport(BaseModel):
+    """What every run has to say."""
+
+    model_config = ConfigDict(**RECORD, frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    command: str
+    status: Status
+    reason: str | None = Field(description="one sentence: why this status")
+    suggestion: Suggestion | None
+    suggestions: dict[str, MethodSuggestion] = Field(
+        {}, description='every method by its name; "sweep": auto before trials and race'
+    )
+    sweeps: tuple[Sweep, ...] = ()
+    curve: Curve | None = None
+    config: Annotated[dict[str, JsonValue], BeforeValidator(_spell_non_finite)] = Field(
+        description="resolved, or the arguments of a call"
+    )
+    config_hash: str
+    data: DataFacts | None = Field(description="null: the run failed before it was read")
+    model: ModelFacts | None = Field(description="null: the run failed before it was built")
+    environment: Environment
+    seed: int | None = Field(description="null: the caller's own random state")
+    timing: Timing
+
+
+class FindReport(RunReport):
     """Everything a `find` has to say."""
 
-    command: Literal["find"]
+    command: Literal["find"] = "find"
     first_update: FirstUpdate | None = Field(None, description="null: not measured")
     trials: Race | None = Field(
         None, description="two short trainings beside the estimate; null: there were none"
@@ -80,101 +97,48 @@ class Report(RunReport):
     race: Race | None = Field(None, description="null: there was none")
 
 
-AnyReport = Report | TrainReport
-KINDS: dict[str, type[AnyReport]] = {"find": Report, "train": TrainReport}
+class TrainReport(RunReport):
+    """Everything a `train` has to say; a find that chose the rate left its suggestion."""
+
+    command: Literal["train"] = "train"
+    learning_rate: LearningRate | None = Field(description="null: the run failed before it had one")
+    epochs: tuple[EpochRow, ...]
+    best: BestEpoch | None = Field(description="null: no epoch has a finite value")
+    checkpoint: str | None = Field(description="the newest good one, relative to the run directory")
+    steps: Steps
 
 
-def from_finding(
-    finding: records.Finding | None,
-    sweeps: Iterable[records.Sweep],
-    *,
-    update: records.FirstUpdate | None = None,
-    trials: records.Race | None = None,
-    race: records.Race | None = None,
-    status: Status,
-    reason: str | None = None,
-    **facts: Unpack[Facts],
-) -> Report:
-    """Return the report of a `find`.
+AnyReport = FindReport | TrainReport
+KINDS: dict[str, type[AnyReport]] = {"find": FindReport, "train": TrainReport}
+
+
+def thin(rows: Iterable[StepRow], most: int = MOST_STEPS) -> Steps:
+    """Return at most `most` of the rows, evenly spaced, always with the first and the last.
+
+    The rows are read once, and never more than `most` are held: a generator may yield millions.
 
     Args:
-        finding: what the curve module makes of the sweeps; None if the run ended before that.
-        sweeps: the sweeps with their raw losses, also one that was interrupted.
-        update: what the first update told, if it was measured.
-        trials: two short trainings beside the estimate, if there were some.
-        race: of the candidates, if there was one.
-        status: how the run ended.
-        reason: why, in one sentence; by default the suggestion's own reason.
-        facts: of the run.
+        rows: in the order of their steps.
+        most: at least 3.
     """
-    said = finding.suggestion if finding else None
-    return Report(
-        command="find",
-        status=status,
-        reason=reason or (said.reason if said else None),
-        suggestion=_suggestion(said) if said else None,
-        suggestions={
-            name: Candidate(lr=candidate.lr, reason=candidate.reason)
-            for name, candidate in (finding.suggestions if finding else {}).items()
-        },
-        sweeps=tuple(_sweep(sweep) for sweep in sweeps),
-        curve=_curve(finding.curve) if finding and finding.curve else None,
-        first_update=FirstUpdate(**asdict(update)) if update else None,
-        trials=_race(trials) if trials else None,
-        race=_race(race) if race else None,
-        **facts,
-    )
-
-
-def _suggestion(said: records.Suggestion) -> Suggestion:
-    return Suggestion(
-        lr=said.lr,
-        low=said.low,
-        high=said.high,
-        verdict=said.verdict,
-        method=said.method,
-        advice=said.advice,
-        for_schedule=said.for_schedule,
-        for_steps=said.for_steps,
-    )
-
-
-def _sweep(sweep: records.Sweep) -> Sweep:
-    return Sweep(
-        seed=sweep.seed,
-        lr=sweep.lr,
-        loss=nulls(sweep.loss),
-        skipped=tuple(index for index, skipped in enumerate(sweep.skipped) if skipped),
-        stop_reason=sweep.stop_reason,
-    )
-
-
-def _curve(curve: records.Curve) -> Curve:
-    return Curve(lr=curve.lr, loss=nulls(curve.loss), low=nulls(curve.low), high=nulls(curve.high))
-
-
-def _race(race: records.Race) -> Race:
-    return Race(
-        seed=race.seed,
-        steps=race.steps,
-        steps_spent=race.steps_spent,
-        measure=race.measure,
-        examples=race.examples,
-        untrained_loss=null(race.untrained_loss),
-        candidates=tuple(_racer(racer) for racer in race.candidates),
-        interrupted=race.interrupted,
-    )
-
-
-def _racer(racer: records.Racer) -> Racer:
-    return Racer(
-        lr=racer.lr,
-        origin=racer.origin,
-        loss=nulls(racer.loss),
-        half_loss=None if racer.half_loss is None else null(racer.half_loss),
-        final_loss=None if racer.final_loss is None else null(racer.final_loss),
-        standard_error=racer.standard_error,
-        outcome=racer.outcome,
+    kept: list[StepRow] = []
+    stride, last = 1, None
+    for index, row in enumerate(rows):
+        last = row
+        if index % stride == 0 and len(kept) == most:
+            del kept[1::2]
+            stride *= 2
+        if index % stride == 0:
+            kept.append(row)
+    if last is not None and last is not kept[-1]:
+        if len(kept) == most:
+            del kept[1::2]
+        kept.append(last)
+    return Steps(
+        step=tuple(row.step for row in kept),
+        epoch=tuple(row.epoch for row in kept),
+        lr=tuple(row.lr for row in kept),
+        loss=tuple(row.loss for row in kept),
     )
 
 
@@ -222,7 +186,7 @@ class _Head(BaseModel):
 
 
 def read(path: Path) -> AnyReport:
-    """Read a report that `write` wrote: a `Report` of find, a `TrainReport` of train.
+    """Read a report that `write` wrote.
 
     Raises:
         UserError: the file cannot be read, is no report, or comes from a newer lrtool.
@@ -255,7 +219,7 @@ def read(path: Path) -> AnyReport:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of `report.json`: of a `find` or of a `train`."""
     either: TypeAdapter[AnyReport] = TypeAdapter(
-        Annotated[Report | TrainReport, Field(discriminator="command")]
+        Annotated[AnyReport, Field(discriminator="command")]
     )
     schema = either.json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
 PLOTS = ("plot.png", "plot.svg", "comparison.png", "comparison.svg")
-RUN_FILES = ("report.json", "report.html", *PLOTS, CONFIG, METRICS, MODEL)
+RUN_FILES = ("report.json", *PLOTS, CONFIG, METRICS, MODEL)
 CHECKPOINTS, FIND, TENSORBOARD = "checkpoints", "find", "tensorboard"
 LOCK = ".lock"
 

@@ -14,7 +14,7 @@ import numpy as np
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.engine.step import samples_in
-from lrtool.report.records import Race, Racer, TrialRow
+from lrtool.report.records import Candidate, Race, TrialRow
 from lrtool.search.runner import FORWARD, Runner, advance, last_losses, measure, untrained_loss
 
 if TYPE_CHECKING:
@@ -301,11 +301,11 @@ def _compared(contest: Contest) -> list[Measured | None]:
     return [None] * len(entries)
 
 
-def _record(entry: Entry, error: float, *, best: bool) -> Racer:
+def _record(entry: Entry, error: float, *, best: bool) -> Candidate:
     outcome = entry.outcome
     if outcome is None:
         outcome = "unfinished" if entry.final is None else "won" if best else "lost"
-    return Racer(
+    return Candidate(
         lr=10.0**entry.log_lr,
         origin=entry.origin,
         loss=tuple(entry.runner.loss),

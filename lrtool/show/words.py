@@ -9,8 +9,8 @@ from lrtool.config.spelling import number
 from lrtool.curve import constants
 
 if TYPE_CHECKING:
-    from lrtool.report.report import AnyReport, Suggestion
-    from lrtool.report.train_report import TrainReport
+    from lrtool.report.records import Suggestion
+    from lrtool.report.report import AnyReport, TrainReport
 
 
 def rate(lr: float) -> str:

@@ -11,7 +11,7 @@ from lrtool.errors import UserError
 from lrtool.experiment.experiment import build
 from lrtool.experiment.failures import worded
 from lrtool.experiment.preflight import empty_validation, metrics_of
-from lrtool.report.parts import null
+from lrtool.report.records import finite_or_none
 from lrtool.report.run_directory import CHECKPOINTS, MODEL
 from lrtool.training.resume import find_checkpoint
 
@@ -57,8 +57,8 @@ def evaluate(task: Task, run: Path, checkpoint: str) -> Generator[int, None, dic
         "epoch": notes.get("epoch"),
         "step": notes.get("step"),
         "samples": found.samples,
-        "validation_loss": null(found.loss),
-        **{name: null(value) for name, value in found.metrics.items()},
+        "validation_loss": finite_or_none(found.loss),
+        **{name: finite_or_none(value) for name, value in found.metrics.items()},
     }
 
 

@@ -13,7 +13,8 @@ from lrtool.config.spelling import spell
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
-from lrtool.report.train_report import LearningRate, TrainReport
+from lrtool.report.records import LearningRate
+from lrtool.report.report import TrainReport
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from torch import nn
@@ -16,7 +16,7 @@ from lrtool.engine import weights
 from lrtool.engine.checkpoint import Training
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.evaluation import evaluate
-from lrtool.engine.loop import Best, Position, train_epoch
+from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
 from lrtool.experiment.experiment import Task, build, resolved, rewound, step_of
 from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import Step
     from lrtool.experiment.experiment import Built
-    from lrtool.report.records import StepRow
-    from lrtool.report.train_report import LearningRate
+    from lrtool.report.records import LearningRate, StepRow
     from lrtool.training.resume import Resumed
 
 
@@ -137,16 +136,16 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
     return run
 
 
-def _best(task: Task) -> Best:
+def _best(task: Task) -> BestTracker:
     """Say what the best epoch is judged by."""
     stopping = task.config.train.early_stopping
     if stopping is None:
         validated = task.data.validation is not None
-        return Best("validation_loss" if validated else "train_loss", higher=False)
+        return BestTracker("validation_loss" if validated else "train_loss", higher=False)
     higher = stopping.mode == "max"
     if stopping.mode == "auto" and stopping.metric not in {"train_loss", "validation_loss"}:
         higher = bool(higher_is_better(stopping.metric, task.directories))
-    return Best(key(stopping.metric), higher, stopping.min_delta)
+    return BestTracker(key(stopping.metric), higher, stopping.min_delta)
 
 
 def updates(run: Run) -> Iterator[list[Any]]:
@@ -226,7 +225,7 @@ def evaluated(run: Run) -> Generator[int, None, EpochRow]:
         lr=position.lr,
         train_loss=position.train_loss(),
         validation_loss=loss,
-        metrics=metrics,
+        **metrics,
     )
 
 
@@ -250,7 +249,7 @@ def save(run: Run, log: IO[bytes]) -> None:
         loss=run.built.loss_fn.state_dict() if isinstance(run.built.loss_fn, nn.Module) else {},
         config=resolved(run.task),
         data=run.task.data.digest,
-        learning_rate=run.rate.model_dump(),
+        learning_rate=asdict(run.rate),
         random=random_states(run.generators),
         epoch_random=run.epoch_random,
         log_bytes=history.synced_size(log),

@@ -20,10 +20,9 @@ from lrtool.experiment.failures import concluded
 from lrtool.report import files
 from lrtool.report import metrics_log as history
 from lrtool.report import report as reports
-from lrtool.report.parts import Timing
-from lrtool.report.records import EpochRow, StepRow
+from lrtool.report.records import BestEpoch, EpochRow, StepRow, Timing
+from lrtool.report.report import TrainReport, thin
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, METRICS, MODEL
-from lrtool.report.train_report import Best, TrainReport, from_training
 from lrtool.show.plots import train as training_plot
 from lrtool.training import divergence
 from lrtool.training import session as training
@@ -34,9 +33,8 @@ if TYPE_CHECKING:
 
     from lrtool.experiment.experiment import Task
     from lrtool.experiment.preflight import FirstBatch
-    from lrtool.report.parts import Status, Suggestion
-    from lrtool.report.report import Report
-    from lrtool.report.train_report import LearningRate
+    from lrtool.report.records import LearningRate, Suggestion
+    from lrtool.report.report import FindReport, Status
     from lrtool.training.resume import Resumed
     from lrtool.training.session import Run
 
@@ -73,15 +71,15 @@ def train(
     run: Run | None = None
 
     def conclude(status: Status, reason: str | None) -> TrainReport:
-        report = from_training(
-            history.read(directory / METRICS, StepRow),
-            history.read(directory / METRICS, EpochRow),
-            learning_rate=rate,
-            best=None if run is None else _best(run),
-            checkpoint=f"{CHECKPOINTS}/{LAST}" if run and run.saved is not None else None,
-            suggestion=suggestion,
+        report = TrainReport(
             status=status,
             reason=reason,
+            suggestion=suggestion,
+            learning_rate=rate,
+            epochs=tuple(history.read(directory / METRICS, EpochRow)),
+            best=None if run is None else _best(run),
+            checkpoint=f"{CHECKPOINTS}/{LAST}" if run and run.saved is not None else None,
+            steps=thin(history.read(directory / METRICS, StepRow)),
             timing=Timing(**watch.timing()),
             **facts(task, first),
         )
@@ -120,18 +118,18 @@ def train(
     yield report
 
 
-def not_begun(task: Task, first: FirstBatch, directory: Path, found: Report) -> TrainReport:
+def not_begun(task: Task, first: FirstBatch, directory: Path, found: FindReport) -> TrainReport:
     """Write and return the report of a training that has no rate, since `found` has none."""
     files.write_text(directory / CONFIG, documents.dump(resolved(task)))
-    report = from_training(
-        [],
-        [],
-        learning_rate=None,
-        best=None,
-        checkpoint=None,
-        suggestion=found.suggestion,
+    report = TrainReport(
         status=found.status,
         reason=found.reason,
+        suggestion=found.suggestion,
+        learning_rate=None,
+        epochs=(),
+        best=None,
+        checkpoint=None,
+        steps=thin([]),
         timing=found.timing,
         **facts(task, first),
     )
@@ -170,11 +168,11 @@ def _epochs(run: Run, log: IO[bytes], watch: Stopwatch) -> Generator[Event, None
     return _why_early(run)
 
 
-def _best(run: Run) -> Best | None:
+def _best(run: Run) -> BestEpoch | None:
     best = run.state.best
     if best.value is None:
         return None
-    return Best(epoch=best.epoch, step=best.step, metric=best.metric, value=best.value)
+    return BestEpoch(epoch=best.epoch, step=best.step, metric=best.metric, value=best.value)
 
 
 def _is_done(run: Run) -> bool:

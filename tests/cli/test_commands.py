@@ -57,7 +57,7 @@ def test_schemas(lrtool):
     config = json.loads(lrtool("schema").stdout)
     assert "learning_rate" in config["properties"]
     report = json.loads(lrtool("schema", "report").stdout)
-    assert {"suggestion", "sweeps", "timing"} <= set(report["$defs"]["Report"]["properties"])
+    assert {"suggestion", "sweeps", "timing"} <= set(report["$defs"]["FindReport"]["properties"])
 
 
 @pytest.mark.parametrize(

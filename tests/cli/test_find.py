@@ -63,8 +63,9 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
         assert [row["loss"] for row in own] == list(trial.loss)
         assert [row["step"] for row in own] == list(range(1, 81))
         assert {row["lr"] for row in own} == {trial.lr}
-    assert list(tried[0]) == ["trial", "step", "lr", "loss"]
+    assert list(tried[0]) == ["kind", "trial", "step", "lr", "loss"]
     assert rows[0] == {
+        "kind": "sweep",
         "repeat": 0,
         "step": 0,
         "lr": 1e-5,

@@ -1,6 +1,7 @@
 """`lrtool find --verify`: the race as a user sees it."""
 
 import json
+import math
 import signal
 
 import pytest
@@ -38,8 +39,8 @@ def test_json_is_the_report_with_the_race(here, tmp_path):
     assert (race["steps"], race["measure"], race["examples"]) == (80, "validation", 30)
     assert race["seed"] not in {sweep["seed"] for sweep in report["sweeps"]}
     keys = ["lr", "origin", "loss", "half_loss", "final_loss", "standard_error", "outcome"]
-    assert all(list(racer) == keys for racer in race["candidates"])
-    assert [racer["outcome"] for racer in race["candidates"]].count("won") == 1
+    assert all(list(candidate) == keys for candidate in race["candidates"])
+    assert [candidate["outcome"] for candidate in race["candidates"]].count("won") == 1
     said, named = report["suggestion"], report["suggestions"]
     assert named["race"] == {"lr": said["lr"], "reason": None}
     assert named["auto"]["lr"] != said["lr"]
@@ -54,17 +55,18 @@ def test_json_is_the_report_with_the_race(here, tmp_path):
         loss for trial in report["trials"]["candidates"] for loss in trial["loss"]
     ]
     assert raced[0] == {
+        "kind": "race",
         "candidate": 0,
         "step": 1,
         "lr": race["candidates"][0]["lr"],
         "loss": race["candidates"][0]["loss"][0],
     }
-    for number, racer in enumerate(race["candidates"]):
+    for number, candidate in enumerate(race["candidates"]):
         own = [row["loss"] for row in raced if row["candidate"] == number]
-        assert own == racer["loss"]
+        assert own == candidate["loss"]
     properties = json.loads(here("schema", "report").stdout)["$defs"]
     assert set(race) == set(properties["Race"]["properties"])
-    assert set(properties["Report"]["required"]) == set(report)
+    assert set(properties["FindReport"]["required"]) == set(report)
 
 
 def test_the_same_configuration_gives_the_same_race(here):
@@ -115,8 +117,8 @@ def test_a_table_and_plain_lines(here, tmp_path):
     report = reports.read(tmp_path / "out/report.json")
     count = len(report.race.candidates)
     outcomes = [line[-1] for line in lines[head + 1 : head + 1 + count]]
-    expected = sorted(report.race.candidates, key=lambda racer: racer.lr)
-    assert outcomes == [racer.outcome for racer in expected]
+    expected = sorted(report.race.candidates, key=lambda candidate: candidate.lr)
+    assert outcomes == [candidate.outcome for candidate in expected]
 
 
 def test_rates_that_all_diverge_are_exit_3(here, write, tmp_path):
@@ -140,8 +142,8 @@ def test_rates_that_all_diverge_are_exit_3(here, write, tmp_path):
     report = reports.read(tmp_path / "out/report.json")
     assert (report.status, report.suggestion.verdict) == ("no_suggestion", "none")
     assert "train.schedule.warmup" in report.suggestion.advice[0]
-    assert {racer.outcome for racer in report.race.candidates} == {"diverged"}
-    assert report.race.untrained_loss is None
+    assert {candidate.outcome for candidate in report.race.candidates} == {"diverged"}
+    assert math.isnan(report.race.untrained_loss)
     assert report.suggestions["auto"].lr is not None
 
 
@@ -190,7 +192,7 @@ def test_a_schedule_that_does_not_fit_is_said_before_the_sweeps(here):
     assert "a warm-up of 80 steps must be shorter than the training of 80" in done.stderr
 
 
-# Built for the task, the first batch, the first update and two sweeps; then come the racers.
+# Built for the task, the first batch, the first update and two sweeps; then come the candidates.
 SLOW = (
     "import time\nfrom torch import nn\n"
     "class Net(nn.Linear):\n"
@@ -279,4 +281,4 @@ def test_a_race_that_fails_leaves_the_rate_and_its_losses(here, write, tmp_path,
         False,
     )
     assert report.suggestion.lr == report.suggestions["auto"].lr
-    assert any(racer.loss for racer in report.race.candidates)
+    assert any(candidate.loss for candidate in report.race.candidates)

@@ -38,6 +38,6 @@ def recorded(lr, loss, *, seed=0, skipped=None, stop=True):
         seed=seed,
         lr=tuple(map(float, lr[:end])),
         loss=tuple(map(float, loss[:end])),
-        skipped=tuple(map(bool, skipped[:end])),
+        skipped=tuple(index for index in range(end) if skipped[index]),
         stop_reason=reason,
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from synthetic_sweeps import loss_at, rates, recorded, sweep
 
-from lrtool.curve.anchors import candidates, locate, rules
+from lrtool.curve.anchors import locate, rules, suggestions
 from lrtool.curve.smooth import fit
 
 
@@ -96,13 +96,13 @@ def test_rules_in_log_lr():
     lower = np.linspace(rates_of["slide"] + 0.06, fitted.log_lr[-1] - 1.2, 50)
     apart = np.interp(lower + 1.2, fitted.log_lr, slope) - np.interp(lower, fitted.log_lr, slope)
     assert np.all(np.abs(apart) > 0.03 * anchors.descent)
-    named = candidates(fitted)
+    named = suggestions(fitted)
     assert {name: np.log10(c.lr) for name, c in named.items()} == pytest.approx(rates_of)
     assert all(candidate.reason is None for candidate in named.values())
 
 
 def test_rules_without_a_descent_say_why():
-    named = candidates(fit([recorded(rates(), np.full(200, 1.0))]))
+    named = suggestions(fit([recorded(rates(), np.full(200, 1.0))]))
     assert set(named) == {"valley", "slide", "steep", "minimum"}
     for candidate in named.values():
         assert candidate.lr is None
@@ -111,7 +111,7 @@ def test_rules_without_a_descent_say_why():
 
 def test_the_slide_rule_needs_room():
     fitted = fit([sweep(0, lr=rates(1e-3, 1e-2, 40), descent=-2.5)])
-    assert candidates(fitted)["slide"].lr is None
-    assert candidates(fitted)["slide"].reason == (
+    assert suggestions(fitted)["slide"].lr is None
+    assert suggestions(fitted)["slide"].reason == (
         "the slopes at the ends of an interval of 1.2 decades never agree"
     )

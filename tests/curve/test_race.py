@@ -12,7 +12,7 @@ from synthetic_sweeps import sweep
 from lrtool.curve import race
 from lrtool.curve.race import candidates, choose, diverged, outward, survivors
 from lrtool.curve.suggest import suggest
-from lrtool.report.records import Candidate, Finding, Race, Racer, Suggestion
+from lrtool.report.records import Candidate, Finding, MethodSuggestion, Race, Suggestion
 
 NAN = math.nan
 
@@ -51,7 +51,11 @@ def test_the_mean_of_a_race_and_the_estimate(centre, outcome, expected):
     choice = choose([-3.0, -2.5, -2.0], np.array([[1.72], [1.02], [1.32]]), [64])
     assert choice.log_lr == pytest.approx(-2.4)
     record = replace(
-        RACE, candidates=(racer(10**-2.5, "lower"), racer(10**-2.0, "suggestion", outcome=outcome))
+        RACE,
+        candidates=(
+            candidate(10**-2.5, "lower"),
+            candidate(10**-2.0, "suggestion", outcome=outcome),
+        ),
     )
     assert race.averaged(choice, centre, record).log_lr == pytest.approx(expected)
     nothing = choose([-1.0], [[NAN]], [64])
@@ -287,11 +291,13 @@ SAID = Suggestion(
     for_schedule="cosine",
     for_steps=3000,
 )
-SWEPT = Finding(SAID, {"auto": Candidate(0.002), "valley": Candidate(0.001)}, None, 0.0025)
+SWEPT = Finding(
+    SAID, {"auto": MethodSuggestion(0.002), "valley": MethodSuggestion(0.001)}, None, 0.0025
+)
 
 
-def racer(lr, origin, final=1.0, outcome="lost"):
-    return Racer(lr, origin, (2.0,), 1.5, final, 0.01, outcome)
+def candidate(lr, origin, final=1.0, outcome="lost"):
+    return Candidate(lr, origin, (2.0,), 1.5, final, 0.01, outcome)
 
 
 RACE = Race(
@@ -302,9 +308,9 @@ RACE = Race(
     examples=1024,
     untrained_loss=2.3,
     candidates=(
-        racer(0.001, "lower"),
-        racer(0.003, "suggestion", outcome="won"),
-        racer(0.01, "higher"),
+        candidate(0.001, "lower"),
+        candidate(0.003, "suggestion", outcome="won"),
+        candidate(0.01, "higher"),
     ),
     interrupted=False,
 )
@@ -320,7 +326,7 @@ def test_a_race_that_brackets_the_minimum_makes_a_suggestion_confident():
         "Confirmed by racing 3 rates from 0.001 to 0.01: after 100 steps the validation loss is "
         "lowest at 0.003, and 3,000 steps want less."
     )
-    assert found.suggestions == {**SWEPT.suggestions, "race": Candidate(said.lr)}
+    assert found.suggestions == {**SWEPT.suggestions, "race": MethodSuggestion(said.lr)}
     assert (said.for_schedule, said.for_steps) == ("cosine", 3000)
 
 
@@ -358,8 +364,8 @@ def test_when_all_diverged_there_is_no_rate():
     assert (said.lr, said.low, said.high, said.verdict) == (None, None, None, "none")
     assert said.reason == "Every rate that raced diverged."
     assert "train.schedule.warmup" in said.advice[0]
-    assert found.suggestions["race"] == Candidate(None, "every rate that raced diverged")
-    assert found.suggestions["auto"] == Candidate(0.002)
+    assert found.suggestions["race"] == MethodSuggestion(None, "every rate that raced diverged")
+    assert found.suggestions["auto"] == MethodSuggestion(0.002)
 
 
 def test_a_race_with_nothing_to_compare_changes_nothing_but_says_so():

@@ -24,7 +24,7 @@ def test_skipped_and_infinite_steps_are_left_out():
         seed=0,
         lr=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
         loss=(5.0, 4.0, 9.0, 3.0, float("nan")),
-        skipped=(False, False, True, False, False),
+        skipped=(2,),
         stop_reason="nan",
     )
     log_lr, loss = effects(one)
@@ -102,7 +102,7 @@ def test_a_sweep_that_diverged_counts_beyond_its_end():
     between = at(both, -1.0)  # late is still low, early is at the ceiling: the mean of the two
     assert between == pytest.approx((at(fit([late]), -1.0) + both.ceiling) / 2, abs=0.15)
     # an interrupted sweep says nothing about the rates that it did not reach
-    short = Sweep(2, late.lr[:120], late.loss[:120], late.skipped[:120], "interrupted")
+    short = Sweep(2, late.lr[:120], late.loss[:120], late.skipped, "interrupted")
     assert at(fit([short, late]), -1.0) == pytest.approx(at(fit([late]), -1.0), abs=0.1)
 
 
@@ -144,7 +144,7 @@ def test_a_long_sweep_is_averaged():
 def test_losses_beyond_float32_count_as_infinite():
     one = sweep(0)
     huge = Sweep(0, one.lr, (*one.loss[:-2], 1e300, -1e200), one.skipped, "diverged")
-    shorter = Sweep(0, one.lr[:-2], one.loss[:-2], one.skipped[:-2], "diverged")
+    shorter = Sweep(0, one.lr[:-2], one.loss[:-2], one.skipped, "diverged")
     np.testing.assert_allclose(fit([huge]).loss, fit([shorter]).loss)
     assert fit([recorded(rates(), np.full(200, 1e308), stop=False)]) is None
 

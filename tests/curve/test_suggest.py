@@ -321,9 +321,9 @@ def test_too_short_to_say(loss, skipped, reason, advice):
 
 def test_interrupted_too_early():
     whole = sweep(0)
-    few = Sweep(0, whole.lr[:6], whole.loss[:6], whole.skipped[:6], "interrupted")
+    few = Sweep(0, whole.lr[:6], whole.loss[:6], whole.skipped, "interrupted")
     expect_none([few], "The sweep was interrupted after 5 usable steps", "Let the sweep run")
-    more = Sweep(0, whole.lr[:60], whole.loss[:60], whole.skipped[:60], "interrupted")
+    more = Sweep(0, whole.lr[:60], whole.loss[:60], whole.skipped, "interrupted")
     expect_none([more], "The sweep was interrupted before the loss fell", "Let the sweep run")
 
 
@@ -371,8 +371,7 @@ def test_a_descent_to_the_end_of_the_range():
     assert suggestion.advice[0] == "Raise find.end."
     assert suggestion.lr <= 1e-3
     cut = [
-        Sweep(one.seed, one.lr[:90], one.loss[:90], one.skipped[:90], "interrupted")
-        for one in three()
+        Sweep(one.seed, one.lr[:90], one.loss[:90], one.skipped, "interrupted") for one in three()
     ]
     suggestion = suggest(cut, optimizer="adamw").suggestion
     assert "still falls at the last rate" in suggestion.reason
@@ -441,11 +440,11 @@ def test_spikes_and_skipped_steps_move_the_answer_little():
     clean = three()
     spiked = []
     for one in clean:
-        loss, skipped = list(one.loss), list(one.skipped)
+        loss = list(one.loss)
         loss[30] += 100
         loss[100] += 50
-        loss[75], skipped[75] = float("inf"), True
-        spiked.append(Sweep(one.seed, one.lr, tuple(loss), tuple(skipped), one.stop_reason))
+        loss[75] = float("inf")
+        spiked.append(Sweep(one.seed, one.lr, tuple(loss), (75,), one.stop_reason))
     assert log_lr(spiked, optimizer="adamw") == pytest.approx(
         log_lr(clean, optimizer="adamw"), abs=0.05
     )
@@ -576,7 +575,7 @@ def test_golden(monkeypatch):
             seed=one["seed"],
             lr=tuple(one["lr"]),
             loss=tuple(one["loss"]),
-            skipped=tuple(one["skipped"]),
+            skipped=tuple(index for index, skipped in enumerate(one["skipped"]) if skipped),
             stop_reason=one["stop_reason"],
         )
         for one in stored["sweeps"]

@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind, ttest_ind_from_stats
 
 from lrtool.curve import trials
 from lrtool.curve.combine import Estimate
-from lrtool.report.records import Race, Racer
+from lrtool.report.records import Candidate, Race
 
 NAN = math.nan
 HALF = math.sqrt(10)  # of the way, in decades, from 300 steps to 3,000
@@ -36,7 +36,7 @@ def tried(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, **cha
         "interrupted": False,
     }
     candidates = tuple(
-        Racer(rate, origin, loss, None, end, error, "lost")
+        Candidate(rate, origin, loss, None, end, error, "lost")
         for rate, origin, loss, end in zip(lr, ("lower", "higher"), curves, losses, strict=True)
     )
     return Race(candidates=candidates, **(facts | changes))

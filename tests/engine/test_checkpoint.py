@@ -24,7 +24,7 @@ from lrtool.config.schema import ScheduleConfig
 from lrtool.engine import checkpoint
 from lrtool.engine.checkpoint import Training, load, newest, save
 from lrtool.engine.ema import MovingAverage
-from lrtool.engine.loop import Best, Position
+from lrtool.engine.loop import BestTracker, Position
 from lrtool.engine.weights import (
     finite_buffers,
     first_bad_weight,
@@ -111,7 +111,7 @@ def training(
         schedule=plateau(),
         average=MovingAverage(model, 0.9) if average else None,
         position=Position(),
-        best=Best("validation_loss", higher=False),
+        best=BestTracker("validation_loss", higher=False),
     )
 
 
@@ -194,7 +194,7 @@ def test_a_resumed_training_goes_on_to_the_last_bit(tmp_path, name):
     run = training(name, channels_last=True, scaler=name == "momentum")
     torch.manual_seed(1)
     go_on(run, 3)
-    run.best = Best("accuracy", higher=True, min_delta=0.1, value=0.5, epoch=2, waited=1)
+    run.best = BestTracker("accuracy", higher=True, min_delta=0.1, value=0.5, epoch=2, waited=1)
     save(run, tmp_path, random=torch.get_rng_state(), config={"a": [1, None]})
     before = whole_state(run)
     expected = go_on(run, 4)

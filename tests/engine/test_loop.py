@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lrtool.engine import readout
 from lrtool.engine.device import Runtime
 from lrtool.engine.ema import MovingAverage
-from lrtool.engine.loop import SKIPS_IN_A_ROW, Best, Position, failed, train_epoch
+from lrtool.engine.loop import SKIPS_IN_A_ROW, BestTracker, Position, failed, train_epoch
 from lrtool.engine.step import StepOut, make_step, set_momentum
 from lrtool.engine.sweep import sweep
 from lrtool.report.records import EpochRow, StepRow
@@ -393,7 +393,8 @@ def test_only_optimizers_built_with_a_momentum_get_one():
 
 
 def epoch(number, value, **metrics):
-    return EpochRow(number, 10 * number, 0.1, 5.0, value, metrics)
+    losses = {"train_loss": 5.0, "validation_loss": value}
+    return EpochRow(epoch=number, step=10 * number, lr=0.1, **losses, **metrics)
 
 
 def observed(best, values):
@@ -401,13 +402,13 @@ def observed(best, values):
 
 
 def test_the_best_epoch_is_the_lowest_and_the_first_of_equals():
-    best = Best("validation_loss", higher=False)
+    best = BestTracker("validation_loss", higher=False)
     assert observed(best, [3.0, 2.0, 2.0, 2.5, 1.0]) == [True, True, False, False, True]
     assert (best.value, best.epoch, best.step, best.waited) == (1.0, 5, 50, 0)
 
 
 def test_small_gains_are_best_but_patience_does_not_count_them():
-    best = Best("validation_loss", higher=False, min_delta=0.25)
+    best = BestTracker("validation_loss", higher=False, min_delta=0.25)
     # against the last one that counted, 1.0: gains of 0.1, 0.2, 0.25 (not more), 0.3
     assert observed(best, [1.0, 0.9, 0.8, 0.75]) == [True] * 4
     assert (best.reference, best.waited, best.value) == (1.0, 3, 0.75)
@@ -416,16 +417,16 @@ def test_small_gains_are_best_but_patience_does_not_count_them():
 
 
 def test_more_may_be_better_and_nan_never_is():
-    best = Best("accuracy", higher=True)
+    best = BestTracker("accuracy", higher=True)
     seen = [best.observe(epoch(i, 1.0, accuracy=a)) for i, a in enumerate([0.5, 0.4, 0.6], 1)]
     assert seen == [True, False, True]
     assert not best.observe(epoch(4, 1.0, accuracy=math.nan))
     assert not best.observe(epoch(5, 1.0, accuracy=math.inf))
     assert (best.value, best.epoch, best.waited) == (0.6, 3, 2)
-    first = Best("validation_loss", higher=False)
+    first = BestTracker("validation_loss", higher=False)
     assert observed(first, [math.nan, None, 2.0]) == [False, False, True]
     assert (first.value, first.waited) == (2.0, 0)
-    train_loss = Best("train_loss", higher=False)
+    train_loss = BestTracker("train_loss", higher=False)
     assert train_loss.observe(epoch(1, None))
     assert train_loss.value == 5.0
 
@@ -436,7 +437,7 @@ def test_more_may_be_better_and_nan_never_is():
     st.booleans(),
 )
 def test_the_best_value_is_the_extreme_and_waiting_is_bounded(values, min_delta, higher):
-    best = Best("validation_loss", higher=higher, min_delta=min_delta)
+    best = BestTracker("validation_loss", higher=higher, min_delta=min_delta)
     observed(best, values)
     finite = [v for v in values if not math.isnan(v)]
     assert best.value == ((max if higher else min)(finite) if finite else None)

@@ -1,4 +1,4 @@
-"""metrics.jsonl of a training: what is written is read again, whatever became of the file."""
+"""metrics.jsonl: what is written is read again, whatever became of the file."""
 
 import json
 import math
@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lrtool.errors import LrtoolWarning
-from lrtool.report import metrics_log as history
-from lrtool.report.records import EpochRow, StepRow
+from lrtool.report import metrics_log
+from lrtool.report.records import EpochRow, RaceRow, StepRow, SweepRow, TrialRow
 
 STEPS = [
     StepRow(1, 1, 0.1, 2.5, 32, None, skipped=False),
@@ -19,20 +19,36 @@ STEPS = [
     StepRow(4, 2, 0.1, -math.inf, 32, None, skipped=False),
 ]
 EPOCHS = [
-    EpochRow(1, 2, 0.1, 1.5, None, {}),
-    EpochRow(2, 4, 0.1, math.inf, math.nan, {"genauigkeit ½ 精度": 0.75, "auroc": math.nan}),
+    EpochRow(epoch=1, step=2, lr=0.1, train_loss=1.5, validation_loss=None),
+    EpochRow(
+        epoch=2,
+        step=4,
+        lr=0.1,
+        train_loss=math.inf,
+        validation_loss=math.nan,
+        **{"genauigkeit ½ 精度": 0.75, "auroc": math.nan},
+    ),
 ]
+FIND = [
+    SweepRow(0, 0, 1e-7, 2.5, skipped=False),
+    SweepRow(1, 7, 0.1, math.inf, skipped=True),
+    TrialRow(1, 90, 0.01, 0.25),
+    TrialRow(0, 3, 0.1, math.nan),
+    RaceRow(2, 100, 0.01, 0.1 + 0.2),
+    RaceRow(3, 1, 0.1, -math.inf),
+]
+KINDS = (SweepRow, TrialRow, RaceRow, StepRow, EpochRow)
 
 
 def write(path, rows, size=0):
-    with history.reopen(path, size) as file:
-        history.append(file, rows)
-        return history.synced_size(file)
+    with metrics_log.reopen(path, size) as file:
+        metrics_log.append(file, rows)
+        return metrics_log.synced_size(file)
 
 
 def read(path):
-    """Steps first, then epochs."""
-    return [row for kind in (StepRow, EpochRow) for row in history.read(path, kind)]
+    """Return all rows, one kind after the other."""
+    return [row for kind in KINDS for row in metrics_log.read(path, kind)]
 
 
 def same(a, b):
@@ -41,9 +57,9 @@ def same(a, b):
 
 def test_every_kind_of_row_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    rows = [*STEPS[:2], EPOCHS[0], *STEPS[2:], EPOCHS[1]]
+    rows = [*STEPS[:2], EPOCHS[0], *STEPS[2:], *FIND, EPOCHS[1]]
     assert write(path, rows) == path.stat().st_size
-    assert same(read(path), [*STEPS, *EPOCHS])
+    assert same(read(path), [*FIND, *STEPS, *EPOCHS])
 
 
 numbers = st.floats(width=64)
@@ -59,13 +75,24 @@ rows_of_any_kind = st.one_of(
         skipped=st.booleans(),
     ),
     st.builds(
-        EpochRow,
+        lambda metrics, **own: EpochRow(**own, **metrics),
         epoch=st.integers(1),
         step=st.integers(1),
         lr=st.floats(1e-300, 1e300),
         train_loss=numbers,
         validation_loss=st.none() | numbers,
         metrics=st.dictionaries(st.text(st.characters(codec="utf-8")).map("m_{}".format), numbers),
+    ),
+    *(
+        st.builds(
+            kind,
+            st.integers(0),
+            step=st.integers(0),
+            lr=st.floats(1e-300, 1e300),
+            loss=numbers,
+            **({"skipped": st.booleans()} if kind is SweepRow else {}),
+        )
+        for kind in (SweepRow, TrialRow, RaceRow)
     ),
 )
 
@@ -75,7 +102,7 @@ rows_of_any_kind = st.one_of(
 def test_any_row_survives(tmp_path, rows):
     path = tmp_path / "metrics.jsonl"
     write(path, rows)  # over those of the example before
-    assert same(read(path), sorted(rows, key=lambda row: isinstance(row, EpochRow)))
+    assert same(read(path), sorted(rows, key=lambda row: KINDS.index(type(row))))
 
 
 def test_a_line_is_json_that_knows_no_nan(tmp_path):
@@ -112,12 +139,29 @@ def test_a_line_is_json_that_knows_no_nan(tmp_path):
     }
 
 
+def test_lines_byte_for_byte(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [FIND[0], *FIND[3:5], *STEPS[:2], EPOCHS[0]])
+    assert path.read_text() == (
+        '{"kind": "sweep", "repeat": 0, "step": 0, "lr": 1e-07, "loss": 2.5, "skipped": false}\n'
+        '{"kind": "trial", "trial": 0, "step": 3, "lr": 0.1, "loss": null, '
+        '"not_finite": {"loss": "nan"}}\n'
+        '{"kind": "race", "candidate": 2, "step": 100, "lr": 0.01, "loss": 0.30000000000000004}\n'
+        '{"kind": "step", "step": 1, "epoch": 1, "lr": 0.1, "loss": 2.5, "samples": 32, '
+        '"grad_norm": null, "skipped": false}\n'
+        '{"kind": "step", "step": 2, "epoch": 1, "lr": 1e-300, "loss": 0.30000000000000004, '
+        '"samples": 7, "grad_norm": 3.25, "skipped": true}\n'
+        '{"kind": "epoch", "epoch": 1, "step": 2, "lr": 0.1, "train_loss": 1.5, '
+        '"validation_loss": null}\n'
+    )
+
+
 def test_rows_reach_the_file_at_once(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    with history.reopen(path, 0) as file:
-        history.append(file, STEPS[:1])
+    with metrics_log.reopen(path, 0) as file:
+        metrics_log.append(file, STEPS[:1])
         assert read(path) == STEPS[:1]
-        history.append(file, STEPS[1:2])
+        metrics_log.append(file, STEPS[1:2])
         assert read(path) == STEPS[:2]
 
 
@@ -125,10 +169,10 @@ def test_what_a_checkpoint_does_not_know_of_is_forgotten(tmp_path):
     path = tmp_path / "metrics.jsonl"
     size = write(path, STEPS[:1])
     write(path, STEPS[1:2], size)
-    with history.reopen(path, size) as file:
-        assert history.synced_size(file) == size  # also before anything is written
-        history.append(file, [EPOCHS[0]])
-        assert history.synced_size(file) == path.stat().st_size
+    with metrics_log.reopen(path, size) as file:
+        assert metrics_log.synced_size(file) == size  # also before anything is written
+        metrics_log.append(file, [EPOCHS[0]])
+        assert metrics_log.synced_size(file) == path.stat().st_size
     assert read(path) == [STEPS[0], EPOCHS[0]]
 
 
@@ -150,7 +194,10 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, cut):
     assert read(path) == STEPS[:1]
 
 
-@pytest.mark.parametrize("damage", [b"\0\0\0", b'{"kind": "step"}', b"[]", b'{"step": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [b"\0\0\0", b'{"kind": "step"}', b'{"kind": "x"}', b"[]", b'{"step": 1}', b"\xff"],
+)
 def test_a_damaged_line_is_left_out_with_a_warning(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
     write(path, STEPS[:2])
@@ -158,7 +205,7 @@ def test_a_damaged_line_is_left_out_with_a_warning(tmp_path, damage):
     path.write_bytes(first + damage + b"\n" + second)
     words = f"{path}:2: this row is damaged and left out"
     with pytest.warns(LrtoolWarning, match=f"^{re.escape(words)}$"):
-        assert read(path) == STEPS[:2]
+        assert list(metrics_log.read(path, StepRow)) == STEPS[:2]
 
 
 def test_steps_are_not_parsed_where_epochs_are_wanted(tmp_path, monkeypatch):
@@ -167,9 +214,9 @@ def test_steps_are_not_parsed_where_epochs_are_wanted(tmp_path, monkeypatch):
     parsed = []
     loads = json.loads
     monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
-    assert same(list(history.read(path, EpochRow)), EPOCHS)
+    assert same(list(metrics_log.read(path, EpochRow)), EPOCHS)
     assert len(parsed) == len(EPOCHS)
-    assert same(list(history.read(path, StepRow)), STEPS)
+    assert same(list(metrics_log.read(path, StepRow)), STEPS)
     assert len(parsed) == len(EPOCHS) + len(STEPS)
 
 

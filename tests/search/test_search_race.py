@@ -80,7 +80,7 @@ def test_a_candidate_trains_as_lrtool_train_does_to_the_last_bit(opened):
     """Dropout, batch norm, a dataset that draws numbers, accumulation, several epochs, warm-up."""
     from lrtool.cli import drive
     from lrtool.cli.signals import Stop
-    from lrtool.report.train_report import LearningRate
+    from lrtool.report.records import LearningRate
 
     sets = ("train.epochs=~", "train.max_steps=400", "train.early_stopping=~")
     task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
@@ -255,7 +255,7 @@ def test_at_any_moment_there_is_a_judgement(opened):
 def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
     from lrtool.cli import drive
     from lrtool.cli.signals import Stop
-    from lrtool.report.train_report import LearningRate
+    from lrtool.report.records import LearningRate
 
     sets = ("train.epochs=~", "train.max_steps=360", "train.early_stopping=~")
     task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")

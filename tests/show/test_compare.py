@@ -3,18 +3,28 @@ import math
 import pytest
 from trainings import epoch_rows, step_rows
 
-from lrtool.report import records
+from lrtool.report.records import BestEpoch, EpochRow
 from lrtool.show.terminal.compare import comparison
 from lrtool.show.terminal.find import print_rows
 
 
 def test_finds_and_trainings_stand_in_one_table(make, train):
     epochs = [
-        records.EpochRow(1, 2, 0.1, 0.9, 0.75, {"accuracy": 0.5}),
-        records.EpochRow(2, 4, 0.1, 0.6, 0.5, {"accuracy": 0.875}),
-        records.EpochRow(3, 6, 0.1, 0.3, 0.625, {"accuracy": 0.75}),
+        EpochRow(
+            epoch=index,
+            step=2 * index,
+            lr=0.1,
+            train_loss=training,
+            validation_loss=validation,
+            accuracy=accuracy,
+        )
+        for index, training, validation, accuracy in (
+            (1, 0.9, 0.75, 0.5),
+            (2, 0.6, 0.5, 0.875),
+            (3, 0.3, 0.625, 0.75),
+        )
     ]
-    best = {"epoch": 2, "step": 4, "metric": "accuracy", "value": 0.875}
+    best = BestEpoch(epoch=2, step=4, metric="accuracy", value=0.875)
     trained = train(steps=step_rows(3, 2), epochs=epochs, best=best)
     assert comparison({"f": make(), "t": trained}) == [
         {

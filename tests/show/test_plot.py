@@ -86,7 +86,7 @@ def test_ticks_are_decades_spelled_like_the_rate(make):
 
 
 def test_a_linear_sweep_has_a_linear_axis(make):
-    sweep = records.Sweep(0, (0.1, 0.2, 0.3, 0.4), (2.0, 1.0, 0.5, 0.7), (False,) * 4, "completed")
+    sweep = records.Sweep(0, (0.1, 0.2, 0.3, 0.4), (2.0, 1.0, 0.5, 0.7), (), "completed")
     losses = axes_of(plot.draw(make(sweeps=[sweep], curve=None)), "losses")
     assert losses.get_xscale() == "linear"
     assert losses.get_xlabel() == "learning rate (linear scale)"

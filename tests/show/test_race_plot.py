@@ -41,10 +41,10 @@ def test_the_sweeps_part_is_drawn_as_without_a_race(make, race):
 def test_what_was_measured_stands_at_its_rate(make, race):
     report = make(race=race())
     rates = axes_of(plot.draw(report), "race rates")
-    for racer in report.race.candidates:
-        [half], [final] = (by_gid(rates, f"{which} {racer.lr}") for which in ("half", "final"))
-        assert (half.get_xdata(), half.get_ydata()) == ([racer.lr], [racer.half_loss])
-        assert (final.get_xdata(), final.get_ydata()) == ([racer.lr], [racer.final_loss])
+    for candidate in report.race.candidates:
+        [half], [final] = (by_gid(rates, f"{which} {candidate.lr}") for which in ("half", "final"))
+        assert (half.get_xdata(), half.get_ydata()) == ([candidate.lr], [candidate.half_loss])
+        assert (final.get_xdata(), final.get_ydata()) == ([candidate.lr], [candidate.final_loss])
         assert to_hex(half.get_markerfacecolor()) == "#ffffff"
     bars = [
         c
@@ -70,13 +70,13 @@ def test_the_winner_alone_is_ringed(make, race):
 def test_raw_losses_lie_beneath_their_mean(make, race):
     report = make(race=race())
     steps = axes_of(plot.draw(report), "race steps")
-    for racer in report.race.candidates:
-        [mean] = by_gid(steps, f"race {racer.lr}")
-        raw = [line for line in steps.lines if tuple(line.get_ydata()) == racer.loss]
+    for candidate in report.race.candidates:
+        [mean] = by_gid(steps, f"race {candidate.lr}")
+        raw = [line for line in steps.lines if tuple(line.get_ydata()) == candidate.loss]
         assert len(raw) == 1
         assert raw[0].get_color() == mean.get_color()
-        assert mean.get_ydata()[50] == pytest.approx(np.mean(racer.loss[47:54]))
-        assert mean.get_ydata()[0] == racer.loss[0]
+        assert mean.get_ydata()[50] == pytest.approx(np.mean(candidate.loss[47:54]))
+        assert mean.get_ydata()[0] == candidate.loss[0]
     [half] = by_gid(steps, "half-way")
     assert half.get_xdata() == [50, 50]
 

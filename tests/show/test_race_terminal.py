@@ -53,8 +53,8 @@ def test_odd_races_fit_every_width(odd_race, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     *lines, _ = summary(odd_race, capsys).splitlines()
     assert max(map(len, lines)) <= width
-    for racer in odd_race.race.candidates:
-        assert any(racer.outcome in line for line in lines)
+    for candidate in odd_race.race.candidates:
+        assert any(candidate.outcome in line for line in lines)
 
 
 def test_a_terminal_that_knows_only_ascii(odd_race_named, monkeypatch):

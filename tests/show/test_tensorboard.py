@@ -52,7 +52,8 @@ def test_norms_are_written_where_there_are_any_and_nan_is_not_hidden(tmp_path):
     tensorboard.write_step(
         writer, records.StepRow(1, 1, 0.1, math.nan, 64, grad_norm=2.5, skipped=False)
     )
-    tensorboard.write_epoch(writer, records.EpochRow(1, 1, 0.1, 0.5, None, {"f1": 0.25}))
+    row = records.EpochRow(epoch=1, step=1, lr=0.1, train_loss=0.5, validation_loss=None, f1=0.25)
+    tensorboard.write_epoch(writer, row)
     writer.close()
     read = scalars(tmp_path)
     assert read["gradient_norm"] == [(1, 2.5)]

@@ -6,8 +6,7 @@ import pytest
 from terminals import on_a_terminal
 from trainings import epoch_rows, step_rows
 
-from lrtool.report.records import EpochRow, StepRow
-from lrtool.report.train_report import LearningRate
+from lrtool.report.records import EpochRow, LearningRate, StepRow
 from lrtool.show.terminal import train as terminal
 from lrtool.show.terminal.train import TrainProgress
 
@@ -131,7 +130,8 @@ def row(step, epoch=1, loss=0.5):
 
 
 def end(epoch, step, validation=0.31, metrics=METRICS):
-    return EpochRow(epoch, step, 3.2e-4, 0.25, validation, metrics)
+    losses = {"train_loss": 0.25, "validation_loss": validation}
+    return EpochRow(epoch=epoch, step=step, lr=3.2e-4, **losses, **metrics)
 
 
 def test_without_a_terminal_a_line_now_and_then_and_one_at_each_epochs_end(clock, capsys):

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from trainings import FACTS
 
 from lrtool.config import document as documents
-from lrtool.report.train_report import LearningRate
+from lrtool.report.records import LearningRate
 from lrtool.show import words
 
 NOTHING = "NaN or infinite"  # a report's null
@@ -55,16 +56,16 @@ def test_subject_says_what_it_knows_of_a_call_without_configuration(make):
 def test_purpose_says_schedule_and_length(make):
     said = make().suggestion
     assert words.purpose(said) == "constant schedule over 230 steps"
-    unknown = said.model_copy(update={"for_schedule": "one_cycle", "for_steps": None})
+    unknown = replace(said, for_schedule="one_cycle", for_steps=None)
     assert words.purpose(unknown) == "one cycle schedule"
-    once = said.model_copy(update={"for_steps": 1})
+    once = replace(said, for_steps=1)
     assert words.purpose(once) == "constant schedule over 1 step"
 
 
 def test_interval(make):
     said = make().suggestion
     assert words.interval(said) == "0.0018 to 0.0056"
-    assert words.interval(said.model_copy(update={"low": None})) is None
+    assert words.interval(replace(said, low=None)) is None
 
 
 def test_values_names_and_times():
@@ -137,7 +138,7 @@ def test_a_metric_of_the_training_part_is_called_one(train, odd_training_named):
     ],
 )
 def test_whether_there_is_a_validation_part(train, samples, validated):
-    data = FACTS["data"].model_copy(update={"samples": samples})
+    data = replace(FACTS["data"], samples=samples)
     assert words.validated(train(data=data)) == validated
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from lrtool.report.train_report import TrainReport
+from lrtool.report.report import TrainReport
 from lrtool.show import words
 from lrtool.show.plots import canvas, panels
 from lrtool.show.plots.canvas import BEYOND, INK, LEFT, WIDTH
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from lrtool.report.report import AnyReport, Report
+    from lrtool.report.report import AnyReport, FindReport
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # after all colours, the next dash
@@ -81,7 +81,7 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def _draw_finds(
-    axes: Axes, finds: Mapping[str, Report], styles: Mapping[str, dict[str, Any]]
+    axes: Axes, finds: Mapping[str, FindReport], styles: Mapping[str, dict[str, Any]]
 ) -> None:
     """Draw each smoothed curve over the rate, its suggestion as a dot on it."""
     curves = {name: report.curve for name, report in finds.items() if report.curve}

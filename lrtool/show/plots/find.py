@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-    from lrtool.report.report import Race, Report, Suggestion, Sweep
+    from lrtool.report.records import Race, Suggestion, Sweep
+    from lrtool.report.report import FindReport
 
 GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
 
@@ -36,7 +37,7 @@ LEGEND_SWEEPS = 4  # more share one entry
 VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
 
 
-def save(report: Report, directory: Path) -> list[Path]:
+def save(report: FindReport, directory: Path) -> list[Path]:
     """Draw the report into `plot.png` and `plot.svg`, whole; equal reports give equal bytes.
 
     Returns:
@@ -48,7 +49,7 @@ def save(report: Report, directory: Path) -> list[Path]:
     return canvas.save(draw(report), directory)
 
 
-def draw(report: Report) -> Figure:
+def draw(report: FindReport) -> Figure:
     """Return the plot of a report: 9 × 6.4 inches, losses over rates; higher with a race."""
     with canvas.applied():
         figure = canvas.new_figure(HEIGHT + race_plot.HEIGHT * bool(report.race))
@@ -84,7 +85,7 @@ def _up(figure: Figure, bottom: float) -> float:
     return 1 - (1 - bottom) * HEIGHT / whole
 
 
-def _write_header(figure: Figure, report: Report) -> None:
+def _write_header(figure: Figure, report: FindReport) -> None:
     said = report.suggestion
     title, lines = "No trustworthy suggestion", []
     if said and said.lr:
@@ -100,7 +101,7 @@ def _write_header(figure: Figure, report: Report) -> None:
     canvas.write_header(figure, title, lines)
 
 
-def _set_axes(axes: Axes, report: Report, limits: Limits) -> None:
+def _set_axes(axes: Axes, report: FindReport, limits: Limits) -> None:
     axes.set_xscale("log" if limits.log else "linear")
     axes.set_xlim(limits.left, limits.right)
     axes.set_ylim(limits.bottom, limits.top)
@@ -139,7 +140,7 @@ def _draw_sweeps(axes: Axes, sweeps: tuple[Sweep, ...], limits: Limits) -> None:
                 axes.plot(lr[there], height[there], **style)
 
 
-def _draw_curve(axes: Axes, report: Report) -> None:
+def _draw_curve(axes: Axes, report: FindReport) -> None:
     if report.curve:
         lr = np.array(report.curve.lr)
         low, high = numbers(report.curve.low), numbers(report.curve.high)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lrtool.report.report import Report
+    from lrtool.report.report import FindReport
 
 LARGEST = 1e150  # squares of larger differences overflow
 
@@ -35,7 +35,7 @@ class Limits:
         return float((here - left) / (right - left))
 
 
-def choose(report: Report) -> Limits:
+def choose(report: FindReport) -> Limits:
     """Choose axes that hold every rate, the suggestion, and the losses around the descent."""
     rates = [rate for sweep in report.sweeps for rate in sweep.lr]
     said = report.suggestion
@@ -58,7 +58,7 @@ def _is_linear(rates: tuple[float, ...]) -> bool:
     return steps.size >= 2 and bool(np.allclose(steps, steps[0], rtol=1e-3, atol=0))
 
 
-def _losses(report: Report) -> tuple[float, float]:
+def _losses(report: FindReport) -> tuple[float, float]:
     """Choose the range of the losses before the curve's minimum, and half as much beyond it.
 
     Half is enough to see divergence begin.
@@ -84,6 +84,7 @@ def _losses(report: Report) -> tuple[float, float]:
 
 
 def numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return an array with NaN for null, and infinity for what is too large to draw."""
+    """Return an array: NaN for what is no number, infinity for what is too large to draw."""
     array = np.array(values, dtype=np.float64)
+    array[~np.isfinite(array)] = np.nan  # report.json does not tell which it was
     return np.where(np.abs(array) > LARGEST, np.copysign(np.inf, array), array)

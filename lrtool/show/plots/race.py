@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from lrtool.report.report import Race, Racer, Suggestion
+    from lrtool.report.records import Candidate, Race, Suggestion
     from lrtool.show.plots.span import Span
 
     Array = NDArray[np.float64]
@@ -39,8 +39,10 @@ SMOOTH = 15  # a mean over so many parts of the steps lies on the raw losses
 
 def draw(figure: Figure, race: Race, said: Suggestion | None) -> None:
     """Add the two panels and their legend to the lowest 3 inches of a figure."""
-    racers = sorted(race.candidates, key=lambda racer: racer.lr)
-    colours = dict(zip([racer.lr for racer in racers], _colours(len(racers)), strict=True))
+    candidates = sorted(race.candidates, key=lambda candidate: candidate.lr)
+    colours = dict(
+        zip([candidate.lr for candidate in candidates], _colours(len(candidates)), strict=True)
+    )
     whole = figure.get_figheight()
     steps, rates = (
         figure.add_axes((LEFT + left * WIDTH, BOTTOM / whole, width * WIDTH, PANEL / whole))
@@ -48,11 +50,11 @@ def draw(figure: Figure, race: Race, said: Suggestion | None) -> None:
     )
     steps.set_label("race steps")
     rates.set_label("race rates")
-    _draw_steps(steps, race, racers, colours)
-    _draw_rates(rates, race, racers, colours, said)
-    handles = [Line2D([], [], color=colours[r.lr], lw=2.5, marker="o", ms=5) for r in racers]
-    labels = [f"{words.rate(racer.lr)} {racer.outcome}" for racer in racers]
-    style: dict[str, Any] = {"frameon": False, "ncols": len(racers), "handlelength": 1.6}
+    _draw_steps(steps, race, candidates, colours)
+    _draw_rates(rates, race, candidates, colours, said)
+    handles = [Line2D([], [], color=colours[r.lr], lw=2.5, marker="o", ms=5) for r in candidates]
+    labels = [f"{words.rate(candidate.lr)} {candidate.outcome}" for candidate in candidates]
+    style: dict[str, Any] = {"frameon": False, "ncols": len(candidates), "handlelength": 1.6}
     figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.05 / whole), **style)
 
 
@@ -62,20 +64,22 @@ def _colours(count: int) -> list[str]:
     return [COLOURS[round(place)] for place in places]
 
 
-def _draw_steps(axes: Axes, race: Race, racers: Sequence[Racer], colours: dict[float, str]) -> None:
+def _draw_steps(
+    axes: Axes, race: Race, candidates: Sequence[Candidate], colours: dict[float, str]
+) -> None:
     """Draw each candidate's raw losses, faint, and their running mean."""
-    losses = {racer.lr: numbers(racer.loss) for racer in racers}
+    losses = {candidate.lr: numbers(candidate.loss) for candidate in candidates}
     smooth = {lr: _running_mean(loss, race.steps) for lr, loss in losses.items()}
-    sound = [smooth[racer.lr] for racer in racers if racer.outcome != "diverged"]
+    sound = [smooth[candidate.lr] for candidate in candidates if candidate.outcome != "diverged"]
     core = np.concatenate([*(sound or smooth.values()), []])
     limits = span(core, np.concatenate([*losses.values(), []]))
     bitmap = sum(loss.size for loss in losses.values()) > VECTOR_POINTS
-    for racer in racers:
-        loss = losses[racer.lr]
-        style: dict[str, Any] = {"color": colours[racer.lr], "rasterized": bitmap}
+    for candidate in candidates:
+        loss = losses[candidate.lr]
+        style: dict[str, Any] = {"color": colours[candidate.lr], "rasterized": bitmap}
         x = np.arange(1, loss.size + 1)
         axes.plot(x, loss, lw=0.6, alpha=0.35, **style)
-        axes.plot(x, smooth[racer.lr], lw=1.8, gid=f"race {racer.lr}", **style)
+        axes.plot(x, smooth[candidate.lr], lw=1.8, gid=f"race {candidate.lr}", **style)
     axes.axvline(race.steps / 2, color=GREY, lw=0.8, ls=(0, (4, 3)), zorder=0, gid="half-way")
     unit = panels.set_y(axes, limits, ticks=5)
     axes.set_xlim(0, race.steps + 1)
@@ -98,26 +102,26 @@ def _running_mean(loss: Array, steps: int) -> Array:
 def _draw_rates(
     axes: Axes,
     race: Race,
-    racers: Sequence[Racer],
+    candidates: Sequence[Candidate],
     colours: dict[float, str],
     said: Suggestion | None,
 ) -> None:
     """Draw what was measured over the rate: half-way hollow, at the end with its error."""
-    lr = np.array([racer.lr for racer in racers])
-    half = numbers([racer.half_loss for racer in racers])
-    final = numbers([racer.final_loss for racer in racers])
+    lr = np.array([candidate.lr for candidate in candidates])
+    half = numbers([candidate.half_loss for candidate in candidates])
+    final = numbers([candidate.final_loss for candidate in candidates])
     axes.set_xscale("log")
     axes.set_xlim(lr.min() / 1.5, lr.max() * 1.5)
-    limits = _limits(racers, half, final)
+    limits = _limits(candidates, half, final)
     unit = panels.set_y(axes, limits, ticks=5)
-    for index, racer in enumerate(racers):
-        color = colours[racer.lr]
-        _draw_racer(axes, racer, half[index], final[index], color=color, limits=limits)
+    for index, candidate in enumerate(candidates):
+        color = colours[candidate.lr]
+        _draw_candidate(axes, candidate, half[index], final[index], color=color, limits=limits)
     if said and said.lr:
         if region := words.good(said):
             axes.axvspan(*region, color=GOOD, alpha=0.35, lw=0, zorder=0, gid="good")
         axes.axvline(said.lr, color=INK, lw=1.5, zorder=1, gid="suggestion")
-    _spell_rates(axes, racers)
+    _spell_rates(axes, candidates)
     panels.open_frame(axes)
     if not np.isfinite([*half, *final]).any():
         axes.text(0.5, 0.5, "nothing to compare", transform=axes.transAxes, ha="center", size=12)
@@ -126,37 +130,37 @@ def _draw_rates(
     panels.write_title(axes, f"race: {race.measure} loss{unit}", "hollow: half-way")
 
 
-def _limits(racers: Sequence[Racer], half: Array, final: Array) -> Span:
+def _limits(candidates: Sequence[Candidate], half: Array, final: Array) -> Span:
     """Return an axis for all that was measured, but of what diverged."""
-    sound = np.array([racer.outcome != "diverged" for racer in racers], dtype=bool)
+    sound = np.array([candidate.outcome != "diverged" for candidate in candidates], dtype=bool)
     return span(np.concatenate((half[sound], final[sound])))
 
 
-def _draw_racer(
-    axes: Axes, racer: Racer, half: float, final: float, *, color: str, limits: Span
+def _draw_candidate(
+    axes: Axes, candidate: Candidate, half: float, final: float, *, color: str, limits: Span
 ) -> None:
     """Draw one candidate: a stem from half-way to the end; at the edge if it has no number."""
     style: dict[str, Any] = {"color": color, "marker": "o", "ls": "none", "zorder": 4}
-    if racer.outcome == "diverged":
-        panels.mark_edges(axes, np.array([racer.lr]), np.array([np.nan]), limits, color)
-    axes.plot([racer.lr] * 2, [half, final], color=color, lw=1, alpha=0.5, zorder=2)
-    axes.plot([racer.lr], [half], ms=6, mfc="white", gid=f"half {racer.lr}", **style)
+    if candidate.outcome == "diverged":
+        panels.mark_edges(axes, np.array([candidate.lr]), np.array([np.nan]), limits, color)
+    axes.plot([candidate.lr] * 2, [half, final], color=color, lw=1, alpha=0.5, zorder=2)
+    axes.plot([candidate.lr], [half], ms=6, mfc="white", gid=f"half {candidate.lr}", **style)
     if np.isfinite(final):
-        bar = racer.standard_error or 0.0
-        axes.errorbar(racer.lr, final, yerr=bar, color=color, lw=1.5, capsize=3, zorder=3)
-        edge = {"mec": INK, "mew": 1.4} if racer.outcome == "won" else {"mew": 0}
-        size = 9 if racer.outcome == "won" else 7
-        axes.plot([racer.lr], [final], ms=size, gid=f"final {racer.lr}", **style, **edge)
+        bar = candidate.standard_error or 0.0
+        axes.errorbar(candidate.lr, final, yerr=bar, color=color, lw=1.5, capsize=3, zorder=3)
+        edge = {"mec": INK, "mew": 1.4} if candidate.outcome == "won" else {"mew": 0}
+        size = 9 if candidate.outcome == "won" else 7
+        axes.plot([candidate.lr], [final], ms=size, gid=f"final {candidate.lr}", **style, **edge)
 
 
-def _spell_rates(axes: Axes, racers: Sequence[Racer]) -> None:
+def _spell_rates(axes: Axes, candidates: Sequence[Candidate]) -> None:
     """Spell the candidates' rates under the axis, the winner's first, as long as there is room."""
     left, right = np.log10(axes.get_xlim())
     per_decade = axes.bbox.width / axes.figure.dpi / (right - left)
     spelled: list[float] = []
-    for racer in sorted(racers, key=lambda racer: racer.outcome != "won"):
-        if all(abs(np.log10(racer.lr / lr)) * per_decade >= LABEL for lr in spelled):
-            spelled.append(racer.lr)
+    for candidate in sorted(candidates, key=lambda candidate: candidate.outcome != "won"):
+        if all(abs(np.log10(candidate.lr / lr)) * per_decade >= LABEL for lr in spelled):
+            spelled.append(candidate.lr)
     axes.xaxis.set_major_locator(FixedLocator([*map(float, spelled)]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.rate(value)))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -12,7 +12,7 @@ from lrtool.show.plots.limits import numbers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lrtool.report.train_report import TrainReport
+    from lrtool.report.report import TrainReport
 
 WIDE = 50  # a largest value so many times the smallest is drawn on a log scale
 

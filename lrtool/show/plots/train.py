@@ -7,11 +7,13 @@ loss and metrics at its end. Two points above each other so belong to about the 
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from lrtool.report.records import finite_or_none
 from lrtool.show import words
 from lrtool.show.plots import canvas, panels
 from lrtool.show.plots.canvas import BEYOND, CURVE, INK, LEFT, WIDTH
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from lrtool.report.train_report import TrainReport
+    from lrtool.report.report import TrainReport
 
 RAW, VALIDATION, METRIC = "#56B4E9", "#D55E00", "#009E73"
 MOST_METRICS = 4  # panels; report.json has the others
@@ -81,7 +83,7 @@ def _metrics(report: TrainReport) -> list[str]:
     names: dict[str, bool] = {}
     for epoch in report.epochs:
         for name, value in epoch.metrics.items():
-            names[name] = names.get(name, False) or value is not None
+            names[name] = names.get(name, False) or isfinite(value)
     best = report.best.metric if report.best else None
     return sorted(names, key=lambda name: (name != best, not names[name]))
 
@@ -153,7 +155,7 @@ def _draw_metric(axes: Axes, report: TrainReport, name: str) -> None:
     if not np.isfinite(values).any():
         axes.set_yticks([])
     title = words.metric(name, validated=words.validated(report))
-    last = words.value(epochs[-1].metrics[name])
+    last = words.value(finite_or_none(epochs[-1].metrics[name]))
     panels.write_title(axes, f"{title}{unit}", f"last {last}")
 
 

@@ -12,7 +12,8 @@ from lrtool.show import words
 from lrtool.show.plots.limits import Limits, choose, numbers
 
 if TYPE_CHECKING:
-    from lrtool.report.report import Report, Suggestion
+    from lrtool.report.records import Suggestion
+    from lrtool.report.report import FindReport
 
 HEIGHT = 10  # lines of the plotting region
 LABEL = 8  # columns for a rate below the frame
@@ -20,7 +21,7 @@ LOSSES = 11  # columns for the frame and the losses beside it
 FRAME = str.maketrans("│─┌┐└┘━▲×", "|-++++=^x")
 
 
-def draw(report: Report, width: int, *, ascii_only: bool = False) -> str | None:
+def draw(report: FindReport, width: int, *, ascii_only: bool = False) -> str | None:
     """Draw the curve with the suggestion as a vertical line, its interval below.
 
     Args:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lrtool.report.train_report import TrainReport
+from lrtool.report.records import finite_or_none
+from lrtool.report.report import TrainReport
 from lrtool.show import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lrtool.report.report import AnyReport, Report
+    from lrtool.report.report import AnyReport, FindReport
 
 
 def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
     return [{key: row[key] for key in used} for row in rows]
 
 
-def _finding(report: Report) -> dict[str, Any]:
+def _finding(report: FindReport) -> dict[str, Any]:
     said = report.suggestion
     return {
         "learning_rate": said.lr if said else None,
@@ -53,13 +54,15 @@ def _finding(report: Report) -> dict[str, Any]:
 
 
 def _training(report: TrainReport) -> dict[str, Any]:
-    validation = [e.validation_loss for e in report.epochs if e.validation_loss is not None]
+    validation = [finite_or_none(epoch.validation_loss) for epoch in report.epochs]
     return {
         "learning_rate": report.learning_rate.value if report.learning_rate else None,
         "epochs": report.epochs[-1].epoch if report.epochs else None,
         "steps": words.last_step(report),
-        "final_train_loss": report.epochs[-1].train_loss if report.epochs else None,
-        "best_validation_loss": min(validation, default=None),
+        "final_train_loss": finite_or_none(report.epochs[-1].train_loss) if report.epochs else None,
+        "best_validation_loss": min(
+            (loss for loss in validation if loss is not None), default=None
+        ),
         **_metrics(report),
     }
 
@@ -68,4 +71,5 @@ def _metrics(report: TrainReport) -> dict[str, float | None]:
     best = report.best.step if report.best else None
     chosen = [epoch for epoch in report.epochs if epoch.step == best] or report.epochs[-1:]
     part = "" if words.validated(report) else "train_"
-    return {f"{part}{name}": value for epoch in chosen[:1] for name, value in epoch.metrics.items()}
+    metrics = chosen[0].metrics if chosen else {}
+    return {f"{part}{name}": finite_or_none(value) for name, value in metrics.items()}

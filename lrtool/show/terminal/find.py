@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lrtool.report.records import SweepRow
-    from lrtool.report.report import Report, Suggestion
+    from lrtool.report.records import Suggestion, SweepRow
+    from lrtool.report.report import FindReport
 
     Row = SweepRow | RaceRow | TrialRow
 
@@ -130,7 +130,7 @@ class Progress:
         self._table.update(table, refresh=True)
 
 
-def print_summary(report: Report, *, directory: Path, config: Path) -> None:
+def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
     """Print the result on stdout: a table, the curve, and where the files lie.
 
     Args:

@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lrtool.report.records import TrialRow
+from lrtool.report.records import TrialRow, finite_or_none
 from lrtool.show import words
 from lrtool.show.terminal.console import legible
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lrtool.report.records import RaceRow
-    from lrtool.report.report import Race, Racer
+    from lrtool.report.records import Candidate, Race, RaceRow
 
 BAR = 24
 COLOURS = {"won": "bold green", "diverged": "red", "dropped": "dim", "unfinished": "yellow"}
@@ -56,16 +55,17 @@ def results(race: Race, console: Console) -> Table:
         kept: dict[str, Any] = {"no_wrap": True} if head in {"rate", "outcome"} else {}
         side: Any = "left" if head == "outcome" else "right"
         table.add_column(legible(Text(head), console), justify=side, overflow="fold", **kept)
-    for racer in sorted(race.candidates, key=lambda racer: racer.lr):
-        style = COLOURS.get(racer.outcome, "")
-        cells = (words.rate(racer.lr), *_losses(racer), racer.outcome)
+    for candidate in sorted(race.candidates, key=lambda candidate: candidate.lr):
+        style = COLOURS.get(candidate.outcome, "")
+        cells = (words.rate(candidate.lr), *_losses(candidate), candidate.outcome)
         table.add_row(*(legible(Text(cell, style), console) for cell in cells))
     return table
 
 
-def _losses(racer: Racer) -> tuple[str, str, str]:
-    half, final, error = racer.half_loss, racer.final_loss, racer.standard_error
-    blank = "NaN" if racer.outcome == "diverged" else "–"
+def _losses(candidate: Candidate) -> tuple[str, str, str]:
+    half, final = map(finite_or_none, (candidate.half_loss, candidate.final_loss))
+    error = candidate.standard_error
+    blank = "NaN" if candidate.outcome == "diverged" else "–"
     return (
         words.value(half) if half is not None else blank,
         words.value(final) if final is not None else "–",
@@ -85,8 +85,8 @@ def trials(tried: Race) -> str:
     return f"{rates}, {tried.steps:,} steps each: {tried.measure} loss {losses}"
 
 
-def _end(trial: Racer) -> str:
-    if trial.final_loss is None:
+def _end(trial: Candidate) -> str:
+    if finite_or_none(trial.final_loss) is None:
         return "not there yet" if trial.outcome == "unfinished" else "diverged"
     return words.value(trial.final_loss)
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from lrtool.report.records import finite_or_none
 from lrtool.show import words
 from lrtool.show.terminal.console import legible, listed, new_console, print_grid
 from lrtool.show.terminal.stderr import stderr_line
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtool.report.records import EpochRow, StepRow
-    from lrtool.report.train_report import TrainReport
+    from lrtool.report.report import TrainReport
 
 REFRESH_S, EVALUATING_S = 0.1, 0.5
 FIRST_LINE_S, LINE_S = 2.0, 5.0
@@ -180,11 +181,12 @@ def print_training(report: TrainReport, *, directory: Path, config: Path) -> Non
         rows.append(("Best", Text(words.best(report), "bold")))
     if report.epochs:
         last, validated = report.epochs[-1], words.validated(report)
-        text = f"training {words.value(last.train_loss)}"
-        text += f", validation {words.value(last.validation_loss)}" * validated
+        text = f"training {words.value(finite_or_none(last.train_loss))}"
+        text += f", validation {words.value(finite_or_none(last.validation_loss))}" * validated
         rows.append(("Last loss", Text(text)))
         if last.metrics:
-            named = ", ".join(_named(last.metrics, validated=validated))
+            metrics = {name: finite_or_none(value) for name, value in last.metrics.items()}
+            named = ", ".join(_named(metrics, validated=validated))
             rows.append(("Last metrics", Text(named)))
     if report.learning_rate:
         rows.append(("Learning rate", Text(words.learning_rate(report))))

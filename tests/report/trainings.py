@@ -1,14 +1,15 @@
 """Made-up reports of trainings: a falling loss in any number of variations."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from lrtool.report import records
-from lrtool.report import report as reports
-from lrtool.report.train_report import Best, LearningRate
+from lrtool.report.records import LearningRate
+from lrtool.report.report import TrainReport, thin
 
-ENVIRONMENT = reports.Environment(
+ENVIRONMENT = records.Environment(
     lrtool="0.1.0",
     torch="2.13.0",
     python="3.11.9",
@@ -17,7 +18,7 @@ ENVIRONMENT = reports.Environment(
     device_name="x86_64",
     threads=2,
 )
-TIMING = reports.Timing(
+TIMING = records.Timing(
     total_s=12.5, setup_s=0.5, steps=230, steps_per_s=1200.0, samples_per_s=76_800.0
 )
 CONFIG = {
@@ -30,15 +31,15 @@ CONFIG = {
 FACTS = {
     "config_hash": "c0ffee",
     "seed": 0,
-    "data": reports.Data(
+    "data": records.DataFacts(
         samples={"train": 1437, "validation": 360},
         shapes={"inputs": (64,), "targets": ()},
         hash="abc",
     ),
-    "model": reports.Model(name="mlp", parameters=26_122, trainable=26_122),
+    "model": records.ModelFacts(name="mlp", parameters=26_122, trainable=26_122),
     "environment": ENVIRONMENT,
 }
-UNVALIDATED = FACTS["data"].model_copy(update={"samples": {"train": 1797, "validation": 0}})
+UNVALIDATED = replace(FACTS["data"], samples={"train": 1797, "validation": 0})
 BY_FLAG = LearningRate(value=0.0032, origin="flag", run=None)
 
 
@@ -95,7 +96,7 @@ def epoch_rows(steps, *, validation=lambda loss: 1.1 * loss + 0.05, metrics=None
                 lr=own[-1].lr,
                 train_loss=float(np.mean([row.loss for row in own])),
                 validation_loss=float(validation(own[-1].loss)) if validation else None,
-                metrics={name: float(metric(progress)) for name, metric in metrics.items()},
+                **{name: float(metric(progress)) for name, metric in metrics.items()},
             )
         )
     return rows
@@ -111,7 +112,7 @@ def best_of(epochs, metric="accuracy", choose=max):
     if not finite:
         return None
     row = choose(finite, key=value)
-    return Best(epoch=row.epoch, step=row.step, metric=metric, value=value(row))
+    return records.BestEpoch(epoch=row.epoch, step=row.step, metric=metric, value=value(row))
 
 
 DEFAULT = object()
@@ -124,13 +125,16 @@ def make_training(*, steps=DEFAULT, epochs=DEFAULT, best=DEFAULT, **changes):
         "learning_rate": BY_FLAG,
         "checkpoint": "checkpoints/last",
         "status": "completed",
+        "reason": None,
+        "suggestion": None,
         "config": CONFIG,
         "timing": TIMING,
         **FACTS,
     }
     if best is DEFAULT:
         best = best_of(epochs) if any(row.metrics for row in epochs) else None
-    return reports.from_training(steps, epochs, best=best, **(facts | changes))
+    rows = {"epochs": tuple(epochs), "steps": thin(steps)}
+    return TrainReport(best=best, **rows, **(facts | changes))
 
 
 def odd_trainings():
@@ -248,10 +252,13 @@ def odd_trainings():
             ),
         ),
         "odd text": make_training(
-            model=reports.Model(
+            model=records.ModelFacts(
                 name="[bold]my_package.$x_1$:模型" + "ResNet" * 20, parameters=1, trainable=1
             ),
             reason="see [red]notes[/red] \\[x] $y^2$ :smile: 100%; " + "and so on " * 40,
             learning_rate=LearningRate(value=0.0032, origin="run", run="runs/" + "$x_1$模" * 30),
         ),
     }
+
+
+ODD_TRAININGS = odd_trainings()
