@@ -24,7 +24,6 @@ from lrtool.errors import InterruptedRunError, LrtoolWarning
 from lrtool.experiment.experiment import (
     Task,
     build,
-    open_task,
     probe_of,
     repeat_seed,
     resolved,
@@ -34,7 +33,6 @@ from lrtool.experiment.experiment import (
     updates,
 )
 from lrtool.experiment.failures import concluded
-from lrtool.experiment.preflight import FirstBatch, try_one_batch, try_training
 from lrtool.report import files
 from lrtool.report import report as reports
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
@@ -45,8 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from lrtool.config.document import Document
-    from lrtool.config.schema import Config
+    from lrtool.experiment.preflight import FirstBatch
     from lrtool.report.records import Finding, FirstUpdate, Race, Sweep
     from lrtool.report.report import Report, Status
     from lrtool.search.racing import Contest
@@ -310,28 +307,3 @@ def facts(task: Task, first: FirstBatch) -> dict[str, Any]:
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no NaN: null, and the sweep's stop_reason says which it was."""
     return {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
-
-
-def check(config: Config, document: Document) -> dict[str, Any]:
-    """Build what the configuration names, send one batch through, and return the facts.
-
-    Raises:
-        UserError, OutOfMemoryError: something does not fit, in words.
-    """
-    task = open_task(config, document)
-    first = try_one_batch(task)
-    try_training(task)
-    return {
-        "config": document.name,
-        "config_hash": config.digest(),
-        "device": str(task.runtime.device),
-        "samples": task.data.samples,
-        "batch_size": task.data.batch_size,
-        "inputs": first.inputs,
-        "targets": first.targets,
-        "outputs": first.outputs,
-        "loss": first.loss if isfinite(first.loss) else None,
-        "parameters": first.parameters,
-        "trainable": first.trainable,
-        "training_steps": training_steps(task),
-    }

@@ -10,6 +10,8 @@ from lrtool.components.optimizers import OPTIMIZERS, default_rate
 from lrtool.errors import ComponentError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.reading import differences, directories_of, located, spell
 from lrtool.report import report as reports
+from lrtool.report.report import Report
+from lrtool.report.run_directory import FIND
 from lrtool.report.train_report import LearningRate, TrainReport
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
+    from lrtool.experiment.experiment import Task
     from lrtool.report.report import AnyReport
 
 # What a rate depends on: another value in the run that it came from deserves a warning.
@@ -121,3 +124,28 @@ def given(
         with located(document):
             raise ComponentError([problem])
     return LearningRate(value=float(own), origin="optimizer", run=None)
+
+
+def search_inside(directory: Path) -> Report | None:
+    """Return the report of the search inside a training's run, if one came to its end there."""
+    path = directory / FIND / reports.FILE_NAME
+    if not path.exists():
+        return None
+    report = reports.read(path)
+    if not isinstance(report, Report) or report.status != "completed":
+        return None
+    return report
+
+
+def is_for(found: Report, task: Task) -> bool:
+    """Tell whether a search was made with this configuration and these data."""
+    same = found.config_hash == task.config.digest()
+    return same and found.data is not None and found.data.hash == task.data.digest
+
+
+def of_search(found: Report, run: Path) -> LearningRate | None:
+    """Return the rate that a search has found; None if it found none, or was interrupted."""
+    said = found.suggestion
+    if found.status != "completed" or said is None or said.lr is None:
+        return None
+    return LearningRate(value=said.lr, origin="find", run=str(run))

@@ -109,7 +109,8 @@ def start(tmp_path):
     import torch._dynamo  # noqa: F401  (once here, rather than in each fork: optimizers need it)
     import torchmetrics.classification  # noqa: F401  (likewise)
 
-    import lrtool.cli.drive  # noqa: F401  (likewise)
+    import lrtool.search.run
+    import lrtool.training.epochs  # noqa: F401  (likewise)
 
     def start(*arguments, prepare=lambda: None):
         return Child(tmp_path, arguments, prepare)

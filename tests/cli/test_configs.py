@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from lrtool.cli import examples
+from lrtool.cli import init
 
 NAMES = ["digits", "char_lm", "ci_smoke", "custom_model", "fashion_mnist", "regression", "tabular"]
 
@@ -47,7 +47,7 @@ def options(tmp_path):
 
 
 def test_these_are_all():
-    assert examples.names() == NAMES
+    assert init.names() == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

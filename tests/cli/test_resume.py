@@ -315,18 +315,18 @@ def test_fewer_epochs_than_there_are_train_nothing_and_say_so(here, tmp_path):
 
 
 def test_what_was_read_from_a_checkpoint_is_let_go(here, monkeypatch):
-    from lrtool.training import session as training
+    from lrtool.training import session
 
     assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
-    begin, seen = training.begin, []
+    begin, seen = session.begin, []
 
-    def looking(task, rate, directory, resumed):
-        kept = weakref.ref(resumed.state["random"]["torch"])
-        run = begin(task, rate, directory, resumed)
-        seen.append((kept(), resumed.state))
-        return run
+    def looking(task, rate, directory, checkpoint):
+        kept = weakref.ref(checkpoint.state["random"]["torch"])
+        begun = begin(task, rate, directory, checkpoint)
+        seen.append((kept(), checkpoint.state))
+        return begun
 
-    monkeypatch.setattr(training, "begin", looking)
+    monkeypatch.setattr(session, "begin", looking)
     assert here(*TRAIN, "run", "--resume", "auto", "--epochs", 2).returncode == 0
     assert seen == [(None, {})]
 
@@ -427,16 +427,16 @@ def test_a_second_process_on_one_directory_is_refused(start, here, tmp_path):
         signal.alarm(60)
 
     def inside_the_training():
-        from lrtool.training import session as training
+        from lrtool.training import session
 
-        begin = training.begin
+        begin = session.begin
 
         def late(*arguments):
-            run = begin(*arguments)
+            begun = begin(*arguments)
             wait_there()
-            return run
+            return begun
 
-        training.begin = late
+        session.begin = late
 
     child = start(*TRAIN, "run", prepare=inside_the_training)
     child.wait_for(stuck.exists)
