@@ -38,9 +38,6 @@ Verify = Annotated[
     ),
 ]
 
-# What a flag sets: the configuration's key and the value; None where the flag is not given.
-Settings = dict[str, tuple[str, Any]]
-
 
 def common(
     loss: str | None,
@@ -48,8 +45,11 @@ def common(
     batch_size: str | None,
     device: str | None,
     seed: int | None,
-) -> Settings:
-    """Return what the flags set that `find`, `train` and `check` share."""
+) -> dict[str, tuple[str, Any]]:
+    """Return key and value for each flag that `find`, `train` and `check` share.
+
+    The value is None where the flag is not given.
+    """
     from lrtool.config.document import plain_scalar
 
     return {

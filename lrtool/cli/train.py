@@ -197,7 +197,7 @@ def _train(
         return leave(None, found.status, found.reason)
     _say_where_from(rate, task.config)
     with _watchers(task, directory, checkpoint, tensorboard=tensorboard, quiet=quiet) as watchers:
-        stop.gentle = True
+        stop.gentle = True  # from here on a signal leaves a report
         try:
             session = begin(task, rate, directory, checkpoint)
         except (Exception, SystemExit) as error:

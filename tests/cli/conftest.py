@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 # A terminal of the developer's must not colour or widen what is tested.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "FORCE_COLOR", "TERM"}}
+TERMINAL = ("COLUMNS", "FORCE_COLOR", "TERM")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in TERMINAL}
 
 
 @pytest.fixture
@@ -122,6 +123,8 @@ def start(tmp_path):
 def here(tmp_path, monkeypatch, capfd):
     """Run `lrtool …` in this very process."""
     monkeypatch.chdir(tmp_path)
+    for name in TERMINAL:
+        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments):
         capfd.readouterr()
