@@ -21,11 +21,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrtool.config import document
 from lrtool.experiment.experiment import open_task
-from lrtool.experiment.preflight import try_one_batch
 from lrtool.experiment.reading import read_config
 from lrtool.report.records import EpochRow, LearningRate
-from lrtool.report.report import TrainReport
-from lrtool.training import train
+from lrtool.training.epochs import train
+from lrtool.training.session import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,17 +107,16 @@ def lrtool_train(case: Case) -> list[float]:
         (folder / "speed.yaml").write_text(document.dump(settings))
         task = open_task(*read_config(folder / "speed.yaml"))
         rate = LearningRate(value=RATE, origin="flag", run=None)
-        events = train.train(task, try_one_batch(task), rate, folder)
+        session = begin(task, rate, folder, None)
         seconds = []
         started = last = perf_counter()
-        for event in events:
+        for event in train(session):
             if isinstance(event, list):
                 last = perf_counter()
             elif isinstance(event, EpochRow):
                 seconds.append(last - started)
                 started = perf_counter()
-            elif isinstance(event, TrainReport):
-                assert event.status == "completed"
+        assert len(seconds) == EPOCHS, "the training failed"
     return seconds[1:]
 
 

@@ -1,11 +1,17 @@
-"""The flags that several commands share."""
+"""The flags that several commands share, and the configuration that they give."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lrtool.config.document import Document
+    from lrtool.config.schema import Config
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
 Sets = Annotated[
@@ -31,3 +37,57 @@ Verify = Annotated[
         help="Race rates around the suggestion in short trainings, or not; find.verify otherwise.",
     ),
 ]
+
+
+def common(
+    loss: str | None,
+    optimizer: str | None,
+    batch_size: str | None,
+    device: str | None,
+    seed: int | None,
+) -> dict[str, tuple[str, Any]]:
+    """Return key and value for each flag that `find`, `train` and `check` share.
+
+    The value is None where the flag is not given.
+    """
+    from lrtool.config.document import plain_scalar
+
+    return {
+        "--loss": ("loss", loss),
+        "--optimizer": ("optimizer", optimizer),
+        "--batch-size": ("data.batch_size", batch_size and plain_scalar(batch_size)),
+        "--device": ("runtime.device", device),
+        "--seed": ("seed", seed),
+    }
+
+
+def read(
+    config: Path, sets: Sequence[str] | None, flags: Mapping[str, tuple[str, Any]]
+) -> tuple[Config, Document]:
+    """Read a configuration with what `--set` and the other flags change in it.
+
+    Raises:
+        ConfigError: every problem in it.
+    """
+    from lrtool.config.document import Override
+    from lrtool.experiment.reading import read_config
+
+    overrides = [
+        Override(flag, tuple(key.split(".")), value)
+        for flag, (key, value) in flags.items()
+        if value is not None
+    ]
+    return read_config(config, sets or [], overrides)
+
+
+def repeatable(
+    config: Path, directory: Path, sets: Sequence[str] | None, flags: Mapping[str, tuple[str, Any]]
+) -> Path:
+    """Return the configuration that names all of a run: the given one, or with flags the run's."""
+    changed = sets or any(value is not None for _, value in flags.values())
+    return directory / "config.yaml" if changed else config
+
+
+def runs_of(document: Document) -> Path:
+    """Return where the runs of a configuration are, when no `--output` says where."""
+    return Path("runs") / Path(document.name).stem

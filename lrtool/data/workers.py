@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,3 +30,17 @@ def begin(worker: int, then: Callable[[int], object] | None = None) -> None:
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     """Do nothing; programs that a dataset starts would inherit SIG_IGN, but not this."""
+
+
+def is_death_of_a_worker(error: BaseException) -> bool:
+    """Tell whether an error says that a process that loads data has died.
+
+    torch raises this from a signal handler, wherever the program is by then, as a plain
+    RuntimeError: only its text tells it from others. Before that its connection may break.
+    """
+    if "DataLoader worker (pid" in str(error):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [Path(frame.filename).parts[-2:] for frame in frames]
+    in_queue = ("multiprocessing", "connection.py") in files
+    return isinstance(error, ConnectionError | EOFError) and in_queue

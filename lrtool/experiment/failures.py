@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtool.components import import_path as lookup
+from lrtool.data.workers import is_death_of_a_worker
 from lrtool.engine import device as runtimes
 from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
 from lrtool.experiment.experiment import build, first_batches, step_of
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lrtool.experiment.experiment import Task
 
 # How torch tells that a process has died: in the first sentence of a RuntimeError, nowhere else.
-_WORKER = "DataLoader worker (pid"
 
 
 def worded(task: Task, error: Exception | SystemExit, failed: str | None = None) -> BaseException:
@@ -38,7 +38,7 @@ def worded(task: Task, error: Exception | SystemExit, failed: str | None = None)
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
         return OutOfMemoryError(_out_of_memory(task))
     config = task.config
-    if is_of_a_dead_worker(error):
+    if is_death_of_a_worker(error):
         return UserError(
             f"data.source {config.data.source} failed: a process that loads data ended by itself, "
             f"or was ended: {str(error).partition('. ')[0]}; data.workers: 0 loads without it"
@@ -69,7 +69,7 @@ def concluded(
         with suppress(OSError):
             conclude(str(failure))
     except RuntimeError as death:
-        if not is_of_a_dead_worker(death):
+        if not is_death_of_a_worker(death):
             raise
         return concluded(task, death, conclude)
     return failure
@@ -82,16 +82,6 @@ def _is_ours(error: BaseException) -> bool:
     return isinstance(error, NameError | AssertionError) and any(
         Path(frame.filename).is_relative_to(package) for frame in frames[-1:]
     )
-
-
-def is_of_a_dead_worker(error: BaseException) -> bool:
-    """Tell whether a process that loads data has died: torch says so, or its connection breaks."""
-    if _WORKER in str(error):
-        return True
-    frames = traceback.extract_tb(error.__traceback__)
-    files = [Path(frame.filename).parts[-2:] for frame in frames]
-    in_queue = ("multiprocessing", "connection.py") in files
-    return isinstance(error, ConnectionError | EOFError) and in_queue
 
 
 def _out_of_memory(task: Task) -> str:

@@ -17,6 +17,7 @@ from lrtool.experiment.experiment import (
     steps_per_epoch,
     training_steps,
 )
+from lrtool.search.search import SearchPlan
 from lrtool.search.subject import Trainee
 
 if TYPE_CHECKING:
@@ -26,6 +27,22 @@ if TYPE_CHECKING:
 
     from lrtool.components.schedules import Schedule
     from lrtool.experiment.experiment import Task
+
+
+def plan_of(task: Task) -> SearchPlan:
+    """Return what a configuration asks of a search."""
+    find = task.config.find
+    return SearchPlan(
+        start=find.start,
+        end=find.end,
+        steps=find.steps,
+        mode=find.mode,
+        repeats=find.repeats,
+        method=find.method,
+        verify=find.verify,
+        schedule=task.config.train.schedule.name,
+        training=training_steps(task),
+    )
 
 
 class ExperimentSubject:

@@ -14,13 +14,15 @@ from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
 from lrtool.report.records import LearningRate
-from lrtool.report.report import TrainReport
+from lrtool.report.report import FindReport, TrainReport
+from lrtool.report.run_directory import FIND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
+    from lrtool.experiment.experiment import Task
     from lrtool.report.report import AnyReport
 
 # What a rate depends on: another value in the run that it came from deserves a warning.
@@ -124,3 +126,28 @@ def given(
         with located(document):
             raise ConfigError(problem)
     return LearningRate(value=float(own), origin="optimizer", run=None)
+
+
+def search_inside(directory: Path) -> FindReport | None:
+    """Return the report of the search inside a training's run, if one came to its end there."""
+    path = directory / FIND / reports.FILE_NAME
+    if not path.exists():
+        return None
+    report = reports.read(path)
+    if not isinstance(report, FindReport) or report.status != "completed":
+        return None
+    return report
+
+
+def is_for(found: FindReport, task: Task) -> bool:
+    """Tell whether a search was made with this configuration and these data."""
+    same = found.config_hash == task.config.digest()
+    return same and found.data is not None and found.data.hash == task.data.digest
+
+
+def of_search(found: FindReport, run: Path) -> LearningRate | None:
+    """Return the rate that a search has found; None if it found none, or was interrupted."""
+    said = found.suggestion
+    if found.status != "completed" or said is None or said.lr is None:
+        return None
+    return LearningRate(value=said.lr, origin="find", run=str(run))

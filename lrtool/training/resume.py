@@ -35,26 +35,26 @@ SAMPLED = 1_000  # rates that are compared; a warm-up or a cycle of another leng
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class Checkpoint:
     """A checkpoint that is whole.
 
     Attributes:
-        checkpoint: its folder.
+        folder: where it lies.
         state: what it holds besides the weights.
     """
 
-    checkpoint: Path
+    folder: Path
     state: dict[str, Any]
 
 
-def find_checkpoint(directory: Path) -> Resumed | None:
+def find_checkpoint(directory: Path) -> Checkpoint | None:
     """Return the newest checkpoint of a run that is whole, or None.
 
     Warns:
         LrtoolWarning: one was skipped since it is truncated or corrupted.
     """
     found = checkpoints.newest(directory / CHECKPOINTS)
-    return None if found is None else Resumed(*found)
+    return None if found is None else Checkpoint(*found)
 
 
 def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None:
@@ -94,7 +94,7 @@ def is_find(path: Path) -> bool:
     return report.exists() and reports.read(report).command == "find"
 
 
-def go_on(task: Task, directory: Path) -> Resumed | None:
+def go_on(task: Task, directory: Path) -> Checkpoint | None:
     """Return where a run stands; None if it was killed before its first checkpoint.
 
     Raises:
@@ -104,45 +104,45 @@ def go_on(task: Task, directory: Path) -> Resumed | None:
         LrtoolWarning: it is longer already than it should become, or its rates would have been
             others, had it had its new length from the start.
     """
-    resumed = find_checkpoint(directory)
-    if resumed is not None:
-        _refuse_changes(task, resumed)
-        _warn_of_another_length(task, resumed)
+    checkpoint = find_checkpoint(directory)
+    if checkpoint is not None:
+        _refuse_changes(task, checkpoint)
+        _warn_of_another_length(task, checkpoint)
     elif any((directory / CHECKPOINTS / name).exists() for name in ("last", "previous")):
         raise UserError(f"--resume {directory}: none of its checkpoints is whole; begin a new run")
-    return resumed
+    return checkpoint
 
 
-def copy_run(resumed: Resumed, target: Path) -> Resumed:
+def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:
     """Copy what a continuation in another directory needs: checkpoints, rows, the find.
 
     Raises:
         OSError: it cannot be read or written.
     """
-    source = resumed.checkpoint.parent.parent
+    source = checkpoint.folder.parent.parent
     for folder in (CHECKPOINTS, FIND):
         if (source / folder).exists():
             shutil.copytree(source / folder, target / folder, dirs_exist_ok=True)
     if (source / METRICS).exists():
         shutil.copy(source / METRICS, target / METRICS)
-    return replace(resumed, checkpoint=target / CHECKPOINTS / resumed.checkpoint.name)
+    return replace(checkpoint, folder=target / CHECKPOINTS / checkpoint.folder.name)
 
 
-def _refuse_changes(task: Task, resumed: Resumed) -> None:
+def _refuse_changes(task: Task, checkpoint: Checkpoint) -> None:
     """Refuse to go on with another configuration or other data."""
-    found = differences(resumed.state["config"], resolved(task))
+    found = differences(checkpoint.state["config"], resolved(task))
     wrong = [
         str(difference)
         for difference in sorted(found, key=lambda difference: difference.path)
         if not _may_change(difference.path)
     ]
-    run = resumed.checkpoint.parent.parent
+    run = checkpoint.folder.parent.parent
     if wrong:
         raise UserError(
             f"--resume {run}: the configuration has changed: {'; '.join(wrong)}. Change it back "
             f"(the run's own is {run / CONFIG}), or begin a new run"
         )
-    if resumed.state["data"] != task.data.digest:
+    if checkpoint.state["data"] != task.data.digest:
         raise UserError(f"--resume {run}: the data have changed since; begin a new run")
 
 
@@ -150,20 +150,20 @@ def _may_change(path: KeyPath) -> bool:
     return any(path[: len(free)] == free for free in MAY_CHANGE)
 
 
-def _warn_of_another_length(task: Task, resumed: Resumed) -> None:
+def _warn_of_another_length(task: Task, checkpoint: Checkpoint) -> None:
     """Warn where nothing is left to train, and where the rates so far are not the schedule's."""
-    train, before = task.config.train, TrainConfig(**resumed.state["config"]["train"])
+    train, before = task.config.train, TrainConfig(**checkpoint.state["config"]["train"])
     changed = [
         key for key in ("epochs", "max_steps") if getattr(train, key) != getattr(before, key)
     ]
     if not changed:
         return
-    position = Position(**resumed.state["position"])
+    position = Position(**checkpoint.state["position"])
     begun = position.epoch + bool(position.batches)
     if begun > (train.epochs or inf) or position.step > (train.max_steps or inf):
         key = "max_steps" if train.max_steps else "epochs"
         words = (
-            f"--resume {resumed.checkpoint.parent.parent}: stands at step {position.step:,} of "
+            f"--resume {checkpoint.folder.parent.parent}: stands at step {position.step:,} of "
             f"epoch {begun}, beyond train.{key}: {getattr(train, key)}; nothing is trained"
         )
     elif _factors(task, before, position.step) != _factors(task, train, position.step):

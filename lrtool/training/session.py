@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ from lrtool import __version__
 from lrtool.components.metrics import higher_is_better, key
 from lrtool.data import batches
 from lrtool.engine import checkpoint as checkpoints
-from lrtool.engine import weights
+from lrtool.engine import evaluation, weights
 from lrtool.engine.checkpoint import Training
 from lrtool.engine.ema import MovingAverage
-from lrtool.engine.evaluation import evaluate
 from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
+from lrtool.engine.stopwatch import Stopwatch
+from lrtool.errors import UserError
 from lrtool.experiment.experiment import Task, build, resolved, rewound, step_of
 from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of
 from lrtool.report import metrics_log as history
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     from lrtool.engine.step import Step
     from lrtool.experiment.experiment import Built
     from lrtool.report.records import LearningRate, StepRow
-    from lrtool.training.resume import Resumed
+    from lrtool.training.resume import Checkpoint
 
 
 @dataclass(slots=True)
-class Run:
+class Session:
     """A training under way.
 
     Attributes:
@@ -55,9 +56,11 @@ class Run:
         finite_buffers: of the model when the training began; they must stay so.
         generators: that the user's own loaders draw from.
         epoch_random: the random states at the start of the epoch under way.
-        resumed_random: the random states at the checkpoint inside that epoch from which the run
-            goes on; None at an epoch's start.
+        watch: counts its updates, and the seconds that they take.
+        resumed_random: the random states at the checkpoint inside that epoch from which it goes
+            on; None at an epoch's start.
         saved: the step of the newest checkpoint; None without one.
+        log_bytes: the size of metrics.jsonl at the checkpoint from which it goes on.
     """
 
     task: Task
@@ -71,8 +74,10 @@ class Run:
     finite_buffers: Mapping[str, torch.Size]
     generators: list[torch.Generator]
     epoch_random: RandomStates
+    watch: Stopwatch
     resumed_random: RandomStates | None = None
     saved: int | None = None
+    log_bytes: int = 0
 
     @property
     def position(self) -> Position:
@@ -85,10 +90,12 @@ class Run:
         return average.in_place() if average is not None else nullcontext()
 
 
-def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | None) -> Run:
+def begin(
+    task: Task, rate: LearningRate, directory: Path, checkpoint: Checkpoint | None
+) -> Session:
     """Build what is trained, fresh from the seed or as a checkpoint left it.
 
-    The state of `resumed` is emptied: who still has it would hold the optimizer's a second time.
+    The state of `checkpoint` is emptied: who still has it would hold the optimizer's a second time.
 
     Raises:
         UserError: something cannot be built, or the checkpoint does not fit.
@@ -98,11 +105,11 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
     metrics = metrics_of(task)
     built = build(task, task.config.seed)
     generators = rewound(task)
-    scaler = task.runtime.scaler()
+    scaler, watch = task.runtime.scaler(), Stopwatch(task.started)
     average = None
     if config.ema_decay is not None:
         average = MovingAverage(weights.plain(built.model), config.ema_decay)
-    run = Run(
+    session = Session(
         task=task,
         rate=rate,
         directory=directory,
@@ -117,23 +124,30 @@ def begin(task: Task, rate: LearningRate, directory: Path, resumed: Resumed | No
             position=Position(),
             best=_best(task),
         ),
-        step=step_of(task, built, scaler),
+        step=watch.counted(step_of(task, built, scaler)),
         metrics=metrics,
         finite_buffers=weights.finite_buffers(built.model),
         generators=generators,
         epoch_random=random_states(generators),
+        watch=watch,
     )
-    if resumed is not None:
-        checkpoints.load(run.state, resumed.checkpoint, resumed.state)
-        run.saved = run.position.step
-        if run.position.batches:
-            run.epoch_random = resumed.state["epoch_random"]
-            run.resumed_random = resumed.state["random"]
-        if isinstance(built.loss_fn, nn.Module):
-            built.loss_fn.load_state_dict(resumed.state["loss"])
-        restore_random_states(resumed.state["random"], generators)
-        resumed.state.clear()
-    return run
+    if checkpoint is not None:
+        _restore(session, checkpoint)
+    return session
+
+
+def _restore(session: Session, checkpoint: Checkpoint) -> None:
+    state, loss_fn = checkpoint.state, session.built.loss_fn
+    checkpoints.load(session.state, checkpoint.folder, state)
+    session.saved = session.position.step
+    session.log_bytes = state["log_bytes"]
+    if session.position.batches:
+        session.epoch_random = state["epoch_random"]
+        session.resumed_random = state["random"]
+    if isinstance(loss_fn, nn.Module):
+        loss_fn.load_state_dict(state["loss"])
+    restore_random_states(state["random"], session.generators)
+    state.clear()
 
 
 def _best(task: Task) -> BestTracker:
@@ -148,16 +162,16 @@ def _best(task: Task) -> BestTracker:
     return BestTracker(key(stopping.metric), higher, stopping.min_delta)
 
 
-def updates(run: Run) -> Iterator[list[Any]]:
+def updates(session: Session) -> Iterator[list[Any]]:
     """Return the batches of each update of the epoch under way, or of what is left of it."""
-    task, position = run.task, run.position
+    task, position = session.task, session.position
     if position.exhausted:
-        run.resumed_random = None
+        session.resumed_random = None
         return iter(())
-    if run.resumed_random is None:
-        run.epoch_random = random_states(run.generators)
+    if session.resumed_random is None:
+        session.epoch_random = random_states(session.generators)
     else:  # what the first batches were made from
-        restore_random_states(run.epoch_random, run.generators)
+        restore_random_states(session.epoch_random, session.generators)
     made = batches.epoch(
         task.data.train,
         batch_size=task.data.batch_size,
@@ -166,34 +180,34 @@ def updates(run: Run) -> Iterator[list[Any]]:
         device=task.runtime.device,
         skip=position.batches,
     )
-    if run.resumed_random is not None:
-        restore_random_states(run.resumed_random, run.generators)
-        run.resumed_random = None
+    if session.resumed_random is not None:
+        restore_random_states(session.resumed_random, session.generators)
+        session.resumed_random = None
     return batches.micro_batches(made, task.config.train.accumulate)
 
 
-def advance(run: Run, step: Step, pause_every: int | None) -> Iterator[list[StepRow]]:
+def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[list[StepRow]]:
     """Train to the end of the epoch under way, or of the training; yield rows, several at a time.
 
     Args:
-        run: the training.
-        step: the run's own, or one that does more.
+        session: the training.
+        step: the session's own, or one that does more.
         pause_every: rest when the number of updates is a multiple of this.
     """
     return train_epoch(
         step,
-        updates(run),
-        run.position,
-        lr=run.rate.value,
-        schedule=run.schedule,
-        optimizer=run.built.optimizer,
-        average=run.state.average,
-        max_steps=run.task.config.train.max_steps,
+        updates(session),
+        session.position,
+        lr=session.rate.value,
+        schedule=session.schedule,
+        optimizer=session.built.optimizer,
+        average=session.state.average,
+        max_steps=session.task.config.train.max_steps,
         pause_every=pause_every,
     )
 
 
-def evaluated(run: Run) -> Generator[int, None, EpochRow]:
+def evaluate(session: Session) -> Generator[int, None, EpochRow]:
     """Evaluate the model as it is; yield the samples seen, return the epoch's row.
 
     The random states are then as before.
@@ -201,20 +215,20 @@ def evaluated(run: Run) -> Generator[int, None, EpochRow]:
     Raises:
         UserError: the validation part is empty.
     """
-    task, position = run.task, run.position
+    task, built, position = session.task, session.built, session.position
     validation = task.data.validation
     loss, metrics = None, {}
-    part = task.data.train if validation is None and run.metrics else validation
+    part = task.data.train if validation is None and session.metrics else validation
     if part is not None:
-        before = random_states(run.generators)
+        before = random_states(session.generators)
         samples = batches.ordered(part, batch_size=task.data.batch_size, device=task.runtime.device)
         try:
-            with run.averaged():
-                found = yield from evaluate(
-                    run.built.model, run.built.loss_fn, samples, task.runtime, run.metrics
+            with session.averaged():
+                found = yield from evaluation.evaluate(
+                    built.model, built.loss_fn, samples, task.runtime, session.metrics
                 )
         finally:  # however often a model is evaluated, its training is the same
-            restore_random_states(before, run.generators)
+            restore_random_states(before, session.generators)
         if not found.samples:
             raise empty_validation()
         loss = None if validation is None else found.loss
@@ -229,52 +243,73 @@ def evaluated(run: Run) -> Generator[int, None, EpochRow]:
     )
 
 
-def observe(run: Run, row: EpochRow) -> bool:
+def observe(session: Session, row: EpochRow) -> bool:
     """Take note of an epoch that has been evaluated; return whether it is the best so far."""
-    run.position.evaluated = run.position.step
-    run.schedule.observe(row.train_loss if row.validation_loss is None else row.validation_loss)
-    return run.state.best.observe(row)
+    session.position.evaluated = session.position.step
+    session.schedule.observe(row.train_loss if row.validation_loss is None else row.validation_loss)
+    return session.state.best.observe(row)
 
 
-def save(run: Run, log: IO[bytes]) -> None:
+def save(session: Session, log: IO[bytes]) -> None:
     """Save the checkpoint `last`.
 
     Raises:
         OSError: it cannot be written; the one before is still there.
     """
+    loss_fn = session.built.loss_fn
     checkpoints.save(
-        run.state,
-        run.directory / CHECKPOINTS,
+        session.state,
+        session.directory / CHECKPOINTS,
         lrtool=__version__,
-        loss=run.built.loss_fn.state_dict() if isinstance(run.built.loss_fn, nn.Module) else {},
-        config=resolved(run.task),
-        data=run.task.data.digest,
-        learning_rate=asdict(run.rate),
-        random=random_states(run.generators),
-        epoch_random=run.epoch_random,
+        loss=loss_fn.state_dict() if isinstance(loss_fn, nn.Module) else {},
+        config=resolved(session.task),
+        data=session.task.data.digest,
+        learning_rate=asdict(session.rate),
+        random=random_states(session.generators),
+        epoch_random=session.epoch_random,
         log_bytes=history.synced_size(log),
     )
-    run.saved = run.position.step
+    session.saved = session.position.step
 
 
-def save_weights(run: Run, path: Path, notes: dict[str, Any]) -> None:
+def save_weights(session: Session, path: Path, notes: dict[str, Any]) -> None:
     """Write the weights that are evaluated: their moving average where there is one.
 
     Raises:
         OSError: they cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with run.averaged():
-        state = weights.plain(run.built.model).state_dict()
+    with session.averaged():
+        state = weights.plain(session.built.model).state_dict()
         weights.write_weights(state, path, notes)
 
 
-def save_best(run: Run, row: EpochRow) -> None:
+def save_best(session: Session, row: EpochRow) -> None:
     """Write `checkpoints/best`: the weights of the best epoch so far.
 
     Raises:
         OSError: they cannot be written.
     """
-    best = run.state.best
+    best = session.state.best
     notes = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
-    save_weights(run, run.directory / CHECKPOINTS / checkpoints.BEST / MODEL, notes)
+    save_weights(session, session.directory / CHECKPOINTS / checkpoints.BEST / MODEL, notes)
+
+
+@contextmanager
+def writing(session: Session) -> Iterator[None]:
+    """Say in words that a file of the run cannot be written, and what is left.
+
+    Raises:
+        UserError: it cannot.
+    """
+    directory = session.directory
+    try:
+        yield
+    except OSError as error:
+        kept = "no checkpoint had been saved yet"
+        if session.saved is not None:
+            kept = (
+                f"the checkpoint of step {session.saved:,} is whole; --resume {directory} goes on"
+            )
+        what = f"{error.filename or directory}: cannot be written: {error.strerror or error}"
+        raise UserError(f"{what}; {kept}") from error

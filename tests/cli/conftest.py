@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 # A terminal of the developer's must not colour or widen what is tested.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "FORCE_COLOR", "TERM"}}
+TERMINAL = ("COLUMNS", "FORCE_COLOR", "TERM")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in TERMINAL}
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ class Child:
 @pytest.fixture
 def start(tmp_path):
     """Start `lrtool …` in a fork of this process; `prepare` is called there first."""
-    import lrtool.cli.drive  # noqa: F401  (once here, rather than in each fork)
+    import lrtool.search.search
+    import lrtool.training.epochs  # noqa: F401  (once here, rather than in each fork)
 
     def start(*arguments, prepare=lambda: None):
         return Child(tmp_path, arguments, prepare)
@@ -118,6 +120,8 @@ def start(tmp_path):
 def here(tmp_path, monkeypatch, capfd):
     """Run `lrtool …` in this very process."""
     monkeypatch.chdir(tmp_path)
+    for name in TERMINAL:
+        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments):
         capfd.readouterr()

@@ -17,9 +17,9 @@ KINDS = {
 }
 
 
-def test_check_tells_shapes_and_sizes(lrtool, write):
+def test_check_tells_shapes_and_sizes(here, write):
     write("a.yaml", "data: {source: digits}\nmodel: {name: mlp, args: {hidden: [32]}}\n")
-    done = lrtool("check", "a.yaml", "--json")
+    done = here("check", "a.yaml", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["inputs"] == [64, 1, 8, 8]
@@ -29,34 +29,34 @@ def test_check_tells_shapes_and_sizes(lrtool, write):
     assert facts["samples"] == {"train": 1438, "validation": 359}
     assert facts["training_steps"] == 10 * 23
     assert facts["loss"] == pytest.approx(2.3, abs=0.2)
-    table = lrtool("check", "a.yaml", "--batch-size", "full")
+    table = here("check", "a.yaml", "--batch-size", "full")
     assert "1,438 × 10" in table.stdout
-    assert lrtool("check", "a.yaml", "--quiet").stdout == ""
+    assert here("check", "a.yaml", "--quiet").stdout == ""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_list(lrtool, kind):
-    rows = json.loads(lrtool("list", kind, "--json").stdout)
+def test_list(here, kind):
+    rows = json.loads(here("list", kind, "--json").stdout)
     assert KINDS[kind] <= {row["name"] for row in rows}
-    table = lrtool("list", kind)
+    table = here("list", kind)
     assert table.returncode == 0
     assert all(name in table.stdout for name in KINDS[kind])
 
 
-def test_list_shows_default_rates_and_keras_names(lrtool):
+def test_list_shows_default_rates_and_keras_names(here):
     rates = {
         row["name"]: row["learning_rate"]
-        for row in json.loads(lrtool("list", "optimizers", "--json").stdout)
+        for row in json.loads(here("list", "optimizers", "--json").stdout)
     }
     assert (rates["adam"], rates["rmsprop"], rates["adadelta"]) == (0.001, 0.01, 1.0)
-    table = lrtool("list", "losses").stdout
+    table = here("list", "losses").stdout
     assert "sparse_categorical_crossentropy" in table
 
 
-def test_schemas(lrtool):
-    config = json.loads(lrtool("schema").stdout)
+def test_schemas(here):
+    config = json.loads(here("schema").stdout)
     assert "learning_rate" in config["properties"]
-    report = json.loads(lrtool("schema", "report").stdout)
+    report = json.loads(here("schema", "report").stdout)
     assert {"suggestion", "sweeps", "timing"} <= set(report["$defs"]["FindReport"]["properties"])
 
 
@@ -72,21 +72,21 @@ def test_schemas(lrtool):
         ["train-it"],
     ],
 )
-def test_usage_errors_are_exit_2(lrtool, arguments):
-    done = lrtool(*arguments)
+def test_usage_errors_are_exit_2(here, arguments):
+    done = here(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     assert "Usage" in done.stderr
 
 
-def test_help_and_version(lrtool):
+def test_help_and_version(lrtool, here):
     done = lrtool("--help")
     assert done.returncode == 0
     for command in ("find", "check", "list", "init", "schema"):
         assert command in done.stdout
-    done = lrtool("find", "-h")
+    done = here("find", "-h")
     assert all(flag in done.stdout for flag in ("--set", "--loss", "--optimizer", "--batch-size"))
-    assert lrtool("--version").stdout == "0.1.0\n"
+    assert here("--version").stdout == "0.1.0\n"
 
 
 def test_help_takes_at_most_twice_an_empty_typer_program(tmp_path):
@@ -117,7 +117,7 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1].strip() == "LOADED"
 
 
-def test_every_problem_at_once_with_its_place(lrtool, write):
+def test_every_problem_at_once_with_its_place(here, write):
     write(
         "a.yaml",
         """sede: 1
@@ -130,7 +130,7 @@ find: {start: 10, end: 1}
 train: {schedule: cosin, epochs: no}
 """,
     )
-    done = lrtool("find", "a.yaml", "--set", "seed=x", "--set", "runtime.precision=fp8")
+    done = here("find", "a.yaml", "--set", "seed=x", "--set", "runtime.precision=fp8")
     assert (done.returncode, done.stdout) == (2, "")
     lines = done.stderr.splitlines()
     starts = [line.split(": ")[0] for line in lines]
@@ -168,9 +168,9 @@ train: {schedule: cosin, epochs: no}
         (b"seed: 1\nseed: 2", "duplicate key, first given on line 1"),
     ],
 )
-def test_broken_files_are_exit_2(lrtool, tmp_path, content, words):
+def test_broken_files_are_exit_2(here, tmp_path, content, words):
     (tmp_path / "a.yaml").write_bytes(content)
-    done = lrtool("find", "a.yaml")
+    done = here("find", "a.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("a.yaml")
     assert words in done.stderr
@@ -229,9 +229,9 @@ def test_broken_files_are_exit_2(lrtool, tmp_path, content, words):
         ),
     ],
 )
-def test_what_does_not_fit_is_exit_2(lrtool, write, text, expected):
+def test_what_does_not_fit_is_exit_2(here, write, text, expected):
     write("a.yaml", text)
-    done = lrtool("find", "a.yaml")
+    done = here("find", "a.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert expected in done.stderr
     assert "Traceback" not in done.stderr

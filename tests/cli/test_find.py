@@ -1,12 +1,8 @@
 """`lrtool find`: streams, files, exit codes, interruption."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -87,16 +83,16 @@ def reports_rate(report):
     return rate(report.suggestion.lr)
 
 
-def test_the_resolved_configuration_gives_the_same_run_from_anywhere(lrtool, write, tmp_path):
+def test_the_resolved_configuration_gives_the_same_run_from_anywhere(here, write, tmp_path):
     write("own/quick.yaml", QUICK.replace("mlp, args: {hidden: [16]}", '"net:Net"'))
     write(
         "own/net.py",
         "from torch import nn\ndef Net(input_shape, num_outputs):\n"
         "    return nn.Linear(input_shape[0], num_outputs)\n",
     )
-    first = lrtool("find", "own/quick.yaml", "--output", "a", "--seed", 3, "--json")
+    first = here("find", "own/quick.yaml", "--output", "a", "--seed", 3, "--json")
     assert first.returncode == 0, first.stderr
-    second = lrtool("find", "a/config.yaml", "--output", "b", "--json")
+    second = here("find", "a/config.yaml", "--output", "b", "--json")
     assert second.returncode == 0, second.stderr
     one, two = json.loads(first.stdout), json.loads(second.stdout)
     assert one["sweeps"] == two["sweeps"]
@@ -106,25 +102,25 @@ def test_the_resolved_configuration_gives_the_same_run_from_anywhere(lrtool, wri
     assert read.seed == 3
 
 
-def test_json_puts_nothing_but_the_report_on_stdout(lrtool, write, tmp_path):
+def test_json_puts_nothing_but_the_report_on_stdout(here, write, tmp_path):
     write("quick.yaml", QUICK)
-    done = lrtool("find", "quick.yaml", "--json", "--output", "out")
+    done = here("find", "quick.yaml", "--json", "--output", "out")
     assert done.returncode == 0
     assert json.loads(done.stdout) == json.loads((tmp_path / "out/report.json").read_text())
     assert done.stderr == ""
 
 
-def test_quiet_prints_the_rate_alone(lrtool, write):
+def test_quiet_prints_the_rate_alone(here, write):
     write("quick.yaml", QUICK)
-    done = lrtool("find", "quick.yaml", "--quiet")
+    done = here("find", "quick.yaml", "--quiet")
     assert done.returncode == 0
     assert 1e-3 < float(done.stdout) < 1
     assert done.stderr == ""
 
 
-def test_shortcuts_are_keys_of_the_configuration(lrtool, write):
+def test_shortcuts_are_keys_of_the_configuration(here, write):
     write("quick.yaml", QUICK)
-    done = lrtool(
+    done = here(
         "find",
         "quick.yaml",
         "--loss",
@@ -166,11 +162,11 @@ def test_shortcuts_are_keys_of_the_configuration(lrtool, write):
     assert json.loads(done.stdout)["suggestion"]["for_steps"] == 99
 
 
-def test_another_optimizer_does_not_inherit_arguments(lrtool, write):
+def test_another_optimizer_does_not_inherit_arguments(here, write):
     write(
         "quick.yaml", QUICK.replace("optimizer: adam", "optimizer: {name: adam, args: {eps: 1e-7}}")
     )
-    done = lrtool("find", "quick.yaml", "--optimizer", "sgd", "--json")
+    done = here("find", "quick.yaml", "--optimizer", "sgd", "--json")
     assert done.returncode == 0, done.stderr
     assert (
         "lrtool: warning: --optimizer sgd: the arguments of adam (eps) are dropped" in done.stderr
@@ -178,9 +174,9 @@ def test_another_optimizer_does_not_inherit_arguments(lrtool, write):
     assert json.loads(done.stdout)["config"]["optimizer"]["args"] == {}
 
 
-def test_a_flat_curve_is_exit_3_with_a_report(lrtool, write, tmp_path):
+def test_a_flat_curve_is_exit_3_with_a_report(here, write, tmp_path):
     write("quick.yaml", QUICK)
-    done = lrtool("find", "quick.yaml", "--end", "1e-4", "--start", "1e-9", "--output", "out")
+    done = here("find", "quick.yaml", "--end", "1e-4", "--start", "1e-9", "--output", "out")
     assert done.returncode == 3
     report = reports.read(tmp_path / "out" / "report.json")
     assert report.status == "no_suggestion"
@@ -191,13 +187,13 @@ def test_a_flat_curve_is_exit_3_with_a_report(lrtool, write, tmp_path):
     assert (tmp_path / "out" / "plot.png").stat().st_size > 1000
 
 
-def test_a_directory_with_a_run_is_refused(lrtool, write, tmp_path):
+def test_a_directory_with_a_run_is_refused(here, write, tmp_path):
     write("quick.yaml", QUICK)
     (tmp_path / "out").mkdir()
     write("out/mine.txt", "mine")
-    assert lrtool("find", "quick.yaml", "--output", "out", "--quiet").returncode == 0
+    assert here("find", "quick.yaml", "--output", "out", "--quiet").returncode == 0
     before = (tmp_path / "out/report.json").read_bytes()
-    again = lrtool("find", "quick.yaml", "--output", "out")
+    again = here("find", "quick.yaml", "--output", "out")
     assert again.returncode == 2
     assert again.stdout == ""
     assert again.stderr == (
@@ -205,55 +201,44 @@ def test_a_directory_with_a_run_is_refused(lrtool, write, tmp_path):
         "directory, or --overwrite\n"
     )
     assert (tmp_path / "out/report.json").read_bytes() == before
-    over = lrtool("find", "quick.yaml", "--output", "out", "--overwrite", "--quiet")
+    over = here("find", "quick.yaml", "--output", "out", "--overwrite", "--quiet")
     assert over.returncode == 0
     assert (tmp_path / "out/report.json").read_bytes() != before  # other times
     assert (tmp_path / "out/mine.txt").read_text() == "mine"
 
 
-def test_output_that_is_a_file_or_cannot_be_made(lrtool, write):
+def test_output_that_is_a_file_or_cannot_be_made(here, write):
     write("quick.yaml", QUICK)
     write("file", "")
-    done = lrtool("find", "quick.yaml", "--output", "file")
+    done = here("find", "quick.yaml", "--output", "file")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "lrtool: error: --output file: is a file; give a directory\n"
-    done = lrtool("find", "quick.yaml", "--output", "file/below")
+    done = here("find", "quick.yaml", "--output", "file/below")
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_sweep_and_the_report_follows(write, tmp_path, number, code):
+def test_a_signal_ends_the_sweep_and_the_report_follows(start, write, tmp_path, number, code):
     write("slow.yaml", QUICK.replace("steps: 100", "steps: 100000"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lrtool", "find", "slow.yaml", "--output", "out"],
-        cwd=tmp_path,
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    child = start("find", "slow.yaml", "--output", "out")
     metrics = tmp_path / "out" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size > 10_000):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == code
-    assert "Traceback" not in stderr
+    child.wait_for(lambda: metrics.exists() and metrics.stat().st_size > 10_000, 120)
+    child.send(number)
+    done = child.wait(120)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
     report = reports.read(tmp_path / "out" / "report.json")
     assert report.status == "interrupted"
     assert report.reason == f"stopped by {number.name}"
     assert report.sweeps[-1].stop_reason == "interrupted"
     assert len(report.sweeps[-1].lr) > 50
     assert (tmp_path / "out" / "plot.svg").exists()
-    assert str(tmp_path.name) or stdout
+    assert "out" in done.stdout
 
 
-def test_out_of_memory_is_exit_5(lrtool, write):
+def test_out_of_memory_is_exit_5(here, write):
     write(
         "greedy.py",
         "import torch\nfrom torch import nn\nclass Net(nn.Linear):\n"
@@ -264,7 +249,7 @@ def test_out_of_memory_is_exit_5(lrtool, write):
         "        return super().forward(x)\n",
     )
     write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"greedy:Net"'))
-    done = lrtool("find", "quick.yaml")
+    done = here("find", "quick.yaml")
     assert (done.returncode, done.stdout) == (5, "")
     assert done.stderr == (
         "lrtool: error: out of memory with batches of 30 samples on cpu; try a smaller "
@@ -272,7 +257,7 @@ def test_out_of_memory_is_exit_5(lrtool, write):
     )
 
 
-def test_a_failure_in_the_sweep_leaves_a_report(lrtool, write, tmp_path):
+def test_a_failure_in_the_sweep_leaves_a_report(here, write, tmp_path):
     write(
         "fragile.py",
         "from torch import nn\nclass Net(nn.Linear):\n"
@@ -286,7 +271,7 @@ def test_a_failure_in_the_sweep_leaves_a_report(lrtool, write, tmp_path):
         "        return super().forward(x)\n",
     )
     write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"fragile:Net"'))
-    done = lrtool("find", "quick.yaml", "--output", "out", "--quiet")
+    done = here("find", "quick.yaml", "--output", "out", "--quiet")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "lrtool: error: fragile:Net failed: ValueError: the 40th batch "
@@ -298,37 +283,58 @@ def test_a_failure_in_the_sweep_leaves_a_report(lrtool, write, tmp_path):
     assert len(report.sweeps[0].loss) == 39
 
 
-def test_a_bug_is_exit_1_and_says_so(write, tmp_path):
+@pytest.mark.parametrize("command", ["find", "train"])
+def test_a_bug_is_exit_1_and_says_so(here, write, monkeypatch, tmp_path, command):
+    def broken(*_):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("lrtool.engine.stopwatch.Stopwatch.timed", broken)
     write("quick.yaml", QUICK)
-    code = (
-        "import lrtool.curve.suggest as s, sys\n"
-        "def broken(*a, **k): raise RuntimeError('boom')\n"
-        "s.suggest = broken\n"
-        "sys.argv = ['lrtool', 'find', 'quick.yaml', '--quiet']\n"
-        "from lrtool.cli.app import main; main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
+    done = here(command, "quick.yaml", "--quiet", "--output", "out")
+    assert (done.returncode, done.stdout) == (1, "")
     assert "RuntimeError: boom" in done.stderr
     assert "this is a bug in lrtool; please report it" in done.stderr
+    report = reports.read(tmp_path / "out/report.json")
+    assert (report.status, report.reason) == ("failed", "boom")
 
 
-def test_no_color_and_no_escape_codes_without_a_terminal(lrtool, write):
+@pytest.mark.parametrize("command", ["find", "train"])
+def test_a_bug_while_progress_is_shown_leaves_a_report_too(
+    here, write, monkeypatch, tmp_path, command
+):
+    from lrtool.show.terminal.find import Progress
+    from lrtool.show.terminal.train import TrainProgress
+
+    def broken(*_):
+        raise RuntimeError("a bar that cannot be drawn")
+
+    shown = {"find": Progress, "train": TrainProgress}
+    monkeypatch.setattr(shown[command], "update", broken)
     write("quick.yaml", QUICK)
-    done = lrtool("find", "quick.yaml", NO_COLOR="1")
+    done = here(command, "quick.yaml", "--quiet", "--output", "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "RuntimeError: a bar that cannot be drawn" in done.stderr
+    assert "this is a bug in lrtool; please report it" in done.stderr
+    report = reports.read(tmp_path / "out/report.json")
+    assert (report.status, report.reason) == ("interrupted", "closed before the last step")
+
+
+def test_no_color_and_no_escape_codes_without_a_terminal(here, write, monkeypatch):
+    write("quick.yaml", QUICK)
+    monkeypatch.setenv("NO_COLOR", "1")
+    done = here("find", "quick.yaml")
+    assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_what_users_modules_print_stays_off_stdout(lrtool, write):
+def test_what_users_modules_print_stays_off_stdout(here, write):
     write(
         "chatty.py",
         "from torch import nn\nprint('imported')\ndef Net(input_shape, num_outputs):\n"
         "    print('built')\n    return nn.Linear(input_shape[0], num_outputs)\n",
     )
     write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"chatty:Net"'))
-    done = lrtool("find", "quick.yaml", "--json")
+    done = here("find", "quick.yaml", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"]["parameters"] == 15
     assert "imported" in done.stderr
@@ -343,7 +349,7 @@ def test_what_users_modules_print_stays_off_stdout(lrtool, write):
         ("forward", "u:Net failed: it ended the program: sys.exit(0)"),
     ],
 )
-def test_a_users_sys_exit_is_a_failure_in_words(lrtool, write, where, stderr):
+def test_a_users_sys_exit_is_a_failure_in_words(here, write, where, stderr):
     write(
         "u.py",
         "import sys\nfrom torch import nn\n"
@@ -356,25 +362,25 @@ def test_a_users_sys_exit_is_a_failure_in_words(lrtool, write, where, stderr):
         + "        return super().forward(x)\n",
     )
     write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"u:Net"'))
-    done = lrtool("find", "quick.yaml", "--json", "--output", "out")
+    done = here("find", "quick.yaml", "--json", "--output", "out")
     assert (done.returncode, done.stdout) == (2, "")
     assert stderr in done.stderr
 
 
-def test_what_a_child_process_prints_stays_off_stdout(lrtool, write):
+def test_what_a_child_process_prints_stays_off_stdout(here, write):
     write(
         "low.py",
         "import os\nfrom torch import nn\ndef Net(input_shape, num_outputs):\n"
         "    os.write(1, b'low level')\n    return nn.Linear(input_shape[0], num_outputs)\n",
     )
     write("quick.yaml", QUICK.replace("{name: mlp, args: {hidden: [16]}}", '"low:Net"'))
-    done = lrtool("find", "quick.yaml", "--json")
+    done = here("find", "quick.yaml", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "completed"
     assert "low level" in done.stderr
 
 
-def test_settings_reach_the_engine(lrtool, write, tmp_path):
+def test_settings_reach_the_engine(here, write, tmp_path):
     """Probe, accumulation, clipping, groups and precision, each seen from inside a user's model."""
     write(
         "spy.py",
@@ -405,7 +411,7 @@ def test_settings_reach_the_engine(lrtool, write, tmp_path):
         "train: {accumulate: 2, gradient_clip_norm: 0.001, epochs: 3}\n"
         "runtime: {device: cpu, precision: bf16}\n",
     )
-    done = lrtool("find", "spy.yaml", "--json")
+    done = here("find", "spy.yaml", "--json")
     assert done.returncode in {0, 3}, done.stderr
     report = json.loads(done.stdout)
     lines = (tmp_path / "log.txt").read_text().splitlines()
@@ -429,19 +435,19 @@ def test_settings_reach_the_engine(lrtool, write, tmp_path):
     assert report["suggestion"]["for_steps"] == 6
 
 
-def test_a_failed_setup_leaves_the_earlier_run_and_no_empty_directory(lrtool, write, tmp_path):
+def test_a_failed_setup_leaves_the_earlier_run_and_no_empty_directory(here, write, tmp_path):
     write("quick.yaml", QUICK)
-    assert lrtool("find", "quick.yaml", "--output", "out", "--quiet").returncode == 0
+    assert here("find", "quick.yaml", "--output", "out", "--quiet").returncode == 0
     before = (tmp_path / "out/report.json").read_bytes()
-    assert lrtool("find", "quick.yaml", "-o", "out", "--overwrite", "--loss", "l1").returncode == 2
+    assert here("find", "quick.yaml", "-o", "out", "--overwrite", "--loss", "l1").returncode == 2
     assert (tmp_path / "out/report.json").read_bytes() == before
-    assert lrtool("find", "quick.yaml", "--loss", "l1").returncode == 2
+    assert here("find", "quick.yaml", "--loss", "l1").returncode == 2
     assert not (tmp_path / "runs").exists()
 
 
-def test_arguments_beside_a_new_name_are_kept(lrtool, write):
+def test_arguments_beside_a_new_name_are_kept(here, write):
     write("bare.yaml", "data: {source: iris, batch_size: 30}\n")
-    done = lrtool(
+    done = here(
         "find",
         "bare.yaml",
         "--optimizer",
@@ -457,15 +463,16 @@ def test_arguments_beside_a_new_name_are_kept(lrtool, write):
     assert done.stderr == ""
 
 
-def test_a_launch_of_several_processes_is_refused(lrtool, write):
+def test_a_launch_of_several_processes_is_refused(here, write, monkeypatch):
     write("quick.yaml", QUICK)
-    done = lrtool("find", "quick.yaml", WORLD_SIZE="2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = here("find", "quick.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "launched as one of several processes (WORLD_SIZE > 1)" in done.stderr
 
 
-def test_quiet_says_why_there_is_no_rate(lrtool, write):
+def test_quiet_says_why_there_is_no_rate(here, write):
     write("quick.yaml", QUICK)
-    done = lrtool("find", "quick.yaml", "--start", "1e-9", "--end", "1e-5", "--quiet")
+    done = here("find", "quick.yaml", "--start", "1e-9", "--end", "1e-5", "--quiet")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("lrtool: no suggestion: ")

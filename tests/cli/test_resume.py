@@ -25,6 +25,24 @@ def _files(write):
     write("a.yaml", CONFIG)
 
 
+@pytest.fixture(scope="module")
+def made():
+    return {}
+
+
+@pytest.fixture
+def whole(start, made, tmp_path):
+    """What a training leaves that nobody interrupts; each is made once."""
+
+    def whole(*flags, name="whole"):
+        if (name, flags) not in made:
+            assert start(*TRAIN, name, *flags).wait().returncode == 0
+            made[name, flags] = contents(tmp_path / name)
+        return made[name, flags]
+
+    return whole
+
+
 def to_itself(number):
     os.kill(os.getpid(), number)
 
@@ -58,8 +76,7 @@ def rows(run, kind):
     return list(history.read(run / "metrics.jsonl", kind))
 
 
-def test_killed_at_any_moment_and_resumed_it_is_the_same_to_the_last_bit(start, tmp_path):
-    assert start(*TRAIN, "whole").wait().returncode == 0
+def test_killed_at_any_moment_and_resumed_it_is_the_same_to_the_last_bit(start, whole, tmp_path):
     moments = [
         (1, os, "fsync"),  # before anything is there
         (9, step, "batch_loss"),
@@ -74,7 +91,7 @@ def test_killed_at_any_moment_and_resumed_it_is_the_same_to_the_last_bit(start, 
     assert codes == [-signal.SIGKILL] * len(moments)
     done = start(*TRAIN, "killed", "--resume", "auto").wait()
     assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == whole()
 
 
 def test_killed_with_workers_it_is_the_same_to_the_last_bit(start, tmp_path):
@@ -113,8 +130,9 @@ IN_AN_EPOCH, IN_AN_EVALUATION = (12, step, "batch_loss"), (5, evaluation, "_loss
         (signal.SIGTERM, IN_AN_EVALUATION),
     ],
 )
-def test_a_signal_ends_a_training_which_goes_on_to_the_last_bit(start, tmp_path, number, where):
-    assert start(*TRAIN, "whole").wait().returncode == 0
+def test_a_signal_ends_a_training_which_goes_on_to_the_last_bit(
+    start, whole, tmp_path, number, where
+):
     stopped = start(*TRAIN, "run", prepare=at_call(*where, send=number)).wait()
     assert (stopped.returncode, stopped.stdout) == (128 + number, "run\n")
     assert stopped.stderr.endswith(f"lrtool: interrupted: stopped by {number.name}\n")
@@ -125,7 +143,7 @@ def test_a_signal_ends_a_training_which_goes_on_to_the_last_bit(start, tmp_path,
     assert not (tmp_path / "run/model.safetensors").exists()
     done = start(*TRAIN, "run", "--resume", "auto").wait()
     assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "run") == whole()
     assert reports.read(tmp_path / "run/report.json").status == "completed"
 
 
@@ -167,20 +185,19 @@ def begin(worker):
 @pytest.mark.parametrize("changes", [("--set", "data.workers=2"), LOADERS])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_workers_too_is_answered_by_their_parent(
-    start, write, tmp_path, number, changes
+    start, whole, write, tmp_path, *, number, changes
 ):
     def prepare():
         os.setpgrp()
         at_call(10, step, "batch_loss", send=number, how=to_all)()
 
     write("loaders.py", OWN_WORKERS)
-    assert start(*TRAIN, "whole", *changes).wait().returncode == 0
     stopped = start(*TRAIN, "run", *changes, prepare=prepare).wait()
     assert stopped.returncode == 128 + number, stopped.stderr
     assert ("worker 0 begins" in stopped.stderr) == (changes == LOADERS)
     assert reports.read(tmp_path / "run/report.json").checkpoint == "checkpoints/last"
     assert start(*TRAIN, "run", *changes, "--resume", "auto").wait().returncode == 0
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "run") == whole(*changes, name="with-workers")
 
 
 def test_what_was_read_before_does_not_decide_a_training(start, write, tmp_path):
@@ -315,18 +332,18 @@ def test_fewer_epochs_than_there_are_train_nothing_and_say_so(here, tmp_path):
 
 
 def test_what_was_read_from_a_checkpoint_is_let_go(here, monkeypatch):
-    from lrtool.training import session as training
+    from lrtool.training import session
 
     assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
-    begin, seen = training.begin, []
+    begin, seen = session.begin, []
 
-    def looking(task, rate, directory, resumed):
-        kept = weakref.ref(resumed.state["random"]["torch"])
-        run = begin(task, rate, directory, resumed)
-        seen.append((kept(), resumed.state))
-        return run
+    def looking(task, rate, directory, checkpoint):
+        kept = weakref.ref(checkpoint.state["random"]["torch"])
+        begun = begin(task, rate, directory, checkpoint)
+        seen.append((kept(), checkpoint.state))
+        return begun
 
-    monkeypatch.setattr(training, "begin", looking)
+    monkeypatch.setattr(session, "begin", looking)
     assert here(*TRAIN, "run", "--resume", "auto", "--epochs", 2).returncode == 0
     assert seen == [(None, {})]
 
@@ -427,16 +444,16 @@ def test_a_second_process_on_one_directory_is_refused(start, here, tmp_path):
         signal.alarm(60)
 
     def inside_the_training():
-        from lrtool.training import session as training
+        from lrtool.training import session
 
-        begin = training.begin
+        begin = session.begin
 
         def late(*arguments):
-            run = begin(*arguments)
+            begun = begin(*arguments)
             wait_there()
-            return run
+            return begun
 
-        training.begin = late
+        session.begin = late
 
     child = start(*TRAIN, "run", prepare=inside_the_training)
     child.wait_for(stuck.exists)

@@ -217,10 +217,10 @@ def test_out_of_memory_names_a_batch_that_fits(here, write, tmp_path, calls, wor
 def test_a_full_disk_leaves_the_last_good_checkpoint(start, here, write, tmp_path):
     write("net.py", NET)
     write("a.yaml", CONFIG)
-    from lrtool.training import session as training
+    from lrtool.training import epochs
 
     def small_files_after_three_checkpoints():
-        save, saved = training.save, []
+        save, saved = epochs.save, []
 
         def limited(*arguments):
             saved.append(1)
@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(start, here, write, tmp_pat
                 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
             save(*arguments)
 
-        training.save = limited
+        epochs.save = limited
 
     done = start(*TRAIN, prepare=small_files_after_three_checkpoints).wait()
     assert (done.returncode, done.stdout) == (2, "")
@@ -312,26 +312,6 @@ def test_a_metric_of_two_classes_needs_two(here, write, part):
         )
 
 
-def test_only_a_workers_death_is_thrown_into_a_run():
-    from lrtool.cli import drive
-
-    def run():
-        try:
-            yield
-        except RuntimeError as error:
-            yield str(error)
-
-    ours = RuntimeError("a bar that cannot be drawn")
-    with pytest.raises(RuntimeError, match="a bar that cannot be drawn"):
-        drive._throw_death(run(), ours)
-    death = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-    events = run()
-    next(events)
-    drive._throw_death(events, death)
-    with pytest.raises(StopIteration):
-        next(events)
-
-
 MORTAL = (
     NET
     + """
@@ -350,9 +330,9 @@ def mortal():
 @pytest.fixture
 def armed_later(monkeypatch, tmp_path):
     """Let the data fail from the second checkpoint on, when an epoch is over."""
-    from lrtool.training import session as training
+    from lrtool.training import epochs
 
-    save, saved = training.save, []
+    save, saved = epochs.save, []
 
     def arming(*arguments):
         saved.append(1)
@@ -360,7 +340,7 @@ def armed_later(monkeypatch, tmp_path):
             (tmp_path / "armed").touch()
         save(*arguments)
 
-    monkeypatch.setattr(training, "save", arming)
+    monkeypatch.setattr(epochs, "save", arming)
 
 
 @pytest.mark.usefixtures("armed_later")
@@ -410,11 +390,12 @@ def dies(here, write, tmp_path):
 
 @pytest.mark.parametrize("command", ["find", "train"])
 def test_a_worker_whose_death_torch_raises_while_progress_is_shown(dies, monkeypatch, command):
-    from lrtool.cli import drive
+    from lrtool.show.terminal.find import Progress
+    from lrtool.show.terminal.train import TrainProgress
 
-    shown = {"find": (drive.Progress, "update"), "train": (drive.TrainProgress, "rows")}
+    shown = {"find": Progress, "train": TrainProgress}
     die, run = dies
-    monkeypatch.setattr(*shown[command], die)
+    monkeypatch.setattr(shown[command], "update", die)
     run(command)
 
 

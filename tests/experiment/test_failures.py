@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 import lrtool
+from lrtool.data.workers import is_death_of_a_worker
 from lrtool.errors import DataError, UserError
-from lrtool.experiment.failures import is_of_a_dead_worker, worded
+from lrtool.experiment.failures import worded
 
 PACKAGE = Path(lrtool.__file__).parent
 TASK = SimpleNamespace(
@@ -47,7 +48,7 @@ def test_what_is_worded_already_stays():
 
 def test_a_process_that_died_is_known_by_torch_s_words():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. Details are lost.")
-    assert is_of_a_dead_worker(error)
+    assert is_death_of_a_worker(error)
     assert str(worded(TASK, error)) == (
         "data.source digits failed: a process that loads data ended by itself, or was ended: "
         "DataLoader worker (pid 7) is killed by signal: Killed; data.workers: 0 loads without it"
@@ -56,6 +57,6 @@ def test_a_process_that_died_is_known_by_torch_s_words():
 
 def test_a_process_that_died_is_known_by_its_broken_connection():
     broken = raised("raise EOFError", "/lib/python3/multiprocessing/connection.py")
-    assert is_of_a_dead_worker(broken)
-    assert not is_of_a_dead_worker(raised("raise EOFError", "/mine/multiprocessing_connection.py"))
-    assert not is_of_a_dead_worker(raised("missing", "/lib/multiprocessing/connection.py"))
+    assert is_death_of_a_worker(broken)
+    assert not is_death_of_a_worker(raised("raise EOFError", "/mine/multiprocessing_connection.py"))
+    assert not is_death_of_a_worker(raised("missing", "/lib/multiprocessing/connection.py"))

@@ -12,16 +12,17 @@ import pytest
 import torch
 from small import CONFIG, NET
 
-from lrtool.cli.find_run import plan_of
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
 from lrtool.experiment.experiment import build, open_task, repeat_seed, training_steps
 from lrtool.experiment.reading import read_config
-from lrtool.report.records import SweepRow, TrialRow
+from lrtool.report.records import LearningRate, SweepRow, TrialRow
 from lrtool.search import race as races
-from lrtool.search.experiment_subject import ExperimentSubject
+from lrtool.search.experiment_subject import ExperimentSubject, plan_of
 from lrtool.search.search import search
+from lrtool.training.epochs import train
+from lrtool.training.session import begin
 
 IRIS = """
 data: {source: iris, batch_size: 30}
@@ -66,22 +67,16 @@ def raced(task, centre=-2.0, prior=None):
     return contest, rows, watch, *races.judge(contest)
 
 
-@pytest.fixture
-def no_plots(monkeypatch):
-    from lrtool.show.plots import find as plot
-    from lrtool.show.plots import train as training_plot
+def losses_of_a_training(task, lr):
+    directory = Path("out")
+    directory.mkdir(exist_ok=True)
+    session = begin(task, LearningRate(value=lr, origin="flag", run=None), directory, None)
+    events = [event for event in train(session) if isinstance(event, list)]
+    return tuple(row.loss for rows in events for row in rows)
 
-    monkeypatch.setattr(plot, "save", lambda *_: [])
-    monkeypatch.setattr(training_plot, "save", lambda *_: [])
 
-
-@pytest.mark.usefixtures("no_plots")
 def test_a_candidate_trains_as_lrtool_train_does_to_the_last_bit(opened):
     """Dropout, batch norm, a dataset that draws numbers, accumulation, several epochs, warm-up."""
-    from lrtool.cli import drive
-    from lrtool.cli.signals import Stop
-    from lrtool.report.records import LearningRate
-
     sets = ("train.epochs=~", "train.max_steps=400", "train.early_stopping=~")
     task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
     contest, *_, race, _ = raced(task)
@@ -92,15 +87,8 @@ def test_a_candidate_trains_as_lrtool_train_does_to_the_last_bit(opened):
     assert len(finished) >= 2
     for racer in finished:
         sets = ("train.epochs=~", "train.max_steps=100", "train.early_stopping=~", f"seed={seed}")
-        config, document = read_config(
-            Path("a.yaml"), [*sets, "train.schedule={name: cosine, warmup: 10}"]
-        )
-        rate = LearningRate(value=racer.lr, origin="flag", run=None)
-        options = drive.Options(Path("out"), overwrite=True, quiet=True, say=print)
-        report, _ = drive.train(
-            config, document, Stop(), options, rate=rate, resume=None, with_tensorboard=False
-        )
-        assert report.steps.loss == racer.loss
+        trained = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 10}")
+        assert losses_of_a_training(trained, racer.lr) == racer.loss
 
 
 def test_all_start_from_the_same_weights_over_the_same_batches(opened):
@@ -251,12 +239,7 @@ def test_at_any_moment_there_is_a_judgement(opened):
 # Trials
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
-    from lrtool.cli import drive
-    from lrtool.cli.signals import Stop
-    from lrtool.report.records import LearningRate
-
     sets = ("train.epochs=~", "train.max_steps=360", "train.early_stopping=~")
     task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
     contest, watch = open_trials(task), Stopwatch()
@@ -271,21 +254,10 @@ def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
     for trial, lr in zip(tried.candidates, (0.003, 0.03), strict=True):
         assert trial.lr == pytest.approx(lr)
         assert trial.half_loss is None
-        sets = ("train.epochs=~", "train.max_steps=90", "train.early_stopping=~")
-        config, document = read_config(
-            Path("a.yaml"),
-            [*sets, f"seed={tried.seed}", "train.schedule={name: cosine, warmup: 10}"],
-        )
-        report, _ = drive.train(
-            config,
-            document,
-            Stop(),
-            drive.Options(Path("out"), overwrite=True, quiet=True, say=print),
-            rate=LearningRate(value=trial.lr, origin="flag", run=None),
-            resume=None,
-            with_tensorboard=False,
-        )
-        assert report.steps.loss == trial.loss
+        length = ("train.epochs=~", "train.max_steps=90", "train.early_stopping=~")
+        schedule = "train.schedule={name: cosine, warmup: 10}"
+        trained = opened(CONFIG, *length, schedule, f"seed={tried.seed}")
+        assert losses_of_a_training(trained, trial.lr) == trial.loss
 
 
 def test_models_go_when_their_trial_or_their_race_is_over(opened):

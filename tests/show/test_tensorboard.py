@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -8,7 +9,7 @@ from trainings import epoch_rows, step_rows
 
 from lrtool.errors import UserError
 from lrtool.report import records
-from lrtool.show.trackers import tensorboard
+from lrtool.show.trackers.tensorboard import EventFiles
 
 
 def scalars(directory):
@@ -24,12 +25,11 @@ def scalars(directory):
 def test_rows_read_back_as_scalars(tmp_path):
     steps = step_rows(2, 3)
     epochs = epoch_rows(steps)
-    writer = tensorboard.open_writer(tmp_path / "tensorboard")
-    for row in steps:
-        tensorboard.write_step(writer, row)
-    for row in epochs:
-        tensorboard.write_epoch(writer, row)
-    writer.close()
+    with closing(EventFiles(tmp_path / "tensorboard")) as files:
+        files.update(steps)
+        files.update(64)  # samples evaluated
+        for row in epochs:
+            files.update(row)
     read = scalars(tmp_path / "tensorboard")
     assert set(read) == {
         "loss/step",
@@ -48,13 +48,12 @@ def test_rows_read_back_as_scalars(tmp_path):
 
 
 def test_norms_are_written_where_there_are_any_and_nan_is_not_hidden(tmp_path):
-    writer = tensorboard.open_writer(tmp_path)
-    tensorboard.write_step(
-        writer, records.StepRow(1, 1, 0.1, math.nan, 64, grad_norm=2.5, skipped=False)
-    )
-    row = records.EpochRow(epoch=1, step=1, lr=0.1, train_loss=0.5, validation_loss=None, f1=0.25)
-    tensorboard.write_epoch(writer, row)
-    writer.close()
+    with closing(EventFiles(tmp_path)) as files:
+        files.update([records.StepRow(1, 1, 0.1, math.nan, 64, grad_norm=2.5, skipped=False)])
+        row = records.EpochRow(
+            epoch=1, step=1, lr=0.1, train_loss=0.5, validation_loss=None, f1=0.25
+        )
+        files.update(row)
     read = scalars(tmp_path)
     assert read["gradient_norm"] == [(1, 2.5)]
     ((step, loss),) = read["loss/step"]
@@ -67,10 +66,8 @@ def test_norms_are_written_where_there_are_any_and_nan_is_not_hidden(tmp_path):
 
 def test_a_resumed_run_hides_what_was_written_after_its_checkpoint(tmp_path):
     def write(rows, step):
-        writer = tensorboard.open_writer(tmp_path, step)
-        for row in rows:
-            tensorboard.write_step(writer, row)
-        writer.close()
+        with closing(EventFiles(tmp_path, step)) as files:
+            files.update(rows)
 
     first, second = step_rows(1, 6), step_rows(1, 6, noise=0.5)
     write(first[:5], 0)
@@ -82,7 +79,7 @@ def test_a_resumed_run_hides_what_was_written_after_its_checkpoint(tmp_path):
 def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # blocks its import
     with pytest.raises(UserError) as caught:
-        tensorboard.open_writer(tmp_path)
+        EventFiles(tmp_path)
     assert str(caught.value) == (
         "--tensorboard: TensorBoard is not installed: pip install 'lrtool[tensorboard]'"
     )

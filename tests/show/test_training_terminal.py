@@ -138,12 +138,12 @@ def test_without_a_terminal_a_line_now_and_then_and_one_at_each_epochs_end(clock
     with TrainProgress(epochs=2, steps=40) as progress:
         for step in range(1, 41, 2):
             clock(0.25)
-            progress.rows([row(step, (step - 1) // 20 + 1), row(step + 1, (step - 1) // 20 + 1)])
+            progress.update([row(step, (step - 1) // 20 + 1), row(step + 1, (step - 1) // 20 + 1)])
             if step == 19:
-                progress.evaluating()
+                progress.update(64)
                 clock(10)
-                progress.epoch(end(1, 20))
-        progress.epoch(end(2, 40, None, {"accuracy": 0.91234}))
+                progress.update(end(1, 20))
+        progress.update(end(2, 40, None, {"accuracy": 0.91234}))
     out, err = capsys.readouterr()
     assert out == ""
     # 16 steps in 2 s: 24 more take 3 s; 16 × 64 samples in 2 s. With evaluation, 20 take 12.5 s
@@ -158,13 +158,13 @@ def test_without_a_terminal_a_line_now_and_then_and_one_at_each_epochs_end(clock
 
 def test_evaluation_does_not_count_as_training_speed(clock, capsys):
     with TrainProgress(epochs=None, steps=None) as progress:
-        progress.rows([row(1)])
+        progress.update([row(1)])
         clock(1)
-        progress.evaluating()
+        progress.update(64)
         clock(9)
-        progress.epoch(end(1, 1, math.nan, {}))
+        progress.update(end(1, 1, math.nan, {}))
         clock(2)
-        progress.rows([row(2, 2)])
+        progress.update([row(2, 2)])
     assert capsys.readouterr().err.splitlines() == [
         "epoch 1 done, step 1, training loss 0.25, validation loss nan, rate 0.00032",
         "epoch 2, step 2, loss 0.5, rate 0.00032, 32 samples/s, validation loss nan",
@@ -174,8 +174,8 @@ def test_evaluation_does_not_count_as_training_speed(clock, capsys):
 def test_steps_of_unknown_number_are_estimated_from_the_epochs(clock, capsys):
     with TrainProgress(epochs=4, steps=None) as progress:
         clock(10)
-        progress.rows([row(10)])
-        progress.epoch(end(1, 10, None, {}))
+        progress.update([row(10)])
+        progress.update(end(1, 10, None, {}))
     assert capsys.readouterr().err.splitlines() == [
         "epoch 1/4, step 10, loss 0.5, rate 0.00032, 6 samples/s",
         "epoch 1/4 done, step 10, training loss 0.25, rate 0.00032, 0:30 left",
@@ -185,7 +185,7 @@ def test_steps_of_unknown_number_are_estimated_from_the_epochs(clock, capsys):
 def test_steps_before_a_resume_do_not_count_as_speed(clock, capsys):
     with TrainProgress(epochs=None, steps=1020, done_steps=1000) as progress:
         clock(60)
-        progress.rows([row(1010)])
+        progress.update([row(1010)])
     assert "step 1010/1020, loss 0.5, rate 0.00032, 1 samples/s, 1:00 left" in (
         capsys.readouterr().err
     )
@@ -193,15 +193,15 @@ def test_steps_before_a_resume_do_not_count_as_speed(clock, capsys):
 
 def test_an_exception_leaves_the_last_row_and_passes_through(capsys):
     with pytest.raises(KeyError), TrainProgress(epochs=1, steps=9) as progress:  # noqa: PT012
-        progress.rows([row(1), row(2, loss=math.nan)])
+        progress.update([row(1), row(2, loss=math.nan)])
         raise KeyError
     assert capsys.readouterr().err.startswith("epoch 1/1, step 2/9, loss nan, rate 0.00032, ")
 
 
 def test_nothing_happened_nothing_is_said(capsys):
     with TrainProgress(epochs=1, steps=9) as progress:
-        progress.rows([])
-        progress.evaluating()
+        progress.update([])
+        progress.update(64)
     assert capsys.readouterr().err == ""
 
 
@@ -209,9 +209,9 @@ def test_quiet_is_quiet(clock, capsys, monkeypatch):
     def work():
         with TrainProgress(epochs=1, steps=9, quiet=True) as progress:
             clock(10)
-            progress.rows([row(2)])
-            progress.evaluating()
-            progress.epoch(end(1, 2))
+            progress.update([row(2)])
+            progress.update(64)
+            progress.update(end(1, 2))
 
     work()
     assert capsys.readouterr().err == ""
@@ -224,13 +224,13 @@ def test_a_terminal_shows_a_live_bar_and_clears_it(clock, monkeypatch):
     def work():
         with TrainProgress(epochs=2, steps=100) as progress:
             clock(0.2)
-            progress.rows([row(49), row(50, loss=math.inf)])
-            progress.rows([row(51)])
+            progress.update([row(49), row(50, loss=math.inf)])
+            progress.update([row(51)])
             clock(0.01)
-            progress.evaluating()
-            progress.epoch(end(1, 51))
+            progress.update(64)
+            progress.update(end(1, 51))
             clock(0.2)
-            progress.rows([row(99, 2)])
+            progress.update([row(99, 2)])
 
     sent = on_a_terminal("stderr", monkeypatch, work)
     assert "epoch 1/2, step 50/100, loss inf, rate 0.00032, 640 samples/s, 0:00 left" in sent
@@ -249,7 +249,7 @@ def test_a_dumb_terminal_gets_plain_lines(clock, monkeypatch):
     def work():
         with TrainProgress(epochs=1, steps=9) as progress:
             clock(3)
-            progress.rows([row(2)])
+            progress.update([row(2)])
 
     (line,) = on_a_terminal("stderr", monkeypatch, work).splitlines()
     assert line.startswith("epoch 1/1, step 2/9, loss 0.5")
@@ -263,9 +263,9 @@ def test_calls_cost_next_to_nothing():
         with TrainProgress(epochs=1, steps=20_000, quiet=True) as progress:
             started = perf_counter()
             for each in rows:
-                progress.rows((each,))
+                progress.update([each])
             for each in epochs:
-                progress.evaluating()
-                progress.epoch(each)
+                progress.update(64)
+                progress.update(each)
             seconds.append(perf_counter() - started)
     assert min(seconds) / (len(rows) + 2 * len(epochs)) < 5e-6

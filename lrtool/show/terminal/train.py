@@ -11,16 +11,16 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from lrtool.report.records import finite_or_none
+from lrtool.report.records import EpochRow, finite_or_none
 from lrtool.show import words
 from lrtool.show.terminal.console import legible, listed, new_console, print_grid
 from lrtool.show.terminal.stderr import stderr_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from lrtool.report.records import EpochRow, StepRow
+    from lrtool.report.records import StepRow
     from lrtool.report.report import TrainReport
 
 REFRESH_S, EVALUATING_S = 0.1, 0.5
@@ -66,8 +66,20 @@ class TrainProgress:
         self._next_evaluating = self._started
         return self
 
-    def rows(self, rows: Sequence[StepRow]) -> None:
-        """Take updates into account; most calls cost next to nothing and show nothing."""
+    def update(self, event: list[StepRow] | EpochRow | int) -> None:
+        """Take into account what a training has yielded; most calls show nothing.
+
+        Args:
+            event: rows of updates, the row of an epoch, or the samples evaluated so far.
+        """
+        if isinstance(event, list):
+            self._updates(event)
+        elif isinstance(event, EpochRow):
+            self._epoch_end(event)
+        else:
+            self._evaluating()
+
+    def _updates(self, rows: list[StepRow]) -> None:
         if not rows:
             return
         self._row = rows[-1]
@@ -78,15 +90,14 @@ class TrainProgress:
         if now >= self._next:
             self._show(now)
 
-    def evaluating(self) -> None:
-        """Say that the validation part is being evaluated."""
+    def _evaluating(self) -> None:
         now = monotonic()
         self._training_s += now - self._since
         if self._bar and now >= self._next_evaluating:  # seldom: epochs may be very short
             self._next_evaluating = now + EVALUATING_S
             self._show(now, "evaluating")
 
-    def epoch(self, row: EpochRow) -> None:
+    def _epoch_end(self, row: EpochRow) -> None:
         """Take an epoch's end into account; without a live bar, print its line."""
         now = monotonic()
         self._epoch = row

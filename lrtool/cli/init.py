@@ -1,13 +1,27 @@
-"""The example configurations that `lrtool init` copies: from the wheel, or from the repository."""
+"""`lrtool init`: the example configurations, copied from the wheel or from the repository."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from lrtool.cli import flags
 from lrtool.errors import UserError, did_you_mean
 
 # A configuration's companions lie beside it and carry its name.
 COMPANIONS = (".csv", ".py", ".txt")
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="An example's name, such as digits.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write to.")] = Path(),
+    overwrite: flags.Overwrite = False,
+) -> None:
+    """Write a commented configuration to start from."""
+    for path in copy(name, output, overwrite=overwrite):
+        typer.echo(path)
 
 
 def directory() -> Path:

@@ -1,0 +1,52 @@
+"""What the process's exit code is; nothing else decides one.
+
+0 done; 1 a bug; 2 usage, configuration or data; 3 no trustworthy suggestion; 4 training diverged;
+5 out of memory; 130 and 143 interrupted; 141, from the system, nobody reads stdout any more.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+import typer
+
+from lrtool.cli.streams import say
+from lrtool.data.workers import is_death_of_a_worker
+from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from lrtool.cli.signals import Stop
+    from lrtool.report.report import Status
+
+DONE, BUG, USAGE, NO_SUGGESTION, DIVERGED, OUT_OF_MEMORY = 0, 1, 2, 3, 4, 5
+
+
+def of_run(status: Status, stop: Stop) -> int:
+    """Return the exit code of a run that has left its report."""
+    if stop.signal is not None and status == "interrupted":
+        return stop.exit_code()
+    return {"completed": DONE, "no_suggestion": NO_SUGGESTION, "diverged": DIVERGED}[status]
+
+
+def of_error(error: Exception) -> int:
+    """Say what went wrong and return the exit code that stands for it."""
+    if isinstance(error, ConfigError):  # its lines begin with file:line:column already
+        typer.echo(str(error), err=True)
+        return USAGE
+    if isinstance(error, LrtoolError):
+        say(f"error: {error}")
+        return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else USAGE
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        say(f"error: {where}{error.strerror or error}")
+        return USAGE
+    if isinstance(error, MemoryError):
+        say(f"error: out of memory: {error}")
+        return OUT_OF_MEMORY
+    if is_death_of_a_worker(error):  # torch may raise this anywhere, from a signal
+        say(f"error: a process that loads data died: {error}; data.workers: 0 loads without it")
+        return USAGE
+    traceback.print_exception(error)
+    say("this is a bug in lrtool; please report it with the lines above and the configuration")
+    return BUG

@@ -1,0 +1,216 @@
+"""`lrtool find`: search for a learning rate, and leave its report."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lrtool.cli import exit_codes, flags
+from lrtool.cli.signals import interruptible
+from lrtool.cli.streams import say, stdout_for_the_result
+from lrtool.engine.dynamo import without_dynamo
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from lrtool.cli.signals import Stop
+    from lrtool.experiment.experiment import Task
+    from lrtool.experiment.preflight import FirstBatch
+    from lrtool.report.records import Finding
+    from lrtool.report.report import FindReport, Status
+    from lrtool.search.search import Found, Row, SearchPlan
+
+
+def find(
+    config: flags.ConfigFile,
+    sets: flags.Sets = None,
+    loss: flags.Loss = None,
+    optimizer: flags.OptimizerName = None,
+    batch_size: flags.BatchSize = None,
+    start: Annotated[float | None, typer.Option(help="First rate of the sweep.")] = None,
+    end: Annotated[float | None, typer.Option(help="Last rate of the sweep.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a sweep.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Sweeps, each with its own seed.")] = None,
+    verify: flags.Verify = None,
+    device: flags.Device = None,
+    seed: flags.Seed = None,
+    output: flags.Output = None,
+    overwrite: flags.Overwrite = False,
+    as_json: flags.Json = False,
+    quiet: flags.Quiet = False,
+) -> None:
+    """Sweep the learning rate and name one that trains well, with an interval and a verdict."""
+    given = {
+        "--start": ("find.start", start),
+        "--end": ("find.end", end),
+        "--steps": ("find.steps", steps),
+        "--repeats": ("find.repeats", repeats),
+        "--verify": ("find.verify", verify),
+        **flags.common(loss, optimizer, batch_size, device, seed),
+    }
+    with interruptible() as stop, stdout_for_the_result(), without_dynamo():
+        settings, document = flags.read(config, sets, given)
+        from lrtool.experiment.experiment import open_task
+        from lrtool.experiment.preflight import try_one_batch
+        from lrtool.report import run_directory
+
+        if output is not None:
+            run_directory.check(output, overwrite=overwrite)
+        task = open_task(settings, document)
+        first = try_one_batch(task)
+        runs = flags.runs_of(document)
+        with run_directory.opened(output, runs, "find", overwrite=overwrite) as directory:
+            report = run_find(task, first, directory, stop, quiet=quiet or as_json)
+    if as_json:
+        from lrtool.report.report import to_json
+
+        typer.echo(to_json(report), nl=False)
+    elif quiet:
+        _print_rate(report)
+    else:
+        from lrtool.show.terminal.find import print_summary
+
+        shown = flags.repeatable(config, directory, sets, given)
+        print_summary(report, directory=directory, config=shown)
+    raise typer.Exit(exit_codes.of_run(report.status, stop))
+
+
+def run_find(
+    task: Task, first: FirstBatch, directory: Path, stop: Stop, *, quiet: bool
+) -> FindReport:
+    """Search for a rate; leave the report and all else in a directory, which is made.
+
+    Args:
+        task: the configuration with all that it names.
+        first: what became of one batch.
+        directory: of the run, or one inside a training's.
+        stop: whether a signal came.
+        quiet: show no progress.
+
+    Raises:
+        UserError, OutOfMemoryError: from a step; a report with status `failed` has been written.
+    """
+    from lrtool.cli.pump import pump
+    from lrtool.search.experiment_subject import plan_of
+    from lrtool.search.search import candidate_steps
+    from lrtool.show.terminal.find import Progress
+
+    directory.mkdir(exist_ok=True)
+    plan = plan_of(task)
+    progress = Progress(
+        repeats=plan.repeats, steps=plan.steps, race_steps=candidate_steps(plan), quiet=quiet
+    )
+    with progress:
+        return pump(_logged_search(task, first, plan, directory), stop, progress)
+
+
+def _logged_search(
+    task: Task, first: FirstBatch, plan: SearchPlan, directory: Path
+) -> Generator[Row, None, FindReport]:
+    """Yield each row once it is in the log, and return the report, with all else in `directory`.
+
+    That is there too when something is thrown in, or when this is closed before its end.
+    """
+    from lrtool.config.document import dump
+    from lrtool.engine.stopwatch import Stopwatch
+    from lrtool.errors import InterruptedRunError
+    from lrtool.experiment.experiment import resolved
+    from lrtool.experiment.failures import concluded
+    from lrtool.report import files, metrics_log
+    from lrtool.report.run_directory import CONFIG, METRICS
+    from lrtool.search.experiment_subject import ExperimentSubject
+    from lrtool.search.search import search
+
+    files.write_text(directory / CONFIG, dump(resolved(task)))
+    rows = search(ExperimentSubject(task), plan, Stopwatch(task.started))
+    error: Exception | None = None
+    with metrics_log.reopen(directory / METRICS, 0) as log:
+        while True:
+            try:
+                row = next(rows) if error is None else rows.throw(error)
+            except StopIteration as end:
+                found: Found = end.value
+                break
+            error = None
+            try:
+                metrics_log.append(log, [row])
+                yield row
+            except GeneratorExit:
+                error = InterruptedRunError("closed before the last step")
+            except Exception as thrown:  # noqa: BLE001  (a search ends with any, and returns it)
+                error = thrown
+    leave = partial(_leave, task, first, found, directory)
+    if found.failure is not None:
+        raise concluded(task, found.failure, leave) from found.failure
+    return leave()
+
+
+def _leave(
+    task: Task, first: FirstBatch, found: Found, directory: Path, failure: str | None = None
+) -> FindReport:
+    """Write the report of what was found, and draw it."""
+    from lrtool.experiment.experiment import facts
+    from lrtool.report import report as reports
+    from lrtool.report.records import Timing
+    from lrtool.show.plots import find as plot
+
+    finding, reason = found.finding, failure
+    nothing = finding is None or finding.suggestion.lr is None
+    status: Status = "no_suggestion" if nothing else "completed"
+    if failure is not None:
+        status = "failed"
+    elif found.interrupted is not None:
+        status, reason = "interrupted", found.interrupted
+        if finding is not None and found.race is not None and found.race.interrupted:
+            reason = f"{reason} during the race. {_so_far(finding)}"
+    said = finding.suggestion if finding else None
+    report = reports.FindReport(
+        status=status,
+        reason=reason or (said.reason if said else None),
+        suggestion=said,
+        suggestions=finding.suggestions if finding else {},
+        sweeps=found.sweeps,
+        curve=finding.curve if finding else None,
+        first_update=found.first_update,
+        trials=found.trials,
+        race=found.race,
+        timing=Timing(**found.timing),
+        **facts(task, first),
+    )
+    reports.write(report, directory)
+    plot.save(report, directory)
+    if status == "failed" and said and said.lr:
+        _warn_of_what_failed(found, said.lr)
+    return report
+
+
+def _so_far(finding: Finding) -> str:
+    """Say what an interrupted race leaves."""
+    if finding.suggestions["race"].lr is None:
+        return "Nothing was compared yet: the rate is that before the race."
+    return finding.suggestion.reason
+
+
+def _warn_of_what_failed(found: Found, lr: float) -> None:
+    from lrtool.config.spelling import number
+    from lrtool.errors import LrtoolWarning
+
+    where = "short training runs" if found.race is None else "race (--no-verify leaves it out)"
+    warnings.warn(
+        f"the search failed in its {where}; the rate found so far, {number(lr, 2)}, is reported",
+        LrtoolWarning,
+        stacklevel=2,
+    )
+
+
+def _print_rate(report: FindReport) -> None:
+    if report.suggestion is not None and report.suggestion.lr is not None:
+        from lrtool.show.words import rate
+
+        typer.echo(rate(report.suggestion.lr))
+    else:
+        say(f"no suggestion: {report.reason}")

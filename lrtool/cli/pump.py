@@ -1,0 +1,53 @@
+"""How every command that takes long is run: one loop for its rows, its progress and its signals."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from lrtool.data.workers import is_death_of_a_worker
+from lrtool.errors import InterruptedRunError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from lrtool.cli.signals import Stop
+
+Row = TypeVar("Row")
+Shown_contra = TypeVar("Shown_contra", contravariant=True)
+Result = TypeVar("Result")
+
+
+class Watcher(Protocol[Shown_contra]):
+    """Something that is told of each row: a progress bar, a tracker."""
+
+    def update(self, row: Shown_contra, /) -> None:
+        """Take a row into account."""
+
+
+def pump(rows: Generator[Row, None, Result], stop: Stop, *watchers: Watcher[Row]) -> Result:
+    """Pull a generator to its end, show each row to the watchers, and return its result.
+
+    Thrown into it, so that it can save what it has and conclude, are an `InterruptedRunError` after
+    a signal, and the death of a process that loads data, which torch raises wherever the program
+    is. Any other error of a watcher closes the generator and is raised.
+    """
+    with closing(rows):
+        stop.gentle = True
+        error: Exception | None = None
+        while True:
+            try:
+                row = next(rows) if error is None else rows.throw(error)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            error = None
+            try:
+                for watcher in watchers:
+                    watcher.update(row)
+                if stop.signal is not None:
+                    error = InterruptedRunError(stop.words())
+            except RuntimeError as death:
+                if not is_death_of_a_worker(death):
+                    raise
+                error = death

@@ -1,0 +1,166 @@
+"""The epochs of a training: trained, evaluated, logged and saved, until it ends."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isfinite
+from typing import IO, TYPE_CHECKING
+
+from lrtool.config.spelling import count
+from lrtool.data import batches
+from lrtool.engine.loop import failed
+from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning
+from lrtool.report import metrics_log as history
+from lrtool.report.records import EpochRow, StepRow
+from lrtool.report.run_directory import METRICS, MODEL
+from lrtool.training import divergence
+from lrtool.training.session import (
+    advance,
+    evaluate,
+    observe,
+    save,
+    save_best,
+    save_weights,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from lrtool.report.report import Status
+    from lrtool.training.session import Session
+
+Event = list[StepRow] | EpochRow | int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a training ended.
+
+    Attributes:
+        status: "completed", "interrupted", "diverged" or "failed".
+        reason: why before its last epoch, in a sentence; None where it made them all, or failed.
+        error: what it failed with, as it was raised; None where it did not.
+    """
+
+    status: Status
+    reason: str | None = None
+    error: Exception | SystemExit | None = None
+
+
+def train(session: Session) -> Generator[Event, None, Ending]:
+    """Train to the end, however often it was begun; return how it ended.
+
+    Yields rows of updates, several at a time; while it evaluates, the number of samples seen; and
+    the row of each epoch. Whenever it yields, the training is at rest and everything that led there
+    is in metrics.jsonl. Whoever pulls may throw `InterruptedRunError` into it: a checkpoint is
+    saved. Nothing else is raised: an error is part of the ending, and the newest checkpoint whole.
+    """
+    try:
+        with writing(session):
+            log = history.reopen(session.directory / METRICS, session.log_bytes)
+        try:
+            reason = yield from _epochs(session, log)
+        except InterruptedRunError:
+            _save(session, log)
+            raise
+        finally:
+            with suppress(OSError):  # all that can be written is flushed already
+                log.close()
+        notes = {"epoch": session.position.epoch, "step": session.position.step}
+        with writing(session):
+            save_weights(session, session.directory / MODEL, notes)
+    except InterruptedRunError as stop:
+        return Ending("interrupted", str(stop))
+    except DivergedError as error:
+        return Ending("diverged", str(error))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (an ending is data)
+        return Ending("failed", error=error)
+    return Ending("completed", reason)
+
+
+def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | None]:
+    """Train to the end; return why it ended before the last epoch.
+
+    Raises:
+        DivergedError: losses, gradients or weights are no longer finite.
+    """
+    config, position = session.task.config.train, session.position
+    while not _is_done(session):
+        epoch = advance(session, session.step, config.checkpoint_every)
+        for rows in session.watch.timed(epoch):
+            _write(session, log, rows)
+            if failed(rows[-1], position):  # not at rest: nobody may save this
+                raise divergence.at_row(session, rows[-1])
+            yield rows
+            if config.checkpoint_every and position.step % config.checkpoint_every == 0:
+                _save(session, log)
+        if not position.samples:
+            raise batches.empty_epoch(position.epoch)
+        if position.evaluated != position.step:
+            divergence.refuse_bad_weights(session)
+            row = yield from evaluate(session)
+            _end_epoch(session, row, log)
+            yield row
+        else:  # a training that ended inside this epoch goes on, but nothing was left of it
+            position.next_epoch()
+    return _why_early(session)
+
+
+def _is_done(session: Session) -> bool:
+    config, position = session.task.config.train, session.position
+    if _why_early(session) is not None:
+        return True
+    if config.max_steps is not None:
+        return position.step >= config.max_steps and position.evaluated == position.step
+    assert config.epochs is not None, "a configuration has epochs or max_steps"
+    return position.epoch >= config.epochs
+
+
+def _why_early(session: Session) -> str | None:
+    stopping, best = session.task.config.train.early_stopping, session.state.best
+    if stopping is None or best.waited < stopping.patience:
+        return None
+    return f"early stopping: {best.metric} has not improved for {count(best.waited, 'epoch')}"
+
+
+def _end_epoch(session: Session, row: EpochRow, log: IO[bytes]) -> None:
+    """Log an epoch, keep it if it is the best one, and save where that is due."""
+    config, position = session.task.config.train, session.position
+    _warn_of_a_loss_without_value(row)
+    with writing(session):
+        history.append(log, [row])
+    improved = observe(session, row)
+    if config.max_steps is None or position.step < config.max_steps:
+        position.next_epoch()
+    if improved:
+        with writing(session):
+            save_best(session, row)
+    if config.checkpoint_every is None or _is_done(session):
+        _save(session, log)
+
+
+def _warn_of_a_loss_without_value(row: EpochRow) -> None:
+    if row.validation_loss is not None and not isfinite(row.validation_loss):
+        warnings.warn(
+            f"the validation loss of epoch {row.epoch} is {row.validation_loss}, though all "
+            "weights are finite",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+
+
+def _write(session: Session, log: IO[bytes], rows: list[StepRow]) -> None:
+    """Log each k-th update, and the one that failed."""
+    every = session.task.config.train.log_every
+    kept = [row for row in rows if row.step % every == 0 or failed(row, session.position)]
+    with writing(session):
+        history.append(log, kept)
+
+
+def _save(session: Session, log: IO[bytes]) -> None:
+    divergence.refuse_bad_weights(session)
+    with writing(session):
+        save(session, log)

@@ -1,0 +1,64 @@
+"""The weights that a run has stored, read into a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lrtool.engine import weights
+from lrtool.engine.checkpoint import AVERAGE, BEST
+from lrtool.errors import UserError
+from lrtool.report.run_directory import CHECKPOINTS, MODEL
+from lrtool.training.resume import find_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """Which weights of a run these are.
+
+    Attributes:
+        checkpoint: "best" or "last".
+        epoch: after which they were stored.
+        step: updates made by then.
+    """
+
+    checkpoint: Which
+    epoch: int | None
+    step: int | None
+
+
+def load_stored_weights(model: nn.Module, run: Path, which: Which | None = None) -> StoredWeights:
+    """Give a model the weights of a run: their moving average where it has one.
+
+    Args:
+        model: as the run's configuration builds it.
+        run: its directory.
+        which: "best" or "last"; None for the best ones, or the last ones where none are best.
+
+    Raises:
+        UserError: there are none, or they do not fit.
+    """
+    best = run / CHECKPOINTS / BEST / MODEL
+    which = which or ("best" if best.is_file() else "last")
+    if which == "best":
+        if not best.is_file():
+            raise UserError(f"{run}: has no checkpoint best; there is no {best}")
+        path = best
+        weights.load_weights(model, weights.read_weights(path), path)
+    else:
+        last = find_checkpoint(run)
+        if last is None:
+            raise UserError(f"{run}: has no checkpoint that is whole")
+        path, average = last.folder / MODEL, last.folder / AVERAGE
+        weights.load_weights(model, {**weights.read_weights(path), **last.state["extra"]}, path)
+        if average.exists():
+            weights.load_average(model, weights.read_weights(average), average)
+    notes = weights.read_notes(path)
+    return StoredWeights(which, notes.get("epoch"), notes.get("step"))
