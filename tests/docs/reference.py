@@ -209,7 +209,8 @@ def _plural(value: str) -> str:
 
 def report_fields(schema: Schema) -> str:
     """Describe the fields of report.json: those of both commands, of each one, and their parts."""
-    find, train = (schema["$defs"][name] for name in ("Report", "TrainReport"))
+    mapping = schema["discriminator"]["mapping"]
+    find, train = (_resolved({"$ref": mapping[name]}, schema) for name in ("find", "train"))
     both = [name for name in find["properties"] if name in train["properties"]]
     either = {**find["properties"], "command": {"enum": ["find", "train"]}}
     parts = [
@@ -219,8 +220,9 @@ def report_fields(schema: Schema) -> str:
         "### `lrtool train` also\n\n"
         + _fields(train, [n for n in train["properties"] if n not in both], schema),
     ]
+    reports = {place.rpartition("/")[2] for place in mapping.values()}
     for name, part in schema["$defs"].items():
-        if part is find or part is train or "properties" not in part:
+        if name in reports or "properties" not in part:
             continue
         text = part.get("description", "")
         parts.append(f"### {name}\n\n{text}\n\n{_fields(part, list(part['properties']), schema)}")

@@ -38,6 +38,7 @@ LANGUAGES = {"sh", "console", "python", "yaml", "text"}
 # What these pages describe and the code has not yet, while both are being written.
 PENDING_API = "validation" not in inspect.signature(lrtool.find_lr).parameters
 PENDING_PROGRAMS = not (ROOT / "research").is_dir()
+PENDING_KINDS = (ROOT / "lrtool" / "report" / "parts.py").is_file()
 
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -101,7 +102,8 @@ class Reader:
 
     def passes_over(self, block):
         page = ROOT / block.place.partition(":")[0]
-        return PENDING_API and "find_lr" in page.read_text(encoding="utf-8")
+        waits = PENDING_API and "find_lr" in page.read_text(encoding="utf-8")
+        return waits or (PENDING_KINDS and '["kind"]' in block.text)
 
     def _script(self, text, block):
         for line in text.replace("\\\n", " ").splitlines():
