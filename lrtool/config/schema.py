@@ -40,7 +40,7 @@ class ComponentConfig(Section):
     """A built-in name or an import path `package.module:attribute`, and its arguments."""
 
     name: str = Field(min_length=1)
-    args: dict[str, JsonValue] = {}
+    args: dict[str, JsonValue] = Field({}, description="its arguments")
 
     @model_validator(mode="before")
     @classmethod
@@ -52,42 +52,54 @@ class ComponentConfig(Section):
 class ParameterGroupConfig(Section):
     """Parameters whose name the regular expression finds; the first group that matches wins."""
 
-    match: str = Field(description="regular expression, searched in the parameter's name")
-    lr_ratio: float = Field(1.0, gt=0, description="this group's rate over the others'")
+    match: str = Field(description="a regular expression, searched for in a parameter's name")
+    lr_ratio: float = Field(
+        1.0, gt=0, description="this group's learning rate, divided by the base learning rate"
+    )
     weight_decay: float | None = Field(None, ge=0, description="null: the optimizer's own")
 
 
 class ModelConfig(ComponentConfig):
     """A model."""
 
-    name: str = Field("mlp", min_length=1)
+    name: str = Field("mlp", min_length=1, description="a built-in model, or an import path")
 
 
 class LossConfig(ComponentConfig):
     """What is minimised: the mean over samples."""
 
-    name: str = Field("cross_entropy", min_length=1)
+    name: str = Field(
+        "cross_entropy",
+        min_length=1,
+        description="a loss of torch.nn.functional, Keras's name for it, or an import path",
+    )
 
 
 class OptimizerConfig(ComponentConfig):
     """An optimizer with its parameter groups."""
 
-    name: str = Field("adamw", min_length=1)
-    groups: list[ParameterGroupConfig] = []
+    name: str = Field(
+        "adamw", min_length=1, description="a class of torch.optim in lower case, or an import path"
+    )
+    groups: list[ParameterGroupConfig] = Field(
+        [], description="parameter groups; a parameter belongs to the first group that matches"
+    )
     decay_norm_and_bias: bool = Field(
         default=True,
-        description="false: no weight decay for parameters of fewer than two dimensions",
+        description="false: no weight decay on parameters of fewer than two dimensions, such as "
+        "biases and norms",
     )
 
 
 class ScheduleConfig(ComponentConfig):
     """How the rate moves over training."""
 
-    name: str = "constant"
+    name: str = Field("constant", description="a built-in schedule")
     warmup: float | None = Field(
         None,
         ge=0,
-        description="a fraction of training below 1, or steps; null: none, one_cycle's own",
+        description="length of the warm-up: a fraction of the training below 1, or a number of "
+        "steps; null: none, except for one_cycle, which has its own",
     )
 
 
@@ -128,41 +140,51 @@ def _verify(value: Any) -> bool | Literal["auto"]:
 class DataConfig(Section):
     """Where samples come from and how they are batched."""
 
-    source: str = Field("digits", min_length=1, description="a name, or package.module:factory")
-    args: dict[str, JsonValue] = {}
+    source: str = Field("digits", min_length=1, description="a built-in source, or an import path")
+    args: dict[str, JsonValue] = Field({}, description="the source's arguments, such as path")
     batch_size: Annotated[
         int | str,
         PlainValidator(_batch_size),
         WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
-    ] = Field(64, description="full: the whole training set in one batch")
+    ] = Field(64, description="samples in a batch; full: the whole training set")
     validation: Annotated[
         float | int | str,
         PlainValidator(_validation),
         WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
-    ] = Field(0.2, description="a fraction, a count, or a path; 0 for none")
-    workers: int = Field(0, ge=0, le=256, description="processes that load what is not in memory")
+    ] = Field(
+        0.2, description="the validation set: a fraction, a number of samples, or a path; 0: none"
+    )
+    workers: int = Field(
+        0, ge=0, le=256, description="processes that load samples which are not in memory"
+    )
 
 
 class FindConfig(Section):
     """The learning-rate sweep."""
 
-    start: float = Field(1e-7, gt=0)
-    end: float = Field(10.0, gt=0)
-    steps: int = Field(100, ge=2, le=100_000)
-    repeats: int = Field(1, ge=1, le=100, description="sweeps, each with a seed of its own")
-    mode: Literal["exponential", "linear"] = "exponential"
-    loss: Literal["batch", "probe"] = Field(
-        "batch", description="probe: the loss on a fixed part of the validation data"
+    start: float = Field(1e-7, gt=0, description="first learning rate of the sweep")
+    end: float = Field(10.0, gt=0, description="last learning rate of the sweep")
+    steps: int = Field(100, ge=2, le=100_000, description="steps of the sweep")
+    repeats: int = Field(1, ge=1, le=100, description="number of sweeps, each with its own seed")
+    mode: Literal["exponential", "linear"] = Field(
+        "exponential", description="how the learning rate grows during the sweep"
     )
-    method: Literal["auto", "valley", "slide", "steep", "minimum"] = "auto"
+    loss: Literal["batch", "probe"] = Field(
+        "batch",
+        description="batch: the loss of each training batch; probe: the loss on a fixed set of "
+        "validation samples, which is slower and less noisy",
+    )
+    method: Literal["auto", "valley", "slide", "steep", "minimum"] = Field(
+        "auto", description="how the rate is chosen; all but auto are known rules, for comparison"
+    )
     verify: Annotated[
         bool | str,
         PlainValidator(_verify),
         WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "auto"}]}),
     ] = Field(
         default=False,
-        description="race rates around the suggestion in short trainings; auto: where that takes "
-        "at most a tenth of the training",
+        description="true: compare rates around the suggestion in short trainings (a race); auto: "
+        "only where the race takes at most a tenth of the training",
     )
 
     @model_validator(mode="after")
@@ -186,28 +208,38 @@ class EarlyStoppingConfig(Section):
     """Stop when a metric of the validation part no longer improves."""
 
     metric: str = Field(
-        "validation_loss", description="validation_loss, train_loss, or one of metrics"
+        "validation_loss", description="validation_loss, train_loss, or a metric from metrics"
     )
     patience: Count = Field(5, description="epochs without improvement")
-    min_delta: float = Field(0.0, ge=0, description="a smaller change is no improvement")
+    min_delta: float = Field(0.0, ge=0, description="a smaller change does not count")
     mode: Literal["auto", "min", "max"] = Field(
-        "auto", description="whether lower or higher is better; auto: as the metric says"
+        "auto", description="whether lower or higher is better; auto: decided by the metric"
     )
 
 
 class TrainConfig(Section):
     """The training that the rate is meant for."""
 
-    epochs: Count | None = Field(None, description=f"{DEFAULT_EPOCHS} without max_steps")
-    max_steps: Count | None = None
-    schedule: ScheduleConfig = ScheduleConfig()
-    gradient_clip_norm: float | None = Field(None, gt=0)
-    accumulate: Count = Field(1, description="batches for each update")
-    ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="of a moving average of the weights, which is then evaluated"
+    epochs: Count | None = Field(
+        None, description=f"length of the training; {DEFAULT_EPOCHS} if max_steps is not given"
     )
-    early_stopping: EarlyStoppingConfig | None = None
-    checkpoint_every: Count | None = Field(None, description="steps; null: each epoch")
+    max_steps: Count | None = Field(None, description="length of the training in steps instead")
+    schedule: ScheduleConfig = ScheduleConfig()
+    gradient_clip_norm: float | None = Field(
+        None, gt=0, description="gradients are scaled down to this 2-norm; null: no clipping"
+    )
+    accumulate: Count = Field(1, description="batches for each step")
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is evaluated in their place; "
+        "null: none",
+    )
+    early_stopping: EarlyStoppingConfig | None = Field(None, description="null: train to the end")
+    checkpoint_every: Count | None = Field(
+        None, description="steps between two checkpoints; null: one after each epoch"
+    )
     log_every: Count = Field(1, description="steps between two lines of metrics.jsonl")
 
     @model_validator(mode="before")
@@ -229,30 +261,47 @@ class TrainConfig(Section):
 class RuntimeConfig(Section):
     """Where and how the numbers are computed."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
-    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
-    deterministic: bool = False
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="cpu, mps, cuda or cuda:N; auto: a GPU if there is one",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of the forward pass, by autocast; fp16 scales the loss"
+    )
+    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        "auto", description="of models and images; auto: channels_last for 2-D convolutions"
+    )
+    deterministic: bool = Field(
+        default=False, description="use torch's deterministic algorithms only"
+    )
 
 
 class Config(Section):
     """The whole file."""
 
-    seed: int = Field(0, ge=0, le=2**32 - 1)
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="of weights, data order and the validation split"
+    )
     search_path: list[str] = Field(
-        [], description="more directories with data files and modules to import"
+        [], description="more directories in which data files and modules are looked for"
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
-    metrics: list[str] = []
+    metrics: list[str] = Field(
+        [], description="built-in metrics or import paths, computed after each epoch"
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     learning_rate: Annotated[
         float | str | None,
         PlainValidator(_learning_rate),
         WithJsonSchema({"anyOf": [{"type": "number"}, {"const": "auto"}, {"type": "null"}]}),
-    ] = Field(None, description="auto: find first; null: the optimizer's own default")
+    ] = Field(
+        None,
+        description="a number; auto: find it first; null: the optimizer's default",
+    )
     find: FindConfig = FindConfig()
     train: TrainConfig = TrainConfig(epochs=DEFAULT_EPOCHS)
     runtime: RuntimeConfig = RuntimeConfig()
