@@ -136,23 +136,25 @@ class StepRow:
 
 # A model, because each metric is a further key: EpochRow(epoch=1, …, accuracy=0.9).
 class EpochRow(BaseModel):
-    """One epoch, or the part of it at whose end a training stopped that was made longer later.
+    """One epoch; or a part of one, where a training ended within it and was made longer later.
 
-    Each metric is a further key under its own name: of the validation part, or of the training part
-    where there is no other. null: NaN or infinite, such as AUROC of one class; and
-    `validation_loss` where there is no validation part.
+    Each metric is a further key under its own name: on the validation set, or on the training set
+    where there is no other. null means NaN or infinite, such as AUROC of one class, and for
+    `validation_loss` also that there is no validation set.
     """
 
     model_config = ConfigDict(**{**RECORD, "extra": "allow"}, frozen=True)
     __pydantic_extra__: dict[str, Loss]
 
     epoch: FromOne
-    step: Count = Field(description="updates made since the training began")
-    lr: RateOrZero = Field(description="the base rate of the last update")
-    train_loss: Loss = Field(description="mean over all its samples, as they were seen in training")
+    step: Count = Field(description="steps since the training began")
+    lr: RateOrZero = Field(description="the base learning rate of the last step")
+    train_loss: Loss = Field(
+        description="mean over its samples, each before the step it took part in"
+    )
     validation_loss: Loss | None = Field(
-        description="of the validation part, with the weights at the epoch's end, or their moving "
-        "average"
+        description="on the validation set, with the weights at the end of the epoch, or with "
+        "their moving average"
     )
 
     @property
@@ -166,24 +168,27 @@ class EpochRow(BaseModel):
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class FirstUpdate:
-    """What the direction of the very first update tells of the rate."""
+    """What the direction of the very first update says about the learning rate."""
 
     critical_lr: Annotated[
-        Rate | None, Field(description="from which on it raises its own batch's loss; null: none")
+        Rate | None,
+        Field(
+            description="the highest rate that does not raise the loss of its own batch; null: none"
+        ),
     ]
     ratio_lr: Annotated[
         Rate | None,
         Field(
-            description="at which it is as long as the weights, the median over all matrices; "
-            "null: nothing moved"
+            description="the rate at which the update has the norm of the weights, the median "
+            "over all matrices; null: nothing moved"
         ),
     ]
     steps: Annotated[
-        float, Field(ge=0, description="what that cost; a forward pass counts a third")
+        float, Field(ge=0, description="its cost in training steps; a forward pass counts a third")
     ]
     opening: Annotated[
         float,
-        Field(gt=0, description="its length over that of later updates, for a steady gradient"),
+        Field(gt=0, description="its size over that of later updates for the same gradient"),
     ] = 1.0
 
 
@@ -195,11 +200,11 @@ class Sweep:
     lr: tuple[Rate, ...]
     loss: Annotated[
         tuple[Loss, ...],
-        Field(description="raw losses; null: NaN or infinite, see stop_reason"),
+        Field(description="the raw losses; null: NaN or infinite, see stop_reason"),
     ]
     skipped: Annotated[
         tuple[Count, ...],
-        Field(description="indices of the steps whose update the gradient scaler skipped"),
+        Field(description="the steps, from 0, that the gradient scaler skipped"),
     ]
     stop_reason: StopReason
 
@@ -212,7 +217,7 @@ class Sweep:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class Curve:
-    """The smoothed loss after an update with each rate, with an 80% band; null: not known there."""
+    """The smoothed loss after a step at each rate, with an 80% band; null: not known there."""
 
     lr: tuple[Rate, ...]
     loss: tuple[Loss, ...]
@@ -242,8 +247,8 @@ class Suggestion:
     low: Annotated[
         Rate | None,
         Field(
-            description="lower end of the 80% interval: so probably it reaches into the stretch of "
-            "rates that train almost as well as the best one"
+            description="lower end of the interval, which reaches the rates that train almost as "
+            "well as the best one with a probability of 80%"
         ),
     ]
     high: Annotated[Rate | None, Field(description="upper end of that interval")]
@@ -273,26 +278,30 @@ class Candidate:
     origin: Annotated[
         RaceOrigin,
         Field(
-            description="suggestion: the estimate of the best rate; lower, higher: on either side "
-            "of it; prior: the optimizer's usual rate; outward: beyond the best one"
+            description="suggestion: the estimate of the best rate; lower, higher: half a decade "
+            "from it; prior: the optimizer's usual rate; outward: beyond the best candidate"
         ),
     ]
     loss: Annotated[
         tuple[Loss, ...],
-        Field(description="of each update's batches, before it; null: NaN or infinite"),
+        Field(description="the loss of each step, before its update; null: NaN or infinite"),
     ]
     half_loss: Annotated[
-        Loss | None, Field(description="half-way; null: not there, NaN or infinite")
+        Loss | None,
+        Field(
+            description="the loss that is compared, half-way; null: not measured, NaN or infinite"
+        ),
     ]
-    final_loss: Annotated[Loss | None, Field(description="at the end; null: as half-way")]
+    final_loss: Annotated[Loss | None, Field(description="the same at the end")]
     standard_error: Annotated[
-        float | None, Field(description="of the difference between its loss and the best one's")
+        float | None,
+        Field(description="of the difference between its loss and that of the best candidate"),
     ]
     outcome: Annotated[
         RaceOutcome,
         Field(
-            description="won: the lowest final loss; dropped: half-way; unfinished: the race was "
-            "interrupted"
+            description="won: the lowest final loss; dropped: out half-way; unfinished: the race "
+            "was interrupted"
         ),
     ]
 
@@ -301,20 +310,22 @@ class Candidate:
 class Race:
     """Short trainings at several rates, from the same weights over the same batches."""
 
-    seed: Annotated[int, Field(description="of weights and batches, which no sweep had")]
-    steps: Annotated[FromOne, Field(description="of each candidate that was not dropped half-way")]
+    seed: Annotated[int, Field(description="of weights and batches; no sweep has the same")]
+    steps: Annotated[
+        FromOne, Field(description="steps of each candidate that was not dropped half-way")
+    ]
     steps_spent: Annotated[
-        float, Field(ge=0, description="of all; a forward pass counts a third of a step")
+        float, Field(ge=0, description="steps of all together; a forward pass counts a third")
     ]
     measure: Annotated[
         Literal["validation", "training"],
         Field(
-            description="which losses were compared: of examples of the validation part, or the "
-            "last ones of training"
+            description="what was compared: the loss on validation samples, or the last training "
+            "losses"
         ),
     ]
-    examples: Annotated[Count, Field(description="how many these are")]
-    untrained_loss: Annotated[Loss, Field(description="the same before the first update")]
+    examples: Annotated[Count, Field(description="how many samples that is")]
+    untrained_loss: Annotated[Loss, Field(description="the same loss before the first step")]
     candidates: Annotated[
         tuple[Candidate, ...], Field(description="in the order in which they raced")
     ]
@@ -347,15 +358,15 @@ class Finding:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class LearningRate:
-    """The rate that the schedule starts from, and who chose it."""
+    """The base learning rate of the schedule, and where it comes from."""
 
     value: Rate
     origin: Annotated[
         Literal["flag", "config", "find", "run", "optimizer"],
-        Field(description="find: of this very run; run: of the run that --lr-from named"),
+        Field(description="find: found by this run; run: from the run that --lr-from named"),
     ]
     run: Annotated[
-        str | None, Field(description="directory of the find or the run that it came from")
+        str | None, Field(description="the directory of the search or the run that it comes from")
     ]
 
 
@@ -371,12 +382,14 @@ class BestEpoch:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class Steps:
-    """Updates, evenly spaced where there were too many, always with the first and the last."""
+    """The steps of a training; of more than 2,000 a selection with the first and the last one."""
 
     step: tuple[Count, ...]
     epoch: tuple[Count, ...]
     lr: tuple[RateOrZero, ...]
-    loss: Annotated[tuple[Loss, ...], Field(description="before the update; null: NaN or infinite")]
+    loss: Annotated[
+        tuple[Loss, ...], Field(description="the loss before the update; null: NaN or infinite")
+    ]
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -390,9 +403,9 @@ class Steps:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class DataFacts:
-    """What the samples are: counts by part (train, validation), shapes without the batch.
+    """Facts of the data: samples of each part (train, validation), and shapes of one sample.
 
-    A part that does not tell how many it has is left out; one that is not there has 0.
+    A part whose size is not known is left out; one that does not exist has 0 samples.
     """
 
     samples: dict[str, int]
@@ -424,7 +437,7 @@ class Environment:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class Timing:
-    """Seconds; the two rates count the loop alone, without set-up, plots and writing."""
+    """Seconds, and steps and samples per second in the loop alone, without set-up and plots."""
 
     total_s: float
     setup_s: float | None

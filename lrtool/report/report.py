@@ -71,18 +71,18 @@ class RunReport(BaseModel):
     reason: str | None = Field(description="one sentence: why this status")
     suggestion: Suggestion | None
     suggestions: dict[str, MethodSuggestion] = Field(
-        {}, description='every method by its name; "sweep": auto before trials and race'
+        {}, description='what each method says; "sweep" is "auto" before trials and race'
     )
     sweeps: tuple[Sweep, ...] = ()
     curve: Curve | None = None
     config: Annotated[dict[str, JsonValue], BeforeValidator(_spell_non_finite)] = Field(
-        description="resolved, or the arguments of a call"
+        description="the resolved configuration, or the arguments of find_lr"
     )
     config_hash: str
-    data: DataFacts | None = Field(description="null: the run failed before it was read")
-    model: ModelFacts | None = Field(description="null: the run failed before it was built")
+    data: DataFacts | None = Field(description="null: the run failed before the data were read")
+    model: ModelFacts | None = Field(description="null: the run failed before the model was built")
     environment: Environment
-    seed: int | None = Field(description="null: the caller's own random state")
+    seed: int | None = Field(description="null for find_lr, which uses the caller's random state")
     timing: Timing
 
 
@@ -90,9 +90,9 @@ class FindReport(RunReport):
     """Everything a `find` has to say."""
 
     command: Literal["find"] = "find"
-    first_update: FirstUpdate | None = Field(None, description="null: not measured")
+    first_update: FirstUpdate | None = Field(None, description="null: it was not measured")
     trials: Race | None = Field(
-        None, description="two short trainings beside the estimate; null: there were none"
+        None, description="the two trials, in the form of a race; null: there were none"
     )
     race: Race | None = Field(None, description="null: there was none")
 
@@ -104,7 +104,9 @@ class TrainReport(RunReport):
     learning_rate: LearningRate | None = Field(description="null: the run failed before it had one")
     epochs: tuple[EpochRow, ...]
     best: BestEpoch | None = Field(description="null: no epoch has a finite value")
-    checkpoint: str | None = Field(description="the newest good one, relative to the run directory")
+    checkpoint: str | None = Field(
+        description="the newest good checkpoint, relative to the run directory"
+    )
     steps: Steps
 
 
