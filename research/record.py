@@ -11,12 +11,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import optimizers
-import ours
-import plain
-import tasks
 import torch
 
+from benchmarks.regret import ours, tasks, training
 from lrtool.curve import trials as trials_rule
 from lrtool.curve.race import averaged, usual_rate
 from lrtool.engine.device import Runtime
@@ -31,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cells import Cell
-
+    from benchmarks.regret.cells import Cell
     from lrtool.engine.step import Step
 
 FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
@@ -151,8 +147,8 @@ def _built(cell: Cell, seed: int) -> tuple[torch.nn.Module, Step, Iterator[list[
     torch.manual_seed(seed)
     model = tasks.model(cell.task)
     loss = partial(tasks.loss, task=cell.task)
-    step = make_step(model, loss, optimizers.build(cell.optimizer, model, 1.0), RUNTIME)
-    order = plain.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
+    step = make_step(model, loss, training.optimizer_of(cell.optimizer, model, 1.0), RUNTIME)
+    order = training.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
     return model, step, ([(data.x[rows], data.y[rows])] for rows in order)
 
 
