@@ -22,7 +22,7 @@ lint: $(STAMP)
 
 # Speed against a plain loop and the peers, which live in an environment of their own.
 bench: .venv-bench/.installed
-	.venv-bench/bin/python benchmarks/speed.py
+	.venv-bench/bin/python -m benchmarks.speed
 
 # How well the suggested rates train, beside the peers and simple rules: everything from nothing.
 # What is already measured is kept under runs/regret. In one thread a process, so many at once:

@@ -1,6 +1,6 @@
 """How long saving a checkpoint holds up a training, beside writing its bytes.
 
-    python benchmarks/speed_checkpoint.py --rounds 7
+    python -m benchmarks.speed.checkpoint --rounds 7
 
 A network of 100 million parameters with Adam: weights and two moments, 1.2 GB. Both write to the
 same directory and wait for the disk, in turn, for disks are noisy.
