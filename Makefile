@@ -22,14 +22,14 @@ lint: $(STAMP)
 
 # Speed against a plain loop and the peers, which live in an environment of their own.
 bench: .venv-bench/.installed
-	.venv-bench/bin/python benchmarks/speed.py
+	.venv-bench/bin/python -m benchmarks.speed
 
 # How well the suggested rates train, beside the peers and simple rules: everything from nothing.
 # What is already measured is kept under runs/regret. In one thread a process, so many at once:
 PROCESSES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
-REGRET := benchmarks/regret/run.py
+REGRET := -m benchmarks.regret
 CELLS ?= published
-SOURCES := controls lrtool
+SOURCES := controls lrtool find_lr
 
 regret: $(STAMP) .venv-bench/.installed .venv-lightning252/.installed
 	$(BIN)/python $(REGRET) grids $(CELLS) --processes $(PROCESSES)

@@ -1,6 +1,6 @@
 """Run `lrtool train CONFIG --lr auto` with several seeds, and a plain loop at the same rate.
 
-    python benchmarks/results.py configs/digits.yaml --seeds 3
+    python -m benchmarks.results configs/digits.yaml --seeds 3
 
 Each seed decides weights, data order and, where a fraction is held out, the split; each finds a
 rate of its own. The plain loop is that of `try_rate.py`: torch's own schedule, not lrtool's engine.
@@ -9,32 +9,16 @@ rate of its own. The plain loop is that of `try_rate.py`: torch's own schedule, 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from try_rate import train
 
+from benchmarks.try_rate import report_of, train
 from lrtool.experiment.experiment import open_task, training_steps
 from lrtool.experiment.reading import read_config
-
-
-def lrtool_train(config: Path, seed: int, sets: list[str]) -> dict[str, Any]:
-    """Return the report of one training."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "lrtool", "train", str(config), "--lr", "auto", "--json"]
-        overrides = [word for text in sets for word in ("--set", text)]
-        more = ["--seed", str(seed), "--output", folder, "--overwrite", *overrides]
-        done = subprocess.run([*command, *more], stdout=subprocess.PIPE, check=True)
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
 
 
 def plain(config: Path, seed: int, lr: float, sets: list[str]) -> tuple[float, float]:
@@ -64,7 +48,9 @@ def main() -> None:
     found: dict[str, list[float]] = {}
     for seed in range(options.seeds):
         started = time.perf_counter()
-        report = lrtool_train(options.config, seed, options.sets)
+        report = report_of(
+            "train", options.config, options.sets, "--lr", "auto", "--seed", str(seed)
+        )
         lr, last = report["learning_rate"]["value"], report["epochs"][-1]
         own = {name: value for name, value in last.items() if name not in {"epoch", "step", "lr"}}
         loss, accuracy = plain(options.config, seed, lr, options.sets)

@@ -1,6 +1,6 @@
 """Train with the rate that `lrtool find` names, and with a third and three times of it.
 
-    python benchmarks/try_rate.py configs/digits.yaml --seeds 3
+    python -m benchmarks.try_rate configs/digits.yaml --seeds 3
 
 A plain PyTorch loop: the configuration gives data, model, loss, optimizer, schedule and length, but
 the loop and the schedule are torch's own, not lrtool's engine. The finder's seeds (0, 1, …) are
@@ -10,10 +10,14 @@ apart from the training seeds (1000, 1001, …).
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,25 +27,27 @@ from lrtool.components.models import build_model
 from lrtool.components.optimizers import build_optimizer
 from lrtool.data import batches
 from lrtool.experiment.experiment import Task, open_task, training_steps
-from lrtool.experiment.preflight import try_one_batch
 from lrtool.experiment.reading import read_config
-from lrtool.report.report import FindReport
-from lrtool.search import run
 
 FACTORS = (1 / 3, 1.0, 3.0)
 
 
-def found_rate(task: Task) -> float:
-    """Return the rate that the finder names."""
+def report_of(command: str, config: Path, sets: list[str], *flags: str) -> dict[str, Any]:
+    """Run a command of lrtool's and return its report.
+
+    Raises:
+        SystemExit: it failed, and has said why.
+    """
+    words = [sys.executable, "-m", "lrtool", command, str(config), "--json", *flags]
+    for override in sets:
+        words += ["--set", override]
     with tempfile.TemporaryDirectory() as folder:
-        *_, report = run.find(task, try_one_batch(task), Path(folder))
-    assert isinstance(report, FindReport)
-    said = report.suggestion
-    assert said is not None
-    if said.lr is None:
-        raise SystemExit(f"no suggestion: {report.reason}")
-    print(f"found {said.lr:.3g} ({said.low:.3g} to {said.high:.3g}), {said.verdict}")
-    return said.lr
+        words += ["--output", folder, "--overwrite"]
+        done = subprocess.run(words, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def schedule_of(
@@ -87,7 +93,7 @@ def train(task: Task, lr: float, seed: int, steps: int) -> tuple[float, float, f
         seed=seed,
         device=torch.device("cpu"),
     )
-    recent = []
+    recent: list[torch.Tensor] = []
     for _ in range(steps):
         [(x, y)] = next(stream)
         loss = task.loss_fn(model(x), y)
@@ -129,7 +135,9 @@ def main() -> None:
     assert steps is not None
     print(f"{options.config}: {platform.machine()}, {torch.get_num_threads()} threads,", end=" ")
     print(f"torch {torch.__version__}; {steps} steps, n = {options.seeds} seeds, mean ± deviation")
-    lr = found_rate(task)
+    found = report_of("find", options.config, options.sets)["suggestion"]
+    lr = found["lr"]
+    print(f"found {lr:.3g} ({found['low']:.3g} to {found['high']:.3g}), {found['verdict']}")
     for factor in FACTORS:
         started = time.perf_counter()
         runs = [train(task, factor * lr, 1000 + seed, steps) for seed in range(options.seeds)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import tasks
+from benchmarks.regret import tasks
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,11 @@ class Cell:
         """Name the cell's file."""
         return f"{self.task}-{self.optimizer}-{self.schedule}-{self.steps}"
 
-    @property
-    def published(self) -> bool:
-        """Tell whether constants must never see it."""
-        return self.task in {task.name for task in tasks.PUBLISHED}
 
-
-def _cells(tasks: list[str], optimizers: str, schedules: str, steps: int = 300) -> list[Cell]:
+def _cells(names: list[str], optimizers: str, schedules: str, steps: int = 300) -> list[Cell]:
     return [
         Cell(task, optimizer, schedule, steps)
-        for task in tasks
+        for task in names
         for optimizer in optimizers.split()
         for schedule in schedules.split()
     ]
@@ -108,3 +103,4 @@ QUICK = [
 
 CELLS = {cell.name: cell for cell in [*DEVELOPMENT, *PUBLISHED]}
 assert len(CELLS) == len(DEVELOPMENT) + len(PUBLISHED), "a cell is listed twice"
+SETS = {"development": DEVELOPMENT, "published": PUBLISHED, "quick": QUICK}

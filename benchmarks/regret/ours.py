@@ -1,51 +1,90 @@
-"""lrtool itself: a cell as a configuration, and what it suggests for it."""
+"""lrtool itself: what `lrtool find` and `lrtool.find_lr` suggest for a cell.
+
+`opened` and `_search` are all that this benchmark knows of lrtool's inside.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cost
-import optimizers
-import plain
-import tasks
-
-from lrtool.config import document as documents
+import lrtool
+from benchmarks.regret import tasks, training
+from lrtool.config.document import dump
+from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolError
 from lrtool.experiment.experiment import open_task
 from lrtool.experiment.preflight import try_one_batch
 from lrtool.experiment.reading import read_config
-from lrtool.search import run
+from lrtool.search.experiment_subject import ExperimentSubject, plan_of
+from lrtool.search.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cells import Cell
-
+    from benchmarks.regret.cells import Cell
     from lrtool.experiment.experiment import Task
     from lrtool.report.records import Finding
-    from lrtool.search.run import Found
+    from lrtool.search.search import Found
+
+FIND, FIND_VERIFY = "lrtool find", "lrtool find --verify"
+FIND_LR, FIND_LR_VERIFY = "lrtool.find_lr", "lrtool.find_lr(verify=True)"
+RATE = 1e-3  # of the optimizer given to `find_lr`, which must not matter
+
+
+def find(cell: Cell, seed: int, *, verify: bool) -> dict[str, dict[str, Any]]:
+    """Return what `lrtool find` suggests, all else its default."""
+    with opened(cell, seed, verify=verify) as task:
+        try:
+            said = _search(task).suggestion
+        except LrtoolError as error:
+            answer: dict[str, Any] = {"lr": None, "reason": str(error)}
+        else:
+            answer = {"lr": said.lr, "low": said.low, "high": said.high, "verdict": said.verdict}
+    return {FIND_VERIFY if verify else FIND: answer}
+
+
+def find_lr(cell: Cell, seed: int, *, verify: bool) -> dict[str, dict[str, Any]]:
+    """Return what `lrtool.find_lr` suggests for a model, an optimizer and loaders."""
+    model, train, validation = training.fresh(cell, seed)
+    try:
+        found = lrtool.find_lr(
+            model,
+            training.optimizer_of(cell.optimizer, model, RATE),
+            partial(tasks.loss, task=cell.task),
+            train,
+            validation=validation,
+            verify=verify,
+            schedule=cell.schedule,
+            for_steps=cell.steps,
+        )
+    except LrtoolError as error:
+        answer: dict[str, Any] = {"lr": None, "reason": str(error)}
+    else:
+        low, high = found.interval or (None, None)
+        answer = {"lr": found.lr, "low": low, "high": high, "verdict": found.verdict}
+    return {FIND_LR_VERIFY if verify else FIND_LR: answer}
 
 
 def configuration(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
-    """Return the configuration of a cell's training, for lrtool."""
-    known, args = optimizers.OPTIMIZERS[cell.optimizer]
+    """Return the configuration of a cell's training."""
+    known = training.OPTIMIZERS[cell.optimizer]
     schedule: dict[str, Any] = {"name": cell.schedule}
     if cell.schedule == "cosine":
-        schedule["warmup"] = plain.WARMUP
+        schedule["warmup"] = training.WARMUP
     return {
         "seed": seed,
-        "search_path": [str(Path(__file__).parent)],
         "data": {
-            "source": "tasks:data",
+            "source": "benchmarks.regret.tasks:data",
             "args": {"task": cell.task},
             "batch_size": tasks.TASKS[cell.task].batch,
         },
-        "model": {"name": "tasks:model", "args": {"task": cell.task}},
-        "loss": {"name": "tasks:loss", "args": {"task": cell.task}},
-        "optimizer": {"name": known, "args": args},
+        "model": {"name": "benchmarks.regret.tasks:model", "args": {"task": cell.task}},
+        "loss": {"name": "benchmarks.regret.tasks:loss", "args": {"task": cell.task}},
+        "optimizer": {"name": known.name, "args": known.args},
         "find": {"verify": verify},
         "train": {"max_steps": cell.steps, "schedule": schedule},
         "runtime": {"device": "cpu"},
@@ -57,36 +96,21 @@ def opened(cell: Cell, seed: int, *, verify: bool) -> Iterator[Task]:
     """Open a cell's training, as the command line does."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
-        path.write_text(documents.dump(configuration(cell, seed, verify=verify)))
+        path.write_text(dump(configuration(cell, seed, verify=verify)))
         yield open_task(*read_config(path))
-
-
-def suggestion(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
-    """Return lrtool's suggestion, all else its default."""
-    with (
-        opened(cell, seed, verify=verify) as task,
-        cost.counted(tasks.TASKS[cell.task].batch) as spent,
-    ):
-        try:
-            finding = _search(task)
-        except LrtoolError as error:
-            return {"lr": None, "reason": str(error), "steps": round(spent.steps, 2)}
-    said = finding.suggestion
-    return {
-        "lr": said.lr,
-        "low": said.low,
-        "high": said.high,
-        "verdict": said.verdict,
-        "steps": round(spent.steps, 2),
-    }
 
 
 def _search(task: Task) -> Finding:
     """Run lrtool's own search to its end: that of `lrtool find`, without report and plots."""
-    searching = run.search(task, try_one_batch(task))
+    try_one_batch(task)  # it costs a step
+    rows = search(ExperimentSubject(task), plan_of(task), Stopwatch())
     while True:
         try:
-            next(searching)
+            next(rows)
         except StopIteration as end:
             found: Found = end.value
-            return found.finding
+            break
+    if found.failure is not None:
+        raise found.failure
+    assert found.finding is not None, "a search without a failure has a finding"
+    return found.finding

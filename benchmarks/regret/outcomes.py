@@ -1,29 +1,75 @@
-"""What became of each suggestion: its regret, how far from the best rate it fell, what it cost."""
+"""What became of each suggestion: trained at exactly that rate, its regret, what it cost."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import exact
-import finders
-import grid
-import measures
 import numpy as np
-import tasks
+
+from benchmarks.regret import finders, grid, tasks, training
+from lrtool.report import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cells import Cell
     from numpy.typing import NDArray
+
+    from benchmarks.regret.cells import Cell
+    from benchmarks.regret.grid import Grid
 
     Array = NDArray[np.float64]
 
+Ends = dict[str, dict[str, list[float]]]  # repr(rate) → training seed → where the training ended
+
+# Of each finder's seed: an even one and an odd one, so that both halves of the seeds judge.
+TRAINING_SEEDS = {
+    "0": (100, 101),
+    "1": (102, 103),
+    "2": (104, 101),
+    finders.ANY: tuple(grid.SEEDS),
+}
 UNSEEN = {"rmsprop", "muon"}  # that resemble no optimizer of development
 OVERFIT = 0.5  # decades from the best rate for validation up to the best for the training loss
+
+
+def file_of(cell: Cell, cache: Path) -> Path:
+    """Return where a cell's trainings are kept."""
+    return cache / "exact" / f"{cell.name}.json"
+
+
+def trained(cell: Cell, cache: Path) -> Ends:
+    """Return the trainings that there are."""
+    path = file_of(cell, cache)
+    found: Ends = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def missing(cell: Cell, cache: Path) -> list[tuple[float, int]]:
+    """Return the rates and seeds that have not trained yet."""
+    done = trained(cell, cache)
+    wanted = sorted(
+        {
+            (answer["lr"], seed)
+            for finder_seed, methods in finders.said(cell, cache).items()
+            for answer in methods.values()
+            if answer["lr"] is not None
+            for seed in TRAINING_SEEDS[finder_seed]
+        }
+    )
+    return [(rate, seed) for rate, seed in wanted if str(seed) not in done.get(repr(rate), ())]
+
+
+def train(cell: Cell, cache: Path) -> None:
+    """Train what is missing; every training is kept as it ends."""
+    file_of(cell, cache).parent.mkdir(parents=True, exist_ok=True)
+    done = trained(cell, cache)
+    for rate, seed in missing(cell, cache):
+        done.setdefault(repr(rate), {})[str(seed)] = list(training.train(cell, rate, seed))
+        files.write_text(file_of(cell, cache), json.dumps(done))
 
 
 @dataclass(frozen=True)
@@ -66,14 +112,14 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
     Raises:
         KeyError: a rate has not been trained at.
     """
-    _, found = measures.read(grid.file_of(cell, cache))
-    ends = exact.read(cell, cache)
+    _, found = grid.read(cell, cache)
+    ends = trained(cell, cache)
     outcomes = []
     for whose, methods in finders.said(cell, cache).items():
         fixed = whose == finders.ANY
         for method, said in methods.items():
             for seed in map(str, finders.SEEDS) if fixed else [whose]:
-                regret, final = _trained(found, ends, said["lr"], seed)
+                regret, final = _judged(found, ends, said["lr"], seed)
                 outcomes.append(
                     Outcome(
                         cell=cell,
@@ -92,17 +138,17 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
     return outcomes
 
 
-def _trained(
-    found: measures.Grid, ends: exact.Ends, rate: float | None, seed: str
+def _judged(
+    found: Grid, ends: Ends, rate: float | None, seed: str
 ) -> tuple[float, tuple[float, float, float]]:
     """Return the regret of a rate, and mean losses and error rate at the end of training."""
     if rate is None:
         return 1.0, (math.nan, math.nan, math.nan)
-    seeds = exact.SEEDS[seed]
-    trained = np.array([ends[repr(rate)][str(seed)] for seed in seeds], dtype=float)
-    validation, train, error = trained.mean(0).tolist()
-    regret = found.excess(np.array(seeds) - grid.SEEDS[0], trained[:, 0])
-    return regret, (validation, train, error)
+    seeds = TRAINING_SEEDS[seed]
+    finals = np.array([ends[repr(rate)][str(seed)] for seed in seeds], dtype=float)
+    validation, train_loss, error = finals.mean(0).tolist()
+    regret = found.excess(np.array(seeds) - grid.SEEDS[0], finals[:, 0])
+    return regret, (validation, train_loss, error)
 
 
 def regrets(outcomes: Sequence[Outcome], cells: Sequence[Cell], methods: Sequence[str]) -> Array:
@@ -124,22 +170,22 @@ def regrets(outcomes: Sequence[Outcome], cells: Sequence[Cell], methods: Sequenc
     return table
 
 
-def overfits(record: dict[str, Any], found: measures.Grid) -> bool:
+def overfits(record: dict[str, Any], found: Grid) -> bool:
     """Tell whether the training loss is lowest at a far higher rate than the validation loss.
 
     There a low rate acts as early stopping, which no short test can see.
     """
-    train = {
+    train_loss = {
         int(place): float(np.mean([final[1] for final in ends.values()]))
         for place, ends in record["grid"].items()
     }
-    lowest = min(train, key=lambda place: (train[place], place)) / grid.PER_DECADE
+    lowest = min(train_loss, key=lambda place: (train_loss[place], place)) / grid.PER_DECADE
     return lowest - found.middle >= OVERFIT
 
 
 def groups(chosen: Sequence[Cell], cache: Path) -> dict[str, list[Cell]]:
     """Return the cells that are looked at together, by what they have in common."""
-    overfitting = {cell for cell in chosen if overfits(*measures.read(grid.file_of(cell, cache)))}
+    overfitting = {cell for cell in chosen if overfits(*grid.read(cell, cache))}
     found = {
         "all": list(chosen),
         "constant": [c for c in chosen if c.schedule == "constant"],

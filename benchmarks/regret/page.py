@@ -1,26 +1,43 @@
-"""The result for people: `report.html` with its pictures, and the table of the README."""
+"""The result for people: `report.html`, and the figures of README.md and docs/.
+
+In those pages stands between `<!-- regret: NAME -->` and `<!-- end -->` what is written here and
+nowhere else.
+"""
 
 from __future__ import annotations
 
 import html
 import json
-import sys
+import math
+import re
+import shutil
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import finders
-import pictures
-import summary
-from spelling import gap, number, span
-
+from benchmarks.regret.finders import OWN, TUNED
+from benchmarks.regret.ours import FIND, FIND_VERIFY
 from lrtool.report import files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from cells import Cell
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PICTURE = ROOT / "docs" / "regret.png"
+BLOCK = re.compile(r"(<!-- regret: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 PAIRED = ("constant", "warmup + cosine")  # the groups that the README's table sets side by side
+LONG = "T ≥ 3,000"
+BESIDE = (FIND, FIND_VERIFY, TUNED, "fastai minimum", "fastai valley")
+KNOWN = ("fastai minimum", "fastai valley", "torch-lr-finder", "ignite", "Lightning 2.6.6")
+CELLS = {  # the groups of the ablation
+    "constant, 300 steps": "T = 300, constant",
+    "cosine, 300 steps": "T = 300, warmup + cosine",
+    "one_cycle, 300 steps": "T = 300, one-cycle",
+    "constant, 3000 steps": "T = 3,000, constant",
+    "cosine, 3000 steps": "T = 3,000, warmup + cosine",
+}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; }
@@ -32,24 +49,49 @@ tr.own td { font-weight: 600; background: #eef4fb; }
 small { color: #777; font-weight: normal; }
 img { max-width: 100%; }
 """
-
-
 INTRODUCTION = (
     "<p>r = 0: trains as well as the best rate of an exhaustive grid; r = 1: no better than not"
     " training. A missing suggestion counts 1. Small print: 95% intervals.</p>"
 )
 
 
-def write(chosen: Sequence[Cell], cache: Path, name: str) -> None:
-    """Write report.json, report.html and pictures for a set of cells, and print the table."""
-    report, found = summary.summarize(chosen, cache)
-    folder = cache / name
-    folder.mkdir(exist_ok=True)
-    files.write_text(folder / "report.json", json.dumps({"set": name, **report}, allow_nan=False))
-    drawn = pictures.draw(report, found, folder)
-    files.write_text(folder / "report.html", _page(name, report, drawn))
-    print(markdown(report, name))
-    print(f"{folder / 'report.html'}", file=sys.stderr)
+def write(report: dict[str, Any], drawn: dict[str, str], folder: Path) -> None:
+    """Write report.json and report.html.
+
+    Args:
+        report: see `statistics.summarize`.
+        drawn: titles of pictures and their files.
+        folder: where these are.
+    """
+    files.write_text(folder / "report.json", json.dumps(report, allow_nan=False))
+    files.write_text(folder / "report.html", _page(report, drawn))
+
+
+def publish(folder: Path) -> None:
+    """Put the figures of the published cells into the pages, and the picture beside them.
+
+    Args:
+        folder: where their report is.
+    """
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    constants = resources.files("lrtool.curve").joinpath("constants.json").read_text("utf-8")
+    figures = report | {"provenance": json.loads(constants)["provenance"]}
+    for path in PAGES:
+        text = path.read_text("utf-8")
+        if BLOCK.search(text):
+            files.write_text(path, filled(text, figures))
+    shutil.copyfile(folder / "profile.png", PICTURE)
+
+
+def filled(text: str, figures: dict[str, Any]) -> str:
+    """Return a page with its blocks written anew.
+
+    Raises:
+        KeyError: the page has a block that nobody writes.
+    """
+    return BLOCK.sub(
+        lambda found: f"{found[1]}\n{BLOCKS[found['name']](figures)}\n\n{found[3]}", text
+    )
 
 
 def ordered(report: dict[str, Any], group: str = "all") -> list[str]:
@@ -58,32 +100,52 @@ def ordered(report: dict[str, Any], group: str = "all") -> list[str]:
     return sorted(table, key=lambda method: table[method]["mean"])
 
 
-def markdown(report: dict[str, Any], name: str) -> str:
-    """Return the README's table: constant rate / warmup + cosine."""
-    groups = [group for group in PAIRED if group in report["groups"]]
-    head = ["", "steps", "mean r", "95%", "median", "IQM", "p90", "r > .5", "seed gap, decades"]
+def markdown(report: dict[str, Any]) -> str:
+    """Return the table of all methods: constant rate / warmup + cosine."""
+    head = ["", "steps", "mean r", "95%", "median", "IQM", "p90", "r > 0.5", "seed gap, decades"]
     rows = []
     for method in ordered(report):
-        both = [report["groups"][group]["methods"][method] for group in groups]
-        row = [f"**{method}**" if method in finders.OWN else method]
-        row.append(f"{report['groups']['all']['methods'][method]['steps']:.0f}")
+        both = _paired(report, method)
+        row = [_bold(method), _steps(report, method)]
         row.append(" / ".join(number(own["mean"]) for own in both))
         row.append(" / ".join(span(*own["mean_95"]) for own in both))
         row += [" / ".join(number(own[key]) for own in both) for key in ("median", "iqm", "p90")]
         row.append(" / ".join(f"{own['failures']:.0%}" for own in both))
         row.append(" / ".join(gap(own["seed_gap"]) for own in both))
         rows.append(row)
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-    return f"{table}\n\n{' / '.join(groups)}. {_conditions(report, name)}"
+    groups = " / ".join(group for group in PAIRED if group in report["groups"])
+    return f"{_markdown_table(head, rows)}\n\n{groups}. {_conditions(report)}"
 
 
-def _conditions(report: dict[str, Any], name: str) -> str:
-    where = report["environment"]
+def _short(report: dict[str, Any]) -> str:
+    """Return the same of lrtool and the best-known finders alone, in few columns."""
+    head = ["", "steps", "mean regret", "regret > 0.5", "gap between seeds, decades"]
+    rows = []
+    for method in ordered(report):
+        if method in (*OWN, *KNOWN):
+            both = _paired(report, method)
+            row = [_bold(method), _steps(report, method)]
+            row.append(" / ".join(number(own["mean"]) for own in both))
+            row.append(" / ".join(f"{own['failures']:.0%}" for own in both))
+            row.append(" / ".join(gap(own["seed_gap"]) for own in both))
+            rows.append(row)
+    return _markdown_table(head, rows)
+
+
+def _paired(report: dict[str, Any], method: str) -> list[dict[str, Any]]:
+    return [report["groups"][g]["methods"][method] for g in PAIRED if g in report["groups"]]
+
+
+def _steps(report: dict[str, Any], method: str) -> str:
+    return f"{report['groups']['all']['methods'][method]['steps']:.0f}"
+
+
+def _conditions(report: dict[str, Any]) -> str:
+    name, where = report["set"], report["environment"]
     versions = ", ".join(f"{package} {version}" for package, version in where["versions"].items())
     sizes = ", ".join(
         f"{group}: {report['groups'][group]['cells']}"
-        for group in (*PAIRED, "one-cycle", "T ≥ 3,000")
+        for group in (*PAIRED, "one-cycle", LONG)
         if group in report["groups"]
     )
     command = "make regret-quick" if name == "quick" else "make regret"
@@ -95,11 +157,12 @@ def _conditions(report: dict[str, Any], name: str) -> str:
     )
 
 
-def _page(name: str, report: dict[str, Any], drawn: dict[str, str]) -> str:
+def _page(report: dict[str, Any], drawn: dict[str, str]) -> str:
+    name = report["set"]
     parts = [
         f"<h1>Regret of suggested learning rates: {html.escape(name)} cells</h1>",
         INTRODUCTION,
-        f"<p>{html.escape(_conditions(report, name))}</p>",
+        f"<p>{html.escape(_conditions(report))}</p>",
         *(
             f"<h2>{html.escape(title)}</h2><img src='{file}' alt='{html.escape(title)}'>"
             for title, file in drawn.items()
@@ -107,7 +170,7 @@ def _page(name: str, report: dict[str, Any], drawn: dict[str, str]) -> str:
     ]
     for group, found in report["groups"].items():
         title = f"{group}: {found['cells']} cells of {found['tasks']} tasks"
-        parts += [f"<h2>{html.escape(title)}</h2>", _table(report, group)]
+        parts += [f"<h2>{html.escape(title)}</h2>", _methods(report, group)]
     parts += ["<h2>Against each other method</h2>", _against(report)]
     parts += ["<h2>Intervals and verdicts</h2>", _verdicts(report)]
     return (
@@ -118,7 +181,7 @@ def _page(name: str, report: dict[str, Any], drawn: dict[str, str]) -> str:
     )
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], own: Sequence[bool]) -> str:
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]], own: Sequence[bool]) -> str:
     cells = "".join(f"<th>{text}</th>" for text in head)
     body = "".join(
         f"<tr{' class=own' if mine else ''}>"
@@ -129,10 +192,10 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], own: Sequence[bool
     return f"<table><tr>{cells}</tr>{body}</table>"
 
 
-def _table(report: dict[str, Any], group: str) -> str:
+def _methods(report: dict[str, Any], group: str) -> str:
     table = report["groups"][group]["methods"]
     methods = ordered(report, group)
-    head = ["method", "mean r", "mean over tasks", "median", "IQM", "p90", "r &gt; .5"]
+    head = ["method", "mean r", "mean over tasks", "median", "IQM", "p90", "r &gt; 0.5"]
     head += ["seed gap", "no rate", "log10(rate / best)", "steps", "of T"]
     rows = []
     for method in methods:
@@ -148,7 +211,7 @@ def _table(report: dict[str, Any], group: str) -> str:
         row.append("–" if away is None else f"{away:+.2f}".replace("-", "−"))
         row += [f"{own['steps']:.0f}", f"{own['share_of_training']:.0%}"]
         rows.append(row)
-    return _rows(head, rows, [method in finders.OWN for method in methods])
+    return _html_table(head, rows, [method in OWN for method in methods])
 
 
 def _against(report: dict[str, Any]) -> str:
@@ -170,7 +233,7 @@ def _against(report: dict[str, Any]) -> str:
         " signed-rank test over tasks, two-sided, Holm's correction over all lines of this table."
         "</p>"
     )
-    return note + _rows(head, rows, [False] * len(rows))
+    return note + _html_table(head, rows, [False] * len(rows))
 
 
 def _verdicts(report: dict[str, Any]) -> str:
@@ -200,4 +263,153 @@ def _verdicts(report: dict[str, Any]) -> str:
         "<p>Coverage: how often the 80% interval reaches into the rates with a regret below 2%."
         " Widths in decades.</p>"
     )
-    return note + _rows(head, rows, [False] * len(rows))
+    return note + _html_table(head, rows, [False] * len(rows))
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+
+
+def _bold(method: str) -> str:
+    return f"**{method}**" if method in OWN else method
+
+
+def _long(report: dict[str, Any]) -> str:
+    table = report["groups"][LONG]["methods"]
+    head = ["", "steps", "share of T", "mean r", "median", "p90", "r > 0.5", "seed gap"]
+    rows = []
+    for method in ordered(report, LONG):
+        own = table[method]
+        rows.append(
+            [
+                _bold(method),
+                f"{own['steps']:.0f}",
+                f"{own['share_of_training']:.0%}",
+                *(number(own[key], 3) for key in ("mean", "median", "p90")),
+                f"{own['failures']:.0%}",
+                gap(own["seed_gap"]),
+            ]
+        )
+    return _markdown_table(head, rows)
+
+
+def _groups(report: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{group} ({found['cells']})",
+            *(
+                f"{number(found['methods'][m]['mean'], 3)} / "
+                f"{number(found['methods'][m]['median'], 3)}"
+                for m in BESIDE
+            ),
+        ]
+        for group, found in report["groups"].items()
+        if group not in PAIRED
+    ]
+    return _markdown_table(["group (cells)", *BESIDE], rows)
+
+
+def _pairs(report: dict[str, Any]) -> str:
+    found = report["comparisons"][FIND]
+    rows = [
+        [
+            other,
+            f"{own['better']:.0%} ({own['better_95'][0]:.0%} – {own['better_95'][1]:.0%})",
+            number(own["mean_difference"], 3),
+            number(own["p_holm"], 3),
+        ]
+        for other, own in sorted(found.items(), key=lambda item: item[1]["mean_difference"])
+    ]
+    head = ["`find` against", "P(find is better)", "difference of mean r over tasks", "p (Holm)"]
+    return _markdown_table(head, rows)
+
+
+def _significance(report: dict[str, Any]) -> str:
+    found = report["comparisons"][FIND]
+    others = {m: own["p_holm"] for m, own in found.items() if m not in OWN}
+    behind = [m for m in others if others[m] >= 0.05 or found[m]["mean_difference"] >= 0]
+    worst = math.ceil(1000 * max(others.values())) / 1000
+    said = (
+        f"`find` is better than every peer and every control with p ≤ {number(worst)}"
+        if not behind
+        else f"`find` is better than the others with p < 0.05, but for {', '.join(behind)}"
+    )
+    race = found[FIND_VERIFY]
+    with_race = (
+        f"with a race it is better still (p = {number(race['p_holm'])})"
+        if race["p_holm"] < 0.05 and race["mean_difference"] > 0
+        else f"a race changes nothing that could be told from chance (p = {number(race['p_holm'])})"
+    )
+    return (
+        f"Paired over {report['tasks']} tasks (Wilcoxon, Holm over all tests), {said}; {with_race}."
+    )
+
+
+def _intervals(report: dict[str, Any]) -> str:
+    rows = []
+    for group in ("all", "unseen optimizers", LONG):
+        for method, found in report["intervals"][group].items():
+            low, high = found["coverage_95"]
+            verdicts = ", ".join(
+                f"{verdict} {own['share']:.0%} (mean r {number(own['mean'])})"
+                for verdict, own in found["verdicts"].items()
+            )
+            rows.append(
+                [
+                    f"{group}: `{method}`",
+                    f"{found['coverage']:.0%} ({low:.0%} – {high:.0%})",
+                    f"{found['inside_window']:.0%}",
+                    gap(found["width_median"]),
+                    gap(found["window_median"]),
+                    verdicts,
+                ]
+            )
+    head = ["cells", "interval reaches the window", "rate lies in it", "interval, decades"]
+    return _markdown_table([*head, "window, decades", "verdicts"], rows)
+
+
+def _ablation(figures: dict[str, Any]) -> str:
+    provenance = figures["provenance"]
+    without = provenance["regret_left_out_without_trials_and"]
+    lines = {
+        "`find`": provenance["regret_left_out"],
+        "with a race": provenance["regret_left_out_with_race"],
+        "without caution": provenance["regret_left_out_without_caution"],
+        "without trials": provenance["regret_left_out_without_trials"],
+        **{f"without trials and {name}": found for name, found in without.items()},
+    }
+    rows = [
+        [name, *(f"{number(found[c]['mean'], 3)} / {number(found[c]['median'], 3)}" for c in CELLS)]
+        for name, found in lines.items()
+    ]
+    return _markdown_table(["mean / median r", *CELLS.values()], rows)
+
+
+BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "short": _short,
+    "table": markdown,
+    "long": _long,
+    "groups": _groups,
+    "pairs": _pairs,
+    "significance": _significance,
+    "intervals": _intervals,
+    "ablation": _ablation,
+}
+
+
+def number(value: float, places: int | None = None) -> str:
+    """Spell a regret: three places below a tenth, else two."""
+    if places is None:
+        places = 3 if abs(value) < 0.0995 else 2
+    return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")  # + 0.0: no −0
+
+
+def span(low: float, high: float) -> str:
+    """Spell an interval."""
+    return f"{number(low)} to {number(high)}"
+
+
+def gap(value: float | None) -> str:
+    """Spell a number of decades, or that there is none."""
+    return "–" if value is None else number(value, 2)

@@ -14,19 +14,17 @@ import tempfile
 import warnings
 from functools import partial, wraps
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cost
-import optimizers
-import tasks
-import torch
-from torch.utils.data import DataLoader, TensorDataset
+from benchmarks.regret import tasks, training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cells import Cell
+    import torch
     from torch import Tensor, nn
+
+    from benchmarks.regret.cells import Cell
 
 Said = dict[str, float | str]
 START, END, STEPS = 1e-7, 10.0, 100
@@ -45,15 +43,6 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _fresh(cell: Cell, seed: int) -> tuple[nn.Module, DataLoader[Any], DataLoader[Any]]:
-    """Return a model and the loaders of training and validation part."""
-    torch.manual_seed(seed)
-    model = tasks.model(cell.task)
-    data, batch = tasks.samples(cell.task), tasks.TASKS[cell.task].batch
-    train = DataLoader(TensorDataset(data.x, data.y), batch, shuffle=True)
-    return model, train, DataLoader(TensorDataset(data.x_validation, data.y_validation), 256)
-
-
 def _spelled(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
@@ -65,8 +54,8 @@ def fastai(cell: Cell, seed: int) -> Said:
     from fastai.learner import Learner  # noqa: PLC0415
     from fastai.optimizer import OptimWrapper  # noqa: PLC0415
 
-    model, train, validation = _fresh(cell, seed)
-    known, args = optimizers.OPTIMIZERS[cell.optimizer]
+    model, train, validation = training.fresh(cell, seed)
+    known = training.OPTIMIZERS[cell.optimizer]
     said: Said = {}
 
     def kept(rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +80,7 @@ def fastai(cell: Cell, seed: int) -> Said:
             DataLoaders(train, validation),
             model,
             loss_func=partial(tasks.loss, task=cell.task),
-            opt_func=partial(OptimWrapper, opt=optimizers.CLASSES[known], **args),
+            opt_func=partial(OptimWrapper, opt=known.build, **known.args),
             path=folder,
         )
         learner.lr_find(suggest_funcs=tuple(kept(rule) for rule in rules), show_plot=False)
@@ -116,9 +105,9 @@ def lightning(cell: Cell, seed: int) -> Said:
             return tasks.loss(self.net(batch[0]), batch[1], task=cell.task)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            return optimizers.build(cell.optimizer, self.net, self.lr)
+            return training.optimizer_of(cell.optimizer, self.net, self.lr)
 
-    model, train, _ = _fresh(cell, seed)
+    model, train, _ = training.fresh(cell, seed)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -141,8 +130,8 @@ def torch_lr_finder(cell: Cell, seed: int) -> Said:
     import matplotlib.pyplot as plt  # noqa: PLC0415
     from torch_lr_finder import LRFinder  # noqa: PLC0415
 
-    model, train, _ = _fresh(cell, seed)
-    optimizer = optimizers.build(cell.optimizer, model, START)
+    model, train, _ = training.fresh(cell, seed)
+    optimizer = training.optimizer_of(cell.optimizer, model, START)
     finder = LRFinder(model, optimizer, partial(tasks.loss, task=cell.task), device="cpu")
     finder.range_test(train, end_lr=END, num_iter=STEPS)
     try:
@@ -157,8 +146,8 @@ def ignite(cell: Cell, seed: int) -> Said:
     from ignite.engine import create_supervised_trainer  # noqa: PLC0415
     from ignite.handlers import FastaiLRFinder  # noqa: PLC0415
 
-    model, train, _ = _fresh(cell, seed)
-    optimizer = optimizers.build(cell.optimizer, model, START)
+    model, train, _ = training.fresh(cell, seed)
+    optimizer = training.optimizer_of(cell.optimizer, model, START)
     trainer = create_supervised_trainer(model, optimizer, partial(tasks.loss, task=cell.task))
     finder = FastaiLRFinder()
     kept = {"model": model, "optimizer": optimizer}
@@ -169,36 +158,44 @@ def ignite(cell: Cell, seed: int) -> Said:
     return {"ignite": float(finder.lr_suggestion())}
 
 
-# Distribution → what is called, and the names of its methods, which a package that raises does not
-# say.
-Peers = dict[str, tuple["Callable[[Cell, int], Said]", tuple[str, ...]]]
-PEERS: Peers = {
-    "fastai": (fastai, ("fastai valley", "fastai slide", "fastai steep", "fastai minimum")),
-    "lightning": (lightning, ("Lightning 2.6.6",)),
-    "torch-lr-finder": (torch_lr_finder, ("torch-lr-finder",)),
-    "pytorch-ignite": (ignite, ("ignite",)),
-}
-PEERS_252: Peers = {"lightning": (lightning, ("Lightning 2.5.2",))}
+class Peer(NamedTuple):
+    """A package.
+
+    Attributes:
+        distribution: as pip names it.
+        call: returns what each of its methods says about a cell.
+        methods: their names, which a package that raises does not say.
+    """
+
+    distribution: str
+    call: Callable[[Cell, int], Said]
+    methods: tuple[str, ...]
 
 
-def ask(cell: Cell, seed: int, peers: Peers) -> dict[str, dict[str, Any]]:
-    """Return each method's rate (null with the reason), and the steps its package spent."""
-    found = {}
-    for package, (function, names) in peers.items():
-        with _quietly(), cost.counted(tasks.TASKS[cell.task].batch) as spent:
-            try:
-                said = function(cell, seed)
-            except ImportError:
-                raise  # the environment lacks the package: that is no answer
-            except Exception as error:  # noqa: BLE001  (it is the answer)
-                said = dict.fromkeys(names, _spelled(error))
-        for name in names:
-            found[name] = {
-                **_answer(said[name]),
-                "steps": round(spent.steps, 2),
-                "package": f"{package} {metadata.version(package)}",
-            }
-    return found
+PEERS = (
+    Peer("fastai", fastai, ("fastai valley", "fastai slide", "fastai steep", "fastai minimum")),
+    Peer("lightning", lightning, ("Lightning 2.6.6",)),
+    Peer("torch-lr-finder", torch_lr_finder, ("torch-lr-finder",)),
+    Peer("pytorch-ignite", ignite, ("ignite",)),
+)
+LIGHTNING_252 = Peer("lightning", lightning, ("Lightning 2.5.2",))
+
+
+def ask(peer: Peer, cell: Cell, seed: int) -> dict[str, dict[str, Any]]:
+    """Return each method's rate; null with the reason where there is none.
+
+    Raises:
+        ImportError: the environment lacks the package: that is no answer.
+    """
+    with _quietly():
+        try:
+            said = peer.call(cell, seed)
+        except ImportError:
+            raise
+        except Exception as error:  # noqa: BLE001  (it is the answer)
+            said = dict.fromkeys(peer.methods, _spelled(error))
+    package = f"{peer.distribution} {metadata.version(peer.distribution)}"
+    return {name: {**_answer(said[name]), "package": package} for name in peer.methods}
 
 
 def _answer(said: float | str) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import controls
-import finders
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 from scipy import optimize
-from spelling import number
+
+from benchmarks.regret import finders, ours
+from benchmarks.regret.page import number, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
-    from outcomes import Outcome
+
+    from benchmarks.regret.outcomes import Outcome
 
     Array = NDArray[np.float64]
 
-OWN_COLOURS = ("#0b62c4", "#d1341b")
+OWN_LINES = {  # the command bold, the function dashed; with a race red
+    ours.FIND: ("#0b62c4", "-"),
+    ours.FIND_VERIFY: ("#d1341b", "-"),
+    ours.FIND_LR: ("#0b62c4", "--"),
+    ours.FIND_LR_VERIFY: ("#d1341b", "--"),
+}
 PEER_COLOURS = (  # no blue or red, which are lrtool's, and no grey
     "#e08214",
     "#1b9e77",
@@ -36,16 +42,15 @@ PEER_COLOURS = (  # no blue or red, which are lrtool's, and no grey
 )
 CONTROL_GREYS = ("#111111", "#555555", "#888888", "#b0b0b0")
 CONTROL_DASHES = ("-", "--", "-.", ":")
-CONTROLS = (controls.TUNED, controls.DEFAULT, controls.EQUAL_COST, controls.RANDOM)
+CONTROLS = (finders.TUNED, finders.DEFAULT, finders.EQUAL_COST, finders.RANDOM)
 LEAST = 1e-3  # the lowest regret that a logarithmic axis shows
 LINE = 1.22  # factor from one label to the next above it
 REACH = 4  # decades on either side of the best rate
 
 
 def draw(report: dict[str, Any], found: Sequence[Outcome], folder: Path) -> dict[str, str]:
-    """Draw all pictures; returns titles and files."""
-    table = report["groups"]["all"]["methods"]
-    methods = sorted(table, key=lambda method: table[method]["mean"])
+    """Draw all pictures; return titles and files."""
+    methods = ordered(report)
     looks = _looks(sorted(methods))
     drawn = {
         "Share of suggestions with a regret of at most r": ("profile.png", _profile),
@@ -63,8 +68,9 @@ def _looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     own = [method for method in methods if method in finders.OWN]
     peers = [method for method in methods if method not in own and method not in CONTROLS]
     looks: dict[str, dict[str, Any]] = {}
-    for method, colour in zip(own, OWN_COLOURS, strict=False):
-        looks[method] = {"color": colour, "linewidth": 2.8, "zorder": 5}
+    for method in own:
+        colour, dash = OWN_LINES[method]
+        looks[method] = {"color": colour, "linestyle": dash, "linewidth": 2.8, "zorder": 5}
     for place, method in enumerate(peers):
         looks[method] = {"color": PEER_COLOURS[place % len(PEER_COLOURS)], "linewidth": 1.3}
     for method, grey, dash in zip(CONTROLS, CONTROL_GREYS, CONTROL_DASHES, strict=True):
@@ -95,7 +101,7 @@ def _profile(
     axes.set_xscale("log")
     axes.set(xlim=(LEAST, 1), ylim=(0, 1.01), xlabel="regret r", ylabel="share with at most r")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks([1e-3, 0.01, 0.02, 0.1, 0.5, 1], ["≤ .001", ".01", ".02", ".1", ".5", "1"])
+    axes.set_xticks([1e-3, 0.01, 0.02, 0.1, 0.5, 1], ["≤ 0.001", "0.01", "0.02", "0.1", "0.5", "1"])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
@@ -147,7 +153,7 @@ def _cost(
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 1.3 * most])
     ticks = [tick for tick in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0) if tick >= floor]
     names = [number(tick, 3).rstrip("0").rstrip(".") for tick in ticks]
-    axes.set_yticks(ticks, [f"≤ {name}" if name == ".001" else name for name in names])
+    axes.set_yticks(ticks, [f"≤ {name}" if name == "0.001" else name for name in names])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
     _bare(axes)
@@ -200,7 +206,7 @@ def _distance(
     labels = [f"{method}  {number(table[method]['mean'])}" for method in methods]
     axes.set_yticks(range(len(methods)), reversed(labels), fontsize=9)
     for label, method in zip(axes.get_yticklabels(), reversed(methods), strict=True):
-        label.set_weight("bold" if method in finders.OWN else "normal")
+        label.set_fontweight("bold" if method in finders.OWN else "normal")
     axes.set(xlim=(-REACH - 0.1, REACH + 0.1), ylim=(-0.6, len(methods) - 0.4))
     axes.set_xlabel(
         "log10(suggested / best); green: the median stretch of rates with r < 2%;"

@@ -2,8 +2,8 @@
 
 A task with `base` is a variant of another one: it breaks what a prior may expect by inputs, loss,
 width, initial weights or batch of an unusual size, or has more samples for longer training. A
-configuration names data, model and loss of a task by import path: `tasks:data`, `tasks:model`,
-`tasks:loss`.
+configuration names data, model and loss of a task by import path: `benchmarks.regret.tasks:data`,
+`:model` and `:loss`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from models import (
+from sklearn import datasets
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.regret.models import (
     VIT,
     CharGRU,
     CharLSTM,
@@ -30,9 +34,6 @@ from models import (
     residual_mlp,
     resnet,
 )
-from sklearn import datasets
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +111,8 @@ def digit_images() -> Data:
 @cache
 def breast_cancer() -> Data:
     """Tumours by 30 measurements, 2 classes."""
-    return _split(*datasets.load_breast_cancer(return_X_y=True), validation=169)
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    return _split(x, y, validation=169)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Numbers fitted on development cells, read from `constants.json` beside this file.
 
-`benchmarks/regret/fit.py` writes that file, with where it comes from; nobody else does.
+`python -m research fit` writes that file, with where it comes from; nobody else does.
 """
 
 from __future__ import annotations

@@ -3,18 +3,13 @@
 import json
 import math
 
-import cells
-import controls
-import cost
-import exact
-import finders
-import grid
-import measures
 import numpy as np
-import outcomes
 import pytest
 import torch
 from torch import nn
+
+from benchmarks.regret import cells, finders, grid, ours, outcomes, tasks
+from benchmarks.regret.cells import Cell
 
 CELL = cells.CELLS["friedman1-adamw-cosine-300"]
 
@@ -22,13 +17,12 @@ CELL = cells.CELLS["friedman1-adamw-cosine-300"]
 def _grid(*columns):
     """Return a grid over half decades from 1e-3 up; the untrained loss is 2."""
     log_lr = -3 + 0.5 * np.arange(len(columns))
-    return measures.Grid(log_lr, np.array(columns, dtype=float).T, np.full(len(columns[0]), 2.0))
+    return grid.Grid(log_lr, np.array(columns, dtype=float).T, np.full(len(columns[0]), 2.0))
 
 
 def test_the_best_rate_is_judged_by_seeds_that_did_not_choose_it():
     # even seeds prefer the first rate, odd ones the second: each is judged by the others
     found = _grid([0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0])
-    assert found.scale() == pytest.approx(2 - 1)
     seeds = np.arange(4)
     assert found.excess(seeds, np.full(4, 1.25)) == pytest.approx(0.25)
     assert found.excess(seeds, np.zeros(4)) == 0  # a lucky rate is no better than the honest best
@@ -56,7 +50,7 @@ def test_regret_is_zero_at_the_best_and_one_where_training_diverges():
 
 def test_each_finder_seed_has_an_even_and_an_odd_training_seed():
     for finder_seed in finders.SEEDS:
-        assert sum(seed % 2 for seed in exact.SEEDS[str(finder_seed)]) == 1
+        assert sum(seed % 2 for seed in outcomes.TRAINING_SEEDS[str(finder_seed)]) == 1
 
 
 @pytest.fixture
@@ -72,7 +66,7 @@ def cache(tmp_path, monkeypatch):
         for seed, rate in enumerate((0.01, 0.02, None))
     }
     finders.file_of(CELL, "lrtool", tmp_path).write_text(json.dumps(own))
-    fixed = {finders.ANY: {controls.DEFAULT: {"lr": 0.001, "steps": 0}}}
+    fixed = {finders.ANY: {finders.DEFAULT: {"lr": 0.001, "steps": 0}}}
     finders.file_of(CELL, "controls", tmp_path).write_text(json.dumps(fixed))
     trained = []
 
@@ -81,13 +75,13 @@ def cache(tmp_path, monkeypatch):
         trained.append((rate, seed))
         return [0.25, 0.5, math.nan]
 
-    monkeypatch.setattr("plain.train", train)
+    monkeypatch.setattr("benchmarks.regret.training.train", train)
     return tmp_path, trained
 
 
 def test_only_what_is_missing_trains(cache):
     folder, trained = cache
-    exact.train(CELL, folder)
+    outcomes.train(CELL, folder)
     assert sorted(trained) == [
         *[(0.001, seed) for seed in range(100, 105)],
         (0.01, 100),
@@ -95,30 +89,30 @@ def test_only_what_is_missing_trains(cache):
         (0.02, 102),
         (0.02, 103),
     ]
-    exact.train(CELL, folder)
+    outcomes.train(CELL, folder)
     assert len(trained) == 9
-    assert exact.missing(CELL, folder) == []
+    assert outcomes.missing(CELL, folder) == []
 
 
 def test_an_outcome_holds_regret_and_distance_and_a_missing_rate_counts_one(cache):
     folder, _ = cache
     with pytest.raises(KeyError):
         outcomes.of_cell(CELL, folder)
-    exact.train(CELL, folder)
+    outcomes.train(CELL, folder)
     found = {(o.method, o.seed): o for o in outcomes.of_cell(CELL, folder)}
     assert len(found) == 6  # the constant too is paired with each finder's seed
     assert found["lrtool find", "0"].regret == pytest.approx(0.25)
     assert found["lrtool find", "0"].decades == pytest.approx(0.0, abs=0.02)
     assert found["lrtool find", "2"].regret == 1
     assert math.isnan(found["lrtool find", "2"].decades)
-    assert found[controls.DEFAULT, "1"].fixed
+    assert found[finders.DEFAULT, "1"].fixed
     table = outcomes.regrets(list(found.values()), [CELL], ["lrtool find"])
     assert table == pytest.approx(np.array([[[0.25, 0.25, 1.0]]]))
 
 
 def test_a_method_that_lacks_an_answer_is_not_dropped_in_silence(cache):
     folder, _ = cache
-    exact.train(CELL, folder)
+    outcomes.train(CELL, folder)
     found = [o for o in outcomes.of_cell(CELL, folder) if o.seed != "1"]
     with pytest.raises(SystemExit, match="lrtool find has no answer for friedman1-adamw"):
         outcomes.regrets(found, [CELL], ["lrtool find"])
@@ -137,7 +131,7 @@ def test_a_cell_overfits_where_the_training_loss_wants_a_far_higher_rate():
 
 def test_a_step_counts_one_and_an_evaluation_a_third_for_each_batch():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    with cost.counted(batch=4) as spent:
+    with finders.counted(batch=4) as spent:
         model(torch.zeros(4, 2)).sum().backward()
         assert spent.steps == 1
         with torch.no_grad():
@@ -148,3 +142,63 @@ def test_a_step_counts_one_and_an_evaluation_a_third_for_each_batch():
         model(torch.zeros(4, 2))
     model(torch.zeros(4, 2))
     assert spent.steps == pytest.approx(1 + 2 / 3 + 2)
+
+
+def test_no_task_is_both_fitted_on_and_published():
+    bases = [
+        {tasks.TASKS[cell.task].base for cell in chosen}
+        for chosen in (cells.DEVELOPMENT, cells.PUBLISHED)
+    ]
+    assert len(bases[0]) == 10
+    assert len(bases[1]) == 14
+    assert not bases[0] & bases[1]
+    assert set(cells.QUICK) <= set(cells.PUBLISHED)
+
+
+def test_a_configuration_names_the_cells_own_data_model_and_loss():
+    cell = Cell("friedman1_loss_x100", "lion", "one_cycle", 250)
+    with ours.opened(cell, seed=5, verify=False) as task:
+        assert task.config.seed == 5
+        assert task.data.samples == {"train": 2000, "validation": 1000}
+        assert task.config.train.max_steps == 250
+        assert task.config.train.schedule.name == "one_cycle"
+        outputs, targets = torch.zeros(4, 1), torch.full((4, 1), 0.5)
+        assert float(task.loss_fn(outputs, targets)) == pytest.approx(100 * 0.25)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_find_lr_gets_what_a_user_of_a_loop_has(monkeypatch, verify):
+    class Found:
+        lr, interval, verdict = 0.02, (0.01, 0.04), "confident"
+
+    def find_lr(model, optimizer, loss_fn, loader, **options):
+        x, y = next(iter(loader))
+        (x_validation, _), *_ = options.pop("validation")
+        assert len(x) == 64
+        assert torch.equal(x_validation, tasks.samples(CELL.task).x_validation[:256])
+        assert isinstance(optimizer, torch.optim.AdamW)
+        assert options == {"verify": verify, "schedule": "cosine", "for_steps": 300}
+        loss_fn(model(x), y).backward()
+        drawn.append(x)
+        return Found
+
+    drawn = []
+    monkeypatch.setattr("lrtool.find_lr", find_lr, raising=False)
+    monkeypatch.setitem(finders.SOURCES, "find_lr", [lambda *of: ours.find_lr(*of, verify=verify)])
+    said = finders.ask(CELL, "find_lr")
+    method = ours.FIND_LR_VERIFY if verify else ours.FIND_LR
+    answer = {"lr": 0.02, "low": 0.01, "high": 0.04, "verdict": "confident", "steps": 1.0}
+    assert said == {seed: {method: answer} for seed in "012"}
+    assert not torch.equal(drawn[0], drawn[1])  # each finder's seed has its own order
+    finders.ask(CELL, "find_lr")
+    assert torch.equal(drawn[0], drawn[3])
+
+
+def test_a_find_lr_that_names_no_rate_has_no_interval(monkeypatch):
+    class Found:
+        lr, interval, verdict = None, None, "none"
+
+    monkeypatch.setattr("lrtool.find_lr", lambda *_, **__: Found, raising=False)
+    assert ours.find_lr(CELL, 0, verify=False) == {
+        ours.FIND_LR: {"lr": None, "low": None, "high": None, "verdict": "none"}
+    }

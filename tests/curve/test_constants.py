@@ -17,7 +17,7 @@ def stored():
 
 def test_they_say_where_they_come_from(stored):
     said = stored["provenance"]
-    assert said["script"] == "benchmarks/regret/fit.py"
+    assert said["script"] == "python -m research fit"
     assert said["cells"] > len(said["tasks"]) > 1
     assert set(said["optimizers"]) == set(c.fitted().offsets["prior"])
     assert said["finder_seeds"] >= 1

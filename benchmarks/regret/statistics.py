@@ -1,4 +1,8 @@
-"""The benchmark's result as plain data: what `report.json` holds."""
+"""The result as plain data, as `report.json` holds it: statistics of regrets over tasks.
+
+The task is the unit; optimizers, schedules and seeds lie inside it. Arrays of regrets have the
+shape (methods, cells, finder seeds); `units` gives each cell's task.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,30 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import finders
-import grid
-import inference
 import numpy as np
-import outcomes as outs
-import tasks
+from scipy import stats
+
+from benchmarks.regret import finders, grid, outcomes, tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from cells import Cell
-    from outcomes import Outcome
+    from numpy.typing import NDArray
+
+    from benchmarks.regret.cells import Cell
+    from benchmarks.regret.outcomes import Outcome
+
+    Array = NDArray[np.float64]
+    Statistic = Callable[[Array, Array], Array]  # regrets and cells' weights → one for each method
+
+REPLICATES = 2000
+FAILED = 0.5
 
 
-def summarize(chosen: Sequence[Cell], cache: Path) -> tuple[dict[str, Any], list[Outcome]]:
-    """Return the whole result, and the outcomes that it is made of.
+def summarize(
+    name: str, chosen: Sequence[Cell], cache: Path
+) -> tuple[dict[str, Any], list[Outcome]]:
+    """Return the whole result of a set of cells, and the outcomes that it is made of.
 
     Raises:
         SystemExit: something has not been measured yet.
@@ -32,12 +44,13 @@ def summarize(chosen: Sequence[Cell], cache: Path) -> tuple[dict[str, Any], list
     found: list[Outcome] = []
     for cell in chosen:
         try:
-            found += outs.of_cell(cell, cache)
+            found += outcomes.of_cell(cell, cache)
         except (FileNotFoundError, KeyError) as error:
             raise SystemExit(f"{cell.name}: {error} is missing: run the stages before") from error
     methods = list(dict.fromkeys(outcome.method for outcome in found))
-    groups = outs.groups(chosen, cache)
-    report = {
+    groups = outcomes.groups(chosen, cache)
+    result = {
+        "set": name,
         "cells": len(chosen),
         "tasks": len(set(_units(chosen))),
         "finder_seeds": len(finders.SEEDS),
@@ -55,7 +68,7 @@ def summarize(chosen: Sequence[Cell], cache: Path) -> tuple[dict[str, Any], list
         },
         "outcomes": [_plain(outcome) for outcome in found],
     }
-    return report, found
+    return result, found
 
 
 def _units(cells: Sequence[Cell]) -> list[str]:
@@ -66,15 +79,15 @@ def _units(cells: Sequence[Cell]) -> list[str]:
 def _group(found: list[Outcome], own: list[Cell], methods: list[str]) -> dict[str, Any]:
     """Return the statistics of all methods over a group of cells."""
     units = _units(own)
-    regrets = outs.regrets(found, own, methods)
-    weight = inference.weights(units)
-    values = {name: of(regrets, weight) for name, of in inference.STATISTICS.items()}
-    spread = inference.intervals(regrets, units, inference.STATISTICS)
+    regrets = outcomes.regrets(found, own, methods)
+    weight = weights(units)
+    values = {name: of(regrets, weight) for name, of in STATISTICS.items()}
+    spread = intervals(regrets, units, STATISTICS)
     table = {}
     for m, method in enumerate(methods):
         mine = [o for o in found if o.method == method and o.cell in own]
         row: dict[str, Any] = {}
-        for name in inference.STATISTICS:
+        for name in STATISTICS:
             row[name] = float(values[name][m])
             row[f"{name}_95"] = spread[name][m].tolist()
         table[method] = {**row, **_rates(mine)}
@@ -108,23 +121,21 @@ def _comparisons(
     """Hold each of lrtool's methods against every other; p is corrected for all of these tests."""
     own = [method for method in methods if method in finders.OWN]
     units = _units(chosen)
-    regrets = outs.regrets(found, chosen, methods)
-    by_task = inference.by_task(regrets, units)
+    regrets = outcomes.regrets(found, chosen, methods)
+    means = by_task(regrets, units)
     pairs = [(a, b) for a in own for b in methods if a != b]
-    raw = [
-        inference.wilcoxon(by_task[methods.index(a)], by_task[methods.index(b)]) for a, b in pairs
-    ]
-    p_values = dict(zip(pairs, inference.holm(raw), strict=True)) if pairs else {}
+    raw = [wilcoxon(means[methods.index(a)], means[methods.index(b)]) for a, b in pairs]
+    p_values = dict(zip(pairs, holm(raw), strict=True)) if pairs else {}
     table: dict[str, dict[str, Any]] = {}
     for a in own:
-        statistic = inference.better(methods.index(a))
-        wins = statistic(regrets, inference.weights(units))
-        spread = inference.intervals(regrets, units, {"better": statistic})["better"]
+        statistic = better(methods.index(a))
+        wins = statistic(regrets, weights(units))
+        spread = intervals(regrets, units, {"better": statistic})["better"]
         table[a] = {
             b: {
                 "better": float(wins[m]),
                 "better_95": spread[m].tolist(),
-                "mean_difference": float((by_task[methods.index(a)] - by_task[m]).mean()),
+                "mean_difference": float((means[methods.index(a)] - means[m]).mean()),
                 "p_holm": p_values[a, b],
             }
             for m, b in enumerate(methods)
@@ -178,7 +189,7 @@ def _coverage_interval(with_one: list[Outcome], reached: list[bool]) -> list[flo
     rng = np.random.default_rng(0)
     drawn = [
         np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]).mean()
-        for _ in range(inference.REPLICATES)
+        for _ in range(REPLICATES)
     ]
     return np.quantile(drawn, (0.025, 0.975)).tolist()
 
@@ -224,3 +235,120 @@ def _processor() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def weights(units: Sequence[str]) -> Array:
+    """Return a weight for each cell: tasks count alike, cells alike within their task."""
+    _, inverse, counts = np.unique(units, return_inverse=True, return_counts=True)
+    return 1.0 / (len(counts) * counts[inverse])
+
+
+def mean(regrets: Array, _: Array) -> Array:
+    """Mean over cells."""
+    return regrets.mean((1, 2))
+
+
+def task_mean(regrets: Array, weight: Array) -> Array:
+    """Mean over tasks of the mean over a task's cells and seeds."""
+    return regrets.mean(2) @ weight
+
+
+def median(regrets: Array, _: Array) -> Array:
+    """Median over cells of the mean over seeds."""
+    return np.median(regrets.mean(2), axis=1)
+
+
+def interquartile_mean(regrets: Array, _: Array) -> Array:
+    """Mean of the middle half of the cells."""
+    return np.asarray(stats.trim_mean(regrets.mean(2), 0.25, axis=1))
+
+
+def p90(regrets: Array, _: Array) -> Array:
+    """The regret that a tenth of the cells exceed."""
+    return np.quantile(regrets.mean(2), 0.9, axis=1)
+
+
+def failures(regrets: Array, _: Array) -> Array:
+    """Share of single suggestions, cell by seed, with a regret above a half."""
+    return (regrets > FAILED).mean((1, 2))
+
+
+STATISTICS: dict[str, Statistic] = {
+    "mean": mean,
+    "task_mean": task_mean,
+    "median": median,
+    "iqm": interquartile_mean,
+    "p90": p90,
+    "failures": failures,
+}
+
+
+def better(ours: int) -> Statistic:
+    """Return the statistic P(a method's regret is lower than each other's): ties count half.
+
+    Pairs are trainings from the same seeds; the mean over a task's cells, then over tasks.
+    """
+
+    def statistic(regrets: Array, weight: Array) -> Array:
+        own = regrets[ours]
+        wins = (own < regrets).mean(2) + 0.5 * (own == regrets).mean(2)
+        return np.asarray(wins @ weight)
+
+    return statistic
+
+
+def intervals(
+    regrets: Array, units: Sequence[str], statistics: dict[str, Statistic], seed: int = 0
+) -> dict[str, Array]:
+    """Return 95% intervals of each statistic, shape (methods, 2), by hierarchical bootstrap.
+
+    Tasks are drawn with replacement, and for each drawn task its finder seeds, the same for all
+    methods and cells.
+    """
+    drawn: dict[str, list[Array]] = {name: [] for name in statistics}
+    for rows, picks, weight in _replicates(units, regrets.shape[2], seed):
+        again = regrets[:, rows[:, None], picks]
+        for name, statistic in statistics.items():
+            drawn[name].append(statistic(again, weight))
+    return {
+        name: np.quantile(np.array(values), (0.025, 0.975), axis=0).T
+        for name, values in drawn.items()
+    }
+
+
+def _replicates(
+    units: Sequence[str], seeds: int, seed: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], Array]]:
+    """Yield rows of cells, the seeds drawn for each row, and each row's weight."""
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(np.array(units) == unit) for unit in np.unique(units)]
+    for _ in range(REPLICATES):
+        chosen = rng.integers(len(members), size=len(members))
+        sizes = [len(members[task]) for task in chosen]
+        picks = rng.integers(seeds, size=(len(members), seeds))
+        rows = np.concatenate([members[task] for task in chosen])
+        weight = np.repeat(1 / np.array(sizes), sizes) / len(members)
+        yield rows, np.repeat(picks, sizes, axis=0), weight
+
+
+def by_task(regrets: Array, units: Sequence[str]) -> Array:
+    """Return mean regrets of each task, shape (methods, tasks)."""
+    cells = regrets.mean(2)
+    own = np.array(units)
+    return np.stack([cells[:, own == unit].mean(1) for unit in np.unique(own)], axis=1)
+
+
+def wilcoxon(ours: Array, theirs: Array) -> float:
+    """Return the two-sided p of the paired signed-rank test over tasks; 1 without a difference."""
+    if np.array_equal(ours, theirs):
+        return 1.0
+    return float(stats.wilcoxon(ours, theirs).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm 1979), in the same order."""
+    order = np.argsort(p_values)
+    scaled = np.array(p_values)[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return corrected.tolist()

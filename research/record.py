@@ -11,12 +11,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import optimizers
-import ours
-import plain
-import tasks
 import torch
 
+from benchmarks.regret import ours, tasks, training
 from lrtool.curve import trials as trials_rule
 from lrtool.curve.race import averaged, usual_rate
 from lrtool.engine.device import Runtime
@@ -25,14 +22,14 @@ from lrtool.engine.step import make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.report.records import FirstUpdate, Sweep
-from lrtool.search import racing
+from lrtool.search import race
+from lrtool.search.experiment_subject import ExperimentSubject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cells import Cell
-
+    from benchmarks.regret.cells import Cell
     from lrtool.engine.step import Step
 
 FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
@@ -101,11 +98,13 @@ def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
     with ours.opened(cell, seed, verify=False) as task:
-        contest = racing.open_trials(task)
+        contest = race.open_trials(ExperimentSubject(task), 1, task.data.batch_size, cell.steps)
         rates = 10.0 ** (centre - trials_rule.REACH), 10.0 ** (centre + trials_rule.REACH)
-        for _ in racing.tried(contest, rates, Stopwatch()):
+        for _ in race.run_trials(contest, rates, Stopwatch()):
             pass
-        tried, _ = racing.judged(contest)
+        judged = race.judge(contest)
+    assert judged is not None, "trials that ran can be compared"
+    tried, _ = judged
     return {
         "centre": centre,
         "lean": trials_rule.lean_of(tried),
@@ -126,11 +125,13 @@ def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
     with ours.opened(cell, seed, verify=True) as task:
-        contest = racing.open_race(task)
-        for _ in racing.race(contest, centre, usual_rate(cell.optimizer), Stopwatch()):
+        contest = race.open_race(ExperimentSubject(task), 2, task.data.batch_size, cell.steps)
+        for _ in race.run_race(contest, centre, usual_rate(cell.optimizer), Stopwatch()):
             pass
-        raced, choice = racing.judged(contest)
-        named = averaged(choice, centre, raced)
+        judged = race.judge(contest)
+    assert judged is not None, "a race that ran can be judged"
+    raced, choice = judged
+    named = averaged(choice, centre, raced)
     return {
         "centre": centre,
         "steps": contest.steps,
@@ -151,8 +152,8 @@ def _built(cell: Cell, seed: int) -> tuple[torch.nn.Module, Step, Iterator[list[
     torch.manual_seed(seed)
     model = tasks.model(cell.task)
     loss = partial(tasks.loss, task=cell.task)
-    step = make_step(model, loss, optimizers.build(cell.optimizer, model, 1.0), RUNTIME)
-    order = plain.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
+    step = make_step(model, loss, training.optimizer_of(cell.optimizer, model, 1.0), RUNTIME)
+    order = training.shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
     return model, step, ([(data.x[rows], data.y[rows])] for rows in order)
 
 

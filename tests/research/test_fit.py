@@ -3,14 +3,13 @@
 import json
 import math
 
-import cells
-import fit
-import measures
 import numpy as np
 import pytest
-import record
 
+from benchmarks.regret import cells, grid
 from lrtool.curve import constants as c
+from lrtool.curve.combine import estimate
+from research import cross_validation, fit, record
 
 SMALL = [
     cell
@@ -30,7 +29,7 @@ def _grid(best):
     """A cell whose regret is below .02 within a tenth of a decade of `best`."""
     log_lr = best + np.arange(-8, 9) / 4
     loss = np.minimum(0.2 * np.abs(log_lr - best) / 1.0, 1.0)
-    return measures.Grid(log_lr, np.tile(loss, (5, 1)), np.ones(5))
+    return grid.Grid(log_lr, np.tile(loss, (5, 1)), np.ones(5))
 
 
 def _rows(chosen, *, odd=None, seed=0):
@@ -61,11 +60,11 @@ def test_planted_offsets_and_spreads_come_out(monkeypatch):
 
 def test_no_task_is_judged_by_constants_that_have_seen_it():
     found = _rows(SMALL + LENGTHS, odd="cancer")
-    estimates = fit.left_out(found, {})
+    estimates = cross_validation.left_out(found, {})
     others = fit.constants([row for row in found if row.base != "cancer"], {})
-    for row, estimate in zip(found, estimates, strict=True):
+    for row, left_out in zip(found, estimates, strict=True):
         if row.base == "cancer":
-            expected = fit.estimate(
+            expected = estimate(
                 row.found,
                 per_decade=c.PER_DECADE,
                 optimizer=row.cell.optimizer,
@@ -74,7 +73,7 @@ def test_no_task_is_judged_by_constants_that_have_seen_it():
                 steps=300,
                 constants=others,
             )
-            assert estimate == expected
+            assert left_out == expected
     error = np.array([each.mean - row.best for each, row in zip(estimates, found, strict=True)])
     odd = np.array([row.base == "cancer" for row in found])
     assert error[odd].mean() < -0.5  # its own offsets would have shown
@@ -85,7 +84,7 @@ def test_no_task_is_judged_by_constants_that_have_seen_it():
 def test_regret_and_distance_are_those_of_the_rate_that_is_named():
     row = fit.Row(SMALL[0], _grid(-2.0), "0", {})
     rates, spreads = np.array([-2.0, -2.0, -1.5]), np.array([0.0, 1.0, 0.5])
-    regrets, away = fit.judged([row] * 3, rates, np.maximum(spreads, 1e-9), 0.5)
+    regrets, away = fit.judge([row] * 3, rates, np.maximum(spreads, 1e-9), 0.5)
     # rates −2, −2.5, −1.625; the window is −2.1 to −1.9 on a grid of fiftieths
     assert regrets == pytest.approx([0.0, 0.1, 0.075])
     assert away[1] == pytest.approx(0.4, abs=0.03)
@@ -108,7 +107,7 @@ def test_a_race_that_compared_nothing_has_no_part_in_the_interval(tmp_path):
     path = record.races_file(SMALL[0], tmp_path)
     path.parent.mkdir()
     path.write_text(json.dumps({"0": {"named": -2.5}, "1": {"named": None}}))
-    after = fit.raced(rows, tmp_path)
+    after = fit.race_rates(rows, tmp_path)
     assert after[0] == -2.5
     assert math.isnan(after[1])
     # −2.5 lies .4 decades below the window

@@ -1,4 +1,4 @@
-"""How fast an epoch of training is, beside a plain loop and Lightning's Trainer; see `speed.py`.
+"""How fast an epoch of training is, beside a plain loop and Lightning's Trainer.
 
 The plain loop has its samples in memory, one permutation an epoch, and adds up losses on the
 device. It is measured as everyone writes it, and once more with what lrtool chooses by itself: a
@@ -9,19 +9,15 @@ lrtool writes; evaluation and checkpoints are not, which the others do not have 
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrtool.config import document
-from lrtool.experiment.experiment import open_task
-from lrtool.experiment.reading import read_config
+from benchmarks.speed.cases import STEPS, opened
 from lrtool.report.records import EpochRow, LearningRate
 from lrtool.training.epochs import train
 from lrtool.training.session import begin
@@ -29,21 +25,16 @@ from lrtool.training.session import begin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from speed import Case
+    from benchmarks.speed.cases import Case
 
 RATE = 1e-3
 EPOCHS = 3  # the first one warms up
-STEPS = 200  # an epoch
 BATCHES = {"mlp": 256, "cnn": 128, "wide": 64}
-TARGET = 1.02
 
 
-def data_of(case: Case) -> tuple[Tensor, Tensor]:
-    """Return inputs and class indices, the same for every contender."""
-    generator = torch.Generator().manual_seed(0)
-    samples = min(STEPS, case.steps) * BATCHES[case.name]
-    inputs = torch.randn(samples, *case.shape, generator=generator)
-    return inputs, torch.randint(10, (samples,), generator=generator)
+def samples(case: Case) -> int:
+    """Return the samples of an epoch."""
+    return min(STEPS, case.steps) * BATCHES[case.name]
 
 
 def plain_loop(case: Case) -> list[float]:
@@ -57,10 +48,10 @@ def tuned_loop(case: Case) -> list[float]:
 
 
 def _plain(case: Case, *, tuned: bool) -> list[float]:
-    inputs, targets = data_of(case)
+    inputs, targets = case.data(samples(case))
     batch = BATCHES[case.name]
     torch.manual_seed(0)
-    model = case.make()
+    model = case.model()
     nhwc = tuned and inputs.ndim == 4
     if nhwc:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,26 +78,9 @@ def _plain(case: Case, *, tuned: bool) -> list[float]:
 
 def lrtool_train(case: Case) -> list[float]:
     """`lrtool train` on a configuration."""
-    inputs, targets = data_of(case)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.savez(folder / "data.npz", x=inputs.numpy(), y=targets.numpy())
-        settings = {
-            "search_path": [str(Path(__file__).parent)],
-            "data": {
-                "source": "npz",
-                "args": {"path": "data.npz"},
-                "batch_size": BATCHES[case.name],
-                "validation": 0,
-            },
-            "model": case.config_model,
-            "optimizer": "adam",
-            "train": {"epochs": EPOCHS},
-            "runtime": {"device": "cpu"},
-        }
-        (folder / "speed.yaml").write_text(document.dump(settings))
-        task = open_task(*read_config(folder / "speed.yaml"))
-        rate = LearningRate(value=RATE, origin="flag", run=None)
+    rate = LearningRate(value=RATE, origin="flag", run=None)
+    opening = opened(case, samples(case), BATCHES[case.name], train={"epochs": EPOCHS})
+    with opening as (task, folder):
         session = begin(task, rate, folder, None)
         seconds = []
         started = last = perf_counter()
@@ -116,7 +90,6 @@ def lrtool_train(case: Case) -> list[float]:
             elif isinstance(event, EpochRow):
                 seconds.append(last - started)
                 started = perf_counter()
-        assert len(seconds) == EPOCHS, "the training failed"
     return seconds[1:]
 
 
@@ -145,7 +118,9 @@ def lightning_trainer(case: Case) -> list[float]:
             return torch.optim.Adam(self.parameters(), lr=RATE)
 
     torch.manual_seed(0)
-    loader = DataLoader(TensorDataset(*data_of(case)), batch_size=BATCHES[case.name], shuffle=True)
+    loader = DataLoader(
+        TensorDataset(*case.data(samples(case))), batch_size=BATCHES[case.name], shuffle=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -156,7 +131,7 @@ def lightning_trainer(case: Case) -> list[float]:
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(Module(case.make()), loader)
+        trainer.fit(Module(case.model()), loader)
     return seconds[1:]
 
 

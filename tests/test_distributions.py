@@ -1,6 +1,7 @@
-"""The wheel holds all it needs: installed elsewhere, it finds a rate."""
+"""The wheel holds all it needs to find a rate elsewhere, the sdist all that its tests need."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -13,14 +14,20 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    kinds = ["--wheel", "--sdist", "--no-isolation"]
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
+        [sys.executable, "-m", "build", *kinds, "--outdir", folder, ROOT],
         check=True,
         capture_output=True,
     )
-    [found] = folder.glob("*.whl")
+    return folder
+
+
+@pytest.fixture
+def wheel(built):
+    [found] = built.glob("*.whl")
     return found
 
 
@@ -44,9 +51,11 @@ def test_it_runs_from_an_empty_environment(wheel, tmp_path):
     outer = [p for p in sys.path if p.endswith("site-packages")] or [str(here)]
     (packages / "outer.pth").write_text("\n".join(outer))
     python = home / "bin" / "python"
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [python, "-c", "import lrtool; print(lrtool.__file__)"],
         cwd=tmp_path,
+        env=alone,
         capture_output=True,
         text=True,
         check=True,
@@ -56,9 +65,28 @@ def test_it_runs_from_an_empty_environment(wheel, tmp_path):
         done = subprocess.run(
             [python, "-m", "lrtool", *arguments],
             cwd=tmp_path,
+            env=alone,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
     assert 1e-3 < float(done.stdout) < 0.2
+
+
+def test_the_tests_of_the_sdist_are_all_collected_there(built, tmp_path):
+    [sdist] = built.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, tmp_path, filter="data")
+    [root] = tmp_path.iterdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},  # not the lrtool that is installed
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    collected = {line.partition(":")[0] for line in done.stdout.splitlines() if ":" in line}
+    written = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert collected == written

@@ -1,38 +1,35 @@
-"""Fit the constants of the suggestion on development cells, and write them with their provenance.
+"""The constants of the suggestion, fitted on development cells.
 
-Every figure that judges the constants comes from tasks that were left out when they were fitted, a
-task's variants with it.
+Nothing here judges them: `cross_validation.py` does, on tasks left out of the fit.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import grid
-import measures
 import numpy as np
-import record
-import tasks
 
-from lrtool import curve
+from benchmarks.regret import grid, tasks
 from lrtool.curve import constants as c
 from lrtool.curve.anchors import locate
-from lrtool.curve.combine import Estimate, canonical, estimate, places
+from lrtool.curve.combine import canonical, places
 from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit as smooth
+from research import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from cells import Cell
     from numpy.typing import NDArray
+
+    from benchmarks.regret.cells import Cell
+    from benchmarks.regret.grid import Grid
 
     Array = NDArray[np.float64]
 
-CONSTANTS = Path(curve.__file__).with_name(c.FILE_NAME)
 CURVE = ("minimum", "rise", "divergence")
 ANCHORS = (*CURVE, "critical", "ratio")
 TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
@@ -43,10 +40,6 @@ RELATIVES = {  # of optimizers that development has not seen
     "nadam": "adamw",
     "rmsprop": "adamw",
     "muon": "adamw",
-}
-WITHOUT = {
-    "the first update": ("critical", "ratio"),
-    "the curve": CURVE,
 }
 COVERAGE = 0.8  # of the interval on development cells
 LEAST_HALF = 0.05  # decades: an interval narrower than this would mean nothing
@@ -66,7 +59,7 @@ class Row:
     """
 
     cell: Cell
-    grid: measures.Grid
+    grid: Grid
     seed: str
     found: dict[str, float]
 
@@ -95,7 +88,7 @@ def rows(chosen: Sequence[Cell], cache: Path) -> list[Row]:
         if path not in looks:
             seen = json.loads(path.read_text())
             looks[path] = {seed: _places(one, "sweep") for seed, one in seen.items()}
-        _, truth = measures.read(grid.file_of(cell, cache))
+        _, truth = grid.read(cell, cache)
         found += [Row(cell, truth, seed, there) for seed, there in looks[path].items()]
     return found
 
@@ -104,6 +97,25 @@ def _places(seen: dict[str, Any], which: str) -> dict[str, float]:
     sweep, first = record.read_look(seen, which)
     fitted = smooth([sweep])
     return places(None if fitted is None else locate(fitted, fitted.loss), first)
+
+
+def leans(given: Sequence[Row], cache: Path) -> Array:
+    """Return which of two trials was better for each finder, −1 to 1; NaN where none says."""
+    found = np.full(len(given), np.nan)
+    for index, row in enumerate(given):
+        if row.cell.steps == c.STEPS:
+            lean = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]["lean"]
+            found[index] = np.nan if lean is None else lean
+    return found
+
+
+def race_rates(given: Sequence[Row], cache: Path) -> Array:
+    """Return the rate that each row's race named, log10; NaN where nothing could be compared."""
+    found = []
+    for row in given:
+        seen = json.loads(record.races_file(row.cell, cache).read_text())[row.seed]
+        found.append(np.nan if seen["named"] is None else seen["named"])
+    return np.array(found)
 
 
 def schedules(given: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -276,71 +288,6 @@ def _correlation(left: Array) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(value) for value in row) for row in found)
 
 
-def left_out(
-    given: Sequence[Row],
-    density: dict[str, float],
-    steps: int | None = None,
-    without: Sequence[str] = (),
-) -> list[Estimate]:
-    """Return each row's estimate with constants that have not seen its task.
-
-    Args:
-        given: all rows.
-        density: of the sweeps.
-        steps: estimate the best rate of a training of so many at most.
-        without: anchors that are left out, to see what they are worth.
-    """
-    by_base = {
-        base: constants([row for row in given if row.base != base], density)
-        for base in {row.base for row in given}
-    }
-    return [
-        _required(
-            estimate(
-                {name: place for name, place in row.found.items() if name not in without},
-                per_decade=c.PER_DECADE,
-                optimizer=canonical(row.cell.optimizer),
-                family=None,
-                schedule=row.cell.schedule,
-                steps=row.cell.steps if steps is None else min(steps, row.cell.steps),
-                constants=by_base[row.base],
-            )
-        )
-        for row in given
-    ]
-
-
-def _means(found: Sequence[Estimate]) -> Array:
-    return np.array([each.mean for each in found])
-
-
-def _required(found: Estimate | None) -> Estimate:
-    assert found is not None, "an optimizer of the development cells has a prior"
-    return found
-
-
-def centres(given: Sequence[Row], density: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Return around which rates trials are to be recorded, log10, by cell and finder seed.
-
-    Longer trainings have none.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for row, centre in zip(given, left_out(given, density), strict=True):
-        if row.cell.steps == c.STEPS:
-            found.setdefault(row.cell.name, {})[row.seed] = centre.mean
-    return found
-
-
-def leans(given: Sequence[Row], cache: Path) -> Array:
-    """Return which of two trials was better for each finder, −1 to 1; NaN where none says."""
-    found = np.full(len(given), np.nan)
-    for index, row in enumerate(given):
-        if row.cell.steps == c.STEPS:
-            lean = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]["lean"]
-            found[index] = np.nan if lean is None else lean
-    return found
-
-
 def with_trials(
     base: Constants, given: Sequence[Row], before: Array, spreads: Array, leaning: Array
 ) -> Constants:
@@ -365,7 +312,7 @@ def with_trials(
     )
 
 
-def judged(
+def judge(
     given: Sequence[Row], means: Array, spreads: Array, caution: float
 ) -> tuple[Array, Array]:
     """Return each row's regret, and how many spreads from its rate the window of good ones is."""
@@ -380,146 +327,23 @@ def judged(
 
 def decision(given: Sequence[Row], means: Array, spreads: Array) -> tuple[float, float]:
     """Return the caution that costs least, and the half-width that reaches the window in 80%."""
-    tried = np.arange(0.0, 3.01, 0.25)
-    costs = [float(np.mean(judged(given, means, spreads, each)[0])) for each in tried]
-    caution = float(tried[int(np.argmin(costs))])
-    _, away = judged(given, means, spreads, caution)
+    cautions = np.arange(0.0, 3.01, 0.25)
+    costs = [float(np.mean(judge(given, means, spreads, each)[0])) for each in cautions]
+    caution = float(cautions[int(np.argmin(costs))])
+    _, away = judge(given, means, spreads, caution)
     return caution, float(np.quantile(away, COVERAGE))
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What each row's finder makes of all it saw, with constants that have not seen its task.
-
-    Attributes:
-        dense: see `density`.
-        leaning: of its trials.
-        swept: its estimate without trials, log10.
-        tried: with them; `swept` where `counts` is false.
-        alone: standard deviation of `swept`.
-        spreads: standard deviation of `tried`.
-        counts: its trials say something.
-    """
-
-    dense: dict[str, float]
-    leaning: Array
-    swept: Array
-    tried: Array
-    alone: Array
-    spreads: Array
-    counts: NDArray[np.bool_]
-
-
-def judge(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> Judged:
-    """Return each row's estimates, with constants that have not seen its task."""
-    dense, leaning = density(chosen, cache), leans(given, cache)
-    counts = np.isfinite(leaning)
-    final = left_out(given, dense)
-    swept, alone = _means(final), np.array([found.spread for found in final])
-    tried, spreads = swept.copy(), alone.copy()
-    for base in sorted({row.base for row in given}):
-        here = np.array([row.base == base for row in given])
-        others = [row for row, out in zip(given, here, strict=True) if not out]
-        known = with_trials(
-            constants(others, dense), others, swept[~here], alone[~here], leaning[~here]
-        )
-        here &= counts
-        moved = known.trial_shift + known.trial_gain * leaning[here]
-        tried[here] = swept[here] + alone[here] * moved
-        spreads[here] = alone[here] * known.trial_spread
-    return Judged(dense, leaning, swept, tried, alone, spreads, counts)
-
-
-def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
-    """Return the rates around which races are to be recorded, log10, by cell and finder seed."""
-    given = rows(chosen, cache)
-    found: dict[str, dict[str, float]] = {}
-    for row, centre in zip(given, judge(given, chosen, cache).tried, strict=True):
-        found.setdefault(row.cell.name, {})[row.seed] = float(centre)
-    return found
-
-
-def raced(given: Sequence[Row], cache: Path) -> Array:
-    """Return the rate that each row's race named, log10; NaN where nothing could be compared."""
-    found = []
-    for row in given:
-        seen = json.loads(record.races_file(row.cell, cache).read_text())[row.seed]
-        found.append(np.nan if seen["named"] is None else seen["named"])
-    return np.array(found)
 
 
 def race_half_width(given: Sequence[Row], rates: Array) -> float:
     """Return how far around a race's rate the interval must reach, in decades."""
     compared = np.isfinite(rates)
-    _, away = judged(
+    _, away = judge(
         [row for row, has in zip(given, compared, strict=True) if has],
         rates[compared],
         np.ones(int(compared.sum())),
         0.0,
     )
     return max(float(np.quantile(away, COVERAGE)), LEAST_HALF)
-
-
-def fit(chosen: Sequence[Cell], cache: Path) -> dict[str, Any]:
-    """Return the constants with where they come from, and how they do on tasks left out."""
-    given = rows(chosen, cache)
-    seen = judge(given, chosen, cache)
-    some = [row for row, has in zip(given, seen.counts, strict=True) if has]
-    after = raced(given, cache)
-    swept = decision(given, seen.swept, seen.alone)
-    tried = decision(some, seen.tried[seen.counts], seen.spreads[seen.counts])
-    whole = with_trials(constants(given, seen.dense), given, seen.swept, seen.alone, seen.leaning)
-    whole = replace(
-        whole,
-        caution={"swept": swept[0], "tried": tried[0]},
-        half_width={"swept": swept[1], "tried": tried[1], "raced": race_half_width(given, after)},
-    )
-
-    def regrets(means: Array, spreads: Array, caution: float) -> Array:
-        return judged(given, means, spreads, caution)[0]
-
-    alone = regrets(seen.swept, seen.alone, swept[0])
-    everything = np.where(seen.counts, regrets(seen.tried, seen.spreads, tried[0]), alone)
-    bold = np.where(
-        seen.counts, regrets(seen.tried, seen.spreads, 0.0), regrets(seen.swept, seen.alone, 0.0)
-    )
-    with_race = np.where(np.isfinite(after), regrets(after, seen.spreads, 0.0), everything)
-    without = {
-        name: regrets(_means(left_out(given, seen.dense, None, names)), seen.alone, swept[0])
-        for name, names in WITHOUT.items()
-    }
-    provenance = {
-        "script": "benchmarks/regret/fit.py",
-        "cells": len({row.cell.name for row in given}),
-        "tasks": sorted({row.cell.task for row in given}),
-        "optimizers": sorted({row.cell.optimizer for row in given}),
-        "finder_seeds": len(record.FINDER_SEEDS),
-        "regret_left_out": _summary(given, everything),
-        "regret_left_out_with_race": _summary(given, with_race),
-        "regret_left_out_without_caution": _summary(given, bold),
-        "regret_left_out_without_trials": _summary(given, alone),
-        "regret_left_out_without_trials_and": {
-            name: _summary(given, values) for name, values in without.items()
-        },
-        "interval_decades": float(np.mean(2 * tried[1] * seen.spreads)),
-    }
-    return {"provenance": provenance, **asdict(whole)}
-
-
-def _summary(given: Sequence[Row], regrets: Array) -> dict[str, dict[str, float]]:
-    found = {}
-    for steps in (300, 3000):
-        for schedule in ("constant", "cosine", "one_cycle"):
-            here = [row.cell.steps == steps and row.cell.schedule == schedule for row in given]
-            if any(here):
-                values = regrets[here]
-                found[f"{schedule}, {steps} steps"] = {
-                    "mean": float(values.mean()),
-                    "median": float(np.median(values)),
-                    "p90": float(np.quantile(values, 0.9)),
-                    "failures": float(np.mean(values > 0.5)),
-                }
-    return found
 
 
 def tuned(given: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -544,15 +368,6 @@ def tuned(given: Sequence[Row]) -> dict[str, dict[str, float]]:
                 and (row.cell.optimizer, row.cell.schedule) == (optimizer, "cosine")
             ]
             rates = np.arange(-6.0, 2.0, 0.05)
-            costs = [np.mean([grid.regret(rate) for grid in grids]) for rate in rates]
+            costs = [np.mean([each.regret(rate) for each in grids]) for rate in rates]
             found[optimizer][schedule] = round(float(rates[int(np.argmin(costs))]), 2)
     return found | {name: found[relative] for name, relative in RELATIVES.items()}
-
-
-def rounded(value: Any) -> Any:
-    """Return plain data with thousandths: more digits would be noise."""
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,6 +1,6 @@
 """How long saving a checkpoint holds up a training, beside writing its bytes.
 
-    python benchmarks/speed_checkpoint.py --rounds 7
+    python -m benchmarks.speed.checkpoint --rounds 7
 
 A network of 100 million parameters with Adam: weights and two moments, 1.2 GB. Both write to the
 same directory and wait for the disk, in turn, for disks are noisy.
@@ -20,7 +20,7 @@ from torch import nn
 
 from lrtool.components.schedules import Schedule
 from lrtool.engine.checkpoint import Training, save
-from lrtool.engine.loop import Best, Position
+from lrtool.engine.loop import BestTracker, Position
 from lrtool.report.files import whole_file
 
 WIDTH, LAYERS = 3162, 10
@@ -35,7 +35,7 @@ def training() -> Training:
     model(torch.randn(8, WIDTH)).square().mean().backward()
     optimizer.step()
     schedule = Schedule(lambda _step, _epoch: 1.0)
-    best = Best("train_loss", higher=False)
+    best = BestTracker("train_loss", higher=False)
     return Training(model, optimizer, None, schedule, None, Position(), best)
 
 

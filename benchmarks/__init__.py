@@ -1,0 +1,1 @@
+"""Benchmarks of lrtool: they judge it, and write nothing of it."""

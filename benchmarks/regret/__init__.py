@@ -1,0 +1,1 @@
+"""How well suggested learning rates train, beside the peers and simple rules: `make regret`."""

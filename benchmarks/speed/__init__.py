@@ -1,0 +1,1 @@
+"""How fast lrtool is, beside a plain loop and the peers: `make bench`."""

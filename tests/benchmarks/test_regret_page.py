@@ -1,0 +1,97 @@
+"""The figures of the pages come from the benchmark's report, and all of them are there."""
+
+import pytest
+
+from benchmarks.regret import page
+
+PAGE = """# A page
+
+<!-- regret: table -->
+what was there
+<!-- end -->
+
+Words between.
+
+<!-- regret: long -->
+<!-- end -->
+"""
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    made = {"table": lambda _: "| a |", "long": lambda figures: f"| {figures['b']} |"}
+    monkeypatch.setattr(page, "BLOCKS", made)
+    return made
+
+
+@pytest.mark.usefixtures("blocks")
+def test_blocks_are_written_anew_and_the_rest_stays():
+    once = page.filled(PAGE, {"b": 7})
+    assert once == (
+        "# A page\n\n<!-- regret: table -->\n\n| a |\n\n<!-- end -->\n\nWords between.\n\n"
+        "<!-- regret: long -->\n\n| 7 |\n\n<!-- end -->\n"
+    )
+    assert page.filled(once, {"b": 7}) == once
+
+
+def test_a_block_that_nobody_writes_is_an_error(blocks):
+    del blocks["long"]
+    with pytest.raises(KeyError, match="long"):
+        page.filled(PAGE, {})
+
+
+def test_every_block_of_the_pages_has_been_written():
+    found = [block for path in page.PAGES for block in page.BLOCK.finditer(path.read_text("utf-8"))]
+    assert {"table", "long", "significance", "intervals"} <= {block["name"] for block in found}
+    for block in found:
+        assert block["name"] in page.BLOCKS
+        assert len(block[0].splitlines()) > 4, (
+            f"{block['name']} is empty: benchmarks.regret publish"
+        )
+
+
+def test_the_short_table_has_lrtool_and_the_best_known_finders():
+    own = {"mean": 0.0123, "failures": 0.104, "seed_gap": 0.2, "steps": 89.7}
+    there = {
+        "lrtool find": own,
+        "ignite": own | {"mean": 0.35, "seed_gap": None},
+        "fastai steep": own,
+    }
+    groups = {name: {"methods": there} for name in ("all", "constant", "warmup + cosine")}
+    lines = page._short({"groups": groups}).splitlines()
+    assert lines == [
+        "|  | steps | mean regret | regret > 0.5 | gap between seeds, decades |",
+        "| --- | --: | --: | --: | --: |",
+        "| **lrtool find** | 90 | 0.012 / 0.012 | 10% / 10% | 0.20 / 0.20 |",
+        "| ignite | 90 | 0.35 / 0.35 | 10% / 10% | – / – |",
+    ]
+
+
+def test_the_ablation_has_a_line_for_each_part_left_out():
+    cell = {"mean": 0.0312, "median": 0.004}
+    summary = dict.fromkeys(page.CELLS, cell)
+    provenance = {
+        "regret_left_out": summary,
+        "regret_left_out_with_race": summary,
+        "regret_left_out_without_caution": summary,
+        "regret_left_out_without_trials": summary,
+        "regret_left_out_without_trials_and": {"the curve": summary},
+    }
+    lines = page._ablation({"provenance": provenance}).splitlines()
+    assert len(lines) == 2 + 5
+    assert lines[-1] == "| without trials and the curve |" + " 0.031 / 0.004 |" * 5
+
+
+@pytest.mark.parametrize(
+    ("value", "spelled"),
+    [
+        (0.0123, "0.012"),
+        (0.0994, "0.099"),
+        (0.0996, "0.10"),
+        (1, "1.00"),
+        (-0.25, "−0.25"),
+        (-0.0001, "0.000"),
+    ],
+)
+def test_numbers_have_two_places_and_small_ones_three(value, spelled):
+    assert page.number(value) == spelled
