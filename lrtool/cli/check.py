@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 from math import isfinite
-from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lrtool.cli import flags
 from lrtool.cli.streams import stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
-
-if TYPE_CHECKING:
-    from lrtool.config.document import Document
-    from lrtool.config.schema import Config
 
 
 def check(
@@ -31,38 +26,30 @@ def check(
     """Validate, build, and send one batch through: shapes and parameter counts."""
     given = flags.common(loss, optimizer, batch_size, device, seed)
     with stdout_for_the_result(), without_dynamo():
-        facts = _try(*flags.read(config, sets, given))
+        from lrtool.experiment.experiment import open_task, training_steps
+        from lrtool.experiment.preflight import try_one_batch, try_training
+
+        settings, document = flags.read(config, sets, given)
+        task = open_task(settings, document)
+        first = try_one_batch(task)
+        try_training(task)
+        facts = {
+            "config": document.name,
+            "config_hash": settings.digest(),
+            "device": str(task.runtime.device),
+            "samples": task.data.samples,
+            "batch_size": task.data.batch_size,
+            "inputs": first.inputs,
+            "targets": first.targets,
+            "outputs": first.outputs,
+            "loss": first.loss if isfinite(first.loss) else None,
+            "parameters": first.parameters,
+            "trainable": first.trainable,
+            "training_steps": training_steps(task),
+        }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     elif not quiet:
         from lrtool.show.terminal.find import print_facts
 
         print_facts(facts)
-
-
-def _try(config: Config, document: Document) -> dict[str, Any]:
-    """Build what the configuration names, send one batch through, and return the facts.
-
-    Raises:
-        UserError, OutOfMemoryError: something does not fit, in words.
-    """
-    from lrtool.experiment.experiment import open_task, training_steps
-    from lrtool.experiment.preflight import try_one_batch, try_training
-
-    task = open_task(config, document)
-    first = try_one_batch(task)
-    try_training(task)
-    return {
-        "config": document.name,
-        "config_hash": config.digest(),
-        "device": str(task.runtime.device),
-        "samples": task.data.samples,
-        "batch_size": task.data.batch_size,
-        "inputs": first.inputs,
-        "targets": first.targets,
-        "outputs": first.outputs,
-        "loss": first.loss if isfinite(first.loss) else None,
-        "parameters": first.parameters,
-        "trainable": first.trainable,
-        "training_steps": training_steps(task),
-    }

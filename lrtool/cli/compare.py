@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lrtool.cli import flags
 from lrtool.cli.streams import stdout_for_the_result
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from lrtool.errors import UserError
 
 
 def compare(
@@ -26,38 +24,26 @@ def compare(
 ) -> None:
     """Compare runs: a table, and their losses in one plot."""
     with stdout_for_the_result():
-        rows, plot = _compare(runs, output, overwrite=overwrite)
+        from lrtool.report import report as reports
+        from lrtool.report import run_directory
+        from lrtool.show.plots.compare import save_comparison
+        from lrtool.show.terminal.compare import comparison
+
+        named = {}
+        for run in runs:
+            path = run / reports.FILE_NAME if run.is_dir() else run
+            if not path.is_file():
+                raise UserError(f"{run}: holds no {reports.FILE_NAME}; give a run directory")
+            named[str(run)] = reports.read(path)
+        if output is not None:
+            run_directory.check(output, overwrite=overwrite)
+        parent = Path("runs") / "compare"
+        with run_directory.opened(output, parent, "compare", overwrite=overwrite) as directory:
+            rows, plots = comparison(named), save_comparison(named, directory)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         from lrtool.show.terminal.find import print_rows
 
         print_rows(rows)
-        typer.echo(f"\nPlot: {plot}")
-
-
-def _compare(
-    runs: Sequence[Path], output: Path | None, *, overwrite: bool
-) -> tuple[list[dict[str, Any]], Path]:
-    """Draw runs into one plot; return a row for each, and the path of the plot.
-
-    Raises:
-        UserError: one has no report, or `output` holds a plot already.
-    """
-    from lrtool.errors import UserError
-    from lrtool.report import report as reports
-    from lrtool.report import run_directory
-    from lrtool.show.plots.compare import save_comparison
-    from lrtool.show.terminal.compare import comparison
-
-    named = {}
-    for run in runs:
-        path = run / reports.FILE_NAME if run.is_dir() else run
-        if not path.is_file():
-            raise UserError(f"{run}: holds no {reports.FILE_NAME}; give a run directory")
-        named[str(run)] = reports.read(path)
-    if output is not None:
-        run_directory.check(output, overwrite=overwrite)
-    parent = Path("runs") / "compare"
-    with run_directory.opened(output, parent, "compare", overwrite=overwrite) as directory:
-        return comparison(named), save_comparison(named, directory)[0]
+        typer.echo(f"\nPlot: {plots[0]}")

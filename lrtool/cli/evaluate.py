@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,10 +12,13 @@ import typer
 from lrtool.cli import flags
 from lrtool.cli.streams import stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
+from lrtool.errors import UserError
 
 if TYPE_CHECKING:
-    from lrtool.config.document import Document
-    from lrtool.config.schema import Config
+    from collections.abc import Mapping
+
+    from lrtool.engine.evaluation import Metric
+    from lrtool.experiment.experiment import Built, Task
 
 MAY_CHANGE = {"data", "metrics", "runtime"}  # of a run's configuration
 
@@ -31,8 +35,6 @@ def evaluate(
     """Evaluate a training's weights on the validation part: metrics as JSON."""
     config = run / "config.yaml"
     with stdout_for_the_result(), without_dynamo():
-        from lrtool.errors import UserError
-
         if not config.is_file():
             raise UserError(f"{run}: holds no run; there is no {config}")
         for key in (text.partition("=")[0] for text in sets or ()):
@@ -40,21 +42,26 @@ def evaluate(
                 raise UserError(
                     f"--set {key}: an evaluation may change data, metrics and runtime alone"
                 )
+        from lrtool.experiment.experiment import build, open_task
+        from lrtool.experiment.preflight import metrics_of
+        from lrtool.training.resume import is_find
+        from lrtool.training.stored_weights import load_stored_weights
+
         settings, document = flags.read(config, sets, {"--device": ("runtime.device", device)})
-        facts = _evaluate(settings, document, run, checkpoint)
+        if is_find(run):
+            raise UserError(f"{run}: is the run of a find, which has no weights")
+        task = open_task(settings, document)
+        if task.data.validation is None:
+            raise UserError("nothing to evaluate on: the data have no validation part")
+        metrics = metrics_of(task)
+        built = build(task, task.config.seed)
+        stored = load_stored_weights(built.model, run, checkpoint)
+        facts = {"run": str(run), **asdict(stored), **_evaluate(task, built, metrics)}
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
-def _evaluate(
-    settings: Config, document: Document, run: Path, checkpoint: Literal["best", "last"] | None
-) -> dict[str, Any]:
-    """Evaluate a run's weights on the validation part; return what was found.
-
-    Args:
-        settings: the run's own configuration, with other data perhaps.
-        document: where it stands.
-        run: its directory.
-        checkpoint: which weights; None: the best ones, if there are any.
+def _evaluate(task: Task, built: Built, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """Evaluate a model on the validation part.
 
     Raises:
         UserError, OutOfMemoryError: something does not fit, in words.
@@ -63,22 +70,11 @@ def _evaluate(
     from lrtool.cli.signals import Stop
     from lrtool.data import batches
     from lrtool.engine import evaluation
-    from lrtool.errors import UserError
-    from lrtool.experiment.experiment import build, open_task
     from lrtool.experiment.failures import worded
-    from lrtool.experiment.preflight import empty_validation, metrics_of
+    from lrtool.experiment.preflight import empty_validation
     from lrtool.report.records import finite_or_none
-    from lrtool.training.resume import is_find
-    from lrtool.training.stored_weights import load_stored_weights
 
-    if is_find(run):
-        raise UserError(f"{run}: is the run of a find, which has no weights")
-    task = open_task(settings, document)
-    if task.data.validation is None:
-        raise UserError("nothing to evaluate on: the data have no validation part")
-    metrics = metrics_of(task)
-    built = build(task, task.config.seed)
-    stored = load_stored_weights(built.model, run, checkpoint)
+    assert task.data.validation is not None, "its caller refuses data without a validation part"
     samples = batches.ordered(
         task.data.validation, batch_size=task.data.batch_size, device=task.runtime.device
     )
@@ -89,12 +85,5 @@ def _evaluate(
         raise worded(task, error) from error
     if not found.samples:
         raise empty_validation()
-    return {
-        "run": str(run),
-        "checkpoint": stored.checkpoint,
-        "epoch": stored.epoch,
-        "step": stored.step,
-        "samples": found.samples,
-        "validation_loss": finite_or_none(found.loss),
-        **{name: finite_or_none(value) for name, value in found.metrics.items()},
-    }
+    values = {name: finite_or_none(value) for name, value in found.metrics.items()}
+    return {"samples": found.samples, "validation_loss": finite_or_none(found.loss), **values}

@@ -53,11 +53,11 @@ def find(
         **flags.common(loss, optimizer, batch_size, device, seed),
     }
     with interruptible() as stop, stdout_for_the_result(), without_dynamo():
-        settings, document = flags.read(config, sets, given)
         from lrtool.experiment.experiment import open_task
         from lrtool.experiment.preflight import try_one_batch
         from lrtool.report import run_directory
 
+        settings, document = flags.read(config, sets, given)
         if output is not None:
             run_directory.check(output, overwrite=overwrite)
         task = open_task(settings, document)

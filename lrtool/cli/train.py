@@ -14,6 +14,7 @@ from lrtool.cli.find import run_find
 from lrtool.cli.signals import interruptible
 from lrtool.cli.streams import say, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
+from lrtool.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +71,8 @@ def train(
     if lr is not None and lr_from is not None:
         raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
     with interruptible() as stop, stdout_for_the_result(), without_dynamo():
+        from lrtool.experiment.experiment import open_task
+        from lrtool.experiment.preflight import try_one_batch, try_training
         from lrtool.training import initial_rate
 
         source = initial_rate.of_run(lr_from) if lr_from else None
@@ -84,9 +87,6 @@ def train(
             initial_rate.warn_of_differences(lr_from, source[1], settings)
         rate = initial_rate.given(settings, document, by_flag=lr is not None, run=lr_from)
         earlier = _run_to_resume(document, resume, output, overwrite=overwrite)
-        from lrtool.experiment.experiment import open_task
-        from lrtool.experiment.preflight import try_one_batch, try_training
-
         task = open_task(settings, document)
         first = try_one_batch(task)
         try_training(task)
@@ -127,7 +127,6 @@ def _run_to_resume(
     Raises:
         UserError: there is no such run, or the flags contradict each other.
     """
-    from lrtool.errors import UserError
     from lrtool.report import run_directory
     from lrtool.training import resume as resuming
 

@@ -15,7 +15,6 @@ must not take it), or `not run: why`.
 """
 
 import importlib.util
-import inspect
 import re
 import runpy
 import shlex
@@ -29,16 +28,10 @@ import pytest
 import torch
 import yaml
 
-import lrtool
-
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"sh", "console", "python", "yaml", "text"}
 
-# What these pages describe and the code has not yet, while both are being written.
-PENDING_API = "validation" not in inspect.signature(lrtool.find_lr).parameters
-PENDING_PROGRAMS = not (ROOT / "research").is_dir()
-PENDING_KINDS = (ROOT / "lrtool" / "report" / "parts.py").is_file()
 
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -97,13 +90,8 @@ class Reader:
             self._session(block)
         elif block.language == "yaml":
             self._configuration(block)
-        elif block.language == "python" and not block.file and not self.passes_over(block):
+        elif block.language == "python" and not block.file:
             exec(compile(block.text, block.place, "exec"), self.names)  # noqa: S102  (ours)
-
-    def passes_over(self, block):
-        page = ROOT / block.place.partition(":")[0]
-        waits = PENDING_API and "find_lr" in page.read_text(encoding="utf-8")
-        return waits or (PENDING_KINDS and '["kind"]' in block.text)
 
     def _script(self, text, block):
         for line in text.replace("\\\n", " ").splitlines():
@@ -133,7 +121,7 @@ class Reader:
             for target in arguments:
                 assert re.search(rf"^{target}:", targets, re.MULTILINE), f"{block.place}: {line}"
         elif program == "python":
-            there = exists(arguments) or PENDING_PROGRAMS
+            there = exists(arguments)
             assert there, f"{block.place}: {line}: there is no such program"
         elif program == "pip":
             extras = re.findall(r"\[(\w+)\]", line)
