@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from benchmarks.try_rate import report_of, train
-from lrtool.experiment.experiment import open_task, training_steps
+from lrtool.experiment.experiment import open_experiment, training_steps
 from lrtool.experiment.reading import read_config
 
 
 def plain(config: Path, seed: int, lr: float, sets: list[str]) -> tuple[float, float]:
     """Return validation loss and accuracy of a plain loop at the same rate, on the same split."""
-    task = open_task(*read_config(config, [*sets, f"seed={seed}"]))
+    task = open_experiment(*read_config(config, [*sets, f"seed={seed}"]))
     steps = training_steps(task)
     assert steps is not None
     _, loss, accuracy = train(task, lr, seed, steps)

@@ -26,7 +26,7 @@ from torch.optim import lr_scheduler as schedules
 from lrtool.components.models import build_model
 from lrtool.components.optimizers import build_optimizer
 from lrtool.data import batches
-from lrtool.experiment.experiment import Task, open_task, training_steps
+from lrtool.experiment.experiment import Experiment, open_experiment, training_steps
 from lrtool.experiment.reading import read_config
 
 FACTORS = (1 / 3, 1.0, 3.0)
@@ -73,17 +73,17 @@ def schedule_of(
     raise SystemExit(f"this script knows no schedule {name}")
 
 
-def train(task: Task, lr: float, seed: int, steps: int) -> tuple[float, float, float]:
+def train(experiment: Experiment, lr: float, seed: int, steps: int) -> tuple[float, float, float]:
     """Return the training loss (mean of the last 50 steps), validation loss and accuracy."""
-    config, data = task.config, task.data
+    config, data = experiment.config, experiment.data
     torch.manual_seed(seed)
     facts = {
         "input_shape": data.input_shape,
         "num_outputs": data.num_outputs,
         "vocabulary": data.vocabulary,
     }
-    model = build_model(config.model, facts, task.directories)
-    optimizer = build_optimizer(config.optimizer, model, lr=lr, directories=task.directories)
+    model = build_model(config.model, facts, experiment.directories)
+    optimizer = build_optimizer(config.optimizer, model, lr=lr, directories=experiment.directories)
     plan = config.train.schedule
     schedule = schedule_of(optimizer, plan.name, plan.warmup, steps, lr)
     stream = batches.updates(
@@ -96,7 +96,7 @@ def train(task: Task, lr: float, seed: int, steps: int) -> tuple[float, float, f
     recent: list[torch.Tensor] = []
     for _ in range(steps):
         [(x, y)] = next(stream)
-        loss = task.loss_fn(model(x), y)
+        loss = experiment.loss_fn(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         if config.train.gradient_clip_norm is not None:
@@ -104,18 +104,20 @@ def train(task: Task, lr: float, seed: int, steps: int) -> tuple[float, float, f
         optimizer.step()
         schedule.step()
         recent = [*recent[-49:], loss.detach()]
-    return float(torch.stack(recent).mean()), *evaluate(task, model)
+    return float(torch.stack(recent).mean()), *evaluate(experiment, model)
 
 
 @torch.no_grad()
-def evaluate(task: Task, model: torch.nn.Module) -> tuple[float, float]:
+def evaluate(experiment: Experiment, model: torch.nn.Module) -> tuple[float, float]:
     """Return loss and accuracy (NaN for regression) on the validation part."""
     model.eval()
-    assert task.data.validation is not None
+    assert experiment.data.validation is not None
     total = right = count = predictions = 0.0
-    for x, y in batches.ordered(task.data.validation, batch_size=500, device=torch.device("cpu")):
+    for x, y in batches.ordered(
+        experiment.data.validation, batch_size=500, device=torch.device("cpu")
+    ):
         outputs = model(x)
-        total += float(task.loss_fn(outputs, y)) * len(x)
+        total += float(experiment.loss_fn(outputs, y)) * len(x)
         count += len(x)
         if not y.is_floating_point():
             right += float((outputs.argmax(1) == y).sum())
@@ -130,8 +132,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", dest="sets", action="append", default=[])
     options = parser.parse_args()
-    task = open_task(*read_config(options.config, options.sets))
-    steps = training_steps(task)
+    experiment = open_experiment(*read_config(options.config, options.sets))
+    steps = training_steps(experiment)
     assert steps is not None
     print(f"{options.config}: {platform.machine()}, {torch.get_num_threads()} threads,", end=" ")
     print(f"torch {torch.__version__}; {steps} steps, n = {options.seeds} seeds, mean ± deviation")
@@ -140,7 +142,7 @@ def main() -> None:
     print(f"found {lr:.3g} ({found['low']:.3g} to {found['high']:.3g}), {found['verdict']}")
     for factor in FACTORS:
         started = time.perf_counter()
-        runs = [train(task, factor * lr, 1000 + seed, steps) for seed in range(options.seeds)]
+        runs = [train(experiment, factor * lr, 1000 + seed, steps) for seed in range(options.seeds)]
         cells = []
         for name, values in zip(
             ("train loss", "validation loss", "accuracy"), zip(*runs, strict=True), strict=True

@@ -21,8 +21,7 @@ from lrtool.config.schema import MAX_RATE, MIN_RATE
 from lrtool.config.spelling import number
 from lrtool.curve.suggest import METHODS
 from lrtool.data import batches
-from lrtool.engine import device as runtimes
-from lrtool.engine.device import Runtime
+from lrtool.engine.device import DTYPES, Runtime, environment
 from lrtool.engine.preserve import preserved
 from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
@@ -212,10 +211,10 @@ def find_lr(
         for_steps = counts["for_steps"] = index(for_steps)
     _check_numbers(start, end, clip_norm, counts)
     _check_choice("mode", mode, ("exponential", "linear"))
-    _check_choice("precision", precision, tuple(runtimes.DTYPES))
+    _check_choice("precision", precision, tuple(DTYPES))
     _check_choice("method", method, METHODS)
     _check_choice("schedule", schedule, tuple(SCHEDULES))
-    runtime = Runtime(_device_of(model, optimizer, loss_fn), runtimes.DTYPES[precision])
+    runtime = Runtime(_device_of(model, optimizer, loss_fn), DTYPES[precision])
     scaler = scaler or runtime.scaler()
     plan = SearchPlan(
         start=float(start),
@@ -332,7 +331,7 @@ def _result(found: Found, model: nn.Module, runtime: Runtime, config: dict[str, 
             parameters=sum(size for size, _ in sizes),
             trainable=sum(size for size, trainable in sizes if trainable),
         ),
-        environment=Environment(lrtool=__version__, **runtimes.environment(runtime.device)),
+        environment=Environment(lrtool=__version__, **environment(runtime.device)),
         timing=Timing(**found.timing),
     )
     return FindResult(finding, found.sweeps, report)

@@ -97,8 +97,10 @@ def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 
 def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
-    with ours.opened(cell, seed, verify=False) as task:
-        contest = race.open_trials(ExperimentSubject(task), 1, task.data.batch_size, cell.steps)
+    with ours.opened(cell, seed, verify=False) as experiment:
+        contest = race.open_trials(
+            ExperimentSubject(experiment), 1, experiment.data.batch_size, cell.steps
+        )
         rates = 10.0 ** (centre - trials_rule.REACH), 10.0 ** (centre + trials_rule.REACH)
         for _ in race.run_trials(contest, rates, Stopwatch()):
             pass
@@ -124,8 +126,10 @@ def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 
 def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
-    with ours.opened(cell, seed, verify=True) as task:
-        contest = race.open_race(ExperimentSubject(task), 2, task.data.batch_size, cell.steps)
+    with ours.opened(cell, seed, verify=True) as experiment:
+        contest = race.open_race(
+            ExperimentSubject(experiment), 2, experiment.data.batch_size, cell.steps
+        )
         for _ in race.run_race(contest, centre, usual_rate(cell.optimizer), Stopwatch()):
             pass
         judged = race.judge(contest)

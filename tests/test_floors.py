@@ -1,8 +1,10 @@
 """Imports run one way, and the way to `--help` stays light."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,21 @@ def test_there_is_one_backward():
         if isinstance(node, ast.Attribute) and node.attr == "backward"
     ]
     assert found == ["engine/step.py"]
+
+
+def test_no_class_has_the_name_of_another():
+    names = [
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(names) > 50
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_architecture_names_every_room_and_file():
+    page = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    stems = {path.stem for path in FILES if path.stem not in {"__init__", "__main__"}}
+    named = set(re.findall(r"[`./]([a-z_]+)\b", page)) | set(re.findall(r"`([a-z_]+)`", page))
+    assert stems - named == set()

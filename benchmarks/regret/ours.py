@@ -16,8 +16,8 @@ from benchmarks.regret import tasks, training
 from lrtool.config.document import dump
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolError
-from lrtool.experiment.experiment import open_task
-from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.experiment import open_experiment
+from lrtool.experiment.preflight import run_preflight
 from lrtool.experiment.reading import read_config
 from lrtool.search.experiment_subject import ExperimentSubject, plan_of
 from lrtool.search.search import search
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.regret.cells import Cell
-    from lrtool.experiment.experiment import Task
+    from lrtool.experiment.experiment import Experiment
     from lrtool.report.records import Finding
     from lrtool.search.search import Found
 
@@ -37,9 +37,9 @@ RATE = 1e-3  # of the optimizer given to `find_lr`, which must not matter
 
 def find(cell: Cell, seed: int, *, verify: bool) -> dict[str, dict[str, Any]]:
     """Return what `lrtool find` suggests, all else its default."""
-    with opened(cell, seed, verify=verify) as task:
+    with opened(cell, seed, verify=verify) as experiment:
         try:
-            said = _search(task).suggestion
+            said = _search(experiment).suggestion
         except LrtoolError as error:
             answer: dict[str, Any] = {"lr": None, "reason": str(error)}
         else:
@@ -92,18 +92,18 @@ def configuration(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def opened(cell: Cell, seed: int, *, verify: bool) -> Iterator[Task]:
+def opened(cell: Cell, seed: int, *, verify: bool) -> Iterator[Experiment]:
     """Open a cell's training, as the command line does."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
         path.write_text(dump(configuration(cell, seed, verify=verify)))
-        yield open_task(*read_config(path))
+        yield open_experiment(*read_config(path))
 
 
-def _search(task: Task) -> Finding:
+def _search(experiment: Experiment) -> Finding:
     """Run lrtool's own search to its end: that of `lrtool find`, without report and plots."""
-    try_one_batch(task)  # it costs a step
-    rows = search(ExperimentSubject(task), plan_of(task), Stopwatch())
+    run_preflight(experiment)  # it costs a step
+    rows = search(ExperimentSubject(experiment), plan_of(experiment), Stopwatch())
     while True:
         try:
             next(rows)

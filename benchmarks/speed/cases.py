@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.config import document
-from lrtool.experiment.experiment import open_task
-from lrtool.experiment.preflight import try_one_batch
+from lrtool.experiment.experiment import open_experiment
+from lrtool.experiment.preflight import run_preflight
 from lrtool.experiment.reading import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lrtool.experiment.experiment import Task
+    from lrtool.experiment.experiment import Experiment
 
 STEPS = 200  # of a sweep, and of an epoch
 
@@ -87,8 +87,10 @@ WIDE = Case(wide, (64,), 640, steps=8)
 
 
 @contextmanager
-def opened(case: Case, samples: int, batch: int, **settings: Any) -> Iterator[tuple[Task, Path]]:
-    """Open a configuration as the command line does: the task, and a directory."""
+def opened(
+    case: Case, samples: int, batch: int, **settings: Any
+) -> Iterator[tuple[Experiment, Path]]:
+    """Open a configuration as the command line does: the experiment, and a directory."""
     inputs, targets = case.data(samples)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -106,6 +108,6 @@ def opened(case: Case, samples: int, batch: int, **settings: Any) -> Iterator[tu
             **settings,
         }
         (folder / "speed.yaml").write_text(document.dump(config))
-        task = open_task(*read_config(folder / "speed.yaml"))
-        try_one_batch(task)
-        yield task, folder
+        experiment = open_experiment(*read_config(folder / "speed.yaml"))
+        run_preflight(experiment)
+        yield experiment, folder

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lrtool.components.schedules import Schedule
-from lrtool.engine.checkpoint import Training, save
+from lrtool.engine.checkpoint import TrainingState, save_checkpoint
 from lrtool.engine.loop import BestTracker, Position
 from lrtool.report.files import whole_file
 
@@ -28,7 +28,7 @@ CHUNK = 1 << 24
 TARGET = 2.0
 
 
-def training() -> Training:
+def training() -> TrainingState:
     """Return a training of 100 million parameters after its first update."""
     model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)])
     optimizer = torch.optim.Adam(model.parameters())
@@ -36,13 +36,13 @@ def training() -> Training:
     optimizer.step()
     schedule = Schedule(lambda _step, _epoch: 1.0)
     best = BestTracker("train_loss", higher=False)
-    return Training(model, optimizer, None, schedule, None, Position(), best)
+    return TrainingState(model, optimizer, None, schedule, None, Position(), best)
 
 
-def save_seconds(state: Training, folder: Path) -> float:
+def save_seconds(state: TrainingState, folder: Path) -> float:
     """Save a checkpoint as a training does."""
     started = perf_counter()
-    save(state, folder)
+    save_checkpoint(state, folder)
     return perf_counter() - started
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     state, ratios = training(), []
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        save(state, folder)
+        save_checkpoint(state, folder)
         total = sum(path.stat().st_size for path in (folder / "last").iterdir())
         for _ in range(options.rounds):
             saving, writing = save_seconds(state, folder), write_seconds(total, folder)

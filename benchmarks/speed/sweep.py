@@ -60,8 +60,8 @@ def lrtool_find(case: Case) -> float:
     """The search of `lrtool find` on a configuration: the report's time in the sweep."""
     find = {"start": START, "end": END, "steps": case.steps, "repeats": 1}
     train = {"max_steps": LONG}
-    with opened(case, case.samples, BATCH, find=find, train=train) as (task, _):
-        rows = search(ExperimentSubject(task), plan_of(task), Stopwatch())
+    with opened(case, case.samples, BATCH, find=find, train=train) as (experiment, _):
+        rows = search(ExperimentSubject(experiment), plan_of(experiment), Stopwatch())
         while True:
             try:
                 next(rows)

@@ -80,8 +80,8 @@ def lrtool_train(case: Case) -> list[float]:
     """`lrtool train` on a configuration."""
     rate = LearningRate(value=RATE, origin="flag", run=None)
     opening = opened(case, samples(case), BATCHES[case.name], train={"epochs": EPOCHS})
-    with opening as (task, folder):
-        session = begin(task, rate, folder, None)
+    with opening as (experiment, folder):
+        session = begin(experiment, rate, folder, None)
         seconds = []
         started = last = perf_counter()
         for event in train(session):

@@ -26,26 +26,26 @@ def check(
     """Validate, build, and send one batch through: shapes and parameter counts."""
     given = flags.common(loss, optimizer, batch_size, device, seed)
     with stdout_for_the_result(), without_dynamo():
-        from lrtool.experiment.experiment import open_task, training_steps
-        from lrtool.experiment.preflight import try_one_batch, try_training
+        from lrtool.experiment.experiment import open_experiment, training_steps
+        from lrtool.experiment.preflight import run_preflight, run_training_preflight
 
         settings, document = flags.read(config, sets, given)
-        task = open_task(settings, document)
-        first = try_one_batch(task)
-        try_training(task)
+        experiment = open_experiment(settings, document)
+        preflight = run_preflight(experiment)
+        run_training_preflight(experiment)
         facts = {
             "config": document.name,
             "config_hash": settings.digest(),
-            "device": str(task.runtime.device),
-            "samples": task.data.samples,
-            "batch_size": task.data.batch_size,
-            "inputs": first.inputs,
-            "targets": first.targets,
-            "outputs": first.outputs,
-            "loss": first.loss if isfinite(first.loss) else None,
-            "parameters": first.parameters,
-            "trainable": first.trainable,
-            "training_steps": training_steps(task),
+            "device": str(experiment.runtime.device),
+            "samples": experiment.data.samples,
+            "batch_size": experiment.data.batch_size,
+            "inputs": preflight.inputs,
+            "targets": preflight.targets,
+            "outputs": preflight.outputs,
+            "loss": preflight.loss if isfinite(preflight.loss) else None,
+            "parameters": preflight.parameters,
+            "trainable": preflight.trainable,
+            "training_steps": training_steps(experiment),
         }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lrtool.engine.evaluation import Metric
-    from lrtool.experiment.experiment import Built, Task
+    from lrtool.experiment.experiment import Built, Experiment
 
 MAY_CHANGE = {"data", "metrics", "runtime"}  # of a run's configuration
 
@@ -42,7 +42,7 @@ def evaluate(
                 raise UserError(
                     f"--set {key}: an evaluation may change data, metrics and runtime alone"
                 )
-        from lrtool.experiment.experiment import build, open_task
+        from lrtool.experiment.experiment import build, open_experiment
         from lrtool.experiment.preflight import metrics_of
         from lrtool.training.resume import is_find
         from lrtool.training.stored_weights import load_stored_weights
@@ -50,17 +50,19 @@ def evaluate(
         settings, document = flags.read(config, sets, {"--device": ("runtime.device", device)})
         if is_find(run):
             raise UserError(f"{run}: is the run of a find, which has no weights")
-        task = open_task(settings, document)
-        if task.data.validation is None:
+        experiment = open_experiment(settings, document)
+        if experiment.data.validation is None:
             raise UserError("nothing to evaluate on: the data have no validation part")
-        metrics = metrics_of(task)
-        built = build(task, task.config.seed)
+        metrics = metrics_of(experiment)
+        built = build(experiment, experiment.config.seed)
         stored = load_stored_weights(built.model, run, checkpoint)
-        facts = {"run": str(run), **asdict(stored), **_evaluate(task, built, metrics)}
+        facts = {"run": str(run), **asdict(stored), **_evaluate(experiment, built, metrics)}
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
-def _evaluate(task: Task, built: Built, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+def _evaluate(
+    experiment: Experiment, built: Built, metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
     """Evaluate a model on the validation part.
 
     Raises:
@@ -74,15 +76,19 @@ def _evaluate(task: Task, built: Built, metrics: Mapping[str, Metric]) -> dict[s
     from lrtool.experiment.preflight import empty_validation
     from lrtool.report.records import finite_or_none
 
-    assert task.data.validation is not None, "its caller refuses data without a validation part"
-    samples = batches.ordered(
-        task.data.validation, batch_size=task.data.batch_size, device=task.runtime.device
+    assert experiment.data.validation is not None, (
+        "its caller refuses data without a validation part"
     )
-    seen = evaluation.evaluate(built.model, built.loss_fn, samples, task.runtime, metrics)
+    samples = batches.ordered(
+        experiment.data.validation,
+        batch_size=experiment.data.batch_size,
+        device=experiment.runtime.device,
+    )
+    seen = evaluation.evaluate(built.model, built.loss_fn, samples, experiment.runtime, metrics)
     try:
         found = pump(seen, Stop())
     except (Exception, SystemExit) as error:
-        raise worded(task, error) from error
+        raise worded(experiment, error) from error
     if not found.samples:
         raise empty_validation()
     values = {name: finite_or_none(value) for name, value in found.metrics.items()}

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtool.cli.signals import Stop
-    from lrtool.experiment.experiment import Task
-    from lrtool.experiment.preflight import FirstBatch
+    from lrtool.experiment.experiment import Experiment
+    from lrtool.experiment.preflight import Preflight
     from lrtool.report.records import Finding
     from lrtool.report.report import FindReport, Status
     from lrtool.search.search import Found, Row, SearchPlan
@@ -53,18 +53,18 @@ def find(
         **flags.common(loss, optimizer, batch_size, device, seed),
     }
     with interruptible() as stop, stdout_for_the_result(), without_dynamo():
-        from lrtool.experiment.experiment import open_task
-        from lrtool.experiment.preflight import try_one_batch
+        from lrtool.experiment.experiment import open_experiment
+        from lrtool.experiment.preflight import run_preflight
         from lrtool.report import run_directory
 
         settings, document = flags.read(config, sets, given)
         if output is not None:
             run_directory.check(output, overwrite=overwrite)
-        task = open_task(settings, document)
-        first = try_one_batch(task)
+        experiment = open_experiment(settings, document)
+        preflight = run_preflight(experiment)
         runs = flags.runs_of(document)
         with run_directory.opened(output, runs, "find", overwrite=overwrite) as directory:
-            report = run_find(task, first, directory, stop, quiet=quiet or as_json)
+            report = run_find(experiment, preflight, directory, stop, quiet=quiet or as_json)
     if as_json:
         from lrtool.report.report import to_json
 
@@ -80,13 +80,13 @@ def find(
 
 
 def run_find(
-    task: Task, first: FirstBatch, directory: Path, stop: Stop, *, quiet: bool
+    experiment: Experiment, preflight: Preflight, directory: Path, stop: Stop, *, quiet: bool
 ) -> FindReport:
     """Search for a rate; leave the report and all else in a directory, which is made.
 
     Args:
-        task: the configuration with all that it names.
-        first: what became of one batch.
+        experiment: the configuration with all that it names.
+        preflight: what became of one batch.
         directory: of the run, or one inside a training's.
         stop: whether a signal came.
         quiet: show no progress.
@@ -100,16 +100,16 @@ def run_find(
     from lrtool.show.terminal.find import Progress
 
     directory.mkdir(exist_ok=True)
-    plan = plan_of(task)
+    plan = plan_of(experiment)
     progress = Progress(
         repeats=plan.repeats, steps=plan.steps, race_steps=candidate_steps(plan), quiet=quiet
     )
     with progress:
-        return pump(_logged_search(task, first, plan, directory), stop, progress)
+        return pump(_logged_search(experiment, preflight, plan, directory), stop, progress)
 
 
 def _logged_search(
-    task: Task, first: FirstBatch, plan: SearchPlan, directory: Path
+    experiment: Experiment, preflight: Preflight, plan: SearchPlan, directory: Path
 ) -> Generator[Row, None, FindReport]:
     """Yield each row once it is in the log, and return the report, with all else in `directory`.
 
@@ -125,8 +125,8 @@ def _logged_search(
     from lrtool.search.experiment_subject import ExperimentSubject
     from lrtool.search.search import search
 
-    files.write_text(directory / CONFIG, dump(resolved(task)))
-    rows = search(ExperimentSubject(task), plan, Stopwatch(task.started))
+    files.write_text(directory / CONFIG, dump(resolved(experiment)))
+    rows = search(ExperimentSubject(experiment), plan, Stopwatch(experiment.started))
     error: Exception | None = None
     with metrics_log.reopen(directory / METRICS, 0) as log:
         while True:
@@ -143,14 +143,18 @@ def _logged_search(
                 error = InterruptedRunError("closed before the last step")
             except Exception as thrown:  # noqa: BLE001  (a search ends with any, and returns it)
                 error = thrown
-    leave = partial(_leave, task, first, found, directory)
+    leave = partial(_leave, experiment, preflight, found, directory)
     if found.failure is not None:
-        raise concluded(task, found.failure, leave) from found.failure
+        raise concluded(experiment, found.failure, leave) from found.failure
     return leave()
 
 
 def _leave(
-    task: Task, first: FirstBatch, found: Found, directory: Path, failure: str | None = None
+    experiment: Experiment,
+    preflight: Preflight,
+    found: Found,
+    directory: Path,
+    failure: str | None = None,
 ) -> FindReport:
     """Write the report of what was found, and draw it."""
     from lrtool.experiment.experiment import facts
@@ -179,7 +183,7 @@ def _leave(
         trials=found.trials,
         race=found.race,
         timing=Timing(**found.timing),
-        **facts(task, first),
+        **facts(experiment, preflight),
     )
     reports.write(report, directory)
     plot.save(report, directory)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lrtool.cli.signals import Stop
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
-    from lrtool.experiment.experiment import Task
-    from lrtool.experiment.preflight import FirstBatch
+    from lrtool.experiment.experiment import Experiment
+    from lrtool.experiment.preflight import Preflight
     from lrtool.report.records import BestEpoch, LearningRate
     from lrtool.report.report import FindReport, Status, TrainReport
     from lrtool.training.epochs import Event
@@ -71,8 +71,8 @@ def train(
     if lr is not None and lr_from is not None:
         raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
     with interruptible() as stop, stdout_for_the_result(), without_dynamo():
-        from lrtool.experiment.experiment import open_task
-        from lrtool.experiment.preflight import try_one_batch, try_training
+        from lrtool.experiment.experiment import open_experiment
+        from lrtool.experiment.preflight import run_preflight, run_training_preflight
         from lrtool.training import initial_rate
 
         source = initial_rate.of_run(lr_from) if lr_from else None
@@ -87,15 +87,15 @@ def train(
             initial_rate.warn_of_differences(lr_from, source[1], settings)
         rate = initial_rate.given(settings, document, by_flag=lr is not None, run=lr_from)
         earlier = _run_to_resume(document, resume, output, overwrite=overwrite)
-        task = open_task(settings, document)
-        first = try_one_batch(task)
-        try_training(task)
-        with _opened(task, earlier, output, overwrite=overwrite) as (directory, checkpoint):
+        experiment = open_experiment(settings, document)
+        preflight = run_preflight(experiment)
+        run_training_preflight(experiment)
+        with _opened(experiment, earlier, output, overwrite=overwrite) as (directory, checkpoint):
             if earlier is not None and checkpoint is None:
                 say(f"{earlier} has no checkpoint yet: the training begins anew")
             report = _train(
-                task,
-                first,
+                experiment,
+                preflight,
                 directory,
                 checkpoint,
                 rate,
@@ -143,28 +143,30 @@ def _run_to_resume(
 
 @contextmanager
 def _opened(
-    task: Task, earlier: Path | None, output: Path | None, *, overwrite: bool
+    experiment: Experiment, earlier: Path | None, output: Path | None, *, overwrite: bool
 ) -> Iterator[tuple[Path, Checkpoint | None]]:
     """Yield the run directory, and the checkpoint from which the training in it goes on."""
     from lrtool.report import run_directory
     from lrtool.training import resume as resuming
 
-    runs = flags.runs_of(task.document)
+    runs = flags.runs_of(experiment.document)
     if earlier is None:
         with run_directory.opened(output, runs, "train", overwrite=overwrite) as directory:
             yield directory, None
     elif output in {None, earlier}:
         with run_directory.opened(earlier, runs, "train", keep=True) as directory:
-            yield directory, resuming.go_on(task, directory)
+            yield directory, resuming.go_on(experiment, directory)
     else:
-        checkpoint = resuming.go_on(task, earlier)  # what does not fit must not empty `output`
+        checkpoint = resuming.go_on(
+            experiment, earlier
+        )  # what does not fit must not empty `output`
         with run_directory.opened(output, runs, "train", overwrite=overwrite) as directory:
             yield directory, checkpoint and resuming.copy_run(checkpoint, directory)
 
 
 def _train(
-    task: Task,
-    first: FirstBatch,
+    experiment: Experiment,
+    preflight: Preflight,
     directory: Path,
     checkpoint: Checkpoint | None,
     rate: LearningRate | None,
@@ -180,7 +182,7 @@ def _train(
             the newest checkpoint is whole.
     """
     from lrtool.cli.pump import pump
-    from lrtool.config import document as documents
+    from lrtool.config.document import dump
     from lrtool.experiment.experiment import resolved
     from lrtool.experiment.failures import concluded
     from lrtool.report import files
@@ -188,19 +190,23 @@ def _train(
     from lrtool.training import epochs
     from lrtool.training.session import begin, writing
 
-    files.write_text(directory / CONFIG, documents.dump(resolved(task)))
-    rate, found = _choose_rate(task, first, directory, checkpoint, rate, stop, quiet=quiet)
-    leave = partial(_leave, task, first, directory, rate, found)
+    files.write_text(directory / CONFIG, dump(resolved(experiment)))
+    rate, found = _choose_rate(
+        experiment, preflight, directory, checkpoint, rate, stop, quiet=quiet
+    )
+    leave = partial(_leave, experiment, preflight, directory, rate, found)
     if rate is None:
         assert found is not None, "without a rate there was a search for one"
         return leave(None, found.status, found.reason)
-    _say_where_from(rate, task.config)
-    with _watchers(task, directory, checkpoint, tensorboard=tensorboard, quiet=quiet) as watchers:
+    _say_where_from(rate, experiment.config)
+    with _watchers(
+        experiment, directory, checkpoint, tensorboard=tensorboard, quiet=quiet
+    ) as watchers:
         stop.gentle = True  # from here on a signal leaves a report
         try:
-            session = begin(task, rate, directory, checkpoint)
+            session = begin(experiment, rate, directory, checkpoint)
         except (Exception, SystemExit) as error:
-            raise concluded(task, error, partial(leave, None, "failed")) from error
+            raise concluded(experiment, error, partial(leave, None, "failed")) from error
         try:
             ending = pump(epochs.train(session), stop, *watchers)
         except BaseException:  # a bug while progress was shown
@@ -208,14 +214,14 @@ def _train(
             raise
         if ending.error is not None:
             failed = partial(leave, session, "failed")
-            raise concluded(task, ending.error, failed) from ending.error
+            raise concluded(experiment, ending.error, failed) from ending.error
         with writing(session):
             return leave(session, ending.status, ending.reason)
 
 
 def _choose_rate(
-    task: Task,
-    first: FirstBatch,
+    experiment: Experiment,
+    preflight: Preflight,
     directory: Path,
     checkpoint: Checkpoint | None,
     rate: LearningRate | None,
@@ -237,8 +243,8 @@ def _choose_rate(
     found = initial_rate.search_inside(directory)
     if rate is not None:
         return rate, found if rate.origin == "find" else None
-    if found is None or not initial_rate.is_for(found, task):
-        found = run_find(task, first, directory / FIND, stop, quiet=quiet)
+    if found is None or not initial_rate.is_for(found, experiment):
+        found = run_find(experiment, preflight, directory / FIND, stop, quiet=quiet)
     return initial_rate.of_search(found, directory / FIND), found
 
 
@@ -253,7 +259,12 @@ def _say_where_from(rate: LearningRate, settings: Config) -> None:
 
 @contextmanager
 def _watchers(
-    task: Task, directory: Path, checkpoint: Checkpoint | None, *, tensorboard: bool, quiet: bool
+    experiment: Experiment,
+    directory: Path,
+    checkpoint: Checkpoint | None,
+    *,
+    tensorboard: bool,
+    quiet: bool,
 ) -> Iterator[list[Watcher[Event]]]:
     """Open what a training's rows are shown to: the progress, and event files if wanted."""
     from lrtool.experiment.experiment import training_steps
@@ -263,7 +274,10 @@ def _watchers(
 
     done = checkpoint.state["position"]["step"] if checkpoint else 0
     progress = TrainProgress(
-        epochs=task.config.train.epochs, steps=training_steps(task), done_steps=done, quiet=quiet
+        epochs=experiment.config.train.epochs,
+        steps=training_steps(experiment),
+        done_steps=done,
+        quiet=quiet,
     )
     with ExitStack() as stack:
         watchers: list[Watcher[Event]] = []
@@ -273,8 +287,8 @@ def _watchers(
 
 
 def _leave(
-    task: Task,
-    first: FirstBatch,
+    experiment: Experiment,
+    preflight: Preflight,
     directory: Path,
     rate: LearningRate | None,
     found: FindReport | None,
@@ -292,7 +306,7 @@ def _leave(
     from lrtool.report.run_directory import CHECKPOINTS, METRICS
     from lrtool.show.plots import train as plot
 
-    watch = Stopwatch(task.started) if session is None else session.watch
+    watch = Stopwatch(experiment.started) if session is None else session.watch
     saved = session is not None and session.saved is not None
     report = reports.TrainReport(
         status=status,
@@ -304,7 +318,7 @@ def _leave(
         checkpoint=f"{CHECKPOINTS}/{LAST}" if saved else None,
         steps=reports.thin(metrics_log.read(directory / METRICS, StepRow)),
         timing=found.timing if found and rate is None else Timing(**watch.timing()),
-        **facts(task, first),
+        **facts(experiment, preflight),
     )
     reports.write(report, directory)
     plot.save(report, directory)

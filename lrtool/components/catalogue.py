@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.components.losses import LOSSES, RESERVED
 from lrtool.components.metrics import METRICS
 from lrtool.components.models import FACTS, MODELS
@@ -64,7 +64,7 @@ def _described(name: str, function: Callable[..., Any], arguments: str) -> Row:
 
 def _arguments(function: Callable[..., Any], positional: int, hidden: Collection[str] = ()) -> str:
     """Spell the arguments that a configuration may give, as `name=default`."""
-    known = lookup.signature(function)
+    known = import_path.signature(function)
     assert known is not None, "what is built in has a signature"
     parameters = list(known.parameters.values())[positional:]
-    return ", ".join(lookup.spell(p) for p in parameters if p.name not in hidden)
+    return ", ".join(import_path.spell(p) for p in parameters if p.name not in hidden)

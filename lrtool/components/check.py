@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrtool.components import import_path as lookup
-from lrtool.components import losses, models
+from lrtool.components import import_path, losses, models
 from lrtool.components.losses import ALIASES, LOSSES
 from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.components.models import MODELS
@@ -58,7 +57,7 @@ def _source(
     config: Config, sources: Mapping[str, Callable[..., Any]], directories: Sequence[Path]
 ) -> Problems:
     name, path = config.data.source, ("data", "source")
-    if lookup.is_import_path(name):
+    if import_path.is_import_path(name):
         found, problems = _import(name, path, directories)
         yield from problems
         positional = 0
@@ -71,7 +70,7 @@ def _source(
 
 def _model(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
     path = ("model", "name")
-    if lookup.is_import_path(component.name):
+    if import_path.is_import_path(component.name):
         found, problems = _import(component.name, path, directories)
         yield from problems
     else:
@@ -83,7 +82,7 @@ def _model(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
 
 def _loss(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
     path = ("loss", "name")
-    if lookup.is_import_path(component.name):
+    if import_path.is_import_path(component.name):
         found, problems = _import(component.name, path, directories)
         yield from problems
         if found is not None:  # a class is built with the arguments, a function called with them
@@ -99,7 +98,7 @@ def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
     taken = dict.fromkeys(COLUMNS, "a column of each epoch")
     for index, name in enumerate(names):
         path = ("metrics", index)
-        if lookup.is_import_path(name):
+        if import_path.is_import_path(name):
             yield from _import(name, path, directories)[1]
         else:
             yield from _known(name, METRICS, "metric", path)
@@ -120,7 +119,7 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
             problem = f"{group.match!r} is no regular expression: {error}"
             yield Problem(("optimizer", "groups", index, "match"), problem)
     path = ("optimizer", "name")
-    if lookup.is_import_path(spec.name):
+    if import_path.is_import_path(spec.name):
         found, problems = _import(spec.name, path, directories)
         yield from problems
     elif spec.name in UNUSABLE:
@@ -147,7 +146,7 @@ def _schedule(spec: ScheduleConfig) -> Problems:
     path = ("train", "schedule")
     yield from _known(spec.name, SCHEDULES, "schedule", (*path, "name"))
     if spec.warmup:
-        for words in lookup.check_value(Length, spec.warmup):
+        for words in import_path.check_value(Length, spec.warmup):
             yield Problem((*path, "warmup"), words)
     if spec.name in SCHEDULES:
         build = SCHEDULES[spec.name].build
@@ -169,14 +168,14 @@ def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:
     ):
         words = f"lrtool cannot know whether a lower or a higher {spec.metric} is better"
         yield Problem((*path, "mode"), f"{words}; give min or max")
-    has_none = config.data.validation == 0 and not lookup.is_import_path(config.data.source)
+    has_none = config.data.validation == 0 and not import_path.is_import_path(config.data.source)
     if spec.metric == "validation_loss" and has_none:
         words = "there is no validation_loss where data.validation is 0; give train_loss"
         yield Problem((*path, "metric"), words)
 
 
 def _says_nothing(metric: str, directories: Sequence[Path]) -> bool:
-    if metric not in METRICS and not lookup.is_import_path(metric):
+    if metric not in METRICS and not import_path.is_import_path(metric):
         return False  # metrics.N says that there is none
     try:
         return higher_is_better(metric, directories) is None
@@ -201,7 +200,7 @@ def _import(
     name: str, path: KeyPath, directories: Sequence[Path]
 ) -> tuple[Callable[..., Any] | None, list[Problem]]:
     try:
-        found = lookup.resolve(name, directories)
+        found = import_path.resolve(name, directories)
     except UserError as error:
         return None, [Problem(path, str(error))]
     if not callable(found):
@@ -218,7 +217,7 @@ def _call(
     given: Collection[str] = (),
     positional: int = 0,
 ) -> Problems:
-    found = lookup.check_call(function, args, given=given, positional=positional)
+    found = import_path.check_call(function, args, given=given, positional=positional)
     yield from _below(path, found)
 
 

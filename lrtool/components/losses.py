@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.config.spelling import spell
 from lrtool.errors import ConfigError, Problem
 
@@ -142,7 +142,7 @@ def wants_binary(name: str) -> bool:
 
 
 def check_args(name: str, args: dict[str, Any]) -> list[Problem]:
-    """Return what is wrong with a built-in loss's arguments, as `lookup.check_call` does."""
+    """Return what is wrong with a built-in loss's arguments, as `import_path.check_call` does."""
     problems = [
         Problem((reserved,), "is not for a configuration: a loss here is a mean over samples")
         for reserved in RESERVED
@@ -154,10 +154,10 @@ def check_args(name: str, args: dict[str, Any]) -> list[Problem]:
     problems += [
         Problem((k,), f"must be a list of numbers, not {spell(v)}")
         for k, v in numbers.items()
-        if lookup.check_value(list[float], v)
+        if import_path.check_value(list[float], v)
     ]
     function = LOSSES[canonical(name)].function
-    return problems + lookup.check_call(function, rest, given=RESERVED, positional=2)
+    return problems + import_path.check_call(function, rest, given=RESERVED, positional=2)
 
 
 def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
@@ -168,13 +168,13 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
         ConfigError: what it leads to cannot be called.
     """
     args = component.args
-    if lookup.is_import_path(component.name):
-        found = lookup.resolve(component.name, directories)
+    if import_path.is_import_path(component.name):
+        found = import_path.resolve(component.name, directories)
         if inspect.isclass(found):  # a module such as torch.nn.HuberLoss
             try:
                 found, args = found(**args), {}
             except (Exception, SystemExit) as error:
-                problem = f"{component.name} cannot be built: {lookup.words(error)}"
+                problem = f"{component.name} cannot be built: {import_path.words(error)}"
                 raise ConfigError(Problem(("loss",), problem)) from error
         if not callable(found):
             problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
@@ -204,12 +204,12 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
         targets: what the data hold.
     """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
-        if lookup.is_import_path(name):
+        if import_path.is_import_path(name):
             problem = _try(loss, outputs, targets)
             return None if problem is None else f"{name} {problem}"
         got = " and ".join(type(part).__name__ for part in (outputs, targets))
         return f"{name} compares two tensors, but outputs and targets are {got}"
-    if lookup.is_import_path(name):
+    if import_path.is_import_path(name):
         problem = _try(loss, outputs, targets)
         return None if problem is None else f"{name} {problem}; {spell_both(outputs, targets)}"
     args = loss.keywords if isinstance(loss, functools.partial) else {}
@@ -239,7 +239,7 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
         with torch.no_grad():
             value = loss(outputs, targets)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever torch or the user's function says)
-        return f"failed: {lookup.words(error)}"
+        return f"failed: {import_path.words(error)}"
     if not isinstance(value, Tensor):
         return f"returned a {type(value).__name__}, not a tensor"
     if value.numel() != 1:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.components.losses import spell_both
 from lrtool.components.metric_inputs import Compares, Reading, prepare, read, sum_type, why_not
 from lrtool.components.user_metrics import UserMetric, user_metric, worded
@@ -43,9 +43,9 @@ def higher_is_better(name: str, directories: Sequence[Path] = ()) -> bool | None
     Raises:
         UserError: an import path leads nowhere.
     """
-    if not lookup.is_import_path(name):
+    if not import_path.is_import_path(name):
         return METRICS[name].higher_is_better
-    found = lookup.resolve(name, directories)
+    found = import_path.resolve(name, directories)
     says = inspect.getattr_static(found, "higher_is_better", None)  # runs no code of the user's
     return says if isinstance(says, bool) else None
 
@@ -87,7 +87,7 @@ def build_metrics(
     for index, name in enumerate(names):
         try:
             metric: BuiltInMetric | UserMetric
-            if lookup.is_import_path(name):
+            if import_path.is_import_path(name):
                 metric = user_metric(name, device, directories)
             else:
                 metric = BuiltInMetric(name, _reading(name, loss, loss_args, outputs, targets))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _IMPLEMENTATION = {"fused", "foreach", "differentiable", "capturable"}
 
 def default_rate(cls: Callable[..., Any]) -> float | None:
     """Return the rate that a class uses when none is given; None if it has none."""
-    known = lookup.signature(cls)
+    known = import_path.signature(cls)
     default = known.parameters["lr"].default if known and "lr" in known.parameters else None
     if isinstance(default, Tensor):
         default = default.item()
@@ -80,8 +80,8 @@ def build_optimizer(
         LrtoolWarning: there is no weight decay that `decay_norm_and_bias` could take away.
     """
     cls: Callable[..., Any] = (
-        lookup.resolve(spec.name, directories)
-        if lookup.is_import_path(spec.name)
+        import_path.resolve(spec.name, directories)
+        if import_path.is_import_path(spec.name)
         else OPTIMIZERS[spec.name]
     )
     args = dict(spec.args)
@@ -96,7 +96,7 @@ def build_optimizer(
     try:
         optimizer = _fused(cls, groups, args) or cls(groups, **args)
     except (Exception, SystemExit) as error:
-        said = lookup.words(error) if lookup.is_import_path(spec.name) else error
+        said = import_path.words(error) if import_path.is_import_path(spec.name) else error
         problem = f"{spec.name} cannot be built: {said}"
         raise ConfigError(Problem(("optimizer",), problem)) from error
     if not isinstance(optimizer, Optimizer):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.components.losses import spell_both
 from lrtool.components.metric_inputs import sum_type
 from lrtool.errors import LrtoolError, LrtoolWarning, UserError
@@ -27,7 +27,7 @@ def user_metric(name: str, device: torch.device, directories: Sequence[Path]) ->
     Raises:
         UserError: it leads nowhere, or to what is no metric.
     """
-    found = lookup.resolve(name, directories)
+    found = import_path.resolve(name, directories)
     with worded(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchmetrics speaks of memory
         if inspect.isclass(found):
@@ -145,4 +145,4 @@ def worded(name: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, LrtoolError):
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{name} failed: {lookup.words(error)}") from error
+        raise UserError(f"{name} failed: {import_path.words(error)}") from error

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from lrtool.data import workers as processes
 from lrtool.data.part import OwnLoader, Resident, Streamed
+from lrtool.data.workers import begin
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _describe(made: Any) -> str:
 def _part(value: Any, workers: int, name: str) -> Part:
     if isinstance(value, DataLoader):
         if value.num_workers:
-            value.worker_init_fn = partial(processes.begin, then=value.worker_init_fn)
+            value.worker_init_fn = partial(begin, then=value.worker_init_fn)
         return OwnLoader(value)
     pair = value if _is_pair(value) else _pair_of(value)
     if pair is not None:

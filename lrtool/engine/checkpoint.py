@@ -56,7 +56,7 @@ class Stateful(Protocol):
 
 
 @dataclass(slots=True)
-class Training:
+class TrainingState:
     """Everything that changes while a model is trained, but for the random states."""
 
     model: nn.Module
@@ -68,7 +68,7 @@ class Training:
     best: BestTracker
 
 
-def save(training: Training, folder: Path, **facts: Any) -> Path:
+def save_checkpoint(training: TrainingState, folder: Path, **facts: Any) -> Path:
     """Write the checkpoint `last` into `folder`; the one before becomes `previous`.
 
     Args:
@@ -118,7 +118,7 @@ def _promote(folder: Path) -> None:
     sync_directory(folder)
 
 
-def _state(training: Training, model: nn.Module) -> dict[str, Any]:
+def _state(training: TrainingState, model: nn.Module) -> dict[str, Any]:
     weights = model.state_dict()
     average = training.average
     return {
@@ -134,7 +134,7 @@ def _state(training: Training, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def load(training: Training, checkpoint: Path, state: Mapping[str, Any]) -> None:
+def load_checkpoint(training: TrainingState, checkpoint: Path, state: Mapping[str, Any]) -> None:
     """Put everything back as it was when `checkpoint` was written.
 
     Args:
@@ -187,7 +187,7 @@ def _restore_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
             module.register_buffer(own_name, value.to(tensors[0].device), persistent=False)
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest checkpoint that is whole, and its state; None if there is none.
 
     Warns:

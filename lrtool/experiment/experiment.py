@@ -15,13 +15,12 @@ import torch
 from torch import nn
 
 from lrtool import __version__
-from lrtool.components import import_path as lookup
-from lrtool.components import losses, models, optimizers
+from lrtool.components import import_path, losses, models, optimizers
 from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
-from lrtool.engine import device as runtimes
+from lrtool.engine.device import environment, open_runtime, place, to_memory_format
 from lrtool.engine.randomness import seed_everything
 from lrtool.engine.step import make_step
 from lrtool.engine.sweep import make_probe
@@ -36,13 +35,13 @@ if TYPE_CHECKING:
     from lrtool.config.schema import Config
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
-    from lrtool.experiment.preflight import FirstBatch
+    from lrtool.experiment.preflight import Preflight
 
 PROBE_SAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Experiment:
     """A configuration and everything it names that is not built anew for each sweep.
 
     `generator_states` are those of the user's own loaders before anything was read from them.
@@ -58,7 +57,7 @@ class Task:
     started: float
 
 
-def open_task(config: Config, document: Document) -> Task:
+def open_experiment(config: Config, document: Document) -> Experiment:
     """Read the data, bring it to the device, and build what all sweeps share.
 
     Raises:
@@ -70,12 +69,14 @@ def open_task(config: Config, document: Document) -> Task:
     started = perf_counter()
     directories = directories_of(config, document)
     with located(document):
-        runtime = runtimes.open_runtime(config.runtime)
+        runtime = open_runtime(config.runtime)
         loss_fn = losses.build_loss(config.loss, directories)
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(runtime.device)
         source = config.data.source
-        factory = lookup.resolve(source, directories) if lookup.is_import_path(source) else None
+        factory = (
+            import_path.resolve(source, directories) if import_path.is_import_path(source) else None
+        )
         seed_everything(config.seed)  # a factory may draw numbers
         data = load(config.data, seed=config.seed, factory=factory, directories=directories)
         if losses.wants_binary(config.loss.name):
@@ -85,9 +86,9 @@ def open_task(config: Config, document: Document) -> Task:
                 problem = f"{error}; losses that fit: cross_entropy, multi_margin_loss"
                 raise ConfigError(Problem(("loss",), problem)) from error
     states = [generator.get_state() for generator in _own_generators(data)]
-    task = Task(config, document, directories, runtime, data, loss_fn, states, started)
-    memory_format = runtimes.to_memory_format(runtime, build(task, config.seed).model)
-    return replace(task, data=to_device(data, runtime.device, memory_format))
+    experiment = Experiment(config, document, directories, runtime, data, loss_fn, states, started)
+    memory_format = to_memory_format(runtime, build(experiment, config.seed).model)
+    return replace(experiment, data=to_device(data, runtime.device, memory_format))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,13 @@ class Built:
     ratios: list[float]
 
 
-def rewound(task: Task) -> list[torch.Generator]:
+def rewound(experiment: Experiment) -> list[torch.Generator]:
     """Return the generators that the user's own loaders draw from, put back to their start.
 
     Whatever was read before, a trial or a find, must not decide the order of a training.
     """
-    generators = _own_generators(task.data)
-    for generator, state in zip(generators, task.generator_states, strict=True):
+    generators = _own_generators(experiment.data)
+    for generator, state in zip(generators, experiment.generator_states, strict=True):
         generator.set_state(state)
     return generators
 
@@ -130,34 +131,34 @@ def repeat_seed(seed: int, repeat: int) -> int:
     return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
 
 
-def build(task: Task, seed: int) -> Built:
+def build(experiment: Experiment, seed: int) -> Built:
     """Build model and optimizer from a seed, the same weights on every device.
 
     Raises:
         UserError: they cannot be built from the configuration.
     """
-    config, data = task.config, task.data
+    config, data = experiment.config, experiment.data
     facts = {
         "input_shape": data.input_shape,
         "num_outputs": data.num_outputs,
         "vocabulary": data.vocabulary,
     }
     seed_everything(seed)
-    with located(task.document):
-        model = runtimes.place(
-            models.build_model(config.model, facts, task.directories), task.runtime
+    with located(experiment.document):
+        model = place(
+            models.build_model(config.model, facts, experiment.directories), experiment.runtime
         )
         optimizer = optimizers.build_optimizer(
-            config.optimizer, model, lr=1.0, directories=task.directories
+            config.optimizer, model, lr=1.0, directories=experiment.directories
         )
         if hasattr(model, "training_loss"):
             _refuse_metrics_of_nothing(config, model)
     ratios = [float(group["lr"]) for group in optimizer.param_groups]
-    loss_fn = None if hasattr(model, "training_loss") else task.loss_fn
+    loss_fn = None if hasattr(model, "training_loss") else experiment.loss_fn
     if isinstance(loss_fn, nn.Module):
         loss_fn = copy.deepcopy(loss_fn)  # it may have a state: each start has a fresh one
     model.train()
-    if task.runtime.compile:
+    if experiment.runtime.compile:
         if loss_fn is None:
             warnings.warn(
                 "runtime.compile is ignored: training_loss(batch) is not the model's forward",
@@ -182,78 +183,78 @@ def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
         raise ConfigError(Problem(("metrics",), problem))
 
 
-def first_batches(task: Task) -> list[Any]:
+def first_batches(experiment: Experiment) -> list[Any]:
     """Return the batches of the first update."""
     made = batches.epoch(
-        task.data.train,
-        batch_size=task.data.batch_size,
-        seed=task.config.seed,
+        experiment.data.train,
+        batch_size=experiment.data.batch_size,
+        seed=experiment.config.seed,
         epoch=0,
-        device=task.runtime.device,
+        device=experiment.runtime.device,
     )
-    return next(batches.some(batches.micro_batches(made, task.config.train.accumulate), 0))
+    return next(batches.some(batches.micro_batches(made, experiment.config.train.accumulate), 0))
 
 
-def step_of(task: Task, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
+def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
     """Return the step of a model with the configuration's clipping and precision."""
     return make_step(
         built.model,
         built.loss_fn,
         built.optimizer,
-        task.runtime,
+        experiment.runtime,
         ratios=built.ratios,
-        clip_norm=task.config.train.gradient_clip_norm,
+        clip_norm=experiment.config.train.gradient_clip_norm,
         scaler=scaler,
     )
 
 
 def probe_of(
-    task: Task, model: nn.Module, loss_fn: LossFunction | None
+    experiment: Experiment, model: nn.Module, loss_fn: LossFunction | None
 ) -> Callable[[], torch.Tensor]:
     """Return a probe over random samples of the validation part, the same for all repeats."""
-    assert task.data.validation is not None, "try_one_batch refuses a probe of nothing"
+    assert experiment.data.validation is not None, "run_preflight refuses a probe of nothing"
     samples = batches.epoch(
-        task.data.validation,
+        experiment.data.validation,
         batch_size=PROBE_SAMPLES,
-        seed=task.config.seed,
+        seed=experiment.config.seed,
         epoch=0,
-        device=task.runtime.device,
+        device=experiment.runtime.device,
     )
-    return make_probe(model, loss_fn, next(samples), task.runtime)
+    return make_probe(model, loss_fn, next(samples), experiment.runtime)
 
 
-def training_steps(task: Task) -> int | None:
+def training_steps(experiment: Experiment) -> int | None:
     """Return the number of updates of the training that the configuration describes, if known."""
-    train, steps = task.config.train, steps_per_epoch(task)
+    train, steps = experiment.config.train, steps_per_epoch(experiment)
     if train.max_steps is not None or train.epochs is None or steps is None:
         return train.max_steps
     return train.epochs * steps
 
 
-def steps_per_epoch(task: Task) -> int | None:
+def steps_per_epoch(experiment: Experiment) -> int | None:
     """Return the number of updates in an epoch; None where only reading the data could tell."""
-    part = task.data.train
+    part = experiment.data.train
     if isinstance(part, OwnLoader):
         count = length(part.loader)
     else:
-        count = None if part.size is None else ceil(part.size / task.data.batch_size)
-    return None if count is None else ceil(count / task.config.train.accumulate)
+        count = None if part.size is None else ceil(part.size / experiment.data.batch_size)
+    return None if count is None else ceil(count / experiment.config.train.accumulate)
 
 
-def resolved(task: Task) -> dict[str, Any]:
+def resolved(experiment: Experiment) -> dict[str, Any]:
     """Return the whole configuration as plain data, which works from any directory."""
-    own = str(Path(task.document.name).resolve().parent)
-    data = task.config.model_dump(mode="json")
+    own = str(Path(experiment.document.name).resolve().parent)
+    data = experiment.config.model_dump(mode="json")
     if own not in data["search_path"]:
         data["search_path"] = [own, *data["search_path"]]
     return data
 
 
-def facts(task: Task, preflight: FirstBatch) -> dict[str, Any]:
+def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
     """Return what the reports of all commands say alike: what was computed, and where."""
-    config, data = task.config, task.data
+    config, data = experiment.config, experiment.data
     return {
-        "config": resolved(task),
+        "config": resolved(experiment),
         "config_hash": config.digest(),
         "seed": config.seed,
         "data": DataFacts(
@@ -264,5 +265,5 @@ def facts(task: Task, preflight: FirstBatch) -> dict[str, Any]:
         "model": ModelFacts(
             name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
         ),
-        "environment": Environment(lrtool=__version__, **runtimes.environment(task.runtime.device)),
+        "environment": Environment(lrtool=__version__, **environment(experiment.runtime.device)),
     }

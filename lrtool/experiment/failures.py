@@ -10,48 +10,50 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.data.workers import is_death_of_a_worker
-from lrtool.engine import device as runtimes
+from lrtool.engine.device import is_out_of_memory
 from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
 from lrtool.experiment.experiment import build, first_batches, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrtool.experiment.experiment import Task
+    from lrtool.experiment.experiment import Experiment
 
 # How torch tells that a process has died: in the first sentence of a RuntimeError, nowhere else.
 
 
-def worded(task: Task, error: Exception | SystemExit, failed: str | None = None) -> BaseException:
+def worded(
+    experiment: Experiment, error: Exception | SystemExit, failed: str | None = None
+) -> BaseException:
     """Return the error to raise in place of one from a step: words where it is the user's.
 
     Args:
-        task: whose step it is.
+        experiment: whose step it is.
         error: as it was raised.
         failed: what failed, up to the colon, where that is known.
     """
     if isinstance(error, LrtoolError) or _is_ours(error):
         return error
-    if runtimes.is_out_of_memory(error):
+    if is_out_of_memory(error):
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
-        return OutOfMemoryError(_out_of_memory(task))
-    config = task.config
+        return OutOfMemoryError(_out_of_memory(experiment))
+    config = experiment.config
     if is_death_of_a_worker(error):
         return UserError(
             f"data.source {config.data.source} failed: a process that loads data ended by itself, "
             f"or was ended: {str(error).partition('. ')[0]}; data.workers: 0 loads without it"
         )
     names = (config.model.name, config.loss.name, config.optimizer.name, config.data.source)
-    own = [name for name in names if lookup.is_import_path(name)]
+    own = [name for name in names if import_path.is_import_path(name)]
     if own and failed is None:
         failed = f"{' or '.join(own)} failed"
-    return error if failed is None else UserError(f"{failed}: {lookup.words(error)}")
+    return error if failed is None else UserError(f"{failed}: {import_path.words(error)}")
 
 
 def concluded(
-    task: Task, error: Exception | SystemExit, conclude: Callable[[str], object]
+    experiment: Experiment, error: Exception | SystemExit, conclude: Callable[[str], object]
 ) -> BaseException:
     """Conclude a run that an error has ended; return what to raise in its place, as `worded` does.
 
@@ -60,18 +62,18 @@ def concluded(
     torch raises each death once.
 
     Args:
-        task: whose step it is.
+        experiment: whose step it is.
         error: as it was raised.
         conclude: leaves a report with these words; a full disk may keep it from that.
     """
     try:
-        failure = worded(task, error)
+        failure = worded(experiment, error)
         with suppress(OSError):
             conclude(str(failure))
     except RuntimeError as death:
         if not is_death_of_a_worker(death):
             raise
-        return concluded(task, death, conclude)
+        return concluded(experiment, death, conclude)
     return failure
 
 
@@ -84,11 +86,11 @@ def _is_ours(error: BaseException) -> bool:
     )
 
 
-def _out_of_memory(task: Task) -> str:
+def _out_of_memory(experiment: Experiment) -> str:
     """Say which batch was too large and which would have fitted."""
-    size, accumulate = task.data.batch_size, task.config.train.accumulate
-    said = f"out of memory with batches of {size:,} samples on {task.runtime.device}"
-    fitting = fitting_batch(task)
+    size, accumulate = experiment.data.batch_size, experiment.config.train.accumulate
+    said = f"out of memory with batches of {size:,} samples on {experiment.runtime.device}"
+    fitting = fitting_batch(experiment)
     if fitting is None:
         return f"{said}; try a smaller data.batch_size, or train.accumulate with smaller batches"
     more = ceil(size / fitting) * accumulate
@@ -98,24 +100,26 @@ def _out_of_memory(task: Task) -> str:
     )
 
 
-def fitting_batch(task: Task) -> int | None:
+def fitting_batch(experiment: Experiment) -> int | None:
     """Return the first of half the batch size, a quarter, … with which a step fits in memory.
 
     A fresh model makes the step. None where no such size fits, or none can be told: only batches
     (inputs, targets) that are tensors can be halved.
     """
     try:
-        batch = first_batches(task)[0]
+        batch = first_batches(experiment)[0]
         if not _is_pair(batch):
             return None
         size = len(batch[0])
         while size > 1:
             size //= 2
             try:
-                built = build(task, task.config.seed)
-                step_of(task, built, task.runtime.scaler())([[t[:size] for t in batch]], 0.0)
+                built = build(experiment, experiment.config.seed)
+                step_of(experiment, built, experiment.runtime.scaler())(
+                    [[t[:size] for t in batch]], 0.0
+                )
             except Exception as error:
-                if not runtimes.is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 traceback.clear_frames(error.__traceback__)
             else:

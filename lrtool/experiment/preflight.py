@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import LossFunction
-    from lrtool.experiment.experiment import Task
+    from lrtool.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True, slots=True)
-class FirstBatch:
+class Preflight:
     """What became of one batch.
 
     Attributes:
@@ -58,34 +58,36 @@ class FirstBatch:
     trainable: int
 
 
-def try_one_batch(task: Task) -> FirstBatch:
+def run_preflight(experiment: Experiment) -> Preflight:
     """Take one step with a throwaway model, so that what does not fit shows before the sweeps.
 
     Raises:
         UserError: model, loss and data do not fit each other, in words.
         OutOfMemoryError: the batch is too large for the device.
     """
-    built = build(task, task.config.seed)
-    batch = _first_of(task)
-    with located(task.document):
-        _refuse_a_probe_of_nothing(task)
-        _refuse_a_batch_of_one(task, built.model, batch)
+    config, runtime = experiment.config, experiment.runtime
+    built = build(experiment, config.seed)
+    batch = _first_of(experiment)
+    with located(experiment.document):
+        _refuse_a_probe_of_nothing(experiment)
+        _refuse_a_batch_of_one(experiment, built.model, batch)
     outputs = targets = None
-    failed = f"the model {task.config.model.name}"
+    failed = f"the model {config.model.name}"
     try:
         if built.loss_fn is not None:
-            with located(task.document), torch.no_grad(), task.runtime.autocast():
+            with located(experiment.document), torch.no_grad(), runtime.autocast():
                 outputs, targets = forward(built.model, batch)
-                _refuse_what_does_not_fit(task.config.loss.name, built.loss_fn, outputs, targets)
-        failed = f"a step of {task.config.optimizer.name} with the model {task.config.model.name}"
-        loss = step_of(task, built, task.runtime.scaler())([batch], task.config.find.start).loss
+                _refuse_what_does_not_fit(config.loss.name, built.loss_fn, outputs, targets)
+        failed = f"a step of {config.optimizer.name} with the model {config.model.name}"
+        step = step_of(experiment, built, runtime.scaler())
+        loss = step([batch], config.find.start).loss
     except LrtoolError:
         raise
     except (Exception, SystemExit) as error:
         shape = _shape(_first_input(batch))
-        raise worded(task, error, f"{failed} failed on a batch of inputs {shape}") from error
+        raise worded(experiment, error, f"{failed} failed on a batch of inputs {shape}") from error
     sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
-    return FirstBatch(
+    return Preflight(
         inputs=_shape(_first_input(batch)),
         targets=_shape(targets),
         outputs=_shape(outputs),
@@ -95,7 +97,7 @@ def try_one_batch(task: Task) -> FirstBatch:
     )
 
 
-def try_training(task: Task) -> None:
+def run_training_preflight(experiment: Experiment) -> None:
     """Build what only a training needs, and evaluate a throwaway model on one batch.
 
     Raises:
@@ -103,29 +105,31 @@ def try_training(task: Task) -> None:
             part, or that is empty.
         OutOfMemoryError: the batch is too large for the device.
     """
-    schedule_of(task)
-    metrics_of(task)
-    with located(task.document):
-        _refuse_one_class(task)
-    part, stopping = task.data.validation, task.config.train.early_stopping
+    schedule_of(experiment)
+    metrics_of(experiment)
+    with located(experiment.document):
+        _refuse_one_class(experiment)
+    part, stopping = experiment.data.validation, experiment.config.train.early_stopping
     if part is None:
         if stopping is not None and stopping.metric == "validation_loss":
-            with located(task.document):
+            with located(experiment.document):
                 problem = "there is no validation_loss, for the data have no validation part"
                 raise ConfigError(Problem(("train", "early_stopping", "metric"), problem))
         return
-    built = build(task, task.config.seed)
-    stream = batches.ordered(part, batch_size=task.data.batch_size, device=task.runtime.device)
-    batch = _next(task, stream)
+    built = build(experiment, experiment.config.seed)
+    stream = batches.ordered(
+        part, batch_size=experiment.data.batch_size, device=experiment.runtime.device
+    )
+    batch = _next(experiment, stream)
     if batch is None:
         raise empty_validation()
     try:
-        for _ in evaluate(built.model, built.loss_fn, [batch], task.runtime, {}):
+        for _ in evaluate(built.model, built.loss_fn, [batch], experiment.runtime, {}):
             pass
     except (Exception, SystemExit) as error:
         shape = _shape(_first_input(batch))
         failed = f"evaluating failed on a validation batch of inputs {shape}"
-        raise worded(task, error, failed) from error
+        raise worded(experiment, error, failed) from error
 
 
 def empty_validation() -> UserError:
@@ -133,37 +137,37 @@ def empty_validation() -> UserError:
     return UserError("the validation part is empty: it yields no batch")
 
 
-def schedule_of(task: Task) -> Schedule:
+def schedule_of(experiment: Experiment) -> Schedule:
     """Build the schedule of the rate over the whole training.
 
     Raises:
         ConfigError: it does not fit the training's length.
     """
-    with located(task.document):
+    with located(experiment.document):
         return build_schedule(
-            task.config.train.schedule,
-            steps=training_steps(task),
-            steps_per_epoch=steps_per_epoch(task),
+            experiment.config.train.schedule,
+            steps=training_steps(experiment),
+            steps_per_epoch=steps_per_epoch(experiment),
         )
 
 
-def metrics_of(task: Task) -> Mapping[str, Metric]:
+def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
     """Build the metrics that the configuration names, tried on one batch, by their keys.
 
     Raises:
         UserError: they cannot be built or do not fit what the model returns, in words.
     """
-    config = task.config
+    config = experiment.config
     if not config.metrics:
         return {}
-    built = build(task, config.seed)
-    batch = _first_of(task)
+    built = build(experiment, config.seed)
+    batch = _first_of(experiment)
     try:
         with (
-            located(task.document),
+            located(experiment.document),
             evaluating(built.model),
             torch.no_grad(),
-            task.runtime.autocast(),
+            experiment.runtime.autocast(),
         ):
             outputs, targets = forward(built.model, batch)
             return metrics.build_metrics(
@@ -172,32 +176,34 @@ def metrics_of(task: Task) -> Mapping[str, Metric]:
                 loss_args=config.loss.args,
                 outputs=outputs,
                 targets=targets,
-                device=task.runtime.device,
-                directories=task.directories,
+                device=experiment.runtime.device,
+                directories=experiment.directories,
             )
     except (Exception, SystemExit) as error:
-        raise worded(task, error, "the metrics failed on a training batch") from error
+        raise worded(experiment, error, "the metrics failed on a training batch") from error
 
 
-def _first_of(task: Task) -> Any:
+def _first_of(experiment: Experiment) -> Any:
     """Return the first batch of the training part."""
-    with _data_source(task):
-        return first_batches(task)[0]
+    with _data_source(experiment):
+        return first_batches(experiment)[0]
 
 
-def _next(task: Task, stream: Iterator[Any]) -> Any:
+def _next(experiment: Experiment, stream: Iterator[Any]) -> Any:
     """Return what comes next, or None."""
-    with _data_source(task):
+    with _data_source(experiment):
         return next(stream, None)
 
 
 @contextmanager
-def _data_source(task: Task) -> Iterator[None]:
+def _data_source(experiment: Experiment) -> Iterator[None]:
     """Say in words that a data set of the user's failed."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise worded(task, error, f"data.source {task.config.data.source} failed") from error
+        raise worded(
+            experiment, error, f"data.source {experiment.config.data.source} failed"
+        ) from error
 
 
 def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
@@ -206,13 +212,13 @@ def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, ta
         raise ConfigError(Problem(("loss",), problem))
 
 
-def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
+def _refuse_a_batch_of_one(experiment: Experiment, model: nn.Module, batch: Any) -> None:
     """Batch norm may not be able to train on a single sample, if that is all the last batch has."""
-    part, size = task.data.train, task.data.batch_size
+    part, size = experiment.data.train, experiment.data.batch_size
     if not isinstance(part, Resident) or part.size % size != 1:
         return
     try:
-        with torch.no_grad(), task.runtime.autocast():
+        with torch.no_grad(), experiment.runtime.autocast():
             model(batch[0][:1])
     except ValueError as error:  # "Expected more than 1 value per channel when training"
         problem = (
@@ -222,21 +228,21 @@ def _refuse_a_batch_of_one(task: Task, model: nn.Module, batch: Any) -> None:
         raise ConfigError(Problem(("data", "batch_size"), problem)) from error
 
 
-def _refuse_one_class(task: Task) -> None:
+def _refuse_one_class(experiment: Experiment) -> None:
     """A curve over thresholds needs samples of two classes; in memory, all targets can be seen."""
-    validation = task.data.validation
-    part = task.data.train if validation is None else validation
+    validation = experiment.data.validation
+    part = experiment.data.train if validation is None else validation
     if not isinstance(part, Resident) or bool((part.targets != part.targets[:1]).any()):
         return
-    for index, name in enumerate(task.config.metrics):
+    for index, name in enumerate(experiment.config.metrics):
         if name in METRICS and METRICS[name].needs_two_classes():
             which = "training" if validation is None else "validation"
             problem = f"{name} needs two classes, and all targets of the {which} part are the same"
             raise ConfigError(Problem(("metrics", index), problem))
 
 
-def _refuse_a_probe_of_nothing(task: Task) -> None:
-    if task.config.find.loss == "probe" and task.data.validation is None:
+def _refuse_a_probe_of_nothing(experiment: Experiment) -> None:
+    if experiment.config.find.loss == "probe" and experiment.data.validation is None:
         problem = "a probe needs a validation part; set data.validation, or find.loss: batch"
         raise ConfigError(Problem(("find", "loss"), problem))
 

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     import torch
 
     from lrtool.components.schedules import Schedule
-    from lrtool.experiment.experiment import Task
+    from lrtool.experiment.experiment import Experiment
 
 
-def plan_of(task: Task) -> SearchPlan:
+def plan_of(experiment: Experiment) -> SearchPlan:
     """Return what a configuration asks of a search."""
-    find = task.config.find
+    find = experiment.config.find
     return SearchPlan(
         start=find.start,
         end=find.end,
@@ -40,31 +40,31 @@ def plan_of(task: Task) -> SearchPlan:
         repeats=find.repeats,
         method=find.method,
         verify=find.verify,
-        schedule=task.config.train.schedule.name,
-        training=training_steps(task),
+        schedule=experiment.config.train.schedule.name,
+        training=training_steps(experiment),
     )
 
 
 class ExperimentSubject:
     """A configuration with all that it names."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.runtime = task.runtime
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.runtime = experiment.runtime
 
     def seed(self, attempt: int) -> int:
         """Return the seed of weights and data order: the run's own for the first sweep."""
-        return repeat_seed(self.task.config.seed, attempt)
+        return repeat_seed(self.experiment.config.seed, attempt)
 
     def fresh(self, attempt: int) -> Trainee:
         """Build the model from the attempt's seed."""
-        task, seed = self.task, self.seed(attempt)
-        built = build(task, seed)
-        generators = rewound(task)
-        if 0 < attempt < task.config.find.repeats:  # each sweep over other batches
+        experiment, seed = self.experiment, self.seed(attempt)
+        built = build(experiment, seed)
+        generators = rewound(experiment)
+        if 0 < attempt < experiment.config.find.repeats:  # each sweep over other batches
             for generator in generators:
                 generator.manual_seed(seed)
-        step = step_of(task, built, task.runtime.scaler())
+        step = step_of(experiment, built, experiment.runtime.scaler())
         return Trainee(built.model, built.loss_fn, built.optimizer, step, generators)
 
     def rest(self) -> Callable[[], None]:
@@ -73,48 +73,48 @@ class ExperimentSubject:
 
     def batches(self, attempt: int, epoch: int, skip: int) -> Iterator[Sequence[Any]]:
         """Return the batches of each update in an epoch, ordered by the attempt's seed."""
-        task = self.task
+        experiment = self.experiment
         made = batches.epoch(
-            task.data.train,
-            batch_size=task.data.batch_size,
+            experiment.data.train,
+            batch_size=experiment.data.batch_size,
             seed=self.seed(attempt),
             epoch=epoch,
-            device=task.runtime.device,
+            device=experiment.runtime.device,
             skip=skip,
         )
-        groups = batches.micro_batches(made, task.config.train.accumulate)
+        groups = batches.micro_batches(made, experiment.config.train.accumulate)
         return groups if skip else batches.some(groups, epoch)
 
     def held_out(self, most: int) -> list[Any] | None:
         """Return random chunks of the validation part."""
-        part, task = self.task.data.validation, self.task
+        part, experiment = self.experiment.data.validation, self.experiment
         if part is None:
             return None
         if isinstance(part, OwnLoader):
-            return batches.held_out(part.loader, most, task.runtime.device) or None
+            return batches.held_out(part.loader, most, experiment.runtime.device) or None
         count = most if part.size is None else min(part.size, most)
         made = batches.epoch(
             part,
             batch_size=batches.chunk_size(count),
-            seed=task.config.seed,
+            seed=experiment.config.seed,
             epoch=0,
-            device=task.runtime.device,
+            device=experiment.runtime.device,
         )
         return batches.at_least(made, most) or None
 
     def schedule(self, steps: int) -> Schedule:
         """Return the configuration's schedule, compressed."""
-        task = self.task
-        with located(task.document):
+        experiment = self.experiment
+        with located(experiment.document):
             return compressed_schedule(
-                task.config.train.schedule,
-                training_steps=training_steps(task),
-                steps_per_epoch=steps_per_epoch(task),
+                experiment.config.train.schedule,
+                training_steps=training_steps(experiment),
+                steps_per_epoch=steps_per_epoch(experiment),
                 steps=steps,
             )
 
     def probe(self, trainee: Trainee) -> Callable[[], torch.Tensor] | None:
         """Return a probe of the validation part where the configuration asks for it."""
-        if self.task.config.find.loss != "probe":
+        if self.experiment.config.find.loss != "probe":
             return None
-        return probe_of(self.task, trainee.model, trainee.loss_fn)
+        return probe_of(self.experiment, trainee.model, trainee.loss_fn)

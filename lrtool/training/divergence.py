@@ -12,7 +12,7 @@ from lrtool.engine import weights
 from lrtool.engine.diagnosis import Suspects, bad_inputs, finite, watched
 from lrtool.engine.loop import SKIPS_IN_A_ROW
 from lrtool.errors import DivergedError
-from lrtool.report import metrics_log as history
+from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import METRICS
 from lrtool.training.resume import find_checkpoint
@@ -85,7 +85,7 @@ def diverged(session: Session, seen: str) -> DivergedError:
 
 
 def _advice(session: Session, cause: Cause) -> str:
-    config = session.task.config
+    config = session.experiment.config
     if cause.in_data:
         return f"look at what data.source {config.data.source} yields"
     tries = [f"a lower rate (--lr {number(session.rate.value / 10, 2)})"]
@@ -111,9 +111,9 @@ def first_cause(session: Session, checkpoint: Checkpoint | None) -> Cause | None
         None where nothing went wrong this time, or too much time has passed.
     """
     until = session.position.step
-    replay = begin(session.task, session.rate, session.directory, checkpoint)
+    replay = begin(session.experiment, session.rate, session.directory, checkpoint)
     model, position = weights.plain(replay.built.model), replay.position
-    ends = {row.step: row for row in history.read(session.directory / METRICS, EpochRow)}
+    ends = {row.step: row for row in metrics_log.read(session.directory / METRICS, EpochRow)}
     deadline = perf_counter() + REPLAY_S
     causes: list[Cause] = []
 

@@ -12,7 +12,7 @@ from lrtool.config.spelling import count
 from lrtool.data import batches
 from lrtool.engine.loop import failed
 from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning
-from lrtool.report import metrics_log as history
+from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow, StepRow
 from lrtool.report.run_directory import METRICS, MODEL
 from lrtool.training import divergence
@@ -60,7 +60,7 @@ def train(session: Session) -> Generator[Event, None, Ending]:
     """
     try:
         with writing(session):
-            log = history.reopen(session.directory / METRICS, session.log_bytes)
+            log = metrics_log.reopen(session.directory / METRICS, session.log_bytes)
         try:
             reason = yield from _epochs(session, log)
         except InterruptedRunError:
@@ -87,7 +87,7 @@ def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | No
     Raises:
         DivergedError: losses, gradients or weights are no longer finite.
     """
-    config, position = session.task.config.train, session.position
+    config, position = session.experiment.config.train, session.position
     while not _is_done(session):
         epoch = advance(session, session.step, config.checkpoint_every)
         for rows in session.watch.timed(epoch):
@@ -110,7 +110,7 @@ def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | No
 
 
 def _is_done(session: Session) -> bool:
-    config, position = session.task.config.train, session.position
+    config, position = session.experiment.config.train, session.position
     if _why_early(session) is not None:
         return True
     if config.max_steps is not None:
@@ -120,7 +120,7 @@ def _is_done(session: Session) -> bool:
 
 
 def _why_early(session: Session) -> str | None:
-    stopping, best = session.task.config.train.early_stopping, session.state.best
+    stopping, best = session.experiment.config.train.early_stopping, session.state.best
     if stopping is None or best.waited < stopping.patience:
         return None
     return f"early stopping: {best.metric} has not improved for {count(best.waited, 'epoch')}"
@@ -128,10 +128,10 @@ def _why_early(session: Session) -> str | None:
 
 def _end_epoch(session: Session, row: EpochRow, log: IO[bytes]) -> None:
     """Log an epoch, keep it if it is the best one, and save where that is due."""
-    config, position = session.task.config.train, session.position
+    config, position = session.experiment.config.train, session.position
     _warn_of_a_loss_without_value(row)
     with writing(session):
-        history.append(log, [row])
+        metrics_log.append(log, [row])
     improved = observe(session, row)
     if config.max_steps is None or position.step < config.max_steps:
         position.next_epoch()
@@ -154,10 +154,10 @@ def _warn_of_a_loss_without_value(row: EpochRow) -> None:
 
 def _write(session: Session, log: IO[bytes], rows: list[StepRow]) -> None:
     """Log each k-th update, and the one that failed."""
-    every = session.task.config.train.log_every
+    every = session.experiment.config.train.log_every
     kept = [row for row in rows if row.step % every == 0 or failed(row, session.position)]
     with writing(session):
-        history.append(log, kept)
+        metrics_log.append(log, kept)
 
 
 def _save(session: Session, log: IO[bytes]) -> None:

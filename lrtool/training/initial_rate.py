@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.components.optimizers import OPTIMIZERS, default_rate
 from lrtool.config.differences import differences
 from lrtool.config.document import located
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
-    from lrtool.experiment.experiment import Task
+    from lrtool.experiment.experiment import Experiment
     from lrtool.report.report import AnyReport
 
 # What a rate depends on: another value in the run that it came from deserves a warning.
@@ -118,7 +118,11 @@ def given(
     problem = Problem(("optimizer", "args", "lr"), f"must be a number above 0, not {spell(own)}")
     if own is None:
         name, directories = config.optimizer.name, directories_of(config, document)
-        cls = lookup.resolve(name, directories) if lookup.is_import_path(name) else OPTIMIZERS[name]
+        cls = (
+            import_path.resolve(name, directories)
+            if import_path.is_import_path(name)
+            else OPTIMIZERS[name]
+        )
         own = default_rate(cls)
         words = f"{name} has no default rate; give learning_rate, or --lr auto"
         problem = Problem(("optimizer",), words)
@@ -139,10 +143,10 @@ def search_inside(directory: Path) -> FindReport | None:
     return report
 
 
-def is_for(found: FindReport, task: Task) -> bool:
+def is_for(found: FindReport, experiment: Experiment) -> bool:
     """Tell whether a search was made with this configuration and these data."""
-    same = found.config_hash == task.config.digest()
-    return same and found.data is not None and found.data.hash == task.data.digest
+    same = found.config_hash == experiment.config.digest()
+    return same and found.data is not None and found.data.hash == experiment.data.digest
 
 
 def of_search(found: FindReport, run: Path) -> LearningRate | None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from lrtool.components.schedules import build_schedule
 from lrtool.config.differences import differences
 from lrtool.config.schema import TrainConfig
-from lrtool.engine import checkpoint as checkpoints
+from lrtool.engine.checkpoint import LAST, newest_checkpoint
 from lrtool.engine.loop import Position
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.experiment.experiment import Task, resolved, steps_per_epoch, training_steps
+from lrtool.experiment.experiment import Experiment, resolved, steps_per_epoch, training_steps
 from lrtool.report import report as reports
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, FIND, METRICS, holds_run
 
@@ -53,7 +53,7 @@ def find_checkpoint(directory: Path) -> Checkpoint | None:
     Warns:
         LrtoolWarning: one was skipped since it is truncated or corrupted.
     """
-    found = checkpoints.newest(directory / CHECKPOINTS)
+    found = newest_checkpoint(directory / CHECKPOINTS)
     return None if found is None else Checkpoint(*found)
 
 
@@ -75,7 +75,7 @@ def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None
         return runs[-1] if runs else None
     path = Path(resume)
     if path.parent.name == CHECKPOINTS:
-        if path.name != checkpoints.LAST:
+        if path.name != LAST:
             raise UserError(
                 f"--resume {resume}: a run goes on from its newest checkpoint; give "
                 f"{path.parent.parent}"
@@ -94,7 +94,7 @@ def is_find(path: Path) -> bool:
     return report.exists() and reports.read(report).command == "find"
 
 
-def go_on(task: Task, directory: Path) -> Checkpoint | None:
+def go_on(experiment: Experiment, directory: Path) -> Checkpoint | None:
     """Return where a run stands; None if it was killed before its first checkpoint.
 
     Raises:
@@ -106,8 +106,8 @@ def go_on(task: Task, directory: Path) -> Checkpoint | None:
     """
     checkpoint = find_checkpoint(directory)
     if checkpoint is not None:
-        _refuse_changes(task, checkpoint)
-        _warn_of_another_length(task, checkpoint)
+        _refuse_changes(experiment, checkpoint)
+        _warn_of_another_length(experiment, checkpoint)
     elif any((directory / CHECKPOINTS / name).exists() for name in ("last", "previous")):
         raise UserError(f"--resume {directory}: none of its checkpoints is whole; begin a new run")
     return checkpoint
@@ -128,9 +128,9 @@ def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:
     return replace(checkpoint, folder=target / CHECKPOINTS / checkpoint.folder.name)
 
 
-def _refuse_changes(task: Task, checkpoint: Checkpoint) -> None:
+def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
     """Refuse to go on with another configuration or other data."""
-    found = differences(checkpoint.state["config"], resolved(task))
+    found = differences(checkpoint.state["config"], resolved(experiment))
     wrong = [
         str(difference)
         for difference in sorted(found, key=lambda difference: difference.path)
@@ -142,7 +142,7 @@ def _refuse_changes(task: Task, checkpoint: Checkpoint) -> None:
             f"--resume {run}: the configuration has changed: {'; '.join(wrong)}. Change it back "
             f"(the run's own is {run / CONFIG}), or begin a new run"
         )
-    if checkpoint.state["data"] != task.data.digest:
+    if checkpoint.state["data"] != experiment.data.digest:
         raise UserError(f"--resume {run}: the data have changed since; begin a new run")
 
 
@@ -150,9 +150,9 @@ def _may_change(path: KeyPath) -> bool:
     return any(path[: len(free)] == free for free in MAY_CHANGE)
 
 
-def _warn_of_another_length(task: Task, checkpoint: Checkpoint) -> None:
+def _warn_of_another_length(experiment: Experiment, checkpoint: Checkpoint) -> None:
     """Warn where nothing is left to train, and where the rates so far are not the schedule's."""
-    train, before = task.config.train, TrainConfig(**checkpoint.state["config"]["train"])
+    train, before = experiment.config.train, TrainConfig(**checkpoint.state["config"]["train"])
     changed = [
         key for key in ("epochs", "max_steps") if getattr(train, key) != getattr(before, key)
     ]
@@ -166,7 +166,7 @@ def _warn_of_another_length(task: Task, checkpoint: Checkpoint) -> None:
             f"--resume {checkpoint.folder.parent.parent}: stands at step {position.step:,} of "
             f"epoch {begun}, beyond train.{key}: {getattr(train, key)}; nothing is trained"
         )
-    elif _factors(task, before, position.step) != _factors(task, train, position.step):
+    elif _factors(experiment, before, position.step) != _factors(experiment, train, position.step):
         keys = " and ".join(f"train.{key}" for key in changed)
         warm_up = " with its warm-up" if train.schedule.warmup else ""
         words = (
@@ -178,14 +178,14 @@ def _warn_of_another_length(task: Task, checkpoint: Checkpoint) -> None:
     warnings.warn(words, LrtoolWarning, stacklevel=3)
 
 
-def _factors(task: Task, train: TrainConfig, made: int) -> list[float]:
+def _factors(experiment: Experiment, train: TrainConfig, made: int) -> list[float]:
     """Return what a schedule multiplies the rate with in the first updates, or some of them."""
-    task = replace(task, config=task.config.model_copy(update={"train": train}))
-    per_epoch = steps_per_epoch(task)
+    experiment = replace(experiment, config=experiment.config.model_copy(update={"train": train}))
+    per_epoch = steps_per_epoch(experiment)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LrtoolWarning)  # said when the task was tried
+        warnings.simplefilter("ignore", LrtoolWarning)  # the preflight has said so
         schedule = build_schedule(
-            train.schedule, steps=training_steps(task), steps_per_epoch=per_epoch
+            train.schedule, steps=training_steps(experiment), steps_per_epoch=per_epoch
         )
     steps = [*range(made)[:: ceil(made / SAMPLED) or 1], *range(made)[-1:]]
     return [schedule.factor(step, step // per_epoch if per_epoch else 0) for step in steps]

@@ -11,17 +11,16 @@ from torch import nn
 from lrtool import __version__
 from lrtool.components.metrics import higher_is_better, key
 from lrtool.data import batches
-from lrtool.engine import checkpoint as checkpoints
 from lrtool.engine import evaluation, weights
-from lrtool.engine.checkpoint import Training
+from lrtool.engine.checkpoint import BEST, TrainingState, load_checkpoint, save_checkpoint
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import UserError
-from lrtool.experiment.experiment import Task, build, resolved, rewound, step_of
+from lrtool.experiment.experiment import Experiment, build, resolved, rewound, step_of
 from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of
-from lrtool.report import metrics_log as history
+from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import CHECKPOINTS, MODEL
 
@@ -45,7 +44,7 @@ class Session:
     """A training under way.
 
     Attributes:
-        task: what it is made of.
+        experiment: what it is made of.
         rate: the base rate.
         directory: where it leaves what it makes.
         built: model, loss and optimizer.
@@ -63,12 +62,12 @@ class Session:
         log_bytes: the size of metrics.jsonl at the checkpoint from which it goes on.
     """
 
-    task: Task
+    experiment: Experiment
     rate: LearningRate
     directory: Path
     built: Built
     schedule: Schedule
-    state: Training
+    state: TrainingState
     step: Step
     metrics: Mapping[str, Metric]
     finite_buffers: Mapping[str, torch.Size]
@@ -91,7 +90,7 @@ class Session:
 
 
 def begin(
-    task: Task, rate: LearningRate, directory: Path, checkpoint: Checkpoint | None
+    experiment: Experiment, rate: LearningRate, directory: Path, checkpoint: Checkpoint | None
 ) -> Session:
     """Build what is trained, fresh from the seed or as a checkpoint left it.
 
@@ -100,31 +99,31 @@ def begin(
     Raises:
         UserError: something cannot be built, or the checkpoint does not fit.
     """
-    config = task.config.train
-    schedule = schedule_of(task)
-    metrics = metrics_of(task)
-    built = build(task, task.config.seed)
-    generators = rewound(task)
-    scaler, watch = task.runtime.scaler(), Stopwatch(task.started)
+    config = experiment.config.train
+    schedule = schedule_of(experiment)
+    metrics = metrics_of(experiment)
+    built = build(experiment, experiment.config.seed)
+    generators = rewound(experiment)
+    scaler, watch = experiment.runtime.scaler(), Stopwatch(experiment.started)
     average = None
     if config.ema_decay is not None:
         average = MovingAverage(weights.plain(built.model), config.ema_decay)
     session = Session(
-        task=task,
+        experiment=experiment,
         rate=rate,
         directory=directory,
         built=built,
         schedule=schedule,
-        state=Training(
+        state=TrainingState(
             model=built.model,
             optimizer=built.optimizer,
             scaler=scaler,
             schedule=schedule,
             average=average,
             position=Position(),
-            best=_best(task),
+            best=_best(experiment),
         ),
-        step=watch.counted(step_of(task, built, scaler)),
+        step=watch.counted(step_of(experiment, built, scaler)),
         metrics=metrics,
         finite_buffers=weights.finite_buffers(built.model),
         generators=generators,
@@ -138,7 +137,7 @@ def begin(
 
 def _restore(session: Session, checkpoint: Checkpoint) -> None:
     state, loss_fn = checkpoint.state, session.built.loss_fn
-    checkpoints.load(session.state, checkpoint.folder, state)
+    load_checkpoint(session.state, checkpoint.folder, state)
     session.saved = session.position.step
     session.log_bytes = state["log_bytes"]
     if session.position.batches:
@@ -150,21 +149,21 @@ def _restore(session: Session, checkpoint: Checkpoint) -> None:
     state.clear()
 
 
-def _best(task: Task) -> BestTracker:
+def _best(experiment: Experiment) -> BestTracker:
     """Say what the best epoch is judged by."""
-    stopping = task.config.train.early_stopping
+    stopping = experiment.config.train.early_stopping
     if stopping is None:
-        validated = task.data.validation is not None
+        validated = experiment.data.validation is not None
         return BestTracker("validation_loss" if validated else "train_loss", higher=False)
     higher = stopping.mode == "max"
     if stopping.mode == "auto" and stopping.metric not in {"train_loss", "validation_loss"}:
-        higher = bool(higher_is_better(stopping.metric, task.directories))
+        higher = bool(higher_is_better(stopping.metric, experiment.directories))
     return BestTracker(key(stopping.metric), higher, stopping.min_delta)
 
 
 def updates(session: Session) -> Iterator[list[Any]]:
     """Return the batches of each update of the epoch under way, or of what is left of it."""
-    task, position = session.task, session.position
+    experiment, position = session.experiment, session.position
     if position.exhausted:
         session.resumed_random = None
         return iter(())
@@ -173,17 +172,17 @@ def updates(session: Session) -> Iterator[list[Any]]:
     else:  # what the first batches were made from
         restore_random_states(session.epoch_random, session.generators)
     made = batches.epoch(
-        task.data.train,
-        batch_size=task.data.batch_size,
-        seed=task.config.seed,
+        experiment.data.train,
+        batch_size=experiment.data.batch_size,
+        seed=experiment.config.seed,
         epoch=position.epoch,
-        device=task.runtime.device,
+        device=experiment.runtime.device,
         skip=position.batches,
     )
     if session.resumed_random is not None:
         restore_random_states(session.resumed_random, session.generators)
         session.resumed_random = None
-    return batches.micro_batches(made, task.config.train.accumulate)
+    return batches.micro_batches(made, experiment.config.train.accumulate)
 
 
 def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[list[StepRow]]:
@@ -202,7 +201,7 @@ def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[l
         schedule=session.schedule,
         optimizer=session.built.optimizer,
         average=session.state.average,
-        max_steps=session.task.config.train.max_steps,
+        max_steps=session.experiment.config.train.max_steps,
         pause_every=pause_every,
     )
 
@@ -215,17 +214,19 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
     Raises:
         UserError: the validation part is empty.
     """
-    task, built, position = session.task, session.built, session.position
-    validation = task.data.validation
+    experiment, built, position = session.experiment, session.built, session.position
+    validation = experiment.data.validation
     loss, metrics = None, {}
-    part = task.data.train if validation is None and session.metrics else validation
+    part = experiment.data.train if validation is None and session.metrics else validation
     if part is not None:
         before = random_states(session.generators)
-        samples = batches.ordered(part, batch_size=task.data.batch_size, device=task.runtime.device)
+        samples = batches.ordered(
+            part, batch_size=experiment.data.batch_size, device=experiment.runtime.device
+        )
         try:
             with session.averaged():
                 found = yield from evaluation.evaluate(
-                    built.model, built.loss_fn, samples, task.runtime, session.metrics
+                    built.model, built.loss_fn, samples, experiment.runtime, session.metrics
                 )
         finally:  # however often a model is evaluated, its training is the same
             restore_random_states(before, session.generators)
@@ -257,17 +258,17 @@ def save(session: Session, log: IO[bytes]) -> None:
         OSError: it cannot be written; the one before is still there.
     """
     loss_fn = session.built.loss_fn
-    checkpoints.save(
+    save_checkpoint(
         session.state,
         session.directory / CHECKPOINTS,
         lrtool=__version__,
         loss=loss_fn.state_dict() if isinstance(loss_fn, nn.Module) else {},
-        config=resolved(session.task),
-        data=session.task.data.digest,
+        config=resolved(session.experiment),
+        data=session.experiment.data.digest,
         learning_rate=asdict(session.rate),
         random=random_states(session.generators),
         epoch_random=session.epoch_random,
-        log_bytes=history.synced_size(log),
+        log_bytes=metrics_log.synced_size(log),
     )
     session.saved = session.position.step
 
@@ -292,7 +293,7 @@ def save_best(session: Session, row: EpochRow) -> None:
     """
     best = session.state.best
     notes = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
-    save_weights(session, session.directory / CHECKPOINTS / checkpoints.BEST / MODEL, notes)
+    save_weights(session, session.directory / CHECKPOINTS / BEST / MODEL, notes)
 
 
 @contextmanager

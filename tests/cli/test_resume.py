@@ -11,7 +11,7 @@ import pytest
 from small import CONFIG, NET, contents
 
 from lrtool.engine import checkpoint, evaluation, step
-from lrtool.report import metrics_log as history
+from lrtool.report import metrics_log
 from lrtool.report import report as reports
 from lrtool.report.records import EpochRow, StepRow
 
@@ -73,7 +73,7 @@ def at_call(number, owner, name, *, send=signal.SIGKILL, how=to_itself):
 
 
 def rows(run, kind):
-    return list(history.read(run / "metrics.jsonl", kind))
+    return list(metrics_log.read(run / "metrics.jsonl", kind))
 
 
 def test_killed_at_any_moment_and_resumed_it_is_the_same_to_the_last_bit(start, whole, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from small import CONFIG, NET
 
 from lrtool.engine import step as steps
-from lrtool.engine.checkpoint import newest
+from lrtool.engine.checkpoint import newest_checkpoint
 from lrtool.engine.weights import read_weights
 from lrtool.report import report as reports
 
@@ -28,7 +28,7 @@ runtime: {device: cpu}
 
 def finite_checkpoint(run):
     """The state of the newest checkpoint, and every weight in it and in the best one."""
-    folder, state = newest(run / "checkpoints")
+    folder, state = newest_checkpoint(run / "checkpoints")
     for path in (folder / "model.safetensors", run / "checkpoints/best/model.safetensors"):
         if path.exists():
             weights = read_weights(path)
@@ -248,15 +248,15 @@ def test_a_log_that_cannot_be_written_is_said(start, write):
     write("a.yaml", CONFIG)
 
     def small_files():
-        from lrtool.report import metrics_log as history
+        from lrtool.report import metrics_log
 
-        append = history.append
+        append = metrics_log.append
 
         def limited(file, rows):
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
             append(file, rows)
 
-        history.append = limited
+        metrics_log.append = limited
 
     done = start(*TRAIN, prepare=small_files).wait()
     assert (done.returncode, done.stdout) == (2, "")

@@ -18,8 +18,8 @@ from lrtool.config.schema import ComponentConfig, Config
 from lrtool.curve import constants
 from lrtool.data import sources
 from lrtool.errors import ConfigError
-from lrtool.experiment.experiment import open_task
-from lrtool.experiment.preflight import metrics_of, schedule_of, try_one_batch
+from lrtool.experiment.experiment import open_experiment
+from lrtool.experiment.preflight import metrics_of, run_preflight, schedule_of
 from lrtool.experiment.reading import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def opened(tmp_path, monkeypatch):
 
     def opened(text):
         Path("a.yaml").write_text(text)
-        return open_task(*read_config(Path("a.yaml")))
+        return open_experiment(*read_config(Path("a.yaml")))
 
     return opened
 
@@ -130,7 +130,7 @@ def test_a_new_metric(added, opened):
         "data: {source: diabetes, batch_size: 100}\nloss: mse\nmetrics: [max_error]\n"
         "train: {epochs: 2, early_stopping: {metric: max_error}}\n"
     )
-    try_one_batch(task)
+    run_preflight(task)
     [(key, metric)] = metrics_of(task).items()
     assert (key, metrics.higher_is_better(key)) == ("max_error", False)
     for outputs, targets in (([[1.0], [-2.0]], [[1.5], [2.0]]), ([[3.0]], [[0.0]])):
@@ -212,4 +212,4 @@ def test_a_new_model_and_a_new_source(monkeypatch, opened):
     task = opened(
         "data: {source: two_irises, args: {noise: 0.5}}\nmodel: {name: line, args: {bias: false}}\n"
     )
-    assert try_one_batch(task).parameters == 12
+    assert run_preflight(task).parameters == 12

@@ -12,24 +12,24 @@ import torch
 from torch import nn
 
 import lrtool
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.errors import UserError
 
 
 def failure(path, *directories):
     with pytest.raises(UserError) as caught:
-        lookup.resolve(path, directories)
+        import_path.resolve(path, directories)
     return str(caught.value)
 
 
 def test_a_colon_makes_an_import_path():
-    assert lookup.is_import_path("package.module:Name")
-    assert not lookup.is_import_path("mlp")
+    assert import_path.is_import_path("package.module:Name")
+    assert not import_path.is_import_path("mlp")
 
 
 def test_resolve_follows_dots_on_both_sides():
-    assert lookup.resolve("torch.nn:Linear", []) is nn.Linear
-    assert lookup.resolve("torch:nn.functional.relu", []) is nn.functional.relu
+    assert import_path.resolve("torch.nn:Linear", []) is nn.Linear
+    assert import_path.resolve("torch:nn.functional.relu", []) is nn.functional.relu
 
 
 def test_directories_are_importable_and_the_first_wins(tmp_path, module):
@@ -37,7 +37,7 @@ def test_directories_are_importable_and_the_first_wins(tmp_path, module):
     other = tmp_path / "other"
     other.mkdir()
     (other / "twice_there.py").write_text("VALUE = 'second'")
-    assert lookup.resolve(f"{name}:VALUE", [tmp_path, other]) == "first"
+    assert import_path.resolve(f"{name}:VALUE", [tmp_path, other]) == "first"
     assert sys.path[:2] == [str(tmp_path), str(other)]
 
 
@@ -46,13 +46,13 @@ def test_the_working_directory_is_importable_when_it_is_among_the_directories(
 ):
     name = module("VALUE = 3", "package_here.inner")
     monkeypatch.chdir(tmp_path)
-    assert lookup.resolve(f"{name}:VALUE", [Path.cwd()]) == 3
+    assert import_path.resolve(f"{name}:VALUE", [Path.cwd()]) == 3
 
 
 def test_a_module_may_import_its_neighbour_later(tmp_path, module):
     neighbour = module("VALUE = 5")
     name = module(f"def late():\n    from {neighbour} import VALUE\n    return VALUE")
-    assert lookup.resolve(f"{name}:late", [tmp_path])() == 5
+    assert import_path.resolve(f"{name}:late", [tmp_path])() == 5
 
 
 @pytest.mark.parametrize("path", ["a:", ":b", "a:b:c", "a/b:c", "a b:c", "a..b:c", "a:b.", "a:1"])
@@ -163,20 +163,20 @@ def raised(function, *args):
 
 def test_place_is_the_users_last_line_not_the_librarys():
     here = f" ({__file__}:"
-    assert lookup.place(raised(nn.Linear(2, 1), torch.ones(3, 3))).startswith(here)
-    assert lookup.place(raised(json.loads, "{")).startswith(here)
-    assert lookup.place(raised(eval, "1 +")).startswith(here)  # no file of this SyntaxError
+    assert import_path.place(raised(nn.Linear(2, 1), torch.ones(3, 3))).startswith(here)
+    assert import_path.place(raised(json.loads, "{")).startswith(here)
+    assert import_path.place(raised(eval, "1 +")).startswith(here)  # no file of this SyntaxError
 
 
 def test_place_of_an_error_that_nobody_raised():
-    assert lookup.place(ValueError("x")) == ""
+    assert import_path.place(ValueError("x")) == ""
 
 
 def test_place_does_not_mistake_a_folder_called_usr_for_pythons(tmp_path, module):
     folder = "usr.lib.importlib"
     name = module("def f():\n    raise ValueError", folder + ".mine")
-    f = lookup.resolve(f"{name}:f", [tmp_path])
-    assert lookup.place(raised(f)) == f" ({tmp_path}/usr/lib/importlib/mine.py:2)"
+    f = import_path.resolve(f"{name}:f", [tmp_path])
+    assert import_path.place(raised(f)) == f" ({tmp_path}/usr/lib/importlib/mine.py:2)"
 
 
 def plain(  # noqa: PLR0917  (stands for a user's)
@@ -195,7 +195,7 @@ def plain(  # noqa: PLR0917  (stands for a user's)
 
 
 def problems(function=plain, /, *, given=("needed",), positional=0, **args):
-    found = lookup.check_call(function, args, given=given, positional=positional)
+    found = import_path.check_call(function, args, given=given, positional=positional)
     return [(*(problem.path or (None,)), problem.message) for problem in found]
 
 
@@ -256,7 +256,7 @@ def test_unknown_argument():
 
 
 def test_an_unknown_argument_is_wrong_as_a_key():
-    found = lookup.check_call(plain, {"zzz": 1, "count": "a"}, given=("needed",))
+    found = import_path.check_call(plain, {"zzz": 1, "count": "a"}, given=("needed",))
     assert [(problem.path, problem.at_key) for problem in found] == [
         (("zzz",), True),
         (("count",), False),
@@ -264,7 +264,7 @@ def test_an_unknown_argument_is_wrong_as_a_key():
 
 
 def test_values_out_of_range():
-    even = lookup.Range("must be even", lambda v: v % 2 == 0)
+    even = import_path.Range("must be even", lambda v: v % 2 == 0)
 
     def f(n: Annotated[int, even] = 0, any_: Annotated[object, even] = 1): ...
 
@@ -322,23 +322,23 @@ def test_tensor_or_number_is_a_number_in_a_file():
 @pytest.mark.parametrize("annotation", ["'Missing'", "'not python'", "'1 / 0'", "'list[int'"])
 def test_annotations_that_cannot_be_evaluated_are_left_alone(tmp_path, module, annotation):
     name = module(f"class Net:\n    def __init__(self, size: {annotation}, depth=1): ...")
-    cls = lookup.resolve(f"{name}:Net", [tmp_path])
-    assert list(lookup.signature(cls).parameters) == ["size", "depth"]
+    cls = import_path.resolve(f"{name}:Net", [tmp_path])
+    assert list(import_path.signature(cls).parameters) == ["size", "depth"]
     assert problems(cls, size="anything") == []
 
 
 def test_postponed_annotations_are_evaluated(tmp_path, module):
     name = module("from __future__ import annotations\ndef f(n: int): ...")
-    f = lookup.resolve(f"{name}:f", [tmp_path])
+    f = import_path.resolve(f"{name}:f", [tmp_path])
     assert problems(f, n="a") == [("n", "must be a whole number, not the text 'a'")]
 
 
 def test_what_has_no_signature_is_left_alone():
-    assert lookup.signature(dict.fromkeys) is not None
-    assert lookup.signature(torch.relu) is None
+    assert import_path.signature(dict.fromkeys) is not None
+    assert import_path.signature(torch.relu) is None
     assert problems(torch.relu, anything=1) == []
-    assert lookup.required(torch.relu) == set()
-    assert lookup.facts_for(torch.relu, {"num_outputs": 3}) == {}
+    assert import_path.required(torch.relu) == set()
+    assert import_path.facts_for(torch.relu, {"num_outputs": 3}) == {}
 
 
 def test_facts_go_to_those_who_name_them():
@@ -346,25 +346,25 @@ def test_facts_go_to_those_who_name_them():
 
     def f(num_outputs, vocabulary=None, **others): ...
 
-    assert lookup.facts_for(f, facts) == {"num_outputs": 2, "vocabulary": None}
+    assert import_path.facts_for(f, facts) == {"num_outputs": 2, "vocabulary": None}
 
 
 def test_required():
-    assert lookup.required(plain) == {"needed"}
+    assert import_path.required(plain) == {"needed"}
 
 
 def test_spelled_parameters():
-    parameters = lookup.signature(plain).parameters
-    assert lookup.spell(parameters["needed"]) == "needed"
-    assert lookup.spell(parameters["kind"]) == "kind='relu'"
+    parameters = import_path.signature(plain).parameters
+    assert import_path.spell(parameters["needed"]) == "needed"
+    assert import_path.spell(parameters["kind"]) == "kind='relu'"
 
 
 def test_only_lrtool_s_own_folder_and_the_libraries_are_foreign():
     package, stdlib = Path(lrtool.__file__).parent, sysconfig.get_path("stdlib")
     for foreign in (f"{package}/net.py", f"{stdlib}/json/net.py", "<string>"):
-        assert lookup.place(error_in(foreign)) == ""
+        assert import_path.place(error_in(foreign)) == ""
     for own in (f"{package}_mine/net.py", f"{stdlib}_mine/net.py"):
-        assert lookup.place(error_in(own)) == f" ({own}:1)"
+        assert import_path.place(error_in(own)) == f" ({own}:1)"
 
 
 def error_in(filename):

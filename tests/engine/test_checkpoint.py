@@ -22,7 +22,12 @@ from torch.nn import functional as F
 from lrtool.components.schedules import build_schedule
 from lrtool.config.schema import ScheduleConfig
 from lrtool.engine import checkpoint
-from lrtool.engine.checkpoint import Training, load, newest, save
+from lrtool.engine.checkpoint import (
+    TrainingState,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.loop import BestTracker, Position
 from lrtool.engine.weights import (
@@ -104,7 +109,7 @@ def training(
     model = model or Everything()
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    return Training(
+    return TrainingState(
         model=model,
         optimizer=OPTIMIZERS[optimizer](model.parameters()),
         scaler=torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2) if scaler else None,
@@ -169,9 +174,9 @@ def same(a, b):
 
 
 def resume(run, folder):
-    found = newest(folder)
+    found = newest_checkpoint(folder)
     assert found is not None
-    load(run, *found)
+    load_checkpoint(run, *found)
     return found
 
 
@@ -185,7 +190,7 @@ def saved(tmp_path, steps=1, **options):
     run = small(**options)
     for _ in range(steps):
         go_on(run, 1, (4, 3))
-        save(run, tmp_path)
+        save_checkpoint(run, tmp_path)
     return run
 
 
@@ -195,7 +200,7 @@ def test_a_resumed_training_goes_on_to_the_last_bit(tmp_path, name):
     torch.manual_seed(1)
     go_on(run, 3)
     run.best = BestTracker("accuracy", higher=True, min_delta=0.1, value=0.5, epoch=2, waited=1)
-    save(run, tmp_path, random=torch.get_rng_state(), config={"a": [1, None]})
+    save_checkpoint(run, tmp_path, random=torch.get_rng_state(), config={"a": [1, None]})
     before = whole_state(run)
     expected = go_on(run, 4)
     after = whole_state(run)
@@ -222,7 +227,7 @@ def test_weights_of_another_precision(tmp_path, name, dtype):
         torch.manual_seed(0)
         runs.append(training(name, model=nn.Linear(3, 2).to(dtype), average=False))
     go_on(runs[0], 3, (4, 3))
-    save(runs[0], tmp_path)
+    save_checkpoint(runs[0], tmp_path)
     resume(runs[1], tmp_path)
     assert same(whole_state(runs[0]), whole_state(runs[1]))
     results = []
@@ -237,7 +242,7 @@ def test_a_training_of_which_nothing_was_done_yet(tmp_path):
     run, other = training(), training()
     with torch.no_grad():
         other.model.conv.weight.zero_()
-    save(run, tmp_path)
+    save_checkpoint(run, tmp_path)
     resume(other, tmp_path)
     assert same(whole_state(run), whole_state(other))
 
@@ -248,14 +253,14 @@ def test_equal_states_give_equal_bytes(tmp_path):
         run = training()
         torch.manual_seed(3)
         go_on(run, 2)
-        save(run, tmp_path / name)
+        save_checkpoint(run, tmp_path / name)
         files.append((tmp_path / name / "last" / "model.safetensors").read_bytes())
     assert files[0] == files[1]
 
 
 def test_the_weights_are_plain_safetensors(tmp_path):
     run = training()
-    save(run, tmp_path)
+    save_checkpoint(run, tmp_path)
     path = tmp_path / "last" / "model.safetensors"
     theirs, state = safetensors.torch.load_file(path), run.model.state_dict()
     own = read_weights(path)
@@ -349,11 +354,11 @@ def test_a_damaged_one_is_skipped_with_a_warning(tmp_path, name, damage, words):
     size = path.stat().st_size
     damage(path)
     if words is None:  # only the final newline is gone
-        assert newest(tmp_path)[0] == tmp_path / "last"
+        assert newest_checkpoint(tmp_path)[0] == tmp_path / "last"
         return
     words = words.replace("N-1", f"{size - 1:,}").replace("N", f"{size:,}", words.count(", not N"))
     with pytest.warns(LrtoolWarning) as caught:
-        path, state = newest(tmp_path)
+        path, state = newest_checkpoint(tmp_path)
     assert [str(w.message) for w in caught] == [f"{tmp_path / 'last'} is skipped: {words}"]
     assert path == tmp_path / "previous"
     assert state["position"]["step"] == 1
@@ -368,18 +373,18 @@ def test_any_flipped_bit_is_noticed(tmp_path):
         for at in range(0, len(content), max(1, len(content) // 20)):
             path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
             with pytest.warns(LrtoolWarning, match="is corrupted"):
-                assert newest(tmp_path) is None
+                assert newest_checkpoint(tmp_path) is None
         path.write_bytes(content)
-    assert newest(tmp_path) is not None
+    assert newest_checkpoint(tmp_path) is not None
 
 
 def test_an_empty_folder_and_no_folder_at_all(tmp_path):
-    assert newest(tmp_path / "none") is None
-    assert newest(tmp_path) is None
+    assert newest_checkpoint(tmp_path / "none") is None
+    assert newest_checkpoint(tmp_path) is None
     (tmp_path / "last").mkdir()
     words = "last is skipped: manifest.json cannot be read: No such file or directory"
     with pytest.warns(LrtoolWarning, match=re.escape(words)):
-        assert newest(tmp_path) is None
+        assert newest_checkpoint(tmp_path) is None
 
 
 def test_a_disk_that_fails_while_reading_is_a_problem_of_that_checkpoint(tmp_path, monkeypatch):
@@ -394,7 +399,7 @@ def test_a_disk_that_fails_while_reading_is_a_problem_of_that_checkpoint(tmp_pat
     monkeypatch.setattr(checkpoint, "_crc", broken)
     words = "last is skipped: a file cannot be read: Input/output error"
     with pytest.warns(LrtoolWarning, match=words):
-        assert newest(tmp_path)[0] == tmp_path / "previous"
+        assert newest_checkpoint(tmp_path)[0] == tmp_path / "previous"
 
 
 class Malice:
@@ -417,7 +422,7 @@ def test_a_malicious_state_is_not_executed(tmp_path, monkeypatch):
         f"({os.mkdir.__module__}.mkdir)"
     )
     with pytest.warns(LrtoolWarning, match=f"^{re.escape(words)}$"):
-        assert newest(folder) is None
+        assert newest_checkpoint(folder) is None
     assert not trap.exists()
     torch.load(last / "state.pt", weights_only=False)
     assert trap.exists()  # it would have worked
@@ -443,14 +448,14 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, value, words):
     run = saved(tmp_path)
     run.optimizer.state[run.model.weight]["mine"] = value
     with pytest.raises(UserError) as caught:
-        save(run, tmp_path)
+        save_checkpoint(run, tmp_path)
     assert str(caught.value).startswith(
         "no checkpoint can be written: the state of the model or the optimizer holds objects that "
         f"are neither tensors nor plain values ({words}"
     )
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
-    assert newest(tmp_path)[1]["position"]["step"] == 1
+    assert newest_checkpoint(tmp_path)[1]["position"]["step"] == 1
 
 
 class Killed(BaseException):
@@ -501,22 +506,22 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, before):
         with pytest.MonkeyPatch.context() as patch:
             done = kill_at(patch, number)
             with suppress(Killed):
-                save(run, folder)
+                save_checkpoint(run, folder)
         oldest = {"whole": 2, "last_is_corrupt": 1}[before]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LrtoolWarning)
-            found = newest(folder)
+            found = newest_checkpoint(folder)
             assert found is not None, done
             assert found[1]["position"]["step"] in {oldest, 3}, done
             # killed once more while it goes on: the whole one is not lost by tidying up
             with pytest.MonkeyPatch.context() as patch:
                 kill_at(patch, number // 2)
                 with suppress(Killed):
-                    save(run, folder)
-            assert newest(folder)[1]["position"]["step"] in {oldest, 3}, done
-        save(run, folder)
-        assert newest(folder)[0] == folder / "last"
-        assert newest(folder)[1]["position"]["step"] == 3
+                    save_checkpoint(run, folder)
+            assert newest_checkpoint(folder)[1]["position"]["step"] in {oldest, 3}, done
+        save_checkpoint(run, folder)
+        assert newest_checkpoint(folder)[0] == folder / "last"
+        assert newest_checkpoint(folder)[1]["position"]["step"] == 3
         assert {path.name for path in folder.iterdir()} <= {"last", "previous"}
         if "killed" not in done:
             break
@@ -536,13 +541,13 @@ def test_an_error_between_the_renames_loses_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OSError, match="Input/output error"):
-        save(run, tmp_path)
-    found = newest(tmp_path)
+        save_checkpoint(run, tmp_path)
+    found = newest_checkpoint(tmp_path)
     assert found[0] == tmp_path / ".new"
     assert found[1]["position"]["step"] == 3
     monkeypatch.undo()
     go_on(run, 1, (4, 3))
-    save(run, tmp_path)
+    save_checkpoint(run, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "previous"]
     steps = [read_notes(tmp_path / n / "model.safetensors")["step"] for n in ("previous", "last")]
     assert steps == [3, 4]
@@ -566,16 +571,16 @@ def largest_file(size):
 def test_a_full_disk_is_an_os_error_and_the_old_one_survives(tmp_path, size, name):
     run = training("momentum", model=nn.Linear(100, 50), average=False)
     go_on(run, 1, (4, 100))
-    save(run, tmp_path)
+    save_checkpoint(run, tmp_path)
     with pytest.raises(OSError, match="File too large") as caught, largest_file(size):
-        save(run, tmp_path, more=torch.zeros(5_000))
+        save_checkpoint(run, tmp_path, more=torch.zeros(5_000))
     assert caught.value.errno == errno.EFBIG
     assert Path(caught.value.filename).name == name
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
-    assert newest(tmp_path)[1]["position"]["step"] == 1
+    assert newest_checkpoint(tmp_path)[1]["position"]["step"] == 1
     go_on(run, 1, (4, 100))
-    save(run, tmp_path)
-    assert newest(tmp_path)[1]["position"]["step"] == 2
+    save_checkpoint(run, tmp_path)
+    assert newest_checkpoint(tmp_path)[1]["position"]["step"] == 2
 
 
 def test_weights_that_do_not_fit_the_disk_leave_the_old_ones(tmp_path):
@@ -589,10 +594,10 @@ def test_weights_that_do_not_fit_the_disk_leave_the_old_ones(tmp_path):
 
 def test_a_checkpoint_of_another_model_or_optimizer(tmp_path):
     saved(tmp_path)
-    found = newest(tmp_path)
+    found = newest_checkpoint(tmp_path)
     other = training("momentum", model=nn.Linear(3, 5), average=False)
     with pytest.raises(UserError) as caught:
-        load(other, *found)
+        load_checkpoint(other, *found)
     assert str(caught.value).startswith(
         f"{tmp_path / 'last'}: does not fit this model: Error(s) in loading state_dict for Linear: "
         "size mismatch for weight"
@@ -602,7 +607,7 @@ def test_a_checkpoint_of_another_model_or_optimizer(tmp_path):
     other = training("momentum", model=model, average=False)
     other.optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     with pytest.raises(UserError) as caught:
-        load(other, *found)
+        load_checkpoint(other, *found)
     assert str(caught.value) == (
         f"{tmp_path / 'last'}: does not fit this optimizer: loaded state dict has a different "
         "number of parameter groups"
@@ -623,7 +628,7 @@ def test_files_that_are_no_safetensors(tmp_path):
 def test_a_moving_average_is_copied_over_the_weights(tmp_path):
     run = training()
     go_on(run, 3)
-    save(run, tmp_path)
+    save_checkpoint(run, tmp_path)
     average = read_weights(tmp_path / "last" / "average.safetensors")
     with run.average.in_place():
         expected = {k: v.clone() for k, v in run.average.state().items()}

@@ -15,7 +15,7 @@ from small import CONFIG, NET
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
-from lrtool.experiment.experiment import build, open_task, repeat_seed, training_steps
+from lrtool.experiment.experiment import build, open_experiment, repeat_seed, training_steps
 from lrtool.experiment.reading import read_config
 from lrtool.report.records import LearningRate, SweepRow, TrialRow
 from lrtool.search import race as races
@@ -44,7 +44,7 @@ def opened(tmp_path, monkeypatch):
     def opened(text, *sets, net=NET):
         Path("net.py").write_text(net)
         Path("a.yaml").write_text(text)
-        return open_task(*read_config(Path("a.yaml"), sets))
+        return open_experiment(*read_config(Path("a.yaml"), sets))
 
     yield opened
     sys.modules.pop("net", None)
@@ -132,12 +132,12 @@ def test_what_is_measured_and_what_it_costs(opened):
     assert (race.measure, race.examples, race.steps) == ("validation", 30, 80)
     assert [len(batch[0]) for batch in contest.held_out] == [2] * 15  # 16 chunks, or almost
     seen = torch.cat([batch[0] for batch in contest.held_out]).sum(0)
-    assert torch.allclose(seen, contest.subject.task.data.validation.inputs.sum(0), atol=1e-5)
+    assert torch.allclose(seen, contest.subject.experiment.data.validation.inputs.sum(0), atol=1e-5)
     measured = 1 + sum(r.half_loss is not None for r in race.candidates)
     measured += sum(r.final_loss is not None for r in race.candidates)
     assert race.steps_spent == pytest.approx(len(rows) + measured * 30 / 30 / 3)
     # the loss is that of the whole part, in evaluation mode
-    model, part = models[1].eval(), contest.subject.task.data.validation
+    model, part = models[1].eval(), contest.subject.experiment.data.validation
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(part.inputs), part.targets).item()
     assert race.candidates[1].final_loss == pytest.approx(loss, rel=1e-5)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small import CONFIG, NET
 
-from lrtool.experiment.experiment import open_task
+from lrtool.experiment.experiment import open_experiment
 from lrtool.experiment.reading import read_config
 from lrtool.report.records import LearningRate
 from lrtool.training import session
@@ -24,7 +24,7 @@ def begin(tmp_path, monkeypatch):
         Path("net.py").write_text(net)
         Path("a.yaml").write_text(CONFIG)
         Path("run").mkdir(exist_ok=True)
-        task = open_task(*read_config(Path("a.yaml"), sets))
+        task = open_experiment(*read_config(Path("a.yaml"), sets))
         checkpoint = find_checkpoint(Path("run")) if resume else None
         given = LearningRate(value=rate, origin="flag", run=None)
         return session.begin(task, given, Path("run"), checkpoint)

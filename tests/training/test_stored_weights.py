@@ -20,7 +20,7 @@ def fresh(begin):
     session = begin("train.early_stopping={patience: 9, metric: train_loss, mode: max}")
     for _ in train(session):
         pass
-    return session, lambda: build(session.task, 1).model  # of another seed
+    return session, lambda: build(session.experiment, 1).model  # of another seed
 
 
 def holds(model, path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lrtool.components import import_path as lookup
+from lrtool.components import import_path
 from lrtool.components.models.convolutional import cnn, resnet
 from lrtool.components.models.dense import linear, mlp
 from lrtool.components.models.sequence import gru, transformer
@@ -44,10 +44,12 @@ def build_model(
         ConfigError: the factory fails, or needs a fact that the data do not give.
         UserError: an import path leads nowhere.
     """
-    own = lookup.is_import_path(component.name)
-    factory = lookup.resolve(component.name, directories) if own else MODELS[component.name]
-    named = {k: v for k, v in lookup.facts_for(factory, facts).items() if k not in component.args}
-    required = lookup.required(factory)
+    own = import_path.is_import_path(component.name)
+    factory = import_path.resolve(component.name, directories) if own else MODELS[component.name]
+    named = {
+        k: v for k, v in import_path.facts_for(factory, facts).items() if k not in component.args
+    }
+    required = import_path.required(factory)
     missing = [name for name, fact in named.items() if fact is None and name in required]
     if missing:
         problem = (
@@ -61,7 +63,7 @@ def build_model(
     except UserError as error:  # a built-in model says what it cannot take
         raise _problem(f"{component.name} {error}") from error
     except (Exception, SystemExit) as error:
-        raise _problem(f"{component.name} cannot be built: {lookup.words(error)}") from error
+        raise _problem(f"{component.name} cannot be built: {import_path.words(error)}") from error
     if not isinstance(model, nn.Module):
         raise _problem(f"{component.name} made a {type(model).__name__}, not a torch.nn.Module")
     return model
