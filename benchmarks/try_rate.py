@@ -109,7 +109,7 @@ def train(experiment: Experiment, lr: float, seed: int, steps: int) -> tuple[flo
 
 @torch.no_grad()
 def evaluate(experiment: Experiment, model: torch.nn.Module) -> tuple[float, float]:
-    """Return loss and accuracy (NaN for regression) on the validation part."""
+    """Return loss and accuracy (NaN for regression) on the validation set."""
     model.eval()
     assert experiment.data.validation is not None
     total = right = count = predictions = 0.0

@@ -82,7 +82,7 @@ class Task:
 
 
 def _split(x: np.ndarray, y: np.ndarray, validation: int, *, scaled: bool = True) -> Data:
-    """Shuffle and cut off the validation part; scale the inputs by the training part's moments."""
+    """Shuffle and cut off the validation set; scale the inputs by the training set's moments."""
     order = np.random.default_rng(0).permutation(len(x))
     x, y = x[order].astype(np.float32), y[order]
     y = y.astype(np.float32 if np.issubdtype(y.dtype, np.floating) else np.int64)
@@ -405,7 +405,7 @@ def samples(task: str) -> Data:
 
 
 def data(task: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return training and validation part, as a configuration's factory of data does."""
+    """Return training and validation set, as a configuration's factory of data does."""
     found = samples(task)
     return (found.x, found.y), (found.x_validation, found.y_validation)
 

@@ -127,9 +127,9 @@ class Final(NamedTuple):
     """Where a training ended; infinite where it diverged.
 
     Attributes:
-        validation: loss of the validation part.
+        validation: loss of the validation set.
         train: mean loss of the last batches.
-        error: share of the validation part that is classified wrongly; NaN for regression.
+        error: share of the validation set that is classified wrongly; NaN for regression.
     """
 
     validation: float
@@ -182,7 +182,7 @@ def shuffled(samples: int, batch: int, seed: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def evaluate(task: str, model: nn.Module, data: Data) -> tuple[float, float]:
-    """Return loss and error rate on the validation part."""
+    """Return loss and error rate on the validation set."""
     model.eval()
     outputs = model(data.x_validation)
     loss = float(tasks.loss(outputs, data.y_validation, task=task))

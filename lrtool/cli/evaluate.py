@@ -1,4 +1,4 @@
-"""`lrtool evaluate`: a training's weights on the validation part."""
+"""`lrtool evaluate`: a training's weights on the validation set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def evaluate(
     sets: flags.Sets = None,
     device: flags.Device = None,
 ) -> None:
-    """Evaluate a training's weights on the validation part: metrics as JSON."""
+    """Evaluate a training's weights on the validation set: metrics as JSON."""
     config = run / "config.yaml"
     with stdout_for_the_result(), without_dynamo():
         if not config.is_file():
@@ -52,7 +52,7 @@ def evaluate(
             raise UserError(f"{run}: is the run of a find, which has no weights")
         experiment = open_experiment(settings, document)
         if experiment.data.validation is None:
-            raise UserError("nothing to evaluate on: the data have no validation part")
+            raise UserError("nothing to evaluate on: the data have no validation set")
         metrics = metrics_of(experiment)
         built = build(experiment, experiment.config.seed)
         stored = load_stored_weights(built.model, run, checkpoint)
@@ -63,7 +63,7 @@ def evaluate(
 def _evaluate(
     experiment: Experiment, built: Built, metrics: Mapping[str, Metric]
 ) -> dict[str, Any]:
-    """Evaluate a model on the validation part.
+    """Evaluate a model on the validation set.
 
     Raises:
         UserError, OutOfMemoryError: something does not fit, in words.
@@ -77,7 +77,7 @@ def _evaluate(
     from lrtool.report.records import finite_or_none
 
     assert experiment.data.validation is not None, (
-        "its caller refuses data without a validation part"
+        "its caller refuses data without a validation set"
     )
     samples = batches.ordered(
         experiment.data.validation,

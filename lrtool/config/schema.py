@@ -205,7 +205,7 @@ class FindConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """Stop when a metric of the validation part no longer improves."""
+    """Stop when a metric of the validation set no longer improves."""
 
     metric: str = Field(
         "validation_loss", description="validation_loss, train_loss, or a metric from metrics"

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 def call_factory(
     factory: Callable[..., Any], spec: DataConfig, split: Split
 ) -> tuple[Part, Part | None]:
-    """Call the factory with `data.args` and return the training and the validation part.
+    """Call the factory with `data.args` and return the training and the validation set.
 
     It may return (train, validation), or train alone, each a pair (inputs, targets) of tensors or
     arrays, a Dataset or a DataLoader. A pair of arrays is always (inputs, targets). Without a
-    validation part, `data.validation` of the training part is split off; a DataLoader or an
+    validation set, `data.validation` of the training set is split off; a DataLoader or an
     iterable dataset cannot be split.
 
     Raises:
@@ -48,7 +48,7 @@ def call_factory(
     train = _part(first, spec.workers, f"{name}: train")
     if second is not None:
         if "validation" in spec.model_fields_set:
-            _warn(f"data.validation is ignored: {spec.source} returns a validation part of its own")
+            _warn(f"data.validation is ignored: {spec.source} returns a validation set of its own")
         return train, _part(second, spec.workers, f"{name}: validation")
     if not spec.validation:
         return train, None
@@ -56,7 +56,7 @@ def call_factory(
         kind = "a DataLoader" if isinstance(train, OwnLoader) else "an iterable dataset"
         _warn(
             f"data.validation is ignored: {spec.source} returns {kind}, which cannot be split;"
-            " there is no validation part unless it returns (train, validation)"
+            " there is no validation set unless it returns (train, validation)"
         )
         return train, None
     return _split(train, split, name)
@@ -183,7 +183,7 @@ def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, P
     assert size is not None, "iterable datasets are not split"
     if isinstance(train, Streamed):
         rows, held_out = split.indices(size, name)
-        assert held_out is not None, "the caller knows that a validation part is wanted"
+        assert held_out is not None, "the caller knows that a validation set is wanted"
         return (
             Streamed(Subset(train.dataset, rows.tolist()), train.workers),
             Streamed(Subset(train.dataset, held_out.tolist()), train.workers),
@@ -191,7 +191,7 @@ def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, P
     y = train.targets
     classes = y.cpu().numpy() if y.dtype == torch.int64 and y.ndim == 1 else None
     rows, held_out = split.indices(size, name, classes)
-    assert held_out is not None, "the caller knows that a validation part is wanted"
+    assert held_out is not None, "the caller knows that a validation set is wanted"
 
     def part(which: Any) -> Resident:
         index = torch.from_numpy(which).to(y.device)

@@ -1,4 +1,4 @@
-"""What a source returns: plain NumPy arrays, already split into training and validation parts."""
+"""What a source returns: plain NumPy arrays, already split into training and validation sets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def divide(
     num_outputs: int,
     vocabulary: int | None = None,
 ) -> Parts:
-    """Put `rows` into the training part and `held_out` into the validation part."""
+    """Put `rows` into the training set and `held_out` into the validation set."""
     return Parts(
         train=Samples(inputs[rows], targets[rows]),
         validation=None if held_out is None else Samples(inputs[held_out], targets[held_out]),

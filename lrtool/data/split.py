@@ -22,7 +22,7 @@ class Split:
     """How a source must split its samples, and where it finds its files.
 
     Attributes:
-        validation: a fraction below 1, a number of samples, or the path of a validation part;
+        validation: a fraction below 1, a number of samples, or the path of a validation set;
             0 for none.
         seed: of the split, and of whatever else a source draws.
         directories: where relative paths are looked for, the first that has the file wins.
@@ -34,7 +34,7 @@ class Split:
 
     @property
     def path(self) -> str | None:
-        """The path of the validation part, or None when it is split off the training data."""
+        """The path of the validation set, or None when it is split off the training data."""
         return self.validation if isinstance(self.validation, str) else None
 
     def size(self, total: int, origin: str) -> int:
@@ -45,12 +45,12 @@ class Split:
             origin: the source or file, for messages.
 
         Raises:
-            ConfigError: the validation part is a path, which `origin` cannot read, or it would be
+            ConfigError: the validation set is a path, which `origin` cannot read, or it would be
                 empty, or leave nothing to train on.
         """
         if isinstance(self.validation, str):
             raise _wrong(
-                f"{origin} cannot read a validation part from a path ({self.validation!r}); give a"
+                f"{origin} cannot read a validation set from a path ({self.validation!r}); give a"
                 " fraction below 1, a number of samples, or 0"
             )
         if not self.validation:

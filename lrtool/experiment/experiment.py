@@ -211,7 +211,7 @@ def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler |
 def probe_of(
     experiment: Experiment, model: nn.Module, loss_fn: LossFunction | None
 ) -> Callable[[], torch.Tensor]:
-    """Return a probe over random samples of the validation part, the same for all repeats."""
+    """Return a probe over random samples of the validation set, the same for all repeats."""
     assert experiment.data.validation is not None, "run_preflight refuses a probe of nothing"
     samples = batches.epoch(
         experiment.data.validation,

@@ -113,7 +113,7 @@ def run_training_preflight(experiment: Experiment) -> None:
     if part is None:
         if stopping is not None and stopping.metric == "validation_loss":
             with located(experiment.document):
-                problem = "there is no validation_loss, for the data have no validation part"
+                problem = "there is no validation_loss, for the data have no validation set"
                 raise ConfigError(Problem(("train", "early_stopping", "metric"), problem))
         return
     built = build(experiment, experiment.config.seed)
@@ -134,7 +134,7 @@ def run_training_preflight(experiment: Experiment) -> None:
 
 def empty_validation() -> UserError:
     """Return the error to raise when there is nothing to evaluate a model on."""
-    return UserError("the validation part is empty: it yields no batch")
+    return UserError("the validation set is empty: it yields no batch")
 
 
 def schedule_of(experiment: Experiment) -> Schedule:
@@ -184,7 +184,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
 
 
 def _first_of(experiment: Experiment) -> Any:
-    """Return the first batch of the training part."""
+    """Return the first batch of the training set."""
     with _data_source(experiment):
         return first_batches(experiment)[0]
 
@@ -243,7 +243,7 @@ def _refuse_one_class(experiment: Experiment) -> None:
 
 def _refuse_a_probe_of_nothing(experiment: Experiment) -> None:
     if experiment.config.find.loss == "probe" and experiment.data.validation is None:
-        problem = "a probe needs a validation part; set data.validation, or find.loss: batch"
+        problem = "a probe needs a validation set; set data.validation, or find.loss: batch"
         raise ConfigError(Problem(("find", "loss"), problem))
 
 

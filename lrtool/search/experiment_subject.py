@@ -86,7 +86,7 @@ class ExperimentSubject:
         return groups if skip else batches.some(groups, epoch)
 
     def held_out(self, most: int) -> list[Any] | None:
-        """Return random chunks of the validation part."""
+        """Return random chunks of the validation set."""
         part, experiment = self.experiment.data.validation, self.experiment
         if part is None:
             return None
@@ -114,7 +114,7 @@ class ExperimentSubject:
             )
 
     def probe(self, trainee: Trainee) -> Callable[[], torch.Tensor] | None:
-        """Return a probe of the validation part where the configuration asks for it."""
+        """Return a probe of the validation set where the configuration asks for it."""
         if self.experiment.config.find.loss != "probe":
             return None
         return probe_of(self.experiment, trainee.model, trainee.loss_fn)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-SAMPLES = 1024  # of the validation part that candidates are measured on, at most
+SAMPLES = 1024  # of the validation set that candidates are measured on, at most
 TRIAL_UPDATES = 8  # of the training's, for trials: an evaluation must not cost as much as they do
 TRIAL_SAMPLES = 256  # at least
 

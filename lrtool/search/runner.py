@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lrtool.report.records import StepRow
     from lrtool.search.subject import Subject, Trainee
 
-LAST_SHARE = 4  # without a validation part the last quarter of the steps is what is measured
+LAST_SHARE = 4  # without a validation set the last quarter of the steps is what is measured
 FORWARD = 1 / 3  # of a step: what a forward pass costs
 
 

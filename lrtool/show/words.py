@@ -81,14 +81,14 @@ def name(key: str) -> str:
 
 
 def validated(report: TrainReport) -> bool:
-    """Tell whether a training had a validation part."""
+    """Tell whether a training had a validation set."""
     return report.data is None or report.data.samples.get("validation") != 0
 
 
 def metric(key: str, *, validated: bool) -> str:
-    """Spell a loss or a metric and its part, where that is not the validation part.
+    """Spell a loss or a metric and its part, where that is not the validation set.
 
-    "accuracy" → "accuracy"; "training accuracy" of a training without a validation part.
+    "accuracy" → "accuracy"; "training accuracy" of a training without a validation set.
     """
     if key == "train_loss":
         return "training loss"

@@ -51,7 +51,7 @@ class Session:
         schedule: of the rate.
         state: all that changes.
         step: makes an update.
-        metrics: of the validation part.
+        metrics: of the validation set.
         finite_buffers: of the model when the training began; they must stay so.
         generators: that the user's own loaders draw from.
         epoch_random: the random states at the start of the epoch under way.
@@ -212,7 +212,7 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
     The random states are then as before.
 
     Raises:
-        UserError: the validation part is empty.
+        UserError: the validation set is empty.
     """
     experiment, built, position = session.experiment, session.built, session.position
     validation = experiment.data.validation

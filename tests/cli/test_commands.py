@@ -222,7 +222,7 @@ def test_broken_files_are_exit_2(here, tmp_path, content, words):
                 "classes; use cross_entropy; losses that fit: cross_entropy, multi_margin_loss"
             ),
         ),
-        ("find: {loss: probe}\ndata: {validation: 0}", "a probe needs a validation part"),
+        ("find: {loss: probe}\ndata: {validation: 0}", "a probe needs a validation set"),
         (
             "model: {args: {batch_norm: true}}\ndata: {batch_size: 1437}",
             "1,438 training samples in batches of 1437 leave one sample alone in the last batch",

@@ -77,7 +77,7 @@ def test_data_and_metrics_may_be_others_and_nothing_else(here):
     )
     done = here("evaluate", "run", "--set", "data.validation=0")
     assert done.returncode == 2
-    assert done.stderr.endswith("nothing to evaluate on: the data have no validation part\n")
+    assert done.stderr.endswith("nothing to evaluate on: the data have no validation set\n")
     done = here("evaluate", "run", "--set", "data.source=wine")
     assert done.returncode == 2
     assert "does not fit this model" in done.stderr

@@ -469,7 +469,7 @@ def test_an_error_in_the_users_data_names_its_place_and_keeps_the_rows(
     [
         (
             ("data.source=net:nothing_to_validate",),
-            "the validation part is empty: it yields no batch",
+            "the validation set is empty: it yields no batch",
         ),
         (
             ("data.source=net:no_batch",),

@@ -280,7 +280,7 @@ def test_a_dataset_alone_is_split():
 
 def test_a_split_needs_no_path():
     with pytest.raises(
-        ConfigError, match=r"data.validation: mine:make cannot read a validation part from"
+        ConfigError, match=r"data.validation: mine:make cannot read a validation set from"
     ):
         loaded((X, Y), validation="other")
 
@@ -291,14 +291,14 @@ def test_a_split_needs_no_path():
         (
             ((X, Y), (X, Y)),
             {"batch_size": 4, "validation": 0.5},
-            "data.validation is ignored: mine:make returns a validation part of its own",
+            "data.validation is ignored: mine:make returns a validation set of its own",
         ),
         (
             DataLoader(Pairs(), 3),
             {},
             (
                 "data.validation is ignored: mine:make returns a DataLoader, which cannot be split;"
-                " there is no validation part unless it returns (train, validation)"
+                " there is no validation set unless it returns (train, validation)"
             ),
         ),
         (
@@ -306,7 +306,7 @@ def test_a_split_needs_no_path():
             {},
             (
                 "data.validation is ignored: mine:make returns an iterable dataset, which cannot be"
-                " split; there is no validation part unless it returns (train, validation)"
+                " split; there is no validation set unless it returns (train, validation)"
             ),
         ),
         (

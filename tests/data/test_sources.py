@@ -96,7 +96,7 @@ def test_the_seed_decides_the_split(split):
 
 
 def test_a_set_without_files_takes_no_path(split):
-    with pytest.raises(ConfigError, match="iris cannot read a validation part from a path"):
+    with pytest.raises(ConfigError, match="iris cannot read a validation set from a path"):
         SOURCES["iris"](split("other"))
 
 

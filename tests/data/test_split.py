@@ -114,7 +114,7 @@ def test_the_seed_decides():
             "test.csv",
             20,
             (
-                "data.validation: wine cannot read a validation part from a path ('test.csv'); give"
+                "data.validation: wine cannot read a validation set from a path ('test.csv'); give"
                 " a fraction below 1, a number of samples, or 0"
             ),
         ),

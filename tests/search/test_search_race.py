@@ -159,7 +159,7 @@ def test_no_more_than_1024_examples_in_chunks_of_64(opened):
 
 
 def whole(task):
-    """All batches of the training part, in their order."""
+    """All batches of the training set, in their order."""
     return batches.epoch(
         task.data.train, batch_size=30, seed=1, epoch=0, device=torch.device("cpu")
     )

@@ -30,7 +30,7 @@ def idx(split: Split, *, path: str) -> Parts:
     """MNIST and Fashion-MNIST files (IDX), gzipped or not.
 
     Inputs are (1, H, W): grey values divided by 255, then standardised with the mean and deviation
-    of all pixels of the training part.
+    of all pixels of the training set.
 
     Args:
         split: how to split; `data.validation` may be a path like `path`, such as DIRECTORY/t10k.

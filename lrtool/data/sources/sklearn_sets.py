@@ -15,7 +15,7 @@ from lrtool.data.split import Split
 def wine(split: Split) -> Parts:
     """178 wines by 13 chemical measurements, 3 classes.
 
-    Inputs are standardised with the mean and deviation of the training part.
+    Inputs are standardised with the mean and deviation of the training set.
     """
     from sklearn.datasets import load_wine
 
@@ -25,7 +25,7 @@ def wine(split: Split) -> Parts:
 def breast_cancer(split: Split) -> Parts:
     """569 tumours by 30 measurements, 2 classes.
 
-    Inputs are standardised with the mean and deviation of the training part.
+    Inputs are standardised with the mean and deviation of the training set.
     """
     from sklearn.datasets import load_breast_cancer
 
@@ -35,7 +35,7 @@ def breast_cancer(split: Split) -> Parts:
 def iris(split: Split) -> Parts:
     """150 iris flowers by 4 measurements, 3 classes.
 
-    Inputs are standardised with the mean and deviation of the training part.
+    Inputs are standardised with the mean and deviation of the training set.
     """
     from sklearn.datasets import load_iris
 
@@ -45,7 +45,7 @@ def iris(split: Split) -> Parts:
 def diabetes(split: Split) -> Parts:
     """442 diabetes patients by 10 measurements, one regression target.
 
-    Inputs *and targets* are standardised with the mean and deviation of the training part, so
+    Inputs *and targets* are standardised with the mean and deviation of the training set, so
     always predicting the mean costs a mean squared error of 1.
     """
     from sklearn.datasets import load_diabetes

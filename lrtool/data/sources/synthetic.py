@@ -26,7 +26,7 @@ def synthetic(
     """Made-up samples: Gaussian clusters to classify, or a linear function to regress.
 
     Drawn with the seed of the run. Inputs, and regression targets, are standardised with the mean
-    and deviation of the training part.
+    and deviation of the training set.
 
     Args:
         split: how to split.

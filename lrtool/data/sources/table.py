@@ -49,7 +49,7 @@ def csv(
     missing values become the median, then mean 0 and deviation 1. Categorical inputs: one column
     for each value, all 0 for a value not seen in training; missing is a value of its own.
     Regression targets are standardised too, so always predicting the mean costs a mean squared
-    error of 1. All of it is fitted on the training part alone. Empty fields and `?`, `NA`, `N/A`,
+    error of 1. All of it is fitted on the training set alone. Empty fields and `?`, `NA`, `N/A`,
     `NaN`, `null` or `None` are missing.
 
     Args:

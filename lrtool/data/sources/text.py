@@ -22,9 +22,9 @@ def text(split: Split, *, path: str, context: int = 64) -> Parts:
     """Characters of a UTF-8 text, to predict the next one.
 
     A sample is a window of `context` characters; its targets are the same window one character
-    on. Windows do not overlap. The validation part is the end of the text, never windows from its
+    on. Windows do not overlap. The validation set is the end of the text, never windows from its
     middle, or another file when `data.validation` is a path. The tokens are the characters of the
-    training part in code-point order, and one more that stands for every character unseen there:
+    training set in code-point order, and one more that stands for every character unseen there:
     it is never a training target, so such characters cost what they should.
 
     Args:

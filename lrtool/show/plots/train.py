@@ -1,7 +1,7 @@
 """The plot of a training: losses and metrics over epochs, the rate over steps.
 
 All panels share one axis, the updates made. A loss seen while training stands where its weights
-were: before its update; an epoch's mean stands in the middle of the epoch, the validation part's
+were: before its update; an epoch's mean stands in the middle of the epoch, the validation set's
 loss and metrics at its end. Two points above each other so belong to about the same weights.
 """
 

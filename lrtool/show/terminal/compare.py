@@ -18,7 +18,7 @@ def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
     """Return a row for each run, all with the same keys: those for which any run has a value.
 
     A training's metrics are those of its best epoch, or of its last one where none is best. Where
-    there is no validation part, they are of the training part and called so: `train_accuracy`.
+    there is no validation set, they are of the training set and called so: `train_accuracy`.
 
     Args:
         reports: by the name that the run shall have.

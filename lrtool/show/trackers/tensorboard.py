@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class EventFiles:
     """Writes each update's loss, rate and gradient norm, and each epoch's losses and metrics.
 
-    Metrics of the training part, where there is no other, are called so: `training_accuracy`.
+    Metrics of the training set, where there is no other, are called so: `training_accuracy`.
     Close it to have everything on disk.
 
     Args:
