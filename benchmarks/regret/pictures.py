@@ -123,19 +123,19 @@ def _cost(
     floor = min(shown.values()) / 2
     most = max(table[method]["steps"] for method in methods)
     axes.set_yscale("log")
-    axes.set(xlim=(-0.42 * most, 1.3 * most), ylim=(floor, 1.3))
+    axes.set(xlim=(-0.48 * most, 1.5 * most), ylim=(floor, 1.3))
     for method in methods:
         look, steps = looks[method], table[method]["steps"]
         low, high = (max(end, floor) for end in table[method]["mean_95"])
         axes.plot([steps, steps], [low, high], color=look["color"], linewidth=1, alpha=0.4)
         axes.plot(steps, shown[method], "o", color=look["color"], zorder=look.get("zorder", 3))
-    free = [method for method in methods if table[method]["steps"] == 0]
-    cheap = [m for m in methods if m not in free and table[m]["steps"] < most / 3]
-    dear = [method for method in methods if method not in [*free, *cheap]]
-    columns = [(free, -1), (cheap, 1), *(([method], 1) for method in dear)]
-    for names, side in columns:
-        if not names:
-            continue
+    columns: dict[int, list[str]] = {}  # of labels: what costs nothing to the left, by thirds
+    for method in methods:
+        steps = table[method]["steps"]
+        third = -1 if steps == 0 else min(int(3 * steps / most), 2)
+        columns.setdefault(third, []).append(method)
+    for column, names in columns.items():
+        side = -1 if column < 0 else 1
         for method, height in zip(names, _apart([shown[name] for name in names]), strict=True):
             axes.annotate(
                 method,
@@ -150,7 +150,7 @@ def _cost(
             )
     axes.set_xlabel("steps spent, an evaluation as a third of one (mean over cells)")
     axes.set_ylabel("mean regret, 95% interval")
-    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 1.3 * most])
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 1.1 * most])
     ticks = [tick for tick in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0) if tick >= floor]
     names = [number(tick, 3).rstrip("0").rstrip(".") for tick in ticks]
     axes.set_yticks(ticks, [f"≤ {name}" if name == "0.001" else name for name in names])
