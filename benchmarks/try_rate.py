@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,19 @@ def train(experiment: Experiment, lr: float, seed: int, steps: int) -> tuple[flo
     optimizer = build_optimizer(config.optimizer, model, lr=lr, directories=experiment.directories)
     plan = config.train.schedule
     schedule = schedule_of(optimizer, plan.name, plan.warmup, steps, lr)
-    stream = batches.updates(
-        data.train,
-        batch_size=data.batch_size,
-        accumulate=1,
-        seed=seed,
-        device=torch.device("cpu"),
+    stream = chain.from_iterable(
+        batches.epoch(
+            data.train,
+            batch_size=data.batch_size,
+            seed=seed,
+            epoch=epoch,
+            device=torch.device("cpu"),
+        )
+        for epoch in count()
     )
     recent: list[torch.Tensor] = []
     for _ in range(steps):
-        [(x, y)] = next(stream)
+        x, y = next(stream)
         loss = experiment.loss_fn(model(x), y)
         optimizer.zero_grad()
         loss.backward()
