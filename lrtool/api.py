@@ -1,16 +1,11 @@
-"""A search for objects that the caller already has: `lrtool find` without a configuration."""
+"""`find_lr`: the search of `lrtool find` for objects that the caller has."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import html
-import io
 import json
 import warnings
-from dataclasses import dataclass
 from operator import index
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -23,119 +18,23 @@ from lrtool.curve.suggest import METHODS
 from lrtool.data import batches
 from lrtool.engine.device import DTYPES, Runtime, environment
 from lrtool.engine.preserve import preserved
-from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
+from lrtool.find_result import FindResult
 from lrtool.report.records import Environment, ModelFacts, Timing
 from lrtool.report.report import FindReport
 from lrtool.search.object_subject import ObjectSubject
-from lrtool.search.search import SearchPlan, search
+from lrtool.search.search import SearchPlan, run_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from matplotlib.figure import Figure
     from torch import nn
 
     from lrtool.engine.step import LossFunction
-    from lrtool.report.records import Curve, Finding, Sweep, Verdict
-    from lrtool.search.search import Found
+    from lrtool.search.search import SearchResult
 
-
-@dataclass(frozen=True, slots=True, repr=False)
-class FindResult:
-    """What `find_lr` found.
-
-    Attributes:
-        finding: suggestion, every method's candidate, and the smooth curve.
-        sweeps: the raw losses; `loss[i]` is before the update with `lr[i]`.
-    """
-
-    finding: Finding
-    sweeps: tuple[Sweep, ...]
-    _report: FindReport
-
-    @property
-    def lr(self) -> float | None:
-        """The rate of the first parameter group; None when the verdict is "none"."""
-        return self.finding.suggestion.lr
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """An interval that reaches the good rates with about 80%; None for the verdict "none"."""
-        low, high = self.finding.suggestion.low, self.finding.suggestion.high
-        return None if low is None or high is None else (low, high)
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether to trust the rate: confident, uncertain or none."""
-        return self.finding.suggestion.verdict
-
-    @property
-    def reason(self) -> str:
-        """Why this verdict, in one sentence."""
-        return self.finding.suggestion.reason
-
-    @property
-    def advice(self) -> tuple[str, ...]:
-        """What to do next, a sentence each."""
-        return self.finding.suggestion.advice
-
-    @property
-    def curve(self) -> Curve | None:
-        """The smooth loss over the rate, with its band."""
-        return self.finding.curve
-
-    def report(self) -> dict[str, Any]:
-        """Return what `lrtool find` writes to report.json, as plain data."""
-        return self._report.model_dump(mode="json")
-
-    def apply(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give an optimizer the rate; its parameter groups keep their ratios to the first one.
-
-        Raises:
-            UserError: (a ValueError) there is no rate.
-        """
-        if self.lr is None:
-            raise UserError(f"there is no rate to apply: {self.reason}")
-        ratios = rate_ratios(optimizer)
-        set_rates(optimizer, ratios, self.lr)
-        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
-            if "initial_lr" in group:  # what schedules multiply
-                group["initial_lr"] = self.lr * ratio
-
-    def plot(self, directory: Path | str | None = None) -> Figure:
-        """Draw the sweep, and save plot.png and plot.svg if a directory is given; it is made."""
-        from lrtool.show.plots import find as find_plot  # noqa: PLC0415  (matplotlib)
-
-        if directory is not None:
-            Path(directory).mkdir(parents=True, exist_ok=True)
-            find_plot.save(self._report, Path(directory))
-        return find_plot.draw(self._report)
-
-    def __str__(self) -> str:
-        """Return rate, interval and verdict in a line."""
-        if self.lr is None or self.interval is None:
-            return f"no learning rate: {self.reason}"
-        low, high = (number(end, 2) for end in self.interval)
-        return f"learning rate {number(self.lr, 2)} ({low} to {high}), {self.verdict}"
-
-    def __repr__(self) -> str:
-        """Return what a prompt shows."""
-        return f"<FindResult: {self}>"
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows: rate, verdict, reason and the picture."""
-        png = io.BytesIO()
-        self.plot().savefig(png, format="png", dpi=100)
-        picture = base64.b64encode(png.getvalue()).decode()
-        words = [f"<b>{html.escape(str(self))}</b>"]
-        words += [html.escape(text) for text in (self.reason, *self.advice)]
-        return (
-            f"<p>{'<br>'.join(words)}</p>"
-            f'<img alt="{html.escape(str(self))}" style="max-width: 100%" '
-            f'src="data:image/png;base64,{picture}">'
-        )
+__all__ = ["FindResult", "find_lr"]
 
 
 def find_lr(
@@ -159,51 +58,50 @@ def find_lr(
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     scaler: torch.amp.GradScaler | None = None,
 ) -> FindResult:
-    """Find a learning rate for objects that you have, and leave them exactly as they were.
+    """Find a learning rate for your objects, and leave them exactly as they were.
 
-    This is the search of `lrtool find`: the sweeps, then two short trainings beside their estimate,
-    which correct it (not for a training of 3,000 steps or more, which they say little about), then,
-    with `verify`, a race of short trainings. Two calls with the same seeds give the same result.
+    This is the search of `lrtool find`: sweeps; two short trainings beside their estimate, which
+    correct it (left out for a training of 3,000 steps or more, of which they say little); and, with
+    `verify`, a race of short trainings. Two calls with the same seeds give the same result.
 
     Model, loss, optimizer and optimizers inside it, scaler, gradients, the loaders' generators and
     the random states of Python, NumPy and torch are restored to the last bit, also after an
-    exception or Ctrl-C, so training afterwards is what it would have been without this call. The
-    cost is one copy of the model and of the optimizer's state, and one more for each candidate of a
-    race that waits for its second half. What is not restored: random generators and counters inside
-    a dataset or on a module. The batches of a one-shot iterator are kept in memory, and it is used
-    up.
+    exception or Ctrl-C. Training afterwards is what it would have been without this call. This
+    costs a copy of the model and of the optimizer's state, and one more for each candidate of a
+    race that waits for its second half. Not restored: random generators and counters inside a
+    dataset or on a module. An iterator is used up, and its batches are kept in memory.
 
     Args:
-        model: on its device. A model in evaluation mode is swept in training mode.
-        optimizer: over the model's parameters. The rate found is that of the first parameter
+        model: on its device. A model in evaluation mode is trained in training mode.
+        optimizer: over the model's parameters. The result is the rate of the first parameter
             group whose rate is not 0; the other groups keep their ratio to it.
         loss_fn: `loss(outputs, targets)`, a mean over samples. None for a model with a loss of
             its own: `training_loss(batch)`, Lightning's `training_step`, or Hugging Face's
             `.loss`.
-        loader: anything that yields batches, as often as needed: `(inputs, targets)`, more inputs
-            before the targets, or a mapping with a key such as `targets` or `labels`.
-        validation: likewise, of the validation set; the short trainings are judged by its loss.
-            Without it they are judged by their own last training losses.
+        loader: yields batches: `(inputs, targets)`, with more inputs before the targets, or a
+            mapping with a key such as `targets` or `labels`.
+        validation: likewise, of the validation set. The short trainings are compared by its loss;
+            without it by their last training losses.
         start: first rate, above 0.
         end: last rate, above `start`.
         steps: updates of a sweep, at least 2.
-        repeats: sweeps, all from the present weights, over other batches.
-        verify: race rates around the suggestion in short trainings, which confirm or correct it.
-        mode: "exponential" or "linear" distances between the rates.
+        repeats: number of sweeps, each over other batches.
+        verify: race rates around the suggestion in short trainings, to confirm or correct it.
+        mode: "exponential" or "linear" spacing of the rates.
         method: "auto", or a rule of the literature: "valley", "slide", "steep", "minimum".
-        schedule: of the training that the rate is meant for, such as "constant" or "one_cycle".
-        for_steps: how long that training is.
+        schedule: of the training that the rate is for, such as "constant" or "one_cycle".
+        for_steps: number of updates of that training.
         accumulate: batches for each update; the last update of a pass over `loader` may have fewer.
         clip_norm: gradients are scaled down to this 2-norm.
         precision: of the forward pass, by autocast.
-        scaler: your gradient scaler for fp16; a new one without.
+        scaler: your gradient scaler for fp16; by default a new one.
 
     Raises:
-        UserError: (a ValueError) an argument out of range, no batches, batches that do not fit the
-            model, or something that could not be restored.
+        UserError: (a ValueError) an argument is out of range, there are no batches or they do not
+            fit the model, or something could not be restored.
 
     Warns:
-        LrtoolWarning: a short training failed; the rate is that of what came before.
+        LrtoolWarning: a short training failed; the result is that of the search before it.
     """
     steps, repeats, accumulate = index(steps), index(repeats), index(accumulate)
     counts = {"steps": steps, "repeats": repeats, "accumulate": accumulate}
@@ -230,7 +128,7 @@ def find_lr(
     loaders = [loader] if validation is None else [loader, validation]
     generators = [generator for each in loaders for generator in batches.generators(each)]
     with (
-        torch.inference_mode(mode=False),  # whatever the caller has switched off
+        torch.inference_mode(mode=False),  # whatever the caller has set
         torch.enable_grad(),
         preserved(
             model,
@@ -242,9 +140,10 @@ def find_lr(
         ),
     ):
         subject = ObjectSubject(
-            model,
-            optimizer,
-            loss_fn,
+            plan=plan,
+            model=model,
+            optimizer=optimizer,
+            loss_fn=loss_fn,
             scaler=scaler,
             loader=batches.again(loader),
             validation=None if validation is None else batches.again(validation),
@@ -252,11 +151,18 @@ def find_lr(
             generators=generators,
             accumulate=accumulate,
             clip_norm=clip_norm,
-            sweeps=repeats,
-            sweep_steps=steps,
-            schedule_name=schedule,
         )
-        found = _search(subject, plan)
+        result = run_search(subject, plan, Stopwatch())
+    if result.failure is not None:
+        if result.finding is None:
+            raise result.failure
+        where = "a short training beside the estimate" if result.race is None else "the race"
+        warnings.warn(
+            f"{where} failed ({type(result.failure).__name__}: {result.failure}); the rate is that "
+            "of the search before it",
+            LrtoolWarning,
+            stacklevel=2,
+        )
     config = {
         "model": {"name": type(model).__name__},
         "optimizer": {"name": type(optimizer).__name__.lower()},
@@ -277,51 +183,26 @@ def find_lr(
         },
         "runtime": {"device": str(runtime.device), "precision": precision},
     }
-    return _result(found, model, runtime, config)
+    return _find_result(result, model, runtime, config)
 
 
-def _search(subject: ObjectSubject, plan: SearchPlan) -> Found:
-    """Run a search to its end. What fails after the sweeps costs a warning, not their rate.
-
-    Raises:
-        Exception: the search failed before.
-    """
-    searching = search(subject, plan, Stopwatch())
-    while True:
-        try:
-            next(searching)
-        except StopIteration as end:
-            found: Found = end.value
-            break
-    if found.failure is None:
-        return found
-    if found.finding is None:
-        raise found.failure
-    where = "a short training beside the estimate" if found.race is None else "the race"
-    warnings.warn(
-        f"{where} failed ({type(found.failure).__name__}: {found.failure}); the rate is that of "
-        "what came before",
-        LrtoolWarning,
-        stacklevel=3,
-    )
-    return found
-
-
-def _result(found: Found, model: nn.Module, runtime: Runtime, config: dict[str, Any]) -> FindResult:
-    """Put together what `lrtool find` would report."""
-    finding = found.finding
-    assert finding is not None, "a search without an exception has a finding"
+def _find_result(
+    result: SearchResult, model: nn.Module, runtime: Runtime, config: dict[str, Any]
+) -> FindResult:
+    """Make the report that `lrtool find` would write."""
+    finding = result.finding
+    assert finding is not None, "a search that did not fail has a finding"
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     report = FindReport(
         status="no_suggestion" if finding.suggestion.lr is None else "completed",
         reason=finding.suggestion.reason,
         suggestion=finding.suggestion,
         suggestions=finding.suggestions,
-        sweeps=found.sweeps,
+        sweeps=result.sweeps,
         curve=finding.curve,
-        first_update=found.first_update,
-        trials=found.trials,
-        race=found.race,
+        first_update=result.first_update,
+        trials=result.trials,
+        race=result.race,
         config=config,
         config_hash=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         seed=None,
@@ -332,9 +213,9 @@ def _result(found: Found, model: nn.Module, runtime: Runtime, config: dict[str, 
             trainable=sum(size for size, trainable in sizes if trainable),
         ),
         environment=Environment(lrtool=__version__, **environment(runtime.device)),
-        timing=Timing(**found.timing),
+        timing=Timing(**result.timing),
     )
-    return FindResult(finding, found.sweeps, report)
+    return FindResult(finding, result.sweeps, report)
 
 
 def _check_numbers(
@@ -356,12 +237,16 @@ def _check_numbers(
 def _device_of(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: LossFunction | None
 ) -> torch.device:
-    """Return where the model lives, if there is something in it to train."""
+    """Return the model's device.
+
+    Raises:
+        UserError: there is nothing to train.
+    """
     parameters = list(model.parameters())
     if not parameters:
         raise UserError("the model has no parameters, so there is nothing to train")
     if any(parameter.is_meta for parameter in parameters):
-        raise UserError("the model is on the device meta, without weights; load or make them first")
+        raise UserError("the model is on the meta device, without weights; load or make them first")
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     own = [*parameters, *(loss_fn.parameters() if isinstance(loss_fn, torch.nn.Module) else [])]
     if not any(id(parameter) in trained for parameter in own):

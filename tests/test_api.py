@@ -337,7 +337,7 @@ def test_optimizers_and_models_that_do_not_belong_together():
         lrtool.find_lr(net(), optimizer, F.cross_entropy, loader())
     model = net().to("meta")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(UserError, match="the model is on the device meta, without weights"):
+    with pytest.raises(UserError, match="the model is on the meta device, without weights"):
         lrtool.find_lr(model, optimizer, F.cross_entropy, loader())
 
 
@@ -518,7 +518,7 @@ def test_a_failure_in_a_trial_keeps_the_rate_of_the_sweep_and_leaves_no_trace():
     random_state = torch.get_rng_state()
     words = (
         r"^a short training beside the estimate failed \(KeyError: 'in a trial'\); the rate is "
-        "that of what came before$"
+        "that of the search before it$"
     )
     with pytest.warns(LrtoolWarning, match=words):
         result = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), steps=60)

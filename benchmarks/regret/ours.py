@@ -20,7 +20,7 @@ from lrtool.experiment.experiment import open_experiment
 from lrtool.experiment.preflight import run_preflight
 from lrtool.experiment.reading import read_config
 from lrtool.search.experiment_subject import ExperimentSubject, plan_of
-from lrtool.search.search import search
+from lrtool.search.search import run_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from benchmarks.regret.cells import Cell
     from lrtool.experiment.experiment import Experiment
     from lrtool.report.records import Finding
-    from lrtool.search.search import Found
 
 FIND, FIND_VERIFY = "lrtool find", "lrtool find --verify"
 FIND_LR, FIND_LR_VERIFY = "lrtool.find_lr", "lrtool.find_lr(verify=True)"
@@ -103,13 +102,7 @@ def opened(cell: Cell, seed: int, *, verify: bool) -> Iterator[Experiment]:
 def _search(experiment: Experiment) -> Finding:
     """Run lrtool's own search to its end: that of `lrtool find`, without report and plots."""
     run_preflight(experiment)  # it costs a step
-    rows = search(ExperimentSubject(experiment), plan_of(experiment), Stopwatch())
-    while True:
-        try:
-            next(rows)
-        except StopIteration as end:
-            found: Found = end.value
-            break
+    found = run_search(ExperimentSubject(experiment), plan_of(experiment), Stopwatch())
     if found.failure is not None:
         raise found.failure
     assert found.finding is not None, "a search without a failure has a finding"

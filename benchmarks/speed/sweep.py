@@ -18,13 +18,12 @@ import lrtool
 from benchmarks.speed.cases import opened
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.search.experiment_subject import ExperimentSubject, plan_of
-from lrtool.search.search import search
+from lrtool.search.search import run_search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.speed.cases import Case
-    from lrtool.search.search import Found
 
 BATCH = 64
 START, END = 1e-7, 1e-3
@@ -61,13 +60,7 @@ def lrtool_find(case: Case) -> float:
     find = {"start": START, "end": END, "steps": case.steps, "repeats": 1}
     train = {"max_steps": LONG}
     with opened(case, case.samples, BATCH, find=find, train=train) as (experiment, _):
-        rows = search(ExperimentSubject(experiment), plan_of(experiment), Stopwatch())
-        while True:
-            try:
-                next(rows)
-            except StopIteration as end:
-                found: Found = end.value
-                break
+        found = run_search(ExperimentSubject(experiment), plan_of(experiment), Stopwatch())
     assert found.failure is None
     assert len(found.sweeps[0].loss) == case.steps
     return float(found.timing["steps"] / found.timing["steps_per_s"] / case.steps)

@@ -1,4 +1,4 @@
-"""The command line: its commands, in the order of the help, and the one boundary for errors."""
+"""The command line: its commands, in the order of the help, and the one place that ends errors."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ app.command()(schema)
 
 
 def main() -> None:
-    """Run the command line; every way to fail ends in one of the documented exit codes."""
-    os.environ["MPLBACKEND"] = "agg"  # plots are files; a backend for windows may not be there
+    """Run the command line; every failure ends with one of the documented exit codes."""
+    os.environ["MPLBACKEND"] = "agg"  # plots are files, and there may be no display
     with standard_streams(), warnings_in_words():
         try:
             app()
-        except Exception as error:  # noqa: BLE001  (the one boundary)
+        except Exception as error:  # noqa: BLE001  (the only place that catches all)
             sys.exit(exit_codes.of_error(error))
         finally:
             end_children()

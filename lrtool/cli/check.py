@@ -1,4 +1,4 @@
-"""`lrtool check`: everything that a configuration names is built and tried on one batch."""
+"""`lrtool check`: build everything that a configuration names, and try it on one batch."""
 
 from __future__ import annotations
 

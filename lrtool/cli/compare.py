@@ -29,17 +29,17 @@ def compare(
         from lrtool.show.plots.compare import save_comparison
         from lrtool.show.terminal.compare import comparison
 
-        named = {}
+        by_run = {}
         for run in runs:
             path = run / reports.FILE_NAME if run.is_dir() else run
             if not path.is_file():
                 raise UserError(f"{run}: holds no {reports.FILE_NAME}; give a run directory")
-            named[str(run)] = reports.read(path)
+            by_run[str(run)] = reports.read(path)
         if output is not None:
             run_directory.check(output, overwrite=overwrite)
         parent = Path("runs") / "compare"
         with run_directory.opened(output, parent, "compare", overwrite=overwrite) as directory:
-            rows, plots = comparison(named), save_comparison(named, directory)
+            rows, plots = comparison(by_run), save_comparison(by_run, directory)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:

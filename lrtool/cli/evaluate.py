@@ -39,9 +39,7 @@ def evaluate(
             raise UserError(f"{run}: holds no run; there is no {config}")
         for key in (text.partition("=")[0] for text in sets or ()):
             if key.split(".")[0] not in MAY_CHANGE:
-                raise UserError(
-                    f"--set {key}: an evaluation may change data, metrics and runtime alone"
-                )
+                raise UserError(f"--set {key}: evaluate may change only data, metrics and runtime")
         from lrtool.experiment.experiment import build, open_experiment
         from lrtool.experiment.preflight import metrics_of
         from lrtool.training.resume import is_find
@@ -66,30 +64,28 @@ def _evaluate(
     """Evaluate a model on the validation set.
 
     Raises:
-        UserError, OutOfMemoryError: something does not fit, in words.
+        UserError, OutOfMemoryError: model, loss, metrics and data do not fit each other.
     """
     from lrtool.cli.pump import pump
     from lrtool.cli.signals import Stop
     from lrtool.data import batches
     from lrtool.engine import evaluation
-    from lrtool.experiment.failures import worded
+    from lrtool.experiment.failures import explain
     from lrtool.experiment.preflight import empty_validation
     from lrtool.report.records import finite_or_none
 
-    assert experiment.data.validation is not None, (
-        "its caller refuses data without a validation set"
-    )
+    assert experiment.data.validation is not None, "`evaluate` refuses data without one"
     samples = batches.ordered(
         experiment.data.validation,
         batch_size=experiment.data.batch_size,
         device=experiment.runtime.device,
     )
-    seen = evaluation.evaluate(built.model, built.loss_fn, samples, experiment.runtime, metrics)
+    counts = evaluation.evaluate(built.model, built.loss_fn, samples, experiment.runtime, metrics)
     try:
-        found = pump(seen, Stop())
+        result = pump(counts, Stop())
     except (Exception, SystemExit) as error:
-        raise worded(experiment, error) from error
-    if not found.samples:
+        raise explain(experiment, error) from error
+    if not result.samples:
         raise empty_validation()
-    values = {name: finite_or_none(value) for name, value in found.metrics.items()}
-    return {"samples": found.samples, "validation_loss": finite_or_none(found.loss), **values}
+    values = {name: finite_or_none(value) for name, value in result.metrics.items()}
+    return {"samples": result.samples, "validation_loss": finite_or_none(result.loss), **values}

@@ -1,7 +1,7 @@
-"""What the process's exit code is; nothing else decides one.
+"""The exit codes; nothing else decides one.
 
 0 done; 1 a bug; 2 usage, configuration or data; 3 no trustworthy suggestion; 4 training diverged;
-5 out of memory; 130 and 143 interrupted; 141, from the system, nobody reads stdout any more.
+5 out of memory; 130 and 143 interrupted; 141, from the system, stdout was closed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ DONE, BUG, USAGE, NO_SUGGESTION, DIVERGED, OUT_OF_MEMORY = 0, 1, 2, 3, 4, 5
 
 
 def of_run(status: Status, stop: Stop) -> int:
-    """Return the exit code of a run that has left its report."""
+    """Return the exit code of a run that has written its report."""
     if stop.signal is not None and status == "interrupted":
         return stop.exit_code()
     return {"completed": DONE, "no_suggestion": NO_SUGGESTION, "diverged": DIVERGED}[status]
 
 
 def of_error(error: Exception) -> int:
-    """Say what went wrong and return the exit code that stands for it."""
+    """Say what went wrong and return its exit code."""
     if isinstance(error, ConfigError):  # its lines begin with file:line:column already
         typer.echo(str(error), err=True)
         return USAGE

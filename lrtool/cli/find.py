@@ -1,4 +1,4 @@
-"""`lrtool find`: search for a learning rate, and leave its report."""
+"""`lrtool find`: search for a learning rate, and write its report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrtool.experiment.preflight import Preflight
     from lrtool.report.records import Finding
     from lrtool.report.report import FindReport, Status
-    from lrtool.search.search import Found, Row, SearchPlan
+    from lrtool.search.search import Row, SearchPlan, SearchResult
 
 
 def find(
@@ -82,13 +82,13 @@ def find(
 def run_find(
     experiment: Experiment, preflight: Preflight, directory: Path, stop: Stop, *, quiet: bool
 ) -> FindReport:
-    """Search for a rate; leave the report and all else in a directory, which is made.
+    """Search for a rate; write the report, the plots and the log.
 
     Args:
-        experiment: the configuration with all that it names.
-        preflight: what became of one batch.
-        directory: of the run, or one inside a training's.
-        stop: whether a signal came.
+        experiment: the configuration and all that it names.
+        preflight: the result of one batch.
+        directory: of the run, or one inside a training's; created if it does not exist.
+        stop: tells of signals.
         quiet: show no progress.
 
     Raises:
@@ -111,21 +111,21 @@ def run_find(
 def _logged_search(
     experiment: Experiment, preflight: Preflight, plan: SearchPlan, directory: Path
 ) -> Generator[Row, None, FindReport]:
-    """Yield each row once it is in the log, and return the report, with all else in `directory`.
+    """Yield each row once it is in the log; write the report and the plots, and return the report.
 
-    That is there too when something is thrown in, or when this is closed before its end.
+    They are written too if an exception is thrown in, or if this is closed early.
     """
     from lrtool.config.document import dump
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.errors import InterruptedRunError
-    from lrtool.experiment.experiment import resolved
-    from lrtool.experiment.failures import concluded
+    from lrtool.experiment.experiment import resolved_config
+    from lrtool.experiment.failures import conclude
     from lrtool.report import files, metrics_log
     from lrtool.report.run_directory import CONFIG, METRICS
     from lrtool.search.experiment_subject import ExperimentSubject
     from lrtool.search.search import search
 
-    files.write_text(directory / CONFIG, dump(resolved(experiment)))
+    files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
     rows = search(ExperimentSubject(experiment), plan, Stopwatch(experiment.started))
     error: Exception | None = None
     with metrics_log.reopen(directory / METRICS, 0) as log:
@@ -133,7 +133,7 @@ def _logged_search(
             try:
                 row = next(rows) if error is None else rows.throw(error)
             except StopIteration as end:
-                found: Found = end.value
+                result: SearchResult = end.value
                 break
             error = None
             try:
@@ -141,69 +141,68 @@ def _logged_search(
                 yield row
             except GeneratorExit:
                 error = InterruptedRunError("closed before the last step")
-            except Exception as thrown:  # noqa: BLE001  (a search ends with any, and returns it)
+            except Exception as thrown:  # noqa: BLE001  (the search returns it as its failure)
                 error = thrown
-    leave = partial(_leave, experiment, preflight, found, directory)
-    if found.failure is not None:
-        raise concluded(experiment, found.failure, leave) from found.failure
-    return leave()
+    write = partial(_write_report, experiment, preflight, result, directory)
+    if result.failure is not None:
+        raise conclude(experiment, result.failure, write) from result.failure
+    return write()
 
 
-def _leave(
+def _write_report(
     experiment: Experiment,
     preflight: Preflight,
-    found: Found,
+    result: SearchResult,
     directory: Path,
     failure: str | None = None,
 ) -> FindReport:
-    """Write the report of what was found, and draw it."""
+    """Write the report of a search, and draw the plots."""
     from lrtool.experiment.experiment import facts
     from lrtool.report import report as reports
     from lrtool.report.records import Timing
     from lrtool.show.plots import find as plot
 
-    finding, reason = found.finding, failure
-    nothing = finding is None or finding.suggestion.lr is None
-    status: Status = "no_suggestion" if nothing else "completed"
+    finding, reason = result.finding, failure
+    suggestion = finding.suggestion if finding else None
+    status: Status = "completed" if suggestion and suggestion.lr else "no_suggestion"
     if failure is not None:
         status = "failed"
-    elif found.interrupted is not None:
-        status, reason = "interrupted", found.interrupted
-        if finding is not None and found.race is not None and found.race.interrupted:
-            reason = f"{reason} during the race. {_so_far(finding)}"
-    said = finding.suggestion if finding else None
+    elif result.interrupted is not None:
+        status, reason = "interrupted", result.interrupted
+        if finding is not None and result.race is not None and result.race.interrupted:
+            reason = f"{reason} during the race. {_interim_result(finding)}"
     report = reports.FindReport(
         status=status,
-        reason=reason or (said.reason if said else None),
-        suggestion=said,
+        reason=reason or (suggestion.reason if suggestion else None),
+        suggestion=suggestion,
         suggestions=finding.suggestions if finding else {},
-        sweeps=found.sweeps,
+        sweeps=result.sweeps,
         curve=finding.curve if finding else None,
-        first_update=found.first_update,
-        trials=found.trials,
-        race=found.race,
-        timing=Timing(**found.timing),
+        first_update=result.first_update,
+        trials=result.trials,
+        race=result.race,
+        timing=Timing(**result.timing),
         **facts(experiment, preflight),
     )
     reports.write(report, directory)
     plot.save(report, directory)
-    if status == "failed" and said and said.lr:
-        _warn_of_what_failed(found, said.lr)
+    if status == "failed" and suggestion and suggestion.lr:
+        _warn_of_failure(result, suggestion.lr)
     return report
 
 
-def _so_far(finding: Finding) -> str:
-    """Say what an interrupted race leaves."""
+def _interim_result(finding: Finding) -> str:
+    """Say what an interrupted race has shown."""
     if finding.suggestions["race"].lr is None:
         return "Nothing was compared yet: the rate is that before the race."
     return finding.suggestion.reason
 
 
-def _warn_of_what_failed(found: Found, lr: float) -> None:
+def _warn_of_failure(result: SearchResult, lr: float) -> None:
     from lrtool.config.spelling import number
     from lrtool.errors import LrtoolWarning
 
-    where = "short training runs" if found.race is None else "race (--no-verify leaves it out)"
+    where = "short training runs" if result.race is None else "race (--no-verify leaves it out)"
     warnings.warn(
         f"the search failed in its {where}; the rate found so far, {number(lr, 2)}, is reported",
         LrtoolWarning,

@@ -1,4 +1,4 @@
-"""The flags that several commands share, and the configuration that they give."""
+"""The flags that several commands share, and reading a configuration with them."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def read(
 def repeatable(
     config: Path, directory: Path, sets: Sequence[str] | None, flags: Mapping[str, tuple[str, Any]]
 ) -> Path:
-    """Return the configuration that names all of a run: the given one, or with flags the run's."""
+    """Return the configuration that repeats a run: the given one, or with flags the run's own."""
     changed = sets or any(value is not None for _, value in flags.values())
     return directory / "config.yaml" if changed else config
 
 
 def runs_of(document: Document) -> Path:
-    """Return where the runs of a configuration are, when no `--output` says where."""
+    """Return the directory of a configuration's runs without `--output`."""
     return Path("runs") / Path(document.name).stem

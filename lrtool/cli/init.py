@@ -25,16 +25,16 @@ def init(
 
 
 def directory() -> Path:
-    """Return where the examples lie."""
+    """Return the directory of the examples."""
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def names() -> list[str]:
-    """Return the names of all examples, the plainest first."""
-    found = sorted(path.stem for path in directory().glob("*.yaml"))
-    return sorted(found, key=lambda name: name != "digits")
+    """Return the names of all examples, the simplest first."""
+    examples = (path.stem for path in directory().glob("*.yaml"))
+    return sorted(examples, key=lambda name: (name != "digits", name))
 
 
 def copy(name: str, target: Path, *, overwrite: bool) -> list[Path]:
@@ -43,9 +43,8 @@ def copy(name: str, target: Path, *, overwrite: bool) -> list[Path]:
     Raises:
         UserError: no example has this name, a file exists already, or cannot be written.
     """
-    name = name.removesuffix(".yaml")
-    if name not in names():
-        known = names()
+    name, known = name.removesuffix(".yaml"), names()
+    if name not in known:
         raise UserError(
             f"no example is called {name!r}{did_you_mean(name, known)}; "
             f"there are {', '.join(known)}"

@@ -21,10 +21,10 @@ def list_(
     from lrtool.components.catalogue import rows
     from lrtool.data.sources import SOURCES
 
-    found = rows(kind, SOURCES)
+    entries = rows(kind, SOURCES)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(entries, indent=2))
     else:
         from lrtool.show.terminal.find import print_rows
 
-        print_rows(found)
+        print_rows(entries)

@@ -1,4 +1,4 @@
-"""How every command that takes long is run: one loop for its rows, its progress and its signals."""
+"""The one loop of all commands that take long: it shows rows and answers signals."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Result = TypeVar("Result")
 
 
 class Watcher(Protocol[Shown_contra]):
-    """Something that is told of each row: a progress bar, a tracker."""
+    """Something that each row is shown to: a progress bar, a tracker."""
 
     def update(self, row: Shown_contra, /) -> None:
-        """Take a row into account."""
+        """Show a row."""
 
 
 def pump(rows: Generator[Row, None, Result], stop: Stop, *watchers: Watcher[Row]) -> Result:
-    """Pull a generator to its end, show each row to the watchers, and return its result.
+    """Run a generator to its end, show each row to the watchers, and return its result.
 
-    Thrown into it, so that it can save what it has and conclude, are an `InterruptedRunError` after
-    a signal, and the death of a process that loads data, which torch raises wherever the program
-    is. Any other error of a watcher closes the generator and is raised.
+    Two errors are thrown into the generator, so that it can save and end: `InterruptedRunError`
+    after a signal, and the death of a process that loads data, which torch may raise anywhere. Any
+    other error, such as a watcher's, closes the generator and is raised.
     """
     with closing(rows):
         stop.gentle = True

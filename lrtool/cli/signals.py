@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one asks a loop to save and stop, the second quits at once."""
+"""Ctrl-C and SIGTERM: the first asks a loop to save and stop, the second quits at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Stop:
-    """Whether someone asked to stop.
+    """Whether a signal asked to stop.
 
     Attributes:
-        gentle: a loop is running that looks at `signal` and saves what it has.
-        signal: the number of the signal that came meanwhile, or None.
+        gentle: a loop is running that looks at `signal`, and saves before it ends.
+        signal: number of the signal; None: there was none.
     """
 
     gentle: bool = False
@@ -38,9 +38,9 @@ class Stop:
 def interruptible() -> Iterator[Stop]:
     """Handle SIGINT and SIGTERM inside the block.
 
-    While `stop.gentle` is set the first signal only notes itself. Otherwise, and from the second
-    one on, the process quits with 130 or 143 on the spot: an exception could be swallowed by
-    whatever runs at that moment.
+    While `stop.gentle` is set, the first signal is only recorded. Otherwise, and from the second
+    one on, the process quits at once with 130 or 143: whatever runs at that moment could catch an
+    exception.
     """
     stop = Stop()
 
@@ -59,12 +59,12 @@ def interruptible() -> Iterator[Stop]:
 
 
 def end_children() -> None:
-    """Kill the processes that still load data: one that hangs would hold up the end of this one."""
+    """Kill the processes that still load data: one that hangs would keep this one from ending."""
     multiprocessing = sys.modules.get("multiprocessing")  # without it there are none
     children = multiprocessing.active_children() if multiprocessing else ()
     if not children:
         return
-    # torch raises the death of such a process, wherever this one is by then
+    # torch would raise their death in this process
     watching = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in children:
         child.kill()

@@ -1,4 +1,4 @@
-"""stdout is for the result, stderr for everything else: words, warnings, what modules print."""
+"""stdout is for the result, stderr for everything else: messages, warnings, other modules."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 def say(message: str) -> None:
-    """Print a line on stderr that says who speaks."""
+    """Print a line on stderr, with the name of the program."""
     stderr_line(f"lrtool: {message}")
 
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Let a reader who closes stdout end the process as the shell expects it, with code 141.
+    """End the process when stdout is closed by its reader, as the shell expects, with code 141.
 
-    A descriptor that is closed leads nowhere instead: the next file opened would take its place,
-    and whatever is printed would be written into that.
+    Descriptors that are closed from the start are opened on the null device: the next file opened
+    would take their number, and get what is printed.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.dup(2), "w")
     with _closed_pipes(signal.SIG_DFL):
@@ -45,7 +45,7 @@ def standard_streams() -> Iterator[None]:
 
 @contextmanager
 def _closed_pipes(handler: signal.Handlers) -> Iterator[None]:
-    """Decide what becomes of the process when it writes to a pipe that nobody reads."""
+    """Set what happens when the process writes to a pipe that nobody reads."""
     if not hasattr(signal, "SIGPIPE"):  # Windows
         yield
         return
@@ -58,9 +58,9 @@ def _closed_pipes(handler: signal.Handlers) -> Iterator[None]:
 
 @contextmanager
 def stdout_for_the_result() -> Iterator[None]:
-    """Send whatever users' modules print to stderr, from C or a child process too.
+    """Send to stderr what users' modules print, also from C or a child process.
 
-    A reader of stderr who goes away does not end the work inside the block.
+    If the reader of stderr closes it, the work inside the block goes on.
     """
     with _closed_pipes(signal.SIG_IGN), _stdout_to_stderr():
         yield
@@ -87,7 +87,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 @contextmanager
 def warnings_in_words() -> Iterator[None]:
-    """Print lrtool's own warnings as lines, each text once; leave the others to Python."""
+    """Print lrtool's own warnings as lines, each text once; Python shows the others."""
     show_others = warnings.showwarning
     said: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""`lrtool train`: train with a rate that is given, found first, or the optimizer's own."""
+"""`lrtool train`: train with a rate that is given, found first, or the optimizer's default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lrtool.config.schema import Config
     from lrtool.experiment.experiment import Experiment
     from lrtool.experiment.preflight import Preflight
-    from lrtool.report.records import BestEpoch, LearningRate
+    from lrtool.report.records import LearningRate
     from lrtool.report.report import FindReport, Status, TrainReport
     from lrtool.training.epochs import Event
     from lrtool.training.resume import Checkpoint
@@ -75,21 +75,25 @@ def train(
         from lrtool.experiment.preflight import run_preflight, run_training_preflight
         from lrtool.training import initial_rate
 
-        source = initial_rate.of_run(lr_from) if lr_from else None
+        # The configuration, with the flags.
+        run_rate, run_report = initial_rate.of_run(lr_from) if lr_from else (None, None)
         given = {
             "--lr": ("learning_rate", lr and plain_scalar(lr)),
-            "--lr-from": ("learning_rate", source and source[0]),
+            "--lr-from": ("learning_rate", run_rate),
             "--epochs": ("train.epochs", epochs),
             **flags.common(loss, optimizer, batch_size, device, seed),
         }
         settings, document = flags.read(config, sets, given)
-        if lr_from and source:
-            initial_rate.warn_of_differences(lr_from, source[1], settings)
-        rate = initial_rate.given(settings, document, by_flag=lr is not None, run=lr_from)
+        if lr_from and run_report:
+            initial_rate.warn_of_differences(lr_from, run_report, settings)
+        rate = initial_rate.given_rate(settings, document, by_flag=lr is not None, run=lr_from)
         earlier = _run_to_resume(document, resume, output, overwrite=overwrite)
+
+        # Everything that can fail early fails before the run directory is touched.
         experiment = open_experiment(settings, document)
         preflight = run_preflight(experiment)
         run_training_preflight(experiment)
+
         with _opened(experiment, earlier, output, overwrite=overwrite) as (directory, checkpoint):
             if earlier is not None and checkpoint is None:
                 say(f"{earlier} has no checkpoint yet: the training begins anew")
@@ -122,22 +126,22 @@ def train(
 def _run_to_resume(
     document: Document, resume: str | None, output: Path | None, *, overwrite: bool
 ) -> Path | None:
-    """Return the run to go on with; None to begin one. Refuse an `output` that cannot be its.
+    """Return the run to resume; None to begin a new one.
 
     Raises:
-        UserError: there is no such run, or the flags contradict each other.
+        UserError: there is no such run, the flags contradict each other, or `output` is taken.
     """
     from lrtool.report import run_directory
-    from lrtool.training import resume as resuming
+    from lrtool.training.resume import run_to_resume
 
     earlier = None
     if resume is not None:
-        earlier = resuming.run_directory(resume, output, flags.runs_of(document))
-    if earlier is None or output not in {None, earlier}:
-        if output is not None:
-            run_directory.check(output, overwrite=overwrite)
-    elif overwrite:
+        earlier = run_to_resume(resume, output, flags.runs_of(document))
+    in_place = earlier is not None and output in {None, earlier}
+    if in_place and overwrite:
         raise UserError("--overwrite and --resume contradict each other; give one of them")
+    if output is not None and not in_place:
+        run_directory.check(output, overwrite=overwrite)
     return earlier
 
 
@@ -145,9 +149,9 @@ def _run_to_resume(
 def _opened(
     experiment: Experiment, earlier: Path | None, output: Path | None, *, overwrite: bool
 ) -> Iterator[tuple[Path, Checkpoint | None]]:
-    """Yield the run directory, and the checkpoint from which the training in it goes on."""
+    """Open the run directory; yield it, and the checkpoint to resume from."""
     from lrtool.report import run_directory
-    from lrtool.training import resume as resuming
+    from lrtool.training.resume import checkpoint_to_resume, copy_run
 
     runs = flags.runs_of(experiment.document)
     if earlier is None:
@@ -155,13 +159,11 @@ def _opened(
             yield directory, None
     elif output in {None, earlier}:
         with run_directory.opened(earlier, runs, "train", keep=True) as directory:
-            yield directory, resuming.go_on(experiment, directory)
-    else:
-        checkpoint = resuming.go_on(
-            experiment, earlier
-        )  # what does not fit must not empty `output`
+            yield directory, checkpoint_to_resume(experiment, directory)
+    else:  # checked first, since `output` may be emptied
+        checkpoint = checkpoint_to_resume(experiment, earlier)
         with run_directory.opened(output, runs, "train", overwrite=overwrite) as directory:
-            yield directory, checkpoint and resuming.copy_run(checkpoint, directory)
+            yield directory, checkpoint and copy_run(checkpoint, directory)
 
 
 def _train(
@@ -175,7 +177,7 @@ def _train(
     tensorboard: bool,
     quiet: bool,
 ) -> TrainReport:
-    """Find a rate if need be, and train; leave the report and the plots, however that ends.
+    """Find a rate if there is none, and train; write the report and the plots, however it ends.
 
     Raises:
         UserError, OutOfMemoryError, OSError: a report with status `failed` has been written, and
@@ -183,72 +185,69 @@ def _train(
     """
     from lrtool.cli.pump import pump
     from lrtool.config.document import dump
-    from lrtool.experiment.experiment import resolved
-    from lrtool.experiment.failures import concluded
+    from lrtool.experiment.experiment import resolved_config
+    from lrtool.experiment.failures import conclude
     from lrtool.report import files
+    from lrtool.report.records import LearningRate
     from lrtool.report.run_directory import CONFIG
     from lrtool.training import epochs
     from lrtool.training.session import begin, writing
 
-    files.write_text(directory / CONFIG, dump(resolved(experiment)))
-    rate, found = _choose_rate(
-        experiment, preflight, directory, checkpoint, rate, stop, quiet=quiet
-    )
-    leave = partial(_leave, experiment, preflight, directory, rate, found)
+    files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
+    if checkpoint is not None:
+        rate = LearningRate(**checkpoint.state["learning_rate"])
+    rate, search = _rate_and_search(experiment, preflight, directory, rate, stop, quiet=quiet)
+    write = partial(_write_report, experiment, preflight, directory, rate, search)
     if rate is None:
-        assert found is not None, "without a rate there was a search for one"
-        return leave(None, found.status, found.reason)
-    _say_where_from(rate, experiment.config)
+        assert search is not None, "without a rate there was a search for one"
+        return write(None, search.status, search.reason)
+    _say_whose_rate(rate, experiment.config)
+
     with _watchers(
         experiment, directory, checkpoint, tensorboard=tensorboard, quiet=quiet
     ) as watchers:
-        stop.gentle = True  # from here on a signal leaves a report
+        stop.gentle = True  # from here on an interrupted training writes a report
         try:
             session = begin(experiment, rate, directory, checkpoint)
         except (Exception, SystemExit) as error:
-            raise concluded(experiment, error, partial(leave, None, "failed")) from error
+            raise conclude(experiment, error, partial(write, None, "failed")) from error
         try:
             ending = pump(epochs.train(session), stop, *watchers)
         except BaseException:  # a bug while progress was shown
-            leave(session, "interrupted", "closed before the last step")
+            write(session, "interrupted", "closed before the last step")
             raise
         if ending.error is not None:
-            failed = partial(leave, session, "failed")
-            raise concluded(experiment, ending.error, failed) from ending.error
+            write_failed = partial(write, session, "failed")
+            raise conclude(experiment, ending.error, write_failed) from ending.error
         with writing(session):
-            return leave(session, ending.status, ending.reason)
+            return write(session, ending.status, ending.reason)
 
 
-def _choose_rate(
+def _rate_and_search(
     experiment: Experiment,
     preflight: Preflight,
     directory: Path,
-    checkpoint: Checkpoint | None,
     rate: LearningRate | None,
     stop: Stop,
     *,
     quiet: bool,
 ) -> tuple[LearningRate | None, FindReport | None]:
-    """Return the rate to train with, and the report of the search that found it, if one did.
+    """Return the rate to train with, and the report of its search; None where there is none.
 
-    A training that goes on has its rate already. Without one, it is searched for, unless an earlier
-    start of this run has done so. None where the search found no rate, or was interrupted.
+    Without a rate, search for one, unless an earlier start of this run has already done so.
     """
-    from lrtool.report.records import LearningRate
     from lrtool.report.run_directory import FIND
     from lrtool.training import initial_rate
 
-    if checkpoint is not None:
-        rate = LearningRate(**checkpoint.state["learning_rate"])
-    found = initial_rate.search_inside(directory)
+    search = initial_rate.search_inside(directory)
     if rate is not None:
-        return rate, found if rate.origin == "find" else None
-    if found is None or not initial_rate.is_for(found, experiment):
-        found = run_find(experiment, preflight, directory / FIND, stop, quiet=quiet)
-    return initial_rate.of_search(found, directory / FIND), found
+        return rate, search if rate.origin == "find" else None
+    if search is None or not initial_rate.is_for(search, experiment):
+        search = run_find(experiment, preflight, directory / FIND, stop, quiet=quiet)
+    return initial_rate.of_search(search, directory / FIND), search
 
 
-def _say_where_from(rate: LearningRate, settings: Config) -> None:
+def _say_whose_rate(rate: LearningRate, settings: Config) -> None:
     from lrtool.config.spelling import number
 
     if rate.origin == "optimizer":
@@ -266,7 +265,7 @@ def _watchers(
     tensorboard: bool,
     quiet: bool,
 ) -> Iterator[list[Watcher[Event]]]:
-    """Open what a training's rows are shown to: the progress, and event files if wanted."""
+    """Open the progress, and TensorBoard's event files if they are asked for."""
     from lrtool.experiment.experiment import training_steps
     from lrtool.report.run_directory import TENSORBOARD
     from lrtool.show.terminal.train import TrainProgress
@@ -286,49 +285,44 @@ def _watchers(
         yield [stack.enter_context(progress), *watchers]
 
 
-def _leave(
+def _write_report(
     experiment: Experiment,
     preflight: Preflight,
     directory: Path,
     rate: LearningRate | None,
-    found: FindReport | None,
+    search: FindReport | None,
     session: Session | None,
     status: Status,
     reason: str | None,
 ) -> TrainReport:
-    """Write the report of a training, with all that its metrics.jsonl holds, and draw it."""
+    """Write the report of a training, with the rows of its metrics.jsonl, and draw the plots."""
     from lrtool.engine.checkpoint import LAST
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.experiment.experiment import facts
     from lrtool.report import metrics_log
     from lrtool.report import report as reports
-    from lrtool.report.records import EpochRow, StepRow, Timing
+    from lrtool.report.records import BestEpoch, EpochRow, StepRow, Timing
     from lrtool.report.run_directory import CHECKPOINTS, METRICS
     from lrtool.show.plots import train as plot
 
     watch = Stopwatch(experiment.started) if session is None else session.watch
     saved = session is not None and session.saved is not None
+    best = None
+    tracker = session and session.state.best
+    if tracker and tracker.value is not None:
+        best = BestEpoch(tracker.epoch, tracker.step, tracker.metric, tracker.value)
     report = reports.TrainReport(
         status=status,
         reason=reason,
-        suggestion=None if found is None else found.suggestion,
+        suggestion=None if search is None else search.suggestion,
         learning_rate=rate,
         epochs=tuple(metrics_log.read(directory / METRICS, EpochRow)),
-        best=None if session is None else _best(session),
+        best=best,
         checkpoint=f"{CHECKPOINTS}/{LAST}" if saved else None,
         steps=reports.thin(metrics_log.read(directory / METRICS, StepRow)),
-        timing=found.timing if found and rate is None else Timing(**watch.timing()),
+        timing=search.timing if search and rate is None else Timing(**watch.timing()),
         **facts(experiment, preflight),
     )
     reports.write(report, directory)
     plot.save(report, directory)
     return report
-
-
-def _best(session: Session) -> BestEpoch | None:
-    from lrtool.report.records import BestEpoch
-
-    best = session.state.best
-    if best.value is None:
-        return None
-    return BestEpoch(epoch=best.epoch, step=best.step, metric=best.metric, value=best.value)

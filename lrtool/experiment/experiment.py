@@ -1,4 +1,4 @@
-"""From a configuration to everything it names, built and tried on one batch."""
+"""A configuration made real: device, data and loss, and the models built from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,28 +22,31 @@ from lrtool.data.part import OwnLoader, length
 from lrtool.engine.device import environment, open_runtime, place, to_memory_format
 from lrtool.engine.randomness import seed_everything
 from lrtool.engine.step import make_step
-from lrtool.engine.sweep import make_probe
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
 from lrtool.experiment.reading import directories_of
 from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
     from lrtool.experiment.preflight import Preflight
 
-PROBE_SAMPLES = 512
-
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A configuration and everything it names that is not built anew for each sweep.
+    """A configuration, with what all of its trainings share.
 
-    `generator_states` are those of the user's own loaders before anything was read from them.
+    Attributes:
+        config: the configuration.
+        document: the file it was read from.
+        directories: where data files and modules are looked for.
+        runtime: device and precision.
+        data: the training and the validation set, on the device where they are in memory.
+        loss_fn: copied for each training if it is a module.
+        generator_states: of the user's own loaders, before anything was read from them.
+        started: when it was opened, by `perf_counter`.
     """
 
     config: Config
@@ -58,7 +60,7 @@ class Experiment:
 
 
 def open_experiment(config: Config, document: Document) -> Experiment:
-    """Read the data, bring it to the device, and build what all sweeps share.
+    """Open the device, read the data, and build the loss.
 
     Raises:
         UserError: something that the configuration names cannot be built.
@@ -99,7 +101,7 @@ class Built:
         model: on the device, in training mode.
         loss_fn: None for a model that computes its own loss.
         optimizer: over the model's parameters.
-        ratios: each parameter group's rate over the base rate.
+        ratios: each parameter group's rate divided by the base rate.
     """
 
     model: nn.Module
@@ -108,10 +110,10 @@ class Built:
     ratios: list[float]
 
 
-def rewound(experiment: Experiment) -> list[torch.Generator]:
-    """Return the generators that the user's own loaders draw from, put back to their start.
+def rewind_generators(experiment: Experiment) -> list[torch.Generator]:
+    """Put the generators of the user's own loaders back to their start, and return them.
 
-    Whatever was read before, a trial or a find, must not decide the order of a training.
+    The order of a training must not depend on what was read before, such as by a search.
     """
     generators = _own_generators(experiment.data)
     for generator, state in zip(generators, experiment.generator_states, strict=True):
@@ -124,15 +126,8 @@ def _own_generators(data: Loaded) -> list[torch.Generator]:
     return [generator for part in parts for generator in batches.generators(part.loader)]
 
 
-def repeat_seed(seed: int, repeat: int) -> int:
-    """Return the seed of one repeat: the run's own for the first, then others no run shares."""
-    if repeat == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
-
-
 def build(experiment: Experiment, seed: int) -> Built:
-    """Build model and optimizer from a seed, the same weights on every device.
+    """Build model, loss and optimizer from a seed; the weights are the same on every device.
 
     Raises:
         UserError: they cannot be built from the configuration.
@@ -156,7 +151,7 @@ def build(experiment: Experiment, seed: int) -> Built:
     ratios = [float(group["lr"]) for group in optimizer.param_groups]
     loss_fn = None if hasattr(model, "training_loss") else experiment.loss_fn
     if isinstance(loss_fn, nn.Module):
-        loss_fn = copy.deepcopy(loss_fn)  # it may have a state: each start has a fresh one
+        loss_fn = copy.deepcopy(loss_fn)  # its state must not pass from one training to the next
     model.train()
     if experiment.runtime.compile:
         if loss_fn is None:
@@ -172,7 +167,7 @@ def build(experiment: Experiment, seed: int) -> Built:
 
 
 def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
-    """Metrics need outputs: what a model that computes its own loss may not have."""
+    """Refuse metrics where a model computes its own loss and has no outputs."""
     without = getattr(model.forward, "__func__", None) is nn.Module.forward
     if config.metrics and without:
         problem = (
@@ -208,23 +203,8 @@ def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler |
     )
 
 
-def probe_of(
-    experiment: Experiment, model: nn.Module, loss_fn: LossFunction | None
-) -> Callable[[], torch.Tensor]:
-    """Return a probe over random samples of the validation set, the same for all repeats."""
-    assert experiment.data.validation is not None, "run_preflight refuses a probe of nothing"
-    samples = batches.epoch(
-        experiment.data.validation,
-        batch_size=PROBE_SAMPLES,
-        seed=experiment.config.seed,
-        epoch=0,
-        device=experiment.runtime.device,
-    )
-    return make_probe(model, loss_fn, next(samples), experiment.runtime)
-
-
 def training_steps(experiment: Experiment) -> int | None:
-    """Return the number of updates of the training that the configuration describes, if known."""
+    """Return the number of updates of the whole training; None if it is unknown."""
     train, steps = experiment.config.train, steps_per_epoch(experiment)
     if train.max_steps is not None or train.epochs is None or steps is None:
         return train.max_steps
@@ -232,7 +212,7 @@ def training_steps(experiment: Experiment) -> int | None:
 
 
 def steps_per_epoch(experiment: Experiment) -> int | None:
-    """Return the number of updates in an epoch; None where only reading the data could tell."""
+    """Return the number of updates in an epoch; None if it is unknown before reading the data."""
     part = experiment.data.train
     if isinstance(part, OwnLoader):
         count = length(part.loader)
@@ -241,8 +221,8 @@ def steps_per_epoch(experiment: Experiment) -> int | None:
     return None if count is None else ceil(count / experiment.config.train.accumulate)
 
 
-def resolved(experiment: Experiment) -> dict[str, Any]:
-    """Return the whole configuration as plain data, which works from any directory."""
+def resolved_config(experiment: Experiment) -> dict[str, Any]:
+    """Return the whole configuration as plain data that works from any directory."""
     own = str(Path(experiment.document.name).resolve().parent)
     data = experiment.config.model_dump(mode="json")
     if own not in data["search_path"]:
@@ -251,10 +231,10 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
 
 
 def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
-    """Return what the reports of all commands say alike: what was computed, and where."""
+    """Return the fields that all reports share: configuration, data, model and environment."""
     config, data = experiment.config, experiment.data
     return {
-        "config": resolved(experiment),
+        "config": resolved_config(experiment),
         "config_hash": config.digest(),
         "seed": config.seed,
         "data": DataFacts(

@@ -1,4 +1,4 @@
-"""What goes wrong in a step, in words: whose fault it is, and what would have fitted in memory."""
+"""Exceptions from a step explained: whose code failed, and which batch size fits in memory."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ if TYPE_CHECKING:
 
     from lrtool.experiment.experiment import Experiment
 
-# How torch tells that a process has died: in the first sentence of a RuntimeError, nowhere else.
 
-
-def worded(
+def explain(
     experiment: Experiment, error: Exception | SystemExit, failed: str | None = None
 ) -> BaseException:
-    """Return the error to raise in place of one from a step: words where it is the user's.
+    """Return the error to raise in place of one from a step; a bug of lrtool's own as it is.
 
     Args:
-        experiment: whose step it is.
+        experiment: whose step failed.
         error: as it was raised.
-        failed: what failed, up to the colon, where that is known.
+        failed: start of the message, up to the colon; None: the user's own components are named.
     """
     if isinstance(error, LrtoolError) or _is_ours(error):
         return error
@@ -52,33 +50,33 @@ def worded(
     return error if failed is None else UserError(f"{failed}: {import_path.words(error)}")
 
 
-def concluded(
-    experiment: Experiment, error: Exception | SystemExit, conclude: Callable[[str], object]
+def conclude(
+    experiment: Experiment, error: Exception | SystemExit, write: Callable[[str], object]
 ) -> BaseException:
-    """Conclude a run that an error has ended; return what to raise in its place, as `worded` does.
+    """Write the report of a run that an error has ended; return the error to raise, by `explain`.
 
-    When a process that loads data dies, its connection may break before torch raises the death,
-    from a signal and wherever this process is by then. What that breaks off here is done again:
-    torch raises each death once.
+    When a process that loads data dies, torch raises that from a signal handler, possibly while
+    this runs. All is then done again; torch raises each death only once.
 
     Args:
-        experiment: whose step it is.
+        experiment: whose step failed.
         error: as it was raised.
-        conclude: leaves a report with these words; a full disk may keep it from that.
+        write: writes the report with this reason; an OSError from it, as of a full disk, is
+            ignored.
     """
     try:
-        failure = worded(experiment, error)
+        failure = explain(experiment, error)
         with suppress(OSError):
-            conclude(str(failure))
+            write(str(failure))
     except RuntimeError as death:
         if not is_death_of_a_worker(death):
             raise
-        return concluded(experiment, death, conclude)
+        return conclude(experiment, death, write)
     return failure
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Tell a bug of lrtool's own, a wrong name or a broken invariant, from users' mistakes."""
+    """Tell whether this is a bug of lrtool's own: a wrong name or a broken invariant."""
     frames = traceback.extract_tb(error.__traceback__)
     package = Path(__file__).parents[1]
     return isinstance(error, NameError | AssertionError) and any(
@@ -87,15 +85,15 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _out_of_memory(experiment: Experiment) -> str:
-    """Say which batch was too large and which would have fitted."""
+    """Say which batch size was too large, and which one fits."""
     size, accumulate = experiment.data.batch_size, experiment.config.train.accumulate
-    said = f"out of memory with batches of {size:,} samples on {experiment.runtime.device}"
+    problem = f"out of memory with batches of {size:,} samples on {experiment.runtime.device}"
     fitting = fitting_batch(experiment)
     if fitting is None:
-        return f"{said}; try a smaller data.batch_size, or train.accumulate with smaller batches"
+        return f"{problem}; try a smaller data.batch_size, or train.accumulate with smaller batches"
     more = ceil(size / fitting) * accumulate
     return (
-        f"{said}; {fitting:,} samples fit: data.batch_size: {fitting}, with "
+        f"{problem}; {fitting:,} samples fit: data.batch_size: {fitting}, with "
         f"train.accumulate: {more} for updates from as many samples as now"
     )
 
@@ -103,8 +101,8 @@ def _out_of_memory(experiment: Experiment) -> str:
 def fitting_batch(experiment: Experiment) -> int | None:
     """Return the first of half the batch size, a quarter, … with which a step fits in memory.
 
-    A fresh model makes the step. None where no such size fits, or none can be told: only batches
-    (inputs, targets) that are tensors can be halved.
+    None if none fits, or if it cannot be tried: only batches (inputs, targets) of tensors can be
+    halved.
     """
     try:
         batch = first_batches(experiment)[0]

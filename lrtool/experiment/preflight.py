@@ -1,4 +1,4 @@
-"""One batch tried on a throwaway model, so that what does not fit shows before any work is done."""
+"""The preflight: one batch through a throwaway model, so that misfits show before the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lrtool.experiment.experiment import (
     steps_per_epoch,
     training_steps,
 )
-from lrtool.experiment.failures import worded
+from lrtool.experiment.failures import explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What became of one batch.
+    """The result of one batch.
 
     Attributes:
-        inputs: shape with the batch; None for a model with a loss of its own.
-        targets: likewise.
+        inputs: shape, with the batch dimension; None for what is no tensor.
+        targets: likewise; None for a model that computes its own loss.
         outputs: likewise.
         loss: before any update.
-        parameters: how many numbers the model has.
-        trainable: how many of them are trained.
+        parameters: number of the model's parameters.
+        trainable: number of those that are trained.
     """
 
     inputs: tuple[int, ...] | None
@@ -59,7 +59,7 @@ class Preflight:
 
 
 def run_preflight(experiment: Experiment) -> Preflight:
-    """Take one step with a throwaway model, so that what does not fit shows before the sweeps.
+    """Make one step with a throwaway model.
 
     Raises:
         UserError: model, loss and data do not fit each other, in words.
@@ -77,7 +77,7 @@ def run_preflight(experiment: Experiment) -> Preflight:
         if built.loss_fn is not None:
             with located(experiment.document), torch.no_grad(), runtime.autocast():
                 outputs, targets = forward(built.model, batch)
-                _refuse_what_does_not_fit(config.loss.name, built.loss_fn, outputs, targets)
+                _refuse_a_misfit(config.loss.name, built.loss_fn, outputs, targets)
         failed = f"a step of {config.optimizer.name} with the model {config.model.name}"
         step = step_of(experiment, built, runtime.scaler())
         loss = step([batch], config.find.start).loss
@@ -85,7 +85,7 @@ def run_preflight(experiment: Experiment) -> Preflight:
         raise
     except (Exception, SystemExit) as error:
         shape = _shape(_first_input(batch))
-        raise worded(experiment, error, f"{failed} failed on a batch of inputs {shape}") from error
+        raise explain(experiment, error, f"{failed} failed on a batch of inputs {shape}") from error
     sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
     return Preflight(
         inputs=_shape(_first_input(batch)),
@@ -101,8 +101,8 @@ def run_training_preflight(experiment: Experiment) -> None:
     """Build what only a training needs, and evaluate a throwaway model on one batch.
 
     Raises:
-        UserError: schedule or metrics cannot be built, or model and loss do not fit the validation
-            part, or that is empty.
+        UserError: schedule or metrics cannot be built, model and loss do not fit the validation
+            set, or it is empty.
         OutOfMemoryError: the batch is too large for the device.
     """
     schedule_of(experiment)
@@ -113,14 +113,15 @@ def run_training_preflight(experiment: Experiment) -> None:
     if part is None:
         if stopping is not None and stopping.metric == "validation_loss":
             with located(experiment.document):
-                problem = "there is no validation_loss, for the data have no validation set"
+                problem = "there is no validation_loss, as the data have no validation set"
                 raise ConfigError(Problem(("train", "early_stopping", "metric"), problem))
         return
     built = build(experiment, experiment.config.seed)
     stream = batches.ordered(
         part, batch_size=experiment.data.batch_size, device=experiment.runtime.device
     )
-    batch = _next(experiment, stream)
+    with _data_source(experiment):
+        batch = next(stream, None)
     if batch is None:
         raise empty_validation()
     try:
@@ -129,16 +130,16 @@ def run_training_preflight(experiment: Experiment) -> None:
     except (Exception, SystemExit) as error:
         shape = _shape(_first_input(batch))
         failed = f"evaluating failed on a validation batch of inputs {shape}"
-        raise worded(experiment, error, failed) from error
+        raise explain(experiment, error, failed) from error
 
 
 def empty_validation() -> UserError:
-    """Return the error to raise when there is nothing to evaluate a model on."""
+    """Return the error to raise for a validation set without a batch."""
     return UserError("the validation set is empty: it yields no batch")
 
 
 def schedule_of(experiment: Experiment) -> Schedule:
-    """Build the schedule of the rate over the whole training.
+    """Build the schedule of the whole training.
 
     Raises:
         ConfigError: it does not fit the training's length.
@@ -152,7 +153,7 @@ def schedule_of(experiment: Experiment) -> Schedule:
 
 
 def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
-    """Build the metrics that the configuration names, tried on one batch, by their keys.
+    """Build the configuration's metrics, by key, and try them on one batch.
 
     Raises:
         UserError: they cannot be built or do not fit what the model returns, in words.
@@ -180,7 +181,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
                 directories=experiment.directories,
             )
     except (Exception, SystemExit) as error:
-        raise worded(experiment, error, "the metrics failed on a training batch") from error
+        raise explain(experiment, error, "the metrics failed on a training batch") from error
 
 
 def _first_of(experiment: Experiment) -> Any:
@@ -189,31 +190,24 @@ def _first_of(experiment: Experiment) -> Any:
         return first_batches(experiment)[0]
 
 
-def _next(experiment: Experiment, stream: Iterator[Any]) -> Any:
-    """Return what comes next, or None."""
-    with _data_source(experiment):
-        return next(stream, None)
-
-
 @contextmanager
 def _data_source(experiment: Experiment) -> Iterator[None]:
-    """Say in words that a data set of the user's failed."""
+    """Name the data source where reading from it fails."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise worded(
-            experiment, error, f"data.source {experiment.config.data.source} failed"
-        ) from error
+        failed = f"data.source {experiment.config.data.source} failed"
+        raise explain(experiment, error, failed) from error
 
 
-def _refuse_what_does_not_fit(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
-    problem = losses.fit_problem(name, loss_fn, outputs, targets)
+def _refuse_a_misfit(loss: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
+    problem = losses.fit_problem(loss, loss_fn, outputs, targets)
     if problem is not None:
         raise ConfigError(Problem(("loss",), problem))
 
 
 def _refuse_a_batch_of_one(experiment: Experiment, model: nn.Module, batch: Any) -> None:
-    """Batch norm may not be able to train on a single sample, if that is all the last batch has."""
+    """Refuse a last batch of one sample if the model cannot train on it, as with batch norm."""
     part, size = experiment.data.train, experiment.data.batch_size
     if not isinstance(part, Resident) or part.size % size != 1:
         return
@@ -229,7 +223,7 @@ def _refuse_a_batch_of_one(experiment: Experiment, model: nn.Module, batch: Any)
 
 
 def _refuse_one_class(experiment: Experiment) -> None:
-    """A curve over thresholds needs samples of two classes; in memory, all targets can be seen."""
+    """Refuse a metric over thresholds on targets of one class, where they are in memory."""
     validation = experiment.data.validation
     part = experiment.data.train if validation is None else validation
     if not isinstance(part, Resident) or bool((part.targets != part.targets[:1]).any()):
@@ -237,7 +231,7 @@ def _refuse_one_class(experiment: Experiment) -> None:
     for index, name in enumerate(experiment.config.metrics):
         if name in METRICS and METRICS[name].needs_two_classes():
             which = "training" if validation is None else "validation"
-            problem = f"{name} needs two classes, and all targets of the {which} part are the same"
+            problem = f"{name} needs two classes, and all targets of the {which} set are the same"
             raise ConfigError(Problem(("metrics", index), problem))
 
 

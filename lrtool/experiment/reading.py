@@ -1,4 +1,4 @@
-"""A configuration file read and judged as a whole, before any data is read."""
+"""A configuration file read and checked as a whole, before any data is read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 def read_config(
     path: Path, sets: Sequence[str] = (), flags: Sequence[Override] = ()
 ) -> tuple[Config, Document]:
-    """Read a configuration and judge all of it, before any data is read.
+    """Read a configuration and check all of it, before any data is read.
 
     Args:
         path: the YAML file.
         sets: `key.path=value`, typed as in the file.
-        flags: values from other flags; one for a whole component is its name.
+        flags: values from other flags; that of `--loss` or `--optimizer` is a name.
 
     Raises:
         ConfigError: with every problem of the file and of the command line.
@@ -36,15 +36,15 @@ def read_config(
     names = [flag for flag in flags if flag.path in {("loss",), ("optimizer",)}]
     document = read(path, sets, [flag for flag in flags if flag not in names], names)
     config, problems = validate(document.data)
-    judged = config or sound_part(document.data)
-    problems += check(judged, SOURCES, directories_of(judged, document))
+    to_check = config or sound_part(document.data)
+    problems += check(to_check, SOURCES, directories_of(to_check, document))
     if config is None or problems:
         raise ConfigError(*map(document.locate, problems))
     return _with_direction(config, directories_of(config, document)), document
 
 
 def _with_direction(config: Config, directories: Sequence[Path]) -> Config:
-    """Write down which way a user's own metric is better, where early stopping asks it."""
+    """Set the mode of early stopping where it is `auto` and the metric is the user's own."""
     stopping = config.train.early_stopping
     own = {key(name): name for name in config.metrics if is_import_path(name)}
     if stopping is None or stopping.mode != "auto" or stopping.metric not in own:
@@ -56,6 +56,6 @@ def _with_direction(config: Config, directories: Sequence[Path]) -> Config:
 
 
 def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
-    """Return where data files and modules are looked for, in this order."""
+    """Return the directories to look for data files and modules in, in order."""
     own = Path(document.name).resolve().parent
     return (own, *(Path(extra) for extra in config.search_path), Path.cwd())

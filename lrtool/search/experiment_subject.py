@@ -1,18 +1,19 @@
-"""A configuration as the subject of a search: model and optimizer are built anew for each start."""
+"""A configuration as the subject of a search: model and optimizer are built for each start."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lrtool.components.schedules import compressed_schedule
 from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader
+from lrtool.engine.sweep import make_probe
 from lrtool.experiment.experiment import (
     build,
-    probe_of,
-    repeat_seed,
-    rewound,
+    rewind_generators,
     step_of,
     steps_per_epoch,
     training_steps,
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from lrtool.components.schedules import Schedule
     from lrtool.experiment.experiment import Experiment
 
+PROBE_SAMPLES = 512
+
 
 def plan_of(experiment: Experiment) -> SearchPlan:
-    """Return what a configuration asks of a search."""
+    """Return the settings of a configuration's search."""
     find = experiment.config.find
     return SearchPlan(
         start=find.start,
@@ -46,21 +49,27 @@ def plan_of(experiment: Experiment) -> SearchPlan:
 
 
 class ExperimentSubject:
-    """A configuration with all that it names."""
+    """A configuration and all that it names."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.runtime = experiment.runtime
 
     def seed(self, attempt: int) -> int:
-        """Return the seed of weights and data order: the run's own for the first sweep."""
-        return repeat_seed(self.experiment.config.seed, attempt)
+        """Return the seed of weights and data order.
+
+        It is the run's own for the first sweep, then one that no other run uses.
+        """
+        seed = self.experiment.config.seed
+        if attempt == 0:
+            return seed
+        return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
 
     def fresh(self, attempt: int) -> Trainee:
         """Build the model from the attempt's seed."""
         experiment, seed = self.experiment, self.seed(attempt)
         built = build(experiment, seed)
-        generators = rewound(experiment)
+        generators = rewind_generators(experiment)
         if 0 < attempt < experiment.config.find.repeats:  # each sweep over other batches
             for generator in generators:
                 generator.manual_seed(seed)
@@ -68,11 +77,11 @@ class ExperimentSubject:
         return Trainee(built.model, built.loss_fn, built.optimizer, step, generators)
 
     def rest(self) -> Callable[[], None]:
-        """Nothing has to be kept: each trainee has a model of its own."""
+        """Return a function that does nothing: each trainee has a model of its own."""
         return lambda: None
 
     def batches(self, attempt: int, epoch: int, skip: int) -> Iterator[Sequence[Any]]:
-        """Return the batches of each update in an epoch, ordered by the attempt's seed."""
+        """Return the batches of each update of an epoch, ordered by the attempt's seed."""
         experiment = self.experiment
         made = batches.epoch(
             experiment.data.train,
@@ -103,7 +112,7 @@ class ExperimentSubject:
         return batches.at_least(made, most) or None
 
     def schedule(self, steps: int) -> Schedule:
-        """Return the configuration's schedule, compressed."""
+        """Return the configuration's schedule, compressed to so many steps."""
         experiment = self.experiment
         with located(experiment.document):
             return compressed_schedule(
@@ -114,7 +123,16 @@ class ExperimentSubject:
             )
 
     def probe(self, trainee: Trainee) -> Callable[[], torch.Tensor] | None:
-        """Return a probe of the validation set where the configuration asks for it."""
-        if self.experiment.config.find.loss != "probe":
+        """Return a probe over random validation samples, the same for all sweeps."""
+        experiment = self.experiment
+        if experiment.config.find.loss != "probe":
             return None
-        return probe_of(self.experiment, trainee.model, trainee.loss_fn)
+        assert experiment.data.validation is not None, "the preflight refuses a probe of nothing"
+        samples = batches.epoch(
+            experiment.data.validation,
+            batch_size=PROBE_SAMPLES,
+            seed=experiment.config.seed,
+            epoch=0,
+            device=experiment.runtime.device,
+        )
+        return make_probe(trainee.model, trainee.loss_fn, next(samples), experiment.runtime)

@@ -1,7 +1,8 @@
-"""Objects that the caller has as the subject of a search: one model, put back to its start."""
+"""The caller's objects as the subject of a search: one model, put back to its start."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,68 +23,58 @@ if TYPE_CHECKING:
 
     from lrtool.components.schedules import Schedule
     from lrtool.engine.device import Runtime
+    from lrtool.engine.randomness import RandomStates
     from lrtool.engine.step import LossFunction
+    from lrtool.search.search import SearchPlan
 
 
+@dataclass(slots=True)
 class ObjectSubject:
-    """A model, its optimizer and a loader; to be used inside `preserved` alone.
+    """A model, its optimizer and a loader. To be used inside `preserved`.
 
-    The first attempt has the random states that the caller has now, so its first batches and its
-    dropout are those of the training that would follow. Every other one has states derived from
-    these: however far the attempt before it ran, the next one sees the same.
+    The first attempt starts from the caller's random states, so its batches and its dropout are
+    those of the training that would follow. Each other attempt has states derived from these, so
+    it does not depend on how far the attempt before it ran.
 
-    Args:
+    Attributes:
+        plan: the settings of the search.
         model: on the runtime's device.
-        optimizer: over its parameters.
-        loss_fn: None: the model's own loss.
-        scaler: of gradients, for fp16.
-        loader: of training batches; it can be iterated again and again.
-        validation: of validation batches, likewise; None without.
+        optimizer: over the model's parameters.
+        loss_fn: None for a model that computes its own loss.
+        scaler: gradient scaler for fp16.
+        loader: of training batches; can be iterated again and again.
+        validation: likewise, of validation batches; None without any.
         runtime: device and precision.
         generators: that the loaders draw from.
         accumulate: batches for each update.
         clip_norm: gradients are scaled down to this 2-norm.
-        sweeps: how many there will be.
-        sweep_steps: updates of each.
-        schedule_name: of the training that the rate is meant for.
+        restart: puts model and optimizer back to their start.
+        random: the caller's random states.
+        entropy: that the seeds of the other attempts are derived from.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss_fn: LossFunction | None,
-        *,
-        scaler: torch.amp.GradScaler | None,
-        loader: Iterable[Any],
-        validation: Iterable[Any] | None,
-        runtime: Runtime,
-        generators: Sequence[torch.Generator],
-        accumulate: int,
-        clip_norm: float | None,
-        sweeps: int,
-        sweep_steps: int,
-        schedule_name: str,
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.loss_fn = loss_fn
-        self.scaler = scaler
-        self.loader = loader
-        self.validation = validation
-        self.runtime = runtime
-        self.generators = generators
-        self.accumulate = accumulate
-        self.clip_norm = clip_norm
-        self.sweeps = sweeps
-        self.sweep_batches = sweep_steps * accumulate
-        self.schedule_name = schedule_name
+    plan: SearchPlan
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss_fn: LossFunction | None
+    scaler: torch.amp.GradScaler | None
+    loader: Iterable[Any]
+    validation: Iterable[Any] | None
+    runtime: Runtime
+    generators: Sequence[torch.Generator]
+    accumulate: int
+    clip_norm: float | None
+    restart: Callable[[], None] = field(init=False)
+    random: RandomStates = field(init=False)
+    entropy: int = field(init=False)
+
+    def __post_init__(self) -> None:
         self.restart = self.rest()
-        self.random = random_states(generators)
+        self.random = random_states(self.generators)
         self.entropy = int(torch.randint(2**62, ()))
 
     def seed(self, attempt: int) -> int:
-        """Return the attempt's number: the random states are the caller's own."""
+        """Return the attempt's number: the caller's random states have no seed."""
         return attempt
 
     def fresh(self, attempt: int) -> Trainee:
@@ -108,18 +99,19 @@ class ObjectSubject:
         return Trainee(self.model, self.loss_fn, self.optimizer, step, self.generators)
 
     def rest(self) -> Callable[[], None]:
-        """Copy all that training changes; return what puts it back."""
+        """Copy all that training changes; return a function that puts it back."""
         return keep(self.model, self.optimizer, loss_fn=self.loss_fn, scaler=self.scaler)
 
     def batches(self, attempt: int, epoch: int, skip: int) -> Iterator[Sequence[Any]]:
         """Return the batches of each update in one pass over the loader.
 
-        A loader that does not shuffle would show each sweep the same batches: the later ones begin
-        where the sweep before would have ended.
+        A later sweep starts where the one before would have ended: a loader that does not shuffle
+        would show all sweeps the same batches.
         """
-        begins = attempt * self.sweep_batches if epoch == 0 and attempt < self.sweeps else 0
+        in_sweep = epoch == 0 and attempt < self.plan.repeats
+        offset = attempt * self.plan.steps * self.accumulate if in_sweep else 0
         made = batches.one_pass(self.loader, self.runtime.device)
-        for _ in range(begins):
+        for _ in range(offset):
             if next(made, None) is None:
                 made = batches.one_pass(self.loader, self.runtime.device)
                 next(made)
@@ -135,9 +127,9 @@ class ObjectSubject:
         return batches.held_out(self.validation, most, self.runtime.device) or None
 
     def schedule(self, steps: int) -> Schedule:
-        """Return the schedule of this name over so many steps."""
-        return named_schedule(self.schedule_name, steps)
+        """Return the plan's schedule over so many steps."""
+        return named_schedule(self.plan.schedule, steps)
 
-    def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration's may have one)
-        """Objects have none: a sweep's losses are those of its batches."""
+    def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration may ask for one)
+        """Return None: a sweep's losses are those of its batches."""
         return

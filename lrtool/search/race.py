@@ -1,6 +1,6 @@
-"""A race: candidates moved on in two legs, measured and compared; so are the trials.
+"""A race: candidates trained in two halves, measured and compared.
 
-The trials are a race of two that go straight to the end.
+The trials are a race of two that train straight to the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.engine.step import samples_in
 from lrtool.report.records import Candidate, Race, TrialRow
-from lrtool.search.runner import FORWARD, Runner, advance, last_losses, measure, untrained_loss
+from lrtool.search.runner import (
+    FORWARD,
+    Runner,
+    advance,
+    held_out_losses,
+    last_losses,
+    untrained_loss,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,21 +38,21 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-SAMPLES = 1024  # of the validation set that candidates are measured on, at most
-TRIAL_UPDATES = 8  # of the training's, for trials: an evaluation must not cost as much as they do
-TRIAL_SAMPLES = 256  # at least
+SAMPLES = 1024  # validation samples that candidates are measured on, at most
+TRIAL_UPDATES = 8  # trials: as many samples as so many updates, so that evaluations stay cheap
+TRIAL_SAMPLES = 256  # but at least so many
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A candidate's loss on each chunk of samples, and how many these are."""
+class Measurement:
+    """A candidate's loss on each chunk of samples, and the size of each chunk."""
 
     losses: Array
     sizes: Array
 
     @property
     def mean(self) -> float:
-        """The loss over all of them."""
+        """The loss over all samples."""
         return float(self.losses @ self.sizes / self.sizes.sum())
 
 
@@ -55,18 +62,18 @@ class Entry:
 
     Attributes:
         log_lr: log10 of its base rate.
-        origin: where it comes from.
+        origin: why this rate.
         runner: its training.
         half: its loss half-way; None before.
-        final: its loss at the end.
-        outcome: why it is out; None: it is not.
+        final: its loss at the end; None before.
+        outcome: why it is out of the race; None while it is in.
     """
 
     log_lr: float
     origin: RaceOrigin
     runner: Runner
-    half: Measured | None = None
-    final: Measured | None = None
+    half: Measurement | None = None
+    final: Measurement | None = None
     outcome: RaceOutcome | None = None
 
 
@@ -75,18 +82,18 @@ class Contest:
     """A race, or the two trials, under way.
 
     Attributes:
-        subject: what trains.
-        attempt: which start of it: weights, random states and batches that no sweep had.
-        steps: of each candidate.
-        training: steps of the training that the rate is meant for; None: not known.
-        schedule: of the rate, over the candidate's steps.
-        samples: of an update.
-        held_out: batches of validation samples; None: the last training losses are compared.
-        random: what evaluations begin with.
-        untrained: the loss before the first update.
-        measured: what all evaluations cost, in steps.
+        subject: what is trained.
+        attempt: which start of it; one that no sweep used.
+        steps: updates of each candidate.
+        training: steps of the training that the rate is meant for; None: unknown.
+        schedule: of the rate, over a candidate's steps.
+        samples: in an update.
+        held_out: validation batches; None: the last training losses are compared instead.
+        random: random states at the start of each evaluation.
+        untrained: loss before the first update.
+        evaluation_cost: of all evaluations so far, in steps.
         entries: the candidates.
-        over: it got to its end.
+        finished: it was not interrupted.
     """
 
     subject: Subject
@@ -98,23 +105,23 @@ class Contest:
     held_out: list[Any] | None
     random: RandomStates = field(default_factory=dict)
     untrained: float = nan
-    measured: float = 0.0
+    evaluation_cost: float = 0.0
     entries: list[Entry] = field(default_factory=list)
-    over: bool = False
+    finished: bool = False
 
-    def evaluation(self) -> float:
-        """Return what one evaluation costs, in steps."""
+    def cost_of_evaluation(self) -> float:
+        """Return the cost of one evaluation, in steps."""
         return FORWARD * sum(map(samples_in, self.held_out or ())) / self.samples
 
 
 def open_trials(subject: Subject, attempt: int, samples: int, training: int | None) -> Contest:
-    """Choose what two short trainings beside an estimate consist of.
+    """Set up the trials: how long they are, and what they are measured on.
 
     Args:
-        subject: what trains.
-        attempt: a start that no sweep had.
-        samples: of an update.
-        training: steps of the training that the rate is meant for; None: not known.
+        subject: what is trained.
+        attempt: a start that no sweep used.
+        samples: in an update.
+        training: steps of the training that the rate is meant for; None: unknown.
     """
     most = min(max(TRIAL_UPDATES * samples, TRIAL_SAMPLES), SAMPLES)
     steps = trials.length(training)
@@ -123,7 +130,7 @@ def open_trials(subject: Subject, attempt: int, samples: int, training: int | No
 
 
 def open_race(subject: Subject, attempt: int, samples: int, training: int | None) -> Contest:
-    """Choose what a race consists of; the arguments are those of `open_trials`."""
+    """Set up a race, with the arguments of `open_trials`."""
     steps = decisions.length(training)
     held_out, schedule = subject.held_out(SAMPLES), subject.schedule(steps)
     return Contest(subject, attempt, steps, training, schedule, samples, held_out)
@@ -132,20 +139,20 @@ def open_race(subject: Subject, attempt: int, samples: int, training: int | None
 def run_trials(
     contest: Contest, rates: tuple[float, float], watch: Stopwatch
 ) -> Iterator[TrialRow]:
-    """Train at a lower and at a higher rate, to the end; yield a row for each update.
+    """Train at a lower and at a higher rate; yield a row for each update.
 
     Args:
-        contest: kept up to date; `judge` may be asked of it at any time.
-        rates: the two.
+        contest: kept up to date, so `judge` can be called at any time.
+        rates: the lower and the higher one.
         watch: counts the updates.
     """
     origins: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
     for lr, origin in zip(rates, origins, strict=True):
         entry = _enter(contest, log10(lr), origin)
-        for row in _to(entry, contest.steps, watch):
+        for row in _train(entry, contest.steps, watch):
             yield TrialRow(row.candidate, row.step, row.lr, row.loss)
         _finish(contest, entry)
-    contest.over = True
+    contest.finished = True
 
 
 def run_race(
@@ -154,9 +161,9 @@ def run_race(
     """Race candidates around a rate; yield a row for each of their updates.
 
     Args:
-        contest: kept up to date; `judge` may be asked of it at any time.
-        centre: log10 of the estimate of the best rate of the whole training.
-        prior: log10 of the optimizer's usual one.
+        contest: kept up to date, so `judge` can be called at any time.
+        centre: log10 of the estimated best rate of the whole training.
+        prior: log10 of the optimizer's usual rate; None: unknown.
         watch: counts the updates.
     """
     shorter = decisions.lengthening(contest.training, contest.steps)
@@ -165,11 +172,11 @@ def run_race(
     more = decisions.outward([e.log_lr for e in contest.entries], _finals(contest))
     if more is not None:
         yield from _heat(contest, [_enter(contest, *more)], watch)
-    contest.over = True
+    contest.finished = True
 
 
 def _enter(contest: Contest, log_lr: float, origin: RaceOrigin) -> Entry:
-    """Add a candidate: every one begins with the same weights and random states."""
+    """Add a candidate. All start from the same weights and random states."""
     if not contest.entries:
         _measure_untrained(contest)
     entry = Entry(log_lr, origin, _runner(contest, log_lr))
@@ -183,69 +190,69 @@ def _runner(contest: Contest, log_lr: float) -> Runner:
 
 
 def _measure_untrained(contest: Contest) -> None:
-    """Measure the loss before training, with a start that is spent on it."""
-    spent = _runner(contest, 0.0)
-    spent.begin()
-    contest.random = spent.random
+    """Measure the loss before any update, with a model that is thrown away."""
+    runner = _runner(contest, 0.0)
+    runner.begin()
+    contest.random = runner.random
     if contest.held_out is not None:
-        contest.untrained = _measured(contest, spent).mean
+        contest.untrained = _measure(contest, runner).mean
         return
-    contest.untrained, cost = untrained_loss(spent, contest.steps)
-    contest.measured += cost
+    contest.untrained, cost = untrained_loss(runner, contest.steps)
+    contest.evaluation_cost += cost
 
 
 def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Iterator[RaceRow]:
-    """Move candidates on to half-way, drop those that are out, and move the others to the end."""
+    """Train candidates half-way, drop the bad ones, and train the others to the end."""
     for entry in entries:
-        yield from _to(entry, max(1, contest.steps // 2), watch)
-        entry.half = _measured(contest, entry.runner)
+        yield from _train(entry, max(1, contest.steps // 2), watch)
+        entry.half = _measure(contest, entry.runner)
         entry.runner.rest()
     _drop(contest, entries)
     for entry in entries:
         if entry.outcome is None:
-            yield from _to(entry, contest.steps, watch)
+            yield from _train(entry, contest.steps, watch)
             _finish(contest, entry)
 
 
 def _finish(contest: Contest, entry: Entry) -> None:
-    """Measure a candidate that has come to its end, and let its model go."""
-    entry.final = _measured(contest, entry.runner)
+    """Measure a candidate at its end, and free its model."""
+    entry.final = _measure(contest, entry.runner)
     entry.runner.end()
     if decisions.diverged([entry.final.mean], contest.untrained)[0]:
         entry.outcome = "diverged"
 
 
-def _to(entry: Entry, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
+def _train(entry: Entry, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
     return watch.timed(advance(entry.runner, steps, watch))
 
 
-def _measured(contest: Contest, runner: Runner) -> Measured:
-    """Measure a candidate where it stands: on the held-out batches, or by its training losses."""
+def _measure(contest: Contest, runner: Runner) -> Measurement:
+    """Measure a candidate on the held-out batches, or by its last training losses."""
     if contest.held_out is None:
         losses, sizes = last_losses(runner)
     else:
         sizes = [float(samples_in(batch)) for batch in contest.held_out]
         losses = [nan] * len(sizes)
         if not runner.broken:
-            losses = measure(runner, contest.held_out, contest.random)
-            contest.measured += contest.evaluation()
-    return Measured(np.array(losses), np.array(sizes))
+            losses = held_out_losses(runner, contest.held_out, contest.random)
+            contest.evaluation_cost += contest.cost_of_evaluation()
+    return Measurement(np.array(losses), np.array(sizes))
 
 
 def _drop(contest: Contest, entries: Sequence[Entry]) -> None:
-    """Say of these candidates which are out half-way, and let their models go."""
+    """Take candidates that are diverged or clearly worse half-way out, and free their models."""
     halves = [entry.half.mean if entry.half else nan for entry in contest.entries]
-    goes_on = decisions.survivors(halves, contest.untrained)
+    survives = decisions.survivors(halves, contest.untrained)
     diverged = decisions.diverged(halves, contest.untrained)
     for entry in entries:
         number = entry.runner.number
-        if not goes_on[number]:
+        if not survives[number]:
             entry.outcome = "diverged" if diverged[number] else "dropped"
             entry.runner.end()
 
 
 def _finals(contest: Contest) -> list[float]:
-    """Return the final losses of all candidates; NaN for those that are out."""
+    """Return the final loss of each candidate; NaN for those that are out."""
     return [
         entry.final.mean if entry.final is not None and entry.outcome is None else nan
         for entry in contest.entries
@@ -253,48 +260,48 @@ def _finals(contest: Contest) -> list[float]:
 
 
 def judge(contest: Contest) -> tuple[Race, Choice] | None:
-    """Choose among what has been measured so far; return the race as a record with the choice.
+    """Choose a rate by the measurements so far; return the race's record and the choice.
 
-    None if it ended before the first candidate.
+    None if the race ended before its first candidate.
     """
     if not contest.entries:
         return None
-    compared = _compared(contest)
-    measured = [each for each in compared if each is not None]
-    sizes = measured[0].sizes if measured else np.ones(1)
+    measurements = _comparable(contest)
+    present = [each for each in measurements if each is not None]
+    sizes = present[0].sizes if present else np.ones(1)
     out = np.full(sizes.shape, nan)
     choice = decisions.choose(
         [entry.log_lr for entry in contest.entries],
-        np.array([out if each is None else each.losses for each in compared]),
+        np.array([out if each is None else each.losses for each in measurements]),
         sizes,
-        interrupted=not contest.over,
+        interrupted=not contest.finished,
     )
     choice = decisions.lengthened(choice, contest.training, contest.steps)
-    made = sum(len(entry.runner.loss) for entry in contest.entries)
+    updates = sum(len(entry.runner.loss) for entry in contest.entries)
     race = Race(
         seed=contest.subject.seed(contest.attempt),
         steps=contest.steps,
-        steps_spent=made + contest.measured,
+        steps_spent=updates + contest.evaluation_cost,
         measure="training" if contest.held_out is None else "validation",
-        examples=int(sizes.sum()) if measured else 0,
+        examples=int(sizes.sum()) if present else 0,
         untrained_loss=contest.untrained,
         candidates=tuple(
             _record(entry, float(error), best=entry.runner.number == choice.best)
             for entry, error in zip(contest.entries, choice.errors, strict=True)
         ),
-        interrupted=not contest.over,
+        interrupted=not contest.finished,
     )
     return race, choice
 
 
-def _compared(contest: Contest) -> list[Measured | None]:
-    """Return the final losses, those half-way where the final ones are not all there, or nothing.
+def _comparable(contest: Contest) -> list[Measurement | None]:
+    """Return each candidate's final loss; if some are missing, each one's half-way; or none.
 
-    None stands for a candidate that is out, and for the outward one while it is under way.
+    A candidate that is out has none, nor has the outward one before its end.
     """
     entries = contest.entries
-    in_it = [entry for entry in entries if entry.outcome is None]
-    if all(entry.final for entry in in_it if entry.origin != "outward"):
+    remaining = [entry for entry in entries if entry.outcome is None]
+    if all(entry.final for entry in remaining if entry.origin != "outward"):
         return [entry.final if entry.outcome is None else None for entry in entries]
     if all(entry.half for entry in entries):
         return [entry.half if entry.outcome is None else None for entry in entries]

@@ -1,7 +1,7 @@
-"""A candidate under way: a training moved on a little, then another one, each as if it were alone.
+"""A candidate under way: a short training that may pause while others train.
 
-Between two legs a candidate rests, and its random states with it. So its losses are those of a real
-training to the last bit.
+While it pauses its random states are kept, so its losses equal those of a training that runs
+alone, to the last bit.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
     from lrtool.report.records import StepRow
     from lrtool.search.subject import Subject, Trainee
 
-LAST_SHARE = 4  # without a validation set the last quarter of the steps is what is measured
-FORWARD = 1 / 3  # of a step: what a forward pass costs
+LAST_SHARE = 4  # without a validation set, the last quarter of the training losses is compared
+FORWARD = 1 / 3  # cost of a forward pass, in steps
 
 
 @dataclass(slots=True)
 class Runner:
-    """A candidate: not begun yet, on its way, at rest, or at its end.
+    """A candidate's training.
 
     Attributes:
-        subject: what trains.
+        subject: what is trained.
         attempt: which start of it.
         number: which candidate, from 0.
-        lr: the base rate.
-        schedule: of the rate, over the whole of the candidate's steps.
-        trainee: None before it begins and after its end: then its model takes no memory.
-        random: the random states where it rests.
-        epoch_random: the random states at the start of the epoch under way.
-        position: where it stands.
+        lr: base rate.
+        schedule: of the rate, over all of the candidate's steps.
+        trainee: None before the start and after the end, so that no memory is used.
+        random: random states at its last pause.
+        epoch_random: random states at the start of the current epoch.
+        position: steps and batches so far.
         loss: of each update.
-        samples: of each update.
-        skipped: which updates the gradient scaler skipped.
-        broken: its losses or gradients are no longer finite, or its weights broke the model.
-        wake: brings it back after others have trained; None where it need not be.
+        samples: in each update.
+        skipped: updates that the gradient scaler skipped.
+        broken: losses or gradients are no longer finite, or the weights broke the model.
+        wake: restores it after others have trained; None if not needed.
     """
 
     subject: Subject
@@ -75,24 +75,24 @@ class Runner:
         self.random = self.epoch_random = random_states(self.trainee.generators)
 
     def ready(self) -> Trainee:
-        """Return the model, which has begun and is not at its end."""
-        assert self.trainee is not None, "a candidate that moves on has a model"
+        """Return the model under way."""
+        assert self.trainee is not None, "a candidate that trains has a model"
         return self.trainee
 
     def rest(self) -> None:
-        """Let others train before the next leg."""
+        """Pause, so that others can train."""
         self.wake = self.subject.rest()
 
     def end(self) -> None:
-        """Let the model go."""
+        """Free the model."""
         self.trainee = self.wake = None
 
 
 def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
-    """Train a candidate until it has made so many updates, or breaks; yield a row for each.
+    """Train a candidate up to so many updates, or until it breaks; yield a row for each.
 
-    An exception from the step after its losses have diverged breaks it as well: diverged weights
-    break models in ways that say nothing new.
+    An exception after its losses have diverged counts as broken too: diverged weights can make a
+    model raise anything.
     """
     if runner.trainee is None:
         runner.begin()
@@ -112,7 +112,7 @@ def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
                 optimizer=trainee.optimizer,
                 max_steps=steps,
             ):
-                yield from _noted(runner, rows)
+                yield from _record(runner, rows)
         except LrtoolError:
             raise
         except Exception:
@@ -125,7 +125,7 @@ def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
 
 
 def _batches(runner: Runner) -> Iterator[Sequence[Any]]:
-    """Return what is left of the epoch under way, with the random states put back."""
+    """Return the rest of the current epoch, with the random states put back."""
     position, generators = runner.position, runner.ready().generators
     if not position.batches:
         restore_random_states(runner.random, generators)
@@ -137,7 +137,7 @@ def _batches(runner: Runner) -> Iterator[Sequence[Any]]:
     return rest
 
 
-def _noted(runner: Runner, rows: Sequence[StepRow]) -> Iterator[RaceRow]:
+def _record(runner: Runner, rows: Sequence[StepRow]) -> Iterator[RaceRow]:
     for row in rows:
         runner.loss.append(row.loss)
         runner.samples.append(row.samples)
@@ -152,43 +152,43 @@ def _has_diverged(runner: Runner) -> bool:
 
 
 def untrained_loss(runner: Runner, steps: int) -> tuple[float, float]:
-    """Return the mean training loss before any update, and what it cost, in steps.
+    """Return the mean training loss before any update, and the cost of this, in steps.
 
-    Over as many updates' batches as `last_losses` of a candidate of so many steps: a single batch
-    would make a judgement of chance. The candidate, which has just begun, is spent afterwards.
+    The mean is over the batches of as many updates as `last_losses` has for a candidate of `steps`
+    steps: one batch would be too noisy. The runner must be at its start, and is used up.
     """
     trainee, subject = runner.ready(), runner.subject
     restore_random_states(runner.random, trainee.generators)
-    found, sizes, updates = [], [], 0
+    batch_losses, sizes, updates = [], [], 0
     with torch.no_grad(), subject.runtime.autocast():
         first = subject.batches(runner.attempt, 0, 0)
         for group in islice(first, max(1, steps // LAST_SHARE)):
             for batch in group:
-                found.append(batch_loss(trainee.model, trainee.loss_fn, batch))
+                batch_losses.append(batch_loss(trainee.model, trainee.loss_fn, batch))
                 sizes.append(samples_in(batch))
             updates += 1
-    read = torch.stack(found).tolist()  # once, not for each batch
-    total = sum(loss * size for loss, size in zip(read, sizes, strict=True))
+    values = torch.stack(batch_losses).tolist()  # one wait for the device
+    total = sum(loss * size for loss, size in zip(values, sizes, strict=True))
     return total / sum(sizes), FORWARD * updates
 
 
 def last_losses(runner: Runner) -> tuple[list[float], list[float]]:
-    """Return the losses of the last quarter of a candidate's updates, and their samples.
+    """Return the losses of the last quarter of a candidate's updates, and their sample counts.
 
-    They are NaN if it is broken.
+    The losses are NaN if the candidate is broken.
     """
     last = max(1, runner.position.step // LAST_SHARE)
     sizes = [float(count) for count in runner.samples[-last:]]
     return [math.nan] * len(sizes) if runner.broken else runner.loss[-last:], sizes
 
 
-def measure(runner: Runner, batches: Sequence[Any], random: RandomStates) -> list[float]:
-    """Return a candidate's mean loss on each batch; NaN where diverged weights break the model.
+def held_out_losses(runner: Runner, batches: Sequence[Any], random: RandomStates) -> list[float]:
+    """Return a candidate's mean loss on each batch; NaN if diverged weights break the model.
 
     Args:
-        runner: left as it is.
+        runner: left unchanged.
         batches: the same for all candidates.
-        random: what a model that draws numbers while it is evaluated begins with.
+        random: random states to evaluate from, for models that draw numbers in evaluation mode.
     """
     trainee = runner.ready()
     restore_random_states(random, trainee.generators)

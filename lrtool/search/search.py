@@ -1,4 +1,4 @@
-"""What a find does, from the first update to the race: the one place that knows the order."""
+"""A search from the first update to the race: the one place that knows the order."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ Row = SweepRow | TrialRow | RaceRow
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """What is asked of a search.
+    """The settings of a search.
 
     Attributes:
         start: first rate of a sweep.
-        end: its last rate.
+        end: last rate of a sweep.
         steps: updates of a sweep.
-        mode: "exponential" or "linear" distances between its rates.
-        repeats: sweeps, each another attempt.
+        mode: "exponential" or "linear" spacing of the rates.
+        repeats: number of sweeps.
         method: "auto", or a rule of the literature.
-        verify: whether to race; "auto": where that is a small part of the training.
-        schedule: name of the schedule that the rate is meant for.
-        training: steps of the training that it is meant for; None: not known.
+        verify: whether to race; "auto": if a race is cheap compared with the training.
+        schedule: name of the schedule of the training.
+        training: steps of the training that the rate is meant for; None: unknown.
     """
 
     start: float
@@ -60,19 +60,19 @@ class SearchPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a search has found, however it ended.
+class SearchResult:
+    """The result of a search, however it ended.
 
     Attributes:
         sweeps: with their raw losses.
-        first_update: what the first update told; None if the search ended before.
-        finding: the suggestion: that of the race, if there was one; None if the search failed
-            before its sweeps had all been made.
-        trials: two short trainings beside the estimate; None without them.
-        race: None without one.
-        timing: the report's.
+        first_update: None if the search ended before it.
+        finding: the suggestion, after the race if there was one; None if the search failed
+            before the end of its sweeps.
+        trials: None without trials.
+        race: None without a race.
+        timing: for the report.
         interrupted: why it was asked to stop; None: it was not.
-        failure: what ended it; None: nothing did.
+        failure: the exception that ended it; None: there was none.
     """
 
     sweeps: tuple[Sweep, ...]
@@ -86,8 +86,8 @@ class Found:
 
 
 @dataclass(slots=True)
-class _Search:
-    """A search under way, which can be concluded whenever it rests."""
+class _SearchState:
+    """A search under way; `_result` can be made of it after any row."""
 
     subject: Subject
     plan: SearchPlan
@@ -102,38 +102,59 @@ class _Search:
     no_race: str | None = None
 
 
-def search(subject: Subject, plan: SearchPlan, watch: Stopwatch) -> Generator[Row, None, Found]:
-    """Search for a rate: yield a row for each update, return what was found.
+def search(
+    subject: Subject, plan: SearchPlan, watch: Stopwatch
+) -> Generator[Row, None, SearchResult]:
+    """Search for a learning rate: yield a row for each update, return the result.
 
-    Whoever pulls may throw `InterruptedRunError` into it: the search ends there. What an exception
-    has ended returns too, with what had been found until then.
+    The caller may throw `InterruptedRunError` into it to end the search. An exception does not
+    leave it either: it is part of the result, beside all that came before.
     """
-    state = _Search(subject, plan, watch)
+    state = _SearchState(subject, plan, watch)
     interrupted, failure = None, None
     try:
         yield from _rows(state)
     except InterruptedRunError as stop:
         interrupted = str(stop)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (whoever asked decides what it means)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (the caller decides what it means)
         failure = error
-    return _found(state, interrupted, failure)
+    return _result(state, interrupted, failure)
 
 
-def _rows(state: _Search) -> Iterator[Row]:
-    """Sweep, try two rates, and race where that is wanted; keep in `state` what there is."""
+def run_search(subject: Subject, plan: SearchPlan, watch: Stopwatch) -> SearchResult:
+    """Search to the end, without showing anything."""
+    rows = search(subject, plan, watch)
+    while True:
+        try:
+            next(rows)
+        except StopIteration as end:
+            result: SearchResult = end.value
+            return result
+
+
+def _rows(state: _SearchState) -> Iterator[Row]:
+    """Make the sweeps, the trials and the race, and keep their results in `state`."""
     plan = state.plan
+
+    # A schedule that cannot be built fails here, before anything is trained.
     for steps in {trials.length(plan.training), candidate_steps(plan)}:
-        state.subject.schedule(steps)  # what it lacks shows before anything is trained
+        state.subject.schedule(steps)
+
+    # The first update, then the sweeps, give an estimate of the rate.
     samples = _first_update(state)
     for repeat in range(plan.repeats):
         for row in _sweep(state, repeat):
             state.rows.append(row)
             yield row
-    finding = state.swept = _suggest(state, None)
+    finding = state.swept = _suggest(state)
+
+    # Two short trainings, at a lower and at a higher rate, correct the estimate.
     if finding.trials is not None:
         state.trials = open_trials(state.subject, plan.repeats, samples, plan.training)
         yield from run_trials(state.trials, finding.trials, state.watch)
-        finding = _suggest(state, _trials_of(state))
+        finding = _suggest(state)
+
+    # A race around the estimate confirms or corrects it.
     contest = _open_race(state, samples)
     if contest is None:
         return
@@ -145,13 +166,13 @@ def _rows(state: _Search) -> Iterator[Row]:
 
 
 def candidate_steps(plan: SearchPlan) -> int:
-    """Return how many updates a candidate of the race makes, or a trial where there is no race."""
+    """Return the steps of a candidate of the race, or of a trial if there is no race."""
     raced = plan.verify is True or (plan.verify and too_expensive(plan.training, 0.0) is None)
     return decisions.length(plan.training) if raced else trials.length(plan.training)
 
 
-def _first_update(state: _Search) -> int:
-    """Make the first update of the first sweep and measure it; return its samples."""
+def _first_update(state: _SearchState) -> int:
+    """Make the first update of the first sweep and measure it; return its number of samples."""
     subject = state.subject
     trainee = subject.fresh(0)
     step = state.watch.counted(trainee.step)
@@ -163,8 +184,8 @@ def _first_update(state: _Search) -> int:
     return sum(map(samples_in, batches))
 
 
-def _sweep(state: _Search, repeat: int) -> Iterator[SweepRow]:
-    """Yield the rows of one sweep, with weights and data order of its own."""
+def _sweep(state: _SearchState, repeat: int) -> Iterator[SweepRow]:
+    """Yield the rows of one sweep."""
     subject, plan, watch = state.subject, state.plan, state.watch
     rates = sweep_rates(plan.start, plan.end, plan.steps, plan.mode)
     trainee = subject.fresh(repeat)
@@ -174,8 +195,8 @@ def _sweep(state: _Search, repeat: int) -> Iterator[SweepRow]:
     synchronize(subject.runtime.device)
 
 
-def _open_race(state: _Search, samples: int) -> Contest | None:
-    """Return the race to run; None where there is none, with the reason in `state`."""
+def _open_race(state: _SearchState, samples: int) -> Contest | None:
+    """Return the race to run; None for no race, with the reason in `state` if it is too long."""
     verify, training = state.plan.verify, state.plan.training
     if verify is False:
         return None
@@ -185,28 +206,28 @@ def _open_race(state: _Search, samples: int) -> Contest | None:
             return None
     contest = open_race(state.subject, state.plan.repeats + 1, samples, training)
     if verify == "auto":
-        state.no_race = too_expensive(training, contest.evaluation())
+        state.no_race = too_expensive(training, contest.cost_of_evaluation())
     return None if state.no_race else contest
 
 
-def _to_sweeps(state: _Search) -> tuple[Sweep, ...]:
+def _sweeps(state: _SearchState) -> tuple[Sweep, ...]:
     return tuple(
         to_sweep(list(group), seed=state.subject.seed(repeat), planned=state.plan.steps)
         for repeat, group in groupby(state.rows, key=lambda row: row.repeat)
     )
 
 
-def _trials_of(state: _Search) -> Race | None:
-    judged = None if state.trials is None else judge(state.trials)
-    return None if judged is None else judged[0]
+def _trials(state: _SearchState) -> Race | None:
+    decision = None if state.trials is None else judge(state.trials)
+    return None if decision is None else decision[0]
 
 
-def _suggest(state: _Search, tried: Race | None) -> Finding:
-    """Make a suggestion of what there is."""
+def _suggest(state: _SearchState) -> Finding:
+    """Suggest a rate from the sweeps and trials so far."""
     return suggest(
-        _to_sweeps(state),
+        _sweeps(state),
         first=state.first_update,
-        tried=tried,
+        tried=_trials(state),
         method=state.plan.method,
         optimizer=state.optimizer,
         family=state.family,
@@ -216,28 +237,28 @@ def _suggest(state: _Search, tried: Race | None) -> Finding:
     )
 
 
-def _found(
-    state: _Search, interrupted: str | None, failure: Exception | SystemExit | None
-) -> Found:
-    """Conclude from what there is: all of it, but nothing from sweeps that failed."""
-    finding, tried, race = None, _trials_of(state), None
+def _result(
+    state: _SearchState, interrupted: str | None, failure: Exception | SystemExit | None
+) -> SearchResult:
+    """Make the result of all that there is. Sweeps that failed give no suggestion."""
+    finding, race = None, None
     if state.rows and (failure is None or state.swept is not None):
-        finding = _suggest(state, tried)
+        finding = _suggest(state)
     if finding is not None and state.swept is not None:
-        named = {**finding.suggestions, "sweep": state.swept.suggestions["auto"]}
-        finding = replace(finding, suggestions=named)
-        raced = None if state.race is None else judge(state.race)
-        if raced is not None:
-            race, choice = raced
+        suggestions = {**finding.suggestions, "sweep": state.swept.suggestions["auto"]}
+        finding = replace(finding, suggestions=suggestions)
+        decision = None if state.race is None else judge(state.race)
+        if decision is not None:
+            race, choice = decision
             assert finding.centre, "a race stands around an estimate"
             finding = settled(finding, averaged(choice, log10(finding.centre), race), race)
         elif state.no_race is not None:
             finding = unraced(finding, state.no_race)
-    return Found(
-        sweeps=_to_sweeps(state),
+    return SearchResult(
+        sweeps=_sweeps(state),
         first_update=state.first_update,
         finding=finding,
-        trials=tried,
+        trials=_trials(state),
         race=race,
         timing=state.watch.timing(),
         interrupted=interrupted,

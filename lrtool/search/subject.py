@@ -1,7 +1,6 @@
-"""What a search is about: something that can be trained from its start, again and again.
+"""The subject of a search: something that can be trained from its start again and again.
 
-A configuration is one subject (`experiment_subject`), objects that the caller has are another
-(`object_subject`). The search knows neither.
+A configuration is one (`experiment_subject`), the caller's objects are another (`object_subject`).
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trainee:
-    """A model at its start, with all that trains it.
+    """A model at its start, with its loss, optimizer and step.
 
     Attributes:
         model: in training mode, on the device.
         loss_fn: None for a model that computes its own loss.
         optimizer: over the model's parameters.
-        step: makes an update of this model.
-        generators: that the loaders draw from, at their start too.
+        step: makes an update.
+        generators: the loaders' own, at their start.
     """
 
     model: nn.Module
@@ -41,11 +40,10 @@ class Trainee:
 
 
 class Subject(Protocol):
-    """What is asked of a subject.
+    """What a search needs of a subject.
 
-    An *attempt* numbers the starts: sweeps come first, then the trials, then the race. Every start
-    of the same attempt has the same weights, the same random states and the same batches, whatever
-    was trained between them.
+    An *attempt* is the number of a start: the sweeps come first, then the trials, then the race.
+    The same attempt always has the same weights, random states and batches.
 
     Attributes:
         runtime: device and precision.
@@ -54,31 +52,31 @@ class Subject(Protocol):
     runtime: Runtime
 
     def seed(self, attempt: int) -> int:
-        """Return what the report says of an attempt's seed."""
+        """Return an attempt's seed, for the report."""
 
     def fresh(self, attempt: int) -> Trainee:
-        """Return the model at its start, with the random states put to those of the attempt."""
+        """Return the model at its start, and set the random states of the attempt."""
 
     def rest(self) -> Callable[[], None]:
-        """Keep what the last fresh trainee has become; return what brings it back."""
+        """Keep the state of the last trainee; return a function that restores it."""
 
     def batches(self, attempt: int, epoch: int, skip: int) -> Iterator[Sequence[Any]]:
-        """Return the batches of each update in an epoch, without `skip` batches at its start.
+        """Return the batches of each update of an epoch, after its first `skip` batches.
 
-        Those are skipped before this returns. Raises `DataError` where the data have no batch.
+        These are skipped before this returns. Raises `DataError` if the data have no batch.
         """
 
     def held_out(self, most: int) -> list[Any] | None:
-        """Return batches of at least `most` validation samples, or all; None without any."""
+        """Return batches of at least `most` validation samples, or of all; None without any."""
 
     def schedule(self, steps: int) -> RateSchedule:
-        """Return the schedule of the training, compressed to so many steps."""
+        """Return the training's schedule, compressed to so many steps."""
 
     def probe(self, trainee: Trainee) -> Callable[[], torch.Tensor] | None:
-        """Return what a sweep's loss is read from in place of the batch; None: from the batch."""
+        """Return a function that measures a sweep's loss; None: the batch's own loss is taken."""
 
 
 def updates(subject: Subject, attempt: int) -> Iterator[Sequence[Any]]:
-    """Yield the batches of each update, epoch after epoch, for ever."""
+    """Yield the batches of each update, epoch after epoch, without end."""
     for epoch in count():
         yield from subject.batches(attempt, epoch, 0)

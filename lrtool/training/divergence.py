@@ -1,7 +1,8 @@
-"""What to say of a training whose numbers are no longer finite: where, why, and what to try."""
+"""Explains a training whose numbers are no longer finite: where, why, and what to try."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter
@@ -26,98 +27,98 @@ if TYPE_CHECKING:
     from lrtool.training.resume import Checkpoint
     from lrtool.training.session import Session
 
-REPLAY_S = 60.0  # looking for the cause may take so long
+REPLAY_S = 60.0  # time limit for finding the cause
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What was the first to be no number.
+    """The first thing that was not finite.
 
     Attributes:
         place: the update, in words.
-        words: what was seen there.
-        in_data: its batches hold NaN or infinity themselves.
+        symptom: what was not finite, in words.
+        in_data: the batches of the update hold NaN or infinity themselves.
     """
 
     place: str
-    words: str
+    symptom: str
     in_data: bool = False
 
 
 def refuse_bad_weights(session: Session) -> None:
-    """Never let weights that are not finite be evaluated, or take the place of good ones.
+    """Refuse to evaluate or save weights that are not finite.
 
     Raises:
-        DivergedError: one is not.
+        DivergedError: a weight is not finite.
     """
     bad = weights.first_bad_weight(session.built.model, session.finite_buffers)
     if bad is not None:
-        raise diverged(session, f"{bad} is not finite")
+        raise divergence_error(session, f"{bad} is not finite")
 
 
-def at_row(session: Session, row: StepRow) -> DivergedError:
+def error_of_row(session: Session, row: StepRow) -> DivergedError:
     """Return the error to raise for an update that failed."""
+    symptom = "the gradients are not finite"
     if not isfinite(row.loss):
-        return diverged(session, f"the loss is {row.loss}")
-    if row.skipped:
-        return diverged(session, f"{SKIPS_IN_A_ROW} updates in a row overflowed and were skipped")
-    return diverged(session, "the gradients are not finite")
+        symptom = f"the loss is {row.loss}"
+    elif row.skipped:
+        symptom = f"{SKIPS_IN_A_ROW} updates in a row overflowed and were skipped"
+    return divergence_error(session, symptom)
 
 
-def diverged(session: Session, seen: str) -> DivergedError:
-    """Return the error that says where and why a training went wrong, and what to try.
+def divergence_error(session: Session, symptom: str) -> DivergedError:
+    """Return the error that says where and why a training diverged, and what to try.
 
     Args:
         session: at its last update.
-        seen: what was noticed there.
+        symptom: of that update.
     """
-    good = find_checkpoint(session.directory)
+    checkpoint = find_checkpoint(session.directory)
     kept = "no checkpoint had been saved yet"
-    if good is not None:
-        kept = f"the checkpoint of step {good.state['position']['step']:,} has finite weights"
+    if checkpoint is not None:
+        step = checkpoint.state["position"]["step"]
+        kept = f"the checkpoint of step {step:,} has finite weights"
     position = session.position
-    noticed = Cause(_place(position.step, position.epoch, position.lr), seen)
-    try:
-        cause = first_cause(session, good) or noticed
-    except (Exception, SystemExit):  # noqa: BLE001  (for want of memory, say; `noticed` is known)
-        cause = noticed
-    return DivergedError(f"{cause.place}: {cause.words}; {_advice(session, cause)}; {kept}")
+    cause = Cause(_place(position.step, position.epoch, position.lr), symptom)
+    with suppress(Exception, SystemExit):  # such as too little memory for a second model
+        cause = first_cause(session, checkpoint) or cause
+    return DivergedError(f"{cause.place}: {cause.symptom}; {_advice(session, cause)}; {kept}")
 
 
 def _advice(session: Session, cause: Cause) -> str:
     config = session.experiment.config
     if cause.in_data:
         return f"look at what data.source {config.data.source} yields"
-    tries = [f"a lower rate (--lr {number(session.rate.value / 10, 2)})"]
+    remedies = [f"a lower rate (--lr {number(session.rate.value / 10, 2)})"]
     if session.rate.origin in {"flag", "config", "optimizer"}:
-        tries.append("--lr auto, which finds one")
+        remedies.append("--lr auto, which finds one")
     if config.train.gradient_clip_norm is None:
-        tries.append("train.gradient_clip_norm: 1")
+        remedies.append("train.gradient_clip_norm: 1")
     if not config.train.schedule.warmup:
-        tries.append("train.schedule.warmup: 0.05")
+        remedies.append("train.schedule.warmup: 0.05")
     if config.runtime.precision == "fp16":
-        tries.append("runtime.precision: bf16")
-    return f"try {', or '.join(tries)}"
+        remedies.append("runtime.precision: bf16")
+    return f"try {', or '.join(remedies)}"
 
 
 def first_cause(session: Session, checkpoint: Checkpoint | None) -> Cause | None:
-    """Find which update went wrong first and why, by making the last ones once more.
+    """Find the first update that went wrong, by repeating those since the last checkpoint.
 
     Args:
-        session: that has failed at its last update.
-        checkpoint: its newest, or None to begin anew.
+        session: failed at its last update.
+        checkpoint: its newest; None to repeat the training from its start.
 
     Returns:
-        None where nothing went wrong this time, or too much time has passed.
+        None if nothing went wrong this time, or the time limit has passed.
     """
-    until = session.position.step
+    last_step = session.position.step
     replay = begin(session.experiment, session.rate, session.directory, checkpoint)
     model, position = weights.plain(replay.built.model), replay.position
     ends = {row.step: row for row in metrics_log.read(session.directory / METRICS, EpochRow)}
     deadline = perf_counter() + REPLAY_S
     causes: list[Cause] = []
 
-    def examined(group: Sequence[Any], lr: float) -> StepOut:
+    def watched_step(group: Sequence[Any], lr: float) -> StepOut:
         with watched(model) as suspects:
             out = replay.step(group, lr)
         skipped = out.skipped is not None and bool(out.skipped)
@@ -126,14 +127,14 @@ def first_cause(session: Session, checkpoint: Checkpoint | None) -> Cause | None
             causes.append(_cause(place, float(out.loss), suspects, group))
         return out
 
-    while position.step < until:
-        for _ in advance(replay, examined, pause_every=1):
+    while position.step < last_step:
+        for _ in advance(replay, watched_step, pause_every=1):
             if causes:
                 return causes[0]
-            if position.step >= until or perf_counter() > deadline:
+            if position.step >= last_step or perf_counter() > deadline:
                 return None
         if position.evaluated != position.step and position.step in ends:
-            observe(replay, ends[position.step])  # as the plateau schedule did
+            observe(replay, ends[position.step])  # for the plateau schedule
         position.next_epoch()
     return None
 

@@ -1,4 +1,4 @@
-"""The epochs of a training: trained, evaluated, logged and saved, until it ends."""
+"""The loop of a training: train, evaluate, log and save, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Ending:
 
     Attributes:
         status: "completed", "interrupted", "diverged" or "failed".
-        reason: why before its last epoch, in a sentence; None where it made them all, or failed.
-        error: what it failed with, as it was raised; None where it did not.
+        reason: why it ended early, in a sentence; None if it did not, or if it failed.
+        error: why it failed, as it was raised; None if it did not.
     """
 
     status: Status
@@ -51,12 +51,12 @@ class Ending:
 
 
 def train(session: Session) -> Generator[Event, None, Ending]:
-    """Train to the end, however often it was begun; return how it ended.
+    """Train to the end, from the start or from a checkpoint; return how it ended.
 
-    Yields rows of updates, several at a time; while it evaluates, the number of samples seen; and
-    the row of each epoch. Whenever it yields, the training is at rest and everything that led there
-    is in metrics.jsonl. Whoever pulls may throw `InterruptedRunError` into it: a checkpoint is
-    saved. Nothing else is raised: an error is part of the ending, and the newest checkpoint whole.
+    Yields rows of updates, several at a time; while evaluating, the number of samples seen; and the
+    row of each epoch. At each yield everything so far is in metrics.jsonl. The caller may throw
+    `InterruptedRunError` into it: a checkpoint is saved, and the training ends. No error leaves it:
+    it is part of the ending, and the newest checkpoint is whole.
     """
     try:
         with writing(session):
@@ -67,7 +67,7 @@ def train(session: Session) -> Generator[Event, None, Ending]:
             _save(session, log)
             raise
         finally:
-            with suppress(OSError):  # all that can be written is flushed already
+            with suppress(OSError):  # each row has been flushed already
                 log.close()
         notes = {"epoch": session.position.epoch, "step": session.position.step}
         with writing(session):
@@ -82,36 +82,39 @@ def train(session: Session) -> Generator[Event, None, Ending]:
 
 
 def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | None]:
-    """Train to the end; return why it ended before the last epoch.
+    """Train to the end; return why it ended early, or None.
 
     Raises:
         DivergedError: losses, gradients or weights are no longer finite.
     """
     config, position = session.experiment.config.train, session.position
     while not _is_done(session):
+        # Train the rest of this epoch. Rows come in groups, as losses are read in bulk.
         epoch = advance(session, session.step, config.checkpoint_every)
         for rows in session.watch.timed(epoch):
-            _write(session, log, rows)
-            if failed(rows[-1], position):  # not at rest: nobody may save this
-                raise divergence.at_row(session, rows[-1])
+            _log(session, log, rows)
+            if failed(rows[-1], position):  # before the yield: an interruption would save this
+                raise divergence.error_of_row(session, rows[-1])
             yield rows
             if config.checkpoint_every and position.step % config.checkpoint_every == 0:
                 _save(session, log)
         if not position.samples:
             raise batches.empty_epoch(position.epoch)
+
+        # Evaluate, log and save, unless a resumed training had already done so at this step.
         if position.evaluated != position.step:
             divergence.refuse_bad_weights(session)
             row = yield from evaluate(session)
             _end_epoch(session, row, log)
             yield row
-        else:  # a training that ended inside this epoch goes on, but nothing was left of it
+        else:
             position.next_epoch()
-    return _why_early(session)
+    return _reason_to_stop(session)
 
 
 def _is_done(session: Session) -> bool:
     config, position = session.experiment.config.train, session.position
-    if _why_early(session) is not None:
+    if _reason_to_stop(session) is not None:
         return True
     if config.max_steps is not None:
         return position.step >= config.max_steps and position.evaluated == position.step
@@ -119,7 +122,8 @@ def _is_done(session: Session) -> bool:
     return position.epoch >= config.epochs
 
 
-def _why_early(session: Session) -> str | None:
+def _reason_to_stop(session: Session) -> str | None:
+    """Return why to stop before the last epoch; None to go on."""
     stopping, best = session.experiment.config.train.early_stopping, session.state.best
     if stopping is None or best.waited < stopping.patience:
         return None
@@ -127,9 +131,15 @@ def _why_early(session: Session) -> str | None:
 
 
 def _end_epoch(session: Session, row: EpochRow, log: IO[bytes]) -> None:
-    """Log an epoch, keep it if it is the best one, and save where that is due."""
+    """Log an epoch, keep its weights if they are the best, and save a checkpoint if it is due."""
     config, position = session.experiment.config.train, session.position
-    _warn_of_a_loss_without_value(row)
+    if row.validation_loss is not None and not isfinite(row.validation_loss):
+        warnings.warn(
+            f"the validation loss of epoch {row.epoch} is {row.validation_loss}, though all "
+            "weights are finite",
+            LrtoolWarning,
+            stacklevel=2,
+        )
     with writing(session):
         metrics_log.append(log, [row])
     improved = observe(session, row)
@@ -142,22 +152,12 @@ def _end_epoch(session: Session, row: EpochRow, log: IO[bytes]) -> None:
         _save(session, log)
 
 
-def _warn_of_a_loss_without_value(row: EpochRow) -> None:
-    if row.validation_loss is not None and not isfinite(row.validation_loss):
-        warnings.warn(
-            f"the validation loss of epoch {row.epoch} is {row.validation_loss}, though all "
-            "weights are finite",
-            LrtoolWarning,
-            stacklevel=2,
-        )
-
-
-def _write(session: Session, log: IO[bytes], rows: list[StepRow]) -> None:
-    """Log each k-th update, and the one that failed."""
+def _log(session: Session, log: IO[bytes], rows: list[StepRow]) -> None:
+    """Log every `log_every`th update, and one that failed."""
     every = session.experiment.config.train.log_every
-    kept = [row for row in rows if row.step % every == 0 or failed(row, session.position)]
+    to_log = [row for row in rows if row.step % every == 0 or failed(row, session.position)]
     with writing(session):
-        metrics_log.append(log, kept)
+        metrics_log.append(log, to_log)
 
 
 def _save(session: Session, log: IO[bytes]) -> None:

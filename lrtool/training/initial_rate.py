@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lrtool.experiment.experiment import Experiment
     from lrtool.report.report import AnyReport
 
-# What a rate depends on: another value in the run that it came from deserves a warning.
+# A good rate depends on these keys: `--lr-from` a run with other values gives a warning.
 DEPENDS_ON = (
     ("optimizer", "name"),
     ("optimizer", "args"),
@@ -47,7 +47,7 @@ def of_run(run: Path) -> tuple[float, AnyReport]:
     """Return the rate that an earlier run found or trained with, and its report.
 
     Raises:
-        UserError: there is no report, or it names no rate.
+        UserError: there is no report, or no rate in it.
     """
     path = run / reports.FILE_NAME if run.is_dir() else run
     if not path.is_file():
@@ -64,39 +64,38 @@ def of_run(run: Path) -> tuple[float, AnyReport]:
 
 
 def warn_of_differences(run: Path, report: AnyReport, config: Config) -> None:
-    """Warn where a rate was found for something else than is trained now.
+    """Warn if a rate was found with other settings than those of this training.
 
     Warns:
-        LrtoolWarning: naming each key with both values.
+        LrtoolWarning: names each key with both values.
     """
     now = config.model_dump(mode="json")
-    found: list[str] = []
+    changes: list[str] = []
     for section, key in DEPENDS_ON:
-        theirs = report.config.get(section)
-        if not isinstance(theirs, dict) or key not in theirs:
-            continue  # a report of find_lr knows little of what it was given
-        found += map(str, differences(theirs[key], now[section][key], (section, key)))
-    if found:
+        before = report.config.get(section)
+        if isinstance(before, dict) and key in before:  # a report of find_lr has few keys
+            changes += map(str, differences(before[key], now[section][key], (section, key)))
+    if changes:
         warnings.warn(
-            f"--lr-from {run}: its rate was found for another setting: {'; '.join(found)}",
+            f"--lr-from {run}: its rate was found for another setting: {'; '.join(changes)}",
             LrtoolWarning,
             stacklevel=2,
         )
 
 
-def given(
+def given_rate(
     config: Config, document: Document, *, by_flag: bool, run: Path | None
 ) -> LearningRate | None:
-    """Return the rate that flag, configuration or optimizer give; None: it must be found first.
+    """Return the rate that flag, configuration or optimizer give; None for `auto`.
 
     Args:
-        config: whose `learning_rate` the flags have overridden.
-        document: where its values stand.
+        config: with the flags' values.
+        document: its file, for the places of problems.
         by_flag: `--lr` was given.
         run: of `--lr-from`.
 
     Raises:
-        ConfigError: nothing gives one.
+        ConfigError: there is no rate.
 
     Warns:
         LrtoolWarning: the optimizer's own `lr` is ignored.
@@ -118,12 +117,10 @@ def given(
     problem = Problem(("optimizer", "args", "lr"), f"must be a number above 0, not {spell(own)}")
     if own is None:
         name, directories = config.optimizer.name, directories_of(config, document)
-        cls = (
-            import_path.resolve(name, directories)
-            if import_path.is_import_path(name)
-            else OPTIMIZERS[name]
+        own_class = import_path.is_import_path(name)
+        own = default_rate(
+            import_path.resolve(name, directories) if own_class else OPTIMIZERS[name]
         )
-        own = default_rate(cls)
         words = f"{name} has no default rate; give learning_rate, or --lr auto"
         problem = Problem(("optimizer",), words)
     if not isinstance(own, int | float) or isinstance(own, bool) or own <= 0:
@@ -133,7 +130,7 @@ def given(
 
 
 def search_inside(directory: Path) -> FindReport | None:
-    """Return the report of the search inside a training's run, if one came to its end there."""
+    """Return the report of the search inside a training's run, if it was completed."""
     path = directory / FIND / reports.FILE_NAME
     if not path.exists():
         return None
@@ -143,15 +140,15 @@ def search_inside(directory: Path) -> FindReport | None:
     return report
 
 
-def is_for(found: FindReport, experiment: Experiment) -> bool:
-    """Tell whether a search was made with this configuration and these data."""
-    same = found.config_hash == experiment.config.digest()
-    return same and found.data is not None and found.data.hash == experiment.data.digest
+def is_for(report: FindReport, experiment: Experiment) -> bool:
+    """Tell whether a search had this configuration and these data."""
+    same = report.config_hash == experiment.config.digest()
+    return same and report.data is not None and report.data.hash == experiment.data.digest
 
 
-def of_search(found: FindReport, run: Path) -> LearningRate | None:
-    """Return the rate that a search has found; None if it found none, or was interrupted."""
-    said = found.suggestion
-    if found.status != "completed" or said is None or said.lr is None:
+def of_search(report: FindReport, run: Path) -> LearningRate | None:
+    """Return the rate that a search found; None if it found none, or was interrupted."""
+    suggestion = report.suggestion
+    if report.status != "completed" or suggestion is None or suggestion.lr is None:
         return None
-    return LearningRate(value=said.lr, origin="find", run=str(run))
+    return LearningRate(value=suggestion.lr, origin="find", run=str(run))

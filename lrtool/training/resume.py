@@ -1,4 +1,4 @@
-"""Which run to go on with, and whether it is still the same training."""
+"""Which run to resume, and whether it is still the same training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from lrtool.config.schema import TrainConfig
 from lrtool.engine.checkpoint import LAST, newest_checkpoint
 from lrtool.engine.loop import Position
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.experiment.experiment import Experiment, resolved, steps_per_epoch, training_steps
+from lrtool.experiment.experiment import (
+    Experiment,
+    resolved_config,
+    steps_per_epoch,
+    training_steps,
+)
 from lrtool.report import report as reports
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, FIND, METRICS, holds_run
 
 if TYPE_CHECKING:
     from lrtool.errors import KeyPath
 
-# What may differ between a run and its continuation: how long, and what is left behind.
+# These keys may change when a run is resumed; all others must stay.
 MAY_CHANGE: tuple[KeyPath, ...] = (
     ("search_path",),
     ("find",),
@@ -31,7 +36,7 @@ MAY_CHANGE: tuple[KeyPath, ...] = (
     ("train", "checkpoint_every"),
     ("train", "log_every"),
 )
-SAMPLED = 1_000  # rates that are compared; a warm-up or a cycle of another length shows in them
+SAMPLES = 1_000  # steps at which two schedules are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class Checkpoint:
     """A checkpoint that is whole.
 
     Attributes:
-        folder: where it lies.
-        state: what it holds besides the weights.
+        folder: its directory.
+        state: its content besides the weights.
     """
 
     folder: Path
@@ -51,19 +56,19 @@ def find_checkpoint(directory: Path) -> Checkpoint | None:
     """Return the newest checkpoint of a run that is whole, or None.
 
     Warns:
-        LrtoolWarning: one was skipped since it is truncated or corrupted.
+        LrtoolWarning: one was skipped because it is truncated or corrupted.
     """
-    found = newest_checkpoint(directory / CHECKPOINTS)
-    return None if found is None else Checkpoint(*found)
+    checkpoint = newest_checkpoint(directory / CHECKPOINTS)
+    return None if checkpoint is None else Checkpoint(*checkpoint)
 
 
-def run_directory(resume: str, output: Path | None, parent: Path) -> Path | None:
-    """Return the directory of the run that `--resume` means; None to begin a new one.
+def run_to_resume(resume: str, output: Path | None, parent: Path) -> Path | None:
+    """Return the directory of the run that `--resume` names; None to begin a new one.
 
     Args:
         resume: "auto", or the path of a run or of its checkpoint `last`.
-        output: of `--output`; with "auto" that directory is meant, whatever it holds.
-        parent: where runs without `--output` are.
+        output: of `--output`; "auto" means that directory, whatever it holds.
+        parent: directory of the runs without `--output`.
 
     Raises:
         UserError: there is no such run.
@@ -94,15 +99,15 @@ def is_find(path: Path) -> bool:
     return report.exists() and reports.read(report).command == "find"
 
 
-def go_on(experiment: Experiment, directory: Path) -> Checkpoint | None:
-    """Return where a run stands; None if it was killed before its first checkpoint.
+def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint | None:
+    """Return a run's checkpoint; None if it was killed before its first one.
 
     Raises:
         UserError: its configuration or its data have changed, or no checkpoint is whole.
 
     Warns:
-        LrtoolWarning: it is longer already than it should become, or its rates would have been
-            others, had it had its new length from the start.
+        LrtoolWarning: the run is already beyond its new length, or with that length its rates
+            so far would have been different.
     """
     checkpoint = find_checkpoint(directory)
     if checkpoint is not None:
@@ -114,7 +119,7 @@ def go_on(experiment: Experiment, directory: Path) -> Checkpoint | None:
 
 
 def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:
-    """Copy what a continuation in another directory needs: checkpoints, rows, the find.
+    """Copy what is needed to resume in another directory: checkpoints, metrics.jsonl, the find.
 
     Raises:
         OSError: it cannot be read or written.
@@ -129,29 +134,25 @@ def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:
 
 
 def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
-    """Refuse to go on with another configuration or other data."""
-    found = differences(checkpoint.state["config"], resolved(experiment))
-    wrong = [
-        str(difference)
-        for difference in sorted(found, key=lambda difference: difference.path)
-        if not _may_change(difference.path)
+    """Refuse to resume with another configuration or other data."""
+    changes = differences(checkpoint.state["config"], resolved_config(experiment))
+    forbidden = [
+        str(change)
+        for change in sorted(changes, key=lambda change: change.path)
+        if not any(change.path[: len(free)] == free for free in MAY_CHANGE)
     ]
     run = checkpoint.folder.parent.parent
-    if wrong:
+    if forbidden:
         raise UserError(
-            f"--resume {run}: the configuration has changed: {'; '.join(wrong)}. Change it back "
-            f"(the run's own is {run / CONFIG}), or begin a new run"
+            f"--resume {run}: the configuration has changed: {'; '.join(forbidden)}. Change it "
+            f"back (the run's own is {run / CONFIG}), or begin a new run"
         )
     if checkpoint.state["data"] != experiment.data.digest:
         raise UserError(f"--resume {run}: the data have changed since; begin a new run")
 
 
-def _may_change(path: KeyPath) -> bool:
-    return any(path[: len(free)] == free for free in MAY_CHANGE)
-
-
 def _warn_of_another_length(experiment: Experiment, checkpoint: Checkpoint) -> None:
-    """Warn where nothing is left to train, and where the rates so far are not the schedule's."""
+    """Warn if nothing is left to train, or if the rates so far are not those of the schedule."""
     train, before = experiment.config.train, TrainConfig(**checkpoint.state["config"]["train"])
     changed = [
         key for key in ("epochs", "max_steps") if getattr(train, key) != getattr(before, key)
@@ -178,14 +179,14 @@ def _warn_of_another_length(experiment: Experiment, checkpoint: Checkpoint) -> N
     warnings.warn(words, LrtoolWarning, stacklevel=3)
 
 
-def _factors(experiment: Experiment, train: TrainConfig, made: int) -> list[float]:
-    """Return what a schedule multiplies the rate with in the first updates, or some of them."""
+def _factors(experiment: Experiment, train: TrainConfig, count: int) -> list[float]:
+    """Return a schedule's factors of the rate over the first `count` steps, `SAMPLES` of them."""
     experiment = replace(experiment, config=experiment.config.model_copy(update={"train": train}))
     per_epoch = steps_per_epoch(experiment)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LrtoolWarning)  # the preflight has said so
+        warnings.simplefilter("ignore", LrtoolWarning)  # the preflight has given it
         schedule = build_schedule(
             train.schedule, steps=training_steps(experiment), steps_per_epoch=per_epoch
         )
-    steps = [*range(made)[:: ceil(made / SAMPLED) or 1], *range(made)[-1:]]
+    steps = [*range(count)[:: ceil(count / SAMPLES) or 1], *range(count)[-1:]]
     return [schedule.factor(step, step // per_epoch if per_epoch else 0) for step in steps]

@@ -1,4 +1,4 @@
-"""A training under way: built or brought back from a checkpoint, evaluated, saved."""
+"""A training under way: how it is built or restored from a checkpoint, evaluated and saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import UserError
-from lrtool.experiment.experiment import Experiment, build, resolved, rewound, step_of
+from lrtool.experiment.experiment import (
+    Experiment,
+    build,
+    resolved_config,
+    rewind_generators,
+    step_of,
+)
 from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
@@ -44,22 +50,22 @@ class Session:
     """A training under way.
 
     Attributes:
-        experiment: what it is made of.
-        rate: the base rate.
-        directory: where it leaves what it makes.
+        experiment: the configuration and all that it names.
+        rate: base rate.
+        directory: of the run.
         built: model, loss and optimizer.
         schedule: of the rate.
-        state: all that changes.
+        state: all that training changes.
         step: makes an update.
         metrics: of the validation set.
-        finite_buffers: of the model when the training began; they must stay so.
+        finite_buffers: buffers that were finite at the start, and must stay so.
         generators: that the user's own loaders draw from.
-        epoch_random: the random states at the start of the epoch under way.
-        watch: counts its updates, and the seconds that they take.
-        resumed_random: the random states at the checkpoint inside that epoch from which it goes
-            on; None at an epoch's start.
-        saved: the step of the newest checkpoint; None without one.
-        log_bytes: the size of metrics.jsonl at the checkpoint from which it goes on.
+        epoch_random: random states at the start of the current epoch.
+        watch: counts updates and their time.
+        resumed_random: random states of a checkpoint inside an epoch, until that epoch goes on;
+            else None.
+        saved: step of the newest checkpoint; None without one.
+        log_bytes: size of metrics.jsonl at the checkpoint that was resumed; 0 without one.
     """
 
     experiment: Experiment
@@ -80,11 +86,11 @@ class Session:
 
     @property
     def position(self) -> Position:
-        """Where it stands."""
+        """Steps, epochs and batches so far."""
         return self.state.position
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Give the model its moving average inside the block, where there is one."""
+        """Use the moving average of the weights inside the block, if there is one."""
         average = self.state.average
         return average.in_place() if average is not None else nullcontext()
 
@@ -92,9 +98,9 @@ class Session:
 def begin(
     experiment: Experiment, rate: LearningRate, directory: Path, checkpoint: Checkpoint | None
 ) -> Session:
-    """Build what is trained, fresh from the seed or as a checkpoint left it.
+    """Build a training from the seed, and restore a checkpoint if there is one.
 
-    The state of `checkpoint` is emptied: who still has it would hold the optimizer's a second time.
+    The state of `checkpoint` is emptied, so that the optimizer's state is not in memory twice.
 
     Raises:
         UserError: something cannot be built, or the checkpoint does not fit.
@@ -103,7 +109,7 @@ def begin(
     schedule = schedule_of(experiment)
     metrics = metrics_of(experiment)
     built = build(experiment, experiment.config.seed)
-    generators = rewound(experiment)
+    generators = rewind_generators(experiment)
     scaler, watch = experiment.runtime.scaler(), Stopwatch(experiment.started)
     average = None
     if config.ema_decay is not None:
@@ -150,7 +156,7 @@ def _restore(session: Session, checkpoint: Checkpoint) -> None:
 
 
 def _best(experiment: Experiment) -> BestTracker:
-    """Say what the best epoch is judged by."""
+    """Return the tracker of the best epoch, for the metric of early stopping or the loss."""
     stopping = experiment.config.train.early_stopping
     if stopping is None:
         validated = experiment.data.validation is not None
@@ -162,14 +168,14 @@ def _best(experiment: Experiment) -> BestTracker:
 
 
 def updates(session: Session) -> Iterator[list[Any]]:
-    """Return the batches of each update of the epoch under way, or of what is left of it."""
+    """Return the batches of each update of the current epoch, or of the rest of it."""
     experiment, position = session.experiment, session.position
     if position.exhausted:
         session.resumed_random = None
         return iter(())
     if session.resumed_random is None:
         session.epoch_random = random_states(session.generators)
-    else:  # what the first batches were made from
+    else:  # the loader makes the batches that are skipped from the same random states again
         restore_random_states(session.epoch_random, session.generators)
     made = batches.epoch(
         experiment.data.train,
@@ -186,12 +192,12 @@ def updates(session: Session) -> Iterator[list[Any]]:
 
 
 def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[list[StepRow]]:
-    """Train to the end of the epoch under way, or of the training; yield rows, several at a time.
+    """Train to the end of the current epoch, or of the training; yield rows, several at a time.
 
     Args:
         session: the training.
-        step: the session's own, or one that does more.
-        pause_every: rest when the number of updates is a multiple of this.
+        step: the session's own, or one that wraps it.
+        pause_every: yield also when the number of updates is a multiple of this.
     """
     return train_epoch(
         step,
@@ -207,9 +213,9 @@ def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[l
 
 
 def evaluate(session: Session) -> Generator[int, None, EpochRow]:
-    """Evaluate the model as it is; yield the samples seen, return the epoch's row.
+    """Evaluate the model; yield the number of samples seen, return the epoch's row.
 
-    The random states are then as before.
+    The random states are left as before.
 
     Raises:
         UserError: the validation set is empty.
@@ -225,15 +231,15 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
         )
         try:
             with session.averaged():
-                found = yield from evaluation.evaluate(
+                result = yield from evaluation.evaluate(
                     built.model, built.loss_fn, samples, experiment.runtime, session.metrics
                 )
-        finally:  # however often a model is evaluated, its training is the same
+        finally:  # so that evaluations do not change the training
             restore_random_states(before, session.generators)
-        if not found.samples:
+        if not result.samples:
             raise empty_validation()
-        loss = None if validation is None else found.loss
-        metrics = found.metrics
+        loss = None if validation is None else result.loss
+        metrics = result.metrics
     return EpochRow(
         epoch=position.epoch + 1,
         step=position.step,
@@ -245,7 +251,7 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
 
 
 def observe(session: Session, row: EpochRow) -> bool:
-    """Take note of an epoch that has been evaluated; return whether it is the best so far."""
+    """Tell the schedule and early stopping of an epoch; return whether it is the best so far."""
     session.position.evaluated = session.position.step
     session.schedule.observe(row.train_loss if row.validation_loss is None else row.validation_loss)
     return session.state.best.observe(row)
@@ -255,7 +261,7 @@ def save(session: Session, log: IO[bytes]) -> None:
     """Save the checkpoint `last`.
 
     Raises:
-        OSError: it cannot be written; the one before is still there.
+        OSError: it cannot be written; the one before is kept.
     """
     loss_fn = session.built.loss_fn
     save_checkpoint(
@@ -263,7 +269,7 @@ def save(session: Session, log: IO[bytes]) -> None:
         session.directory / CHECKPOINTS,
         lrtool=__version__,
         loss=loss_fn.state_dict() if isinstance(loss_fn, nn.Module) else {},
-        config=resolved(session.experiment),
+        config=resolved_config(session.experiment),
         data=session.experiment.data.digest,
         learning_rate=asdict(session.rate),
         random=random_states(session.generators),
@@ -274,7 +280,7 @@ def save(session: Session, log: IO[bytes]) -> None:
 
 
 def save_weights(session: Session, path: Path, notes: dict[str, Any]) -> None:
-    """Write the weights that are evaluated: their moving average where there is one.
+    """Write the weights, or their moving average if there is one.
 
     Raises:
         OSError: they cannot be written.
@@ -298,10 +304,10 @@ def save_best(session: Session, row: EpochRow) -> None:
 
 @contextmanager
 def writing(session: Session) -> Iterator[None]:
-    """Say in words that a file of the run cannot be written, and what is left.
+    """Explain an error in writing a file of the run, and say which checkpoint is left.
 
     Raises:
-        UserError: it cannot.
+        UserError: a file cannot be written.
     """
     directory = session.directory
     try:

@@ -1,4 +1,4 @@
-"""The weights that a run has stored, read into a model."""
+"""Loads the weights that a run has stored into a model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Which = Literal["best", "last"]
 
 @dataclass(frozen=True, slots=True)
 class StoredWeights:
-    """Which weights of a run these are.
+    """Where weights come from.
 
     Attributes:
         checkpoint: "best" or "last".
         epoch: after which they were stored.
-        step: updates made by then.
+        step: number of updates by then.
     """
 
     checkpoint: Which
@@ -35,12 +35,12 @@ class StoredWeights:
 
 
 def load_stored_weights(model: nn.Module, run: Path, which: Which | None = None) -> StoredWeights:
-    """Give a model the weights of a run: their moving average where it has one.
+    """Load a run's weights into a model, or their moving average if there is one.
 
     Args:
         model: as the run's configuration builds it.
         run: its directory.
-        which: "best" or "last"; None for the best ones, or the last ones where none are best.
+        which: "best" or "last"; None for the best ones if there are any, else the last ones.
 
     Raises:
         UserError: there are none, or they do not fit.

@@ -73,7 +73,7 @@ def test_data_and_metrics_may_be_others_and_nothing_else(here):
     done = here("evaluate", "run", "--set", "data.batch_size=7", "--set", "model=cnn")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "lrtool: error: --set model: an evaluation may change data, metrics and runtime alone\n"
+        "lrtool: error: --set model: evaluate may change only data, metrics and runtime\n"
     )
     done = here("evaluate", "run", "--set", "data.validation=0")
     assert done.returncode == 2

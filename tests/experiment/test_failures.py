@@ -8,7 +8,7 @@ import pytest
 import lrtool
 from lrtool.data.workers import is_death_of_a_worker
 from lrtool.errors import DataError, UserError
-from lrtool.experiment.failures import worded
+from lrtool.experiment.failures import explain
 
 PACKAGE = Path(lrtool.__file__).parent
 TASK = SimpleNamespace(
@@ -31,25 +31,25 @@ def raised(code, filename):
 @pytest.mark.parametrize("code", ["missing", "assert 1 == 2"])
 def test_a_wrong_name_in_our_files_is_a_bug_of_ours(code):
     ours = raised(code, str(PACKAGE / "engine" / "step.py"))
-    assert worded(TASK, ours) is ours
+    assert explain(TASK, ours) is ours
 
 
 def test_a_wrong_name_in_a_file_beside_ours_is_the_user_s():
     file = f"{PACKAGE}_mine/net.py"  # begins with the same letters
-    said = worded(TASK, raised("missing", file))
+    said = explain(TASK, raised("missing", file))
     assert type(said) is UserError
     assert str(said) == f"net:Net failed: NameError: name 'missing' is not defined ({file}:1)"
 
 
 def test_what_is_worded_already_stays():
     error = DataError("broken")
-    assert worded(TASK, error) is error
+    assert explain(TASK, error) is error
 
 
 def test_a_process_that_died_is_known_by_torch_s_words():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. Details are lost.")
     assert is_death_of_a_worker(error)
-    assert str(worded(TASK, error)) == (
+    assert str(explain(TASK, error)) == (
         "data.source digits failed: a process that loads data ended by itself, or was ended: "
         "DataLoader worker (pid 7) is killed by signal: Killed; data.workers: 0 loads without it"
     )

@@ -14,7 +14,7 @@ from lrtool.engine.step import StepOut, make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import UserError
 from lrtool.report.records import RaceRow
-from lrtool.search.runner import Runner, advance, measure
+from lrtool.search.runner import Runner, advance, held_out_losses
 from lrtool.search.subject import Trainee
 
 CPU = Runtime(torch.device("cpu"))
@@ -117,7 +117,7 @@ def test_measuring_a_candidate_leaves_it_as_it_is():
     one = runner(0, 0.1)
     go(one, 5)
     before = copy.deepcopy(one.trainee.model.state_dict())
-    first, second = (measure(one, examples, states) for _ in range(2))
+    first, second = (held_out_losses(one, examples, states) for _ in range(2))
     assert first == second
     assert all(
         torch.equal(before[name], value) for name, value in one.trainee.model.state_dict().items()
@@ -132,7 +132,7 @@ def test_a_measure_is_the_mean_loss_of_each_batch_in_evaluation_mode():
     one = runner(0, 0.1)
     go(one, 5)
     examples = [batch(9, 0), batch(9, 1)]
-    found = measure(one, examples, random_states())
+    found = held_out_losses(one, examples, random_states())
     one.trainee.model.eval()
     expected = [F.cross_entropy(one.trainee.model(x), y).item() for x, y in examples]
     assert found == expected
@@ -150,7 +150,7 @@ def test_all_candidates_are_measured_with_the_same_random_numbers():
     examples, states = [batch(9, 0)], random_states()
     model = Noisy(8, 3)
     one, two = runner(0, 0.1, model), runner(1, 0.1, copy.deepcopy(model))
-    assert measure(one, examples, states) == measure(two, examples, states)
+    assert held_out_losses(one, examples, states) == held_out_losses(two, examples, states)
     assert torch.equal(examples[0][0], batch(9, 0)[0])
 
 
@@ -198,8 +198,8 @@ class Fragile(nn.Linear):
 def test_a_model_that_diverged_weights_break_in_evaluation_measures_nan():
     one = runner(0, 0.1, Fragile(8, 3))
     with pytest.raises(ValueError, match="beyond"):
-        measure(one, [batch(9, 0)], random_states())
+        held_out_losses(one, [batch(9, 0)], random_states())
     one.loss = [2.0] * 10 + [50.0 + i for i in range(10)]
     one.skipped = [False] * 20
-    [found] = measure(one, [batch(9, 0)], random_states())
+    [found] = held_out_losses(one, [batch(9, 0)], random_states())
     assert math.isnan(found)
