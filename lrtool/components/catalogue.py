@@ -69,4 +69,4 @@ def _arguments(function: Callable[..., Any], positional: int, hidden: Collection
     signature = import_path.signature(function)
     assert signature is not None, "built-in functions and classes have one"
     parameters = list(signature.parameters.values())[positional:]
-    return ", ".join(import_path.spell(p) for p in parameters if p.name not in hidden)
+    return ", ".join(import_path.spell_parameter(p) for p in parameters if p.name not in hidden)

@@ -194,7 +194,7 @@ def check_call(
             problems += [Problem((name,), words) for words in wrong]
         elif not takes_any:
             hint = did_you_mean(name, free)
-            shape = f"signature ({', '.join(map(spell, free.values()))})"
+            shape = f"signature ({', '.join(map(spell_parameter, free.values()))})"
             problems.append(Problem((name,), f"unknown argument{hint}; {shape}", at_key=True))
     for name, parameter in free.items():
         if parameter.default is inspect.Parameter.empty and name not in args:
@@ -202,7 +202,7 @@ def check_call(
     return problems
 
 
-def spell(parameter: inspect.Parameter) -> str:
+def spell_parameter(parameter: inspect.Parameter) -> str:
     """Return a parameter as `name` or `name=default`."""
     if parameter.default is inspect.Parameter.empty:
         return parameter.name

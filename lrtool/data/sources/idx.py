@@ -48,8 +48,8 @@ def idx(split: Split, *, path: str) -> Parts:
         other_file, other_images, other_labels = _read_pair(split.path, split.directories)
         if other_images.shape[1:] != images.shape[1:]:
             raise DataError(
-                f"{other_file}: images of {_spell(other_images)} pixels, but {images_file} has"
-                f" images of {_spell(images)}"
+                f"{other_file}: images of {_size(other_images)} pixels, but {images_file} has"
+                f" images of {_size(images)}"
             )
         parts = Parts(
             train=Samples(images, labels),
@@ -141,5 +141,5 @@ def _content(path: Path) -> bytes:
         ) from None
 
 
-def _spell(images: NDArray[np.uint8]) -> str:
+def _size(images: NDArray[np.uint8]) -> str:
     return " × ".join(map(str, images.shape[1:]))
