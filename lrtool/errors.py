@@ -1,7 +1,4 @@
-"""What can go wrong, worded for a person.
-
-`cli` is the one place that turns these into exit codes; nothing else knows about them.
-"""
+"""Errors and warnings. Only `cli` turns them into exit codes."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 
 
 class LrtoolWarning(UserWarning):
-    """A setting is ignored, or something went another way than the user may think."""
+    """A setting is ignored, or something happened that the user may not expect."""
 
 
 class LrtoolError(Exception):
-    """Everything that lrtool raises on purpose."""
+    """The base of all errors that lrtool raises on purpose."""
 
 
 class UserError(LrtoolError, ValueError):
-    """A mistake in a command, a configuration, or data: the user can mend it."""
+    """A mistake in a command, a configuration or data, which the user can fix."""
 
 
 class DataError(UserError):
@@ -33,13 +30,13 @@ class DataError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: in a file, or on the command line.
+    """A place in a file or on the command line.
 
     Attributes:
         name: the file, or the flag, such as "--seed".
-        line: from 1; None for a whole file, and for a flag.
+        line: from 1; None for a whole file or a flag.
         column: likewise.
-        sets: the key path that a flag sets, which then need not be named beside it.
+        sets: the key path that a flag sets; a message need not repeat it.
     """
 
     name: str
@@ -48,8 +45,8 @@ class Place:
     sets: KeyPath | None = None
 
     def __str__(self) -> str:
-        known = (self.name, self.line, self.column)
-        return ":".join(str(part) for part in known if part is not None)
+        parts = (self.name, self.line, self.column)
+        return ":".join(str(part) for part in parts if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +54,10 @@ class Problem:
     """One thing wrong in a configuration.
 
     Attributes:
-        path: of its key, such as ("train", "epochs"); () for the whole file.
+        path: of the key, such as ("train", "epochs"); () for the whole file.
         message: what is wrong, and what to do.
         at_key: the key itself is wrong, not its value.
-        place: where that stands; None until somebody who holds the document has said so.
+        place: where it is; None until `Document.locate` has filled it in.
     """
 
     path: KeyPath
@@ -69,17 +66,16 @@ class Problem:
     place: Place | None = None
 
     def __str__(self) -> str:
-        place = "" if self.place is None else str(self.place)
-        named = self.place is not None and self.place.sets == self.path
-        key = "" if named else key_path(self.path)
+        place = str(self.place or "")
+        key = "" if self.place and self.place.sets == self.path else key_path(self.path)
         return ": ".join(part for part in (place, key, self.message) if part)
 
 
 class ConfigError(UserError):
-    """What is wrong in a configuration, all of it, in the order of the file.
+    """All problems of a configuration: first those of the command line, then in file order.
 
-    What the command line gave comes first. Printed, each problem is a line:
-    `file:line:column: key.path: message`, or without the place as long as it is not known.
+    Each is printed on a line: `file:line:column: key.path: message`. The place is left out while it
+    is unknown.
     """
 
     def __init__(self, *problems: Problem) -> None:
@@ -96,24 +92,24 @@ def _line_and_column(problem: Problem) -> tuple[int, int]:
 
 
 class InterruptedRunError(LrtoolError):
-    """Someone asked a run to stop: it saves what it has."""
+    """A run was asked to stop; it saves what it has."""
 
 
 class DivergedError(LrtoolError):
-    """A training's losses, gradients or weights are no longer finite."""
+    """Losses, gradients or weights of a training are no longer finite."""
 
 
 class OutOfMemoryError(LrtoolError):
-    """The device or the host has no memory left for one step."""
+    """The device or the host ran out of memory."""
 
 
 def key_path(path: Iterable[str | int]) -> str:
-    """Spell a path as a user writes it: ("find", "steps") → "find.steps"."""
+    """Return a path as a user writes it: ("find", "steps") → "find.steps"."""
     return ".".join(str(part) for part in path)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the known name nearest to `name`, or "" without one."""
+    """Return " (did you mean 'x'?)" for the known name closest to `name`; "" if none is close."""
     known = list(known)
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""What `lrtool list` shows: every name that a configuration may use, with its defaults."""
+"""The rows of `lrtool list`: every name that a configuration may use, with its defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
 
     Args:
         kind: losses, optimizers, schedules, models, metrics or sources.
-        sources: the built-in data sources, which live beside this package's floor.
+        sources: the built-in data sources, which this package must not import.
     """
     match kind:
         case "losses":
@@ -46,25 +46,27 @@ def rows(kind: str, sources: Mapping[str, Callable[..., Any]]) -> list[Row]:
                 for name, cls in OPTIMIZERS.items()
             ]
         case "models":
-            return [_described(name, f, _arguments(f, 0, FACTS)) for name, f in MODELS.items()]
+            return [_described(n, f, _arguments(f, 0, FACTS)) for n, f in MODELS.items()]
         case "sources":
-            return [_described(name, f, _arguments(f, 1)) for name, f in sources.items()]
+            return [_described(n, f, _arguments(f, 1)) for n, f in sources.items()]
         case "schedules":
-            builders = {name: entry.build for name, entry in SCHEDULES.items()}
-            return [_described(name, f, _arguments(f, 1)) for name, f in builders.items()]
+            return [
+                _described(name, entry.build, _arguments(entry.build, 1))
+                for name, entry in SCHEDULES.items()
+            ]
         case "metrics":
             return [{"name": n, "description": entry.description} for n, entry in METRICS.items()]
     raise AssertionError(kind)
 
 
 def _described(name: str, function: Callable[..., Any], arguments: str) -> Row:
-    text = (inspect.getdoc(function) or "").split("\n", maxsplit=1)[0]
-    return {"name": name, "description": text, "arguments": arguments}
+    summary = (inspect.getdoc(function) or "").partition("\n")[0]
+    return {"name": name, "description": summary, "arguments": arguments}
 
 
 def _arguments(function: Callable[..., Any], positional: int, hidden: Collection[str] = ()) -> str:
-    """Spell the arguments that a configuration may give, as `name=default`."""
-    known = import_path.signature(function)
-    assert known is not None, "what is built in has a signature"
-    parameters = list(known.parameters.values())[positional:]
-    return ", ".join(import_path.spell(p) for p in parameters if p.name not in hidden)
+    """Return the arguments that a configuration may give, as `name=default`."""
+    signature = import_path.signature(function)
+    assert signature is not None, "built-in functions and classes have one"
+    parameters = list(signature.parameters.values())[positional:]
+    return ", ".join(import_path.spell_parameter(p) for p in parameters if p.name not in hidden)

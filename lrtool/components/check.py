@@ -1,4 +1,4 @@
-"""Everything that a configuration names, judged before any data is read, all problems at once."""
+"""Checks all names and arguments of a configuration, before any data is read."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     Problems = Iterator[Problem]
 
 LOSSES_OF_AN_EPOCH = ("validation_loss", "train_loss")
-# What an epoch's row and its line in metrics.jsonl hold: no metric may have such a name.
+# Keys of an epoch's row and of its line in metrics.jsonl: no metric may have such a name.
 COLUMNS = (*EpochRow.model_fields, "metrics", "kind", "not_finite")
 
 
 def check(
     config: Config, sources: Mapping[str, Callable[..., Any]], directories: Sequence[Path]
 ) -> list[Problem]:
-    """Return what is wrong with the names and arguments of a configuration.
+    """Return all problems with the names and arguments of a configuration.
 
     Args:
-        config: with sound types.
-        sources: the built-in data sources by name; the caller fills their first parameter.
+        config: valid against the schema.
+        sources: the built-in data sources by name; their first parameter is the split.
         directories: where modules of import paths are looked for.
     """
     return [
@@ -56,42 +56,33 @@ def check(
 def _source(
     config: Config, sources: Mapping[str, Callable[..., Any]], directories: Sequence[Path]
 ) -> Problems:
-    name, path = config.data.source, ("data", "source")
-    if import_path.is_import_path(name):
-        found, problems = _import(name, path, directories)
-        yield from problems
-        positional = 0
-    else:
-        yield from _known(name, sources, "source", path)
-        found, positional = sources.get(name), 1
-    if found is not None:
-        yield from _call(found, config.data.args, ("data", "args"), positional=positional)
+    name = config.data.source
+    source, problems = _find(name, sources, "source", ("data", "source"), directories)
+    yield from problems
+    if source is not None:
+        positional = 0 if import_path.is_import_path(name) else 1
+        yield from _call(source, config.data.args, ("data", "args"), positional=positional)
 
 
 def _model(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
-    path = ("model", "name")
-    if import_path.is_import_path(component.name):
-        found, problems = _import(component.name, path, directories)
-        yield from problems
-    else:
-        yield from _known(component.name, MODELS, "model", path)
-        found = MODELS.get(component.name)
-    if found is not None:
-        yield from _call(found, component.args, ("model", "args"), given=models.FACTS)
+    factory, problems = _find(component.name, MODELS, "model", ("model", "name"), directories)
+    yield from problems
+    if factory is not None:
+        yield from _call(factory, component.args, ("model", "args"), given=models.FACTS)
 
 
 def _loss(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
-    path = ("loss", "name")
-    if import_path.is_import_path(component.name):
-        found, problems = _import(component.name, path, directories)
+    name, path = component.name, ("loss", "name")
+    if import_path.is_import_path(name):
+        loss, problems = _import(name, path, directories)
         yield from problems
-        if found is not None:  # a class is built with the arguments, a function called with them
-            positional = 0 if inspect.isclass(found) else 2
-            yield from _call(found, component.args, ("loss", "args"), positional=positional)
-        return
-    yield from _known(component.name, [*LOSSES, *ALIASES], "loss", path, listed=LOSSES)
-    if losses.canonical(component.name) in LOSSES:
-        yield from _below(("loss", "args"), losses.check_args(component.name, component.args))
+        if loss is not None:  # a class is built with the arguments, a function called with them
+            positional = 0 if inspect.isclass(loss) else 2
+            yield from _call(loss, component.args, ("loss", "args"), positional=positional)
+    elif losses.canonical(name) in LOSSES:
+        yield from _below(("loss", "args"), losses.check_args(name, component.args))
+    else:
+        yield _unknown(name, [*LOSSES, *ALIASES], "loss", path, listed=LOSSES)
 
 
 def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
@@ -100,14 +91,13 @@ def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
         path = ("metrics", index)
         if import_path.is_import_path(name):
             yield from _import(name, path, directories)[1]
-        else:
-            yield from _known(name, METRICS, "metric", path)
+        elif name not in METRICS:
+            yield _unknown(name, METRICS, "metric", path)
         column = key(name)
-        if column in taken:
-            owner = taken[column]
-            words = f"'{column}' is the name of {owner} already; rename this one, or remove it"
+        owner = taken.setdefault(column, f"metrics.{index}")
+        if owner != f"metrics.{index}":
+            words = f"'{column}' is already the name of {owner}; rename this one, or remove it"
             yield Problem(path, words)
-        taken.setdefault(column, f"metrics.{index}")
 
 
 def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
@@ -116,97 +106,107 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
         try:
             re.compile(group.match)
         except (re.error, OverflowError, RecursionError) as error:
-            problem = f"{group.match!r} is no regular expression: {error}"
+            problem = f"{group.match!r} is not a regular expression: {error}"
             yield Problem(("optimizer", "groups", index, "match"), problem)
     path = ("optimizer", "name")
-    if import_path.is_import_path(spec.name):
-        found, problems = _import(spec.name, path, directories)
-        yield from problems
-    elif spec.name in UNUSABLE:
+    if spec.name in UNUSABLE:
         yield Problem(path, UNUSABLE[spec.name])
         return
-    else:
-        yield from _known(spec.name, OPTIMIZERS, "optimizer", path)
-        found = OPTIMIZERS.get(spec.name)
-    if found is None:
+    optimizer, problems = _find(spec.name, OPTIMIZERS, "optimizer", path, directories)
+    yield from problems
+    if optimizer is None:
         return
-    wrong = list(_call(found, spec.args, ("optimizer", "args"), given=("lr",), positional=1))
+    wrong = list(_call(optimizer, spec.args, ("optimizer", "args"), given=("lr",), positional=1))
     yield from wrong
     if not wrong and spec.name in OPTIMIZERS:
         try:  # torch checks ranges in the constructor
-            found([torch.nn.Parameter(torch.ones(2, 2))], **spec.args)
+            optimizer([torch.nn.Parameter(torch.ones(2, 2))], **spec.args)
         except ValueError as error:
             yield Problem(("optimizer", "args"), str(error))
-        except Exception as error:  # noqa: BLE001  (whatever a value of a wrong kind leads to)
+        except Exception as error:  # noqa: BLE001  (a value of a wrong type may raise anything)
             words = f"{spec.name} cannot take these: {type(error).__name__}: {error}"
             yield Problem(("optimizer", "args"), words)
 
 
 def _schedule(spec: ScheduleConfig) -> Problems:
     path = ("train", "schedule")
-    yield from _known(spec.name, SCHEDULES, "schedule", (*path, "name"))
     if spec.warmup:
         for words in import_path.check_value(Length, spec.warmup):
             yield Problem((*path, "warmup"), words)
     if spec.name in SCHEDULES:
         build = SCHEDULES[spec.name].build
         yield from _call(build, spec.args, (*path, "args"), positional=1)
+    else:
+        yield _unknown(spec.name, SCHEDULES, "schedule", (*path, "name"))
 
 
 def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:
     spec, path = config.train.early_stopping, ("train", "early_stopping")
     if spec is None:
         return
-    own = {key(name): name for name in config.metrics}
-    wanted = [*LOSSES_OF_AN_EPOCH, *own]
-    if spec.metric not in wanted:
-        hint = did_you_mean(key(spec.metric), wanted) or f"; there are {', '.join(wanted)}"
+    metrics = {key(name): name for name in config.metrics}
+    known = [*LOSSES_OF_AN_EPOCH, *metrics]
+    if spec.metric not in known:
+        hint = did_you_mean(key(spec.metric), known) or f"; there are {', '.join(known)}"
         words = f"must be a loss or one of metrics, not {spec.metric!r}{hint}"
         yield Problem((*path, "metric"), words)
-    elif (
-        spec.mode == "auto" and spec.metric in own and _says_nothing(own[spec.metric], directories)
-    ):
+    elif spec.mode == "auto" and _has_no_direction(metrics.get(spec.metric), directories):
         words = f"lrtool cannot know whether a lower or a higher {spec.metric} is better"
         yield Problem((*path, "mode"), f"{words}; give min or max")
     has_none = config.data.validation == 0 and not import_path.is_import_path(config.data.source)
     if spec.metric == "validation_loss" and has_none:
-        words = "there is no validation_loss where data.validation is 0; give train_loss"
+        words = "there is no validation_loss when data.validation is 0; give train_loss"
         yield Problem((*path, "metric"), words)
 
 
-def _says_nothing(metric: str, directories: Sequence[Path]) -> bool:
-    if metric not in METRICS and not import_path.is_import_path(metric):
-        return False  # metrics.N says that there is none
+def _has_no_direction(metric: str | None, directories: Sequence[Path]) -> bool:
+    """Tell whether a metric exists, but does not say whether higher is better."""
+    if metric is None or not (metric in METRICS or import_path.is_import_path(metric)):
+        return False
     try:
         return higher_is_better(metric, directories) is None
-    except UserError:  # metrics.N says what is wrong with it
+    except UserError:  # `_metrics` says what is wrong with it
         return False
 
 
-def _known(
+def _find(
     name: str,
-    names: Collection[str],
+    table: Mapping[str, Callable[..., Any]],
     what: str,
     path: KeyPath,
-    *,
-    listed: Collection[str] | None = None,
-) -> Problems:
-    if name not in names:
-        hint = did_you_mean(name, names) or f"; there are {', '.join(listed or names)}"
-        yield Problem(path, f"no {what} is called {name!r}{hint}")
+    directories: Sequence[Path],
+) -> tuple[Callable[..., Any] | None, list[Problem]]:
+    """Return what a built-in name or an import path leads to, or None and why."""
+    if import_path.is_import_path(name):
+        return _import(name, path, directories)
+    if name in table:
+        return table[name], []
+    return None, [_unknown(name, table, what, path)]
 
 
 def _import(
     name: str, path: KeyPath, directories: Sequence[Path]
 ) -> tuple[Callable[..., Any] | None, list[Problem]]:
     try:
-        found = import_path.resolve(name, directories)
+        attribute = import_path.resolve(name, directories)
     except UserError as error:
         return None, [Problem(path, str(error))]
-    if not callable(found):
-        words = f"'{name}' is a {type(found).__name__}; it cannot be called"
+    if not callable(attribute):
+        words = f"'{name}' is a {type(attribute).__name__}; it cannot be called"
         return None, [Problem(path, words)]
-    return found, []
+    return attribute, []
+
+
+def _unknown(
+    name: str,
+    names: Collection[str],
+    what: str,
+    path: KeyPath,
+    *,
+    listed: Collection[str] | None = None,
+) -> Problem:
+    hint = did_you_mean(name, names) or f"; there are {', '.join(listed or names)}"
+    return Problem(path, f"no {what} is called {name!r}{hint}")
 
 
 def _call(
@@ -217,11 +217,11 @@ def _call(
     given: Collection[str] = (),
     positional: int = 0,
 ) -> Problems:
-    found = import_path.check_call(function, args, given=given, positional=positional)
-    yield from _below(path, found)
+    problems = import_path.check_call(function, args, given=given, positional=positional)
+    yield from _below(path, problems)
 
 
 def _below(path: KeyPath, problems: Iterable[Problem]) -> Problems:
-    """Put the arguments that problems are about below the key that holds them all."""
+    """Prefix the problems' paths with that of the mapping that holds the arguments."""
     for problem in problems:
         yield replace(problem, path=(*path, *problem.path))

@@ -1,4 +1,4 @@
-"""Import paths `package.module:attribute`, and whether a call will fit before it is made."""
+"""Import paths `package.module:attribute`, and checks of a call before it is made."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
+from lrtool.config.problems import TYPES
 from lrtool.errors import Problem, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-
+# A DataLoader's worker sends its traceback as the message of an exception.
 _WORKER = re.compile(r"Original Traceback .*:\n(?P<frames>(?:  .*\n)+)(?P<what>(?:.|\n)+?)\s*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Which values an argument may have, beyond its type: `Annotated[float, Range(…)]`.
+    """Which values an argument may have: `Annotated[float, Range(…)]`.
 
     Attributes:
         words: such as "must be above 0".
-        allows: tells whether a value of the right type is one of them.
+        allows: whether a value of the right type is in the range.
     """
 
     words: str
@@ -49,12 +50,12 @@ def is_import_path(name: str) -> bool:
 def resolve(path: str, directories: Sequence[Path]) -> Any:
     """Return what `package.module:attribute` names; the attribute may be dotted.
 
-    `directories` come first on `sys.path` and stay there: modules of the user's may import others
-    as late as they are called.
+    `directories` come first on `sys.path` and stay there: the user's modules may import others when
+    they are called.
 
     Raises:
-        UserError: the path is malformed, no such module, no such attribute, or the user's own
-            code fails.
+        UserError: the path is malformed, there is no such module or attribute, or the user's code
+            fails.
     """
     module_name, _, attribute = path.partition(":")
     parts = attribute.split(".")
@@ -63,25 +64,18 @@ def resolve(path: str, directories: Sequence[Path]) -> Any:
     for directory in reversed([str(directory) for directory in directories]):
         if directory not in sys.path:
             sys.path.insert(0, directory)
-    found: Any = _import(module_name, directories)
+    value: Any = _import(module_name, directories)
     owner = f"module '{module_name}'"
     for depth, part in enumerate(parts, 1):
         try:
-            found = _attribute(found, part, owner)
-        except UserError:
-            raise
+            value = getattr(value, part)
+        except AttributeError:
+            hint = did_you_mean(part, [name for name in dir(value) if not name.startswith("_")])
+            raise UserError(f"{owner} has no attribute '{part}'{hint}") from None
         except (Exception, SystemExit) as error:
             raise UserError(f"'{part}' of {owner} cannot be read: {words(error)}") from error
         owner = f"'{'.'.join(parts[:depth])}'"
-    return found
-
-
-def _attribute(owner: Any, name: str, spelled: str) -> Any:
-    try:
-        return getattr(owner, name)
-    except AttributeError:
-        hint = did_you_mean(name, [known for known in dir(owner) if not known.startswith("_")])
-        raise UserError(f"{spelled} has no attribute '{name}'{hint}") from None
+    return value
 
 
 def _import(name: str, directories: Sequence[Path]) -> Any:
@@ -101,11 +95,11 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
 
 
 def words(error: BaseException) -> str:
-    """Say what an exception of the user's code is, and where it was raised."""
+    """Return type, message and place of an exception that the user's code raised."""
     said = error.msg if isinstance(error, SyntaxError) else _text(error)
     what = f"{type(error).__name__}: {said}".removesuffix(": ")
     in_worker = _WORKER.search(said)
-    if in_worker is not None:  # a DataLoader's worker sends its traceback as the message
+    if in_worker is not None:
         files = re.findall(r'^  File "(.+)", line (\d+)', in_worker["frames"], re.MULTILINE)
         own = [f"{name}:{line}" for name, line in files if _is_own(name)]
         return in_worker["what"] + (f" ({own[-1]})" if own else "")
@@ -122,7 +116,7 @@ def _text(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Return " (file:line)" of the last line of the user's own code on the way to an error."""
+    """Return " (file:line)" of the innermost line of the user's code in a traceback, or ""."""
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f" ({error.filename}:{error.lineno})"
     own = [f for f in traceback.extract_tb(error.__traceback__) if _is_own(f.filename)]
@@ -130,7 +124,7 @@ def place(error: BaseException) -> str:
 
 
 def _is_own(filename: str) -> bool:
-    """Tell whether a file is the user's: neither lrtool's nor a library's."""
+    """Tell whether a file is the user's, not lrtool's or a library's."""
     path = Path(filename)
     foreign = (Path(__file__).parents[1], sysconfig.get_path("stdlib"))
     return not (
@@ -141,8 +135,8 @@ def _is_own(filename: str) -> bool:
 
 
 def signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """Return a callable's signature with its annotations evaluated; None for some of C's."""
-    for evaluate in (True, False):  # some annotations make sense to a type checker only
+    """Return a callable's signature, annotations evaluated; None for some written in C."""
+    for evaluate in (True, False):  # some annotations cannot be evaluated
         try:
             return inspect.signature(function, eval_str=evaluate)
         except Exception:  # noqa: BLE001, S112  (an annotation may raise anything; then without)
@@ -151,16 +145,20 @@ def signature(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def facts_for(function: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those facts of the data that the function names as parameters."""
-    known = signature(function)
-    return {} if known is None else {k: v for k, v in facts.items() if k in known.parameters}
+    """Return those facts of the data that the function has as parameters."""
+    parameters = _parameters(function)
+    return {name: fact for name, fact in facts.items() if name in parameters}
 
 
 def required(function: Callable[..., Any]) -> set[str]:
     """Return the names of the parameters that have no default."""
+    parameters = _parameters(function)
+    return {name for name, p in parameters.items() if p.default is inspect.Parameter.empty}
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     known = signature(function)
-    parameters = known.parameters.values() if known else ()
-    return {p.name for p in parameters if p.default is inspect.Parameter.empty}
+    return known.parameters if known else {}
 
 
 def check_call(
@@ -170,16 +168,16 @@ def check_call(
     given: Collection[str] = (),
     positional: int = 0,
 ) -> list[Problem]:
-    """Find out what is wrong with calling `function(…, **args)`, without calling it.
+    """Return what is wrong with a call `function(…, **args)`, without calling it.
 
     Args:
         function: a class or function; built-in ones have their annotations checked too.
         args: the user's keyword arguments.
-        given: parameters that the caller will fill where the signature names them.
-        positional: how many leading parameters the caller fills by position.
+        given: parameters that the caller passes by name if the signature has them.
+        positional: how many leading parameters the caller passes by position.
 
     Returns:
-        Problems whose path is the argument alone, or () for one that is missing.
+        Problems whose path is the argument's name, or () for a missing argument.
     """
     known = signature(function)
     if known is None:
@@ -188,23 +186,23 @@ def check_call(
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     parameters = parameters[positional:]
     usable = {p.name: p for p in parameters if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}}
-    yours = [name for name in usable if name not in given]
+    free = {name: p for name, p in usable.items() if name not in given}
     problems: list[Problem] = []
     for name, value in args.items():
         if name in usable:
             wrong = check_value(usable[name].annotation, value)
             problems += [Problem((name,), words) for words in wrong]
         elif not takes_any:
-            hint = did_you_mean(name, yours)
-            shape = f"signature ({', '.join(map(spell, (usable[n] for n in yours)))})"
+            hint = did_you_mean(name, free)
+            shape = f"signature ({', '.join(map(spell_parameter, free.values()))})"
             problems.append(Problem((name,), f"unknown argument{hint}; {shape}", at_key=True))
-    for name in yours:
-        if usable[name].default is inspect.Parameter.empty and name not in args:
+    for name, parameter in free.items():
+        if parameter.default is inspect.Parameter.empty and name not in args:
             problems.append(Problem((), f"the argument '{name}' is required"))
     return problems
 
 
-def spell(parameter: inspect.Parameter) -> str:
+def spell_parameter(parameter: inspect.Parameter) -> str:
     """Return a parameter as `name` or `name=default`."""
     if parameter.default is inspect.Parameter.empty:
         return parameter.name
@@ -212,27 +210,18 @@ def spell(parameter: inspect.Parameter) -> str:
 
 
 _PLAIN = {int, float, bool, str, list, dict, type(None)}
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "none_required": "null",
-}
 
 
 def check_value(annotation: Any, value: Any) -> list[str]:
-    """Hold a value against an annotation of plain types; others are the function's own affair.
+    """Return what is wrong with a value, by an annotation of plain types and its `Range`.
 
-    A `Range` beside the type counts as well.
+    Other annotations are not checked.
     """
     ranges: list[Any] = []
     if get_origin(annotation) is Annotated:
         annotation, *ranges = get_args(annotation)
     parts = get_args(annotation)
-    if float in parts and Tensor in parts:  # torch's rates; no file holds a tensor
+    if float in parts and Tensor in parts:  # torch's `lr`; a file holds no tensor
         annotation = Union[tuple(part for part in parts if part is not Tensor)]  # noqa: UP007  (a computed union)
     if not _is_plain(annotation):
         return []
@@ -241,27 +230,27 @@ def check_value(annotation: Any, value: Any) -> list[str]:
     except ValidationError as error:
         details = error.errors(include_url=False)
     else:
-        ranges = [beside for beside in ranges if isinstance(beside, Range)]
-        return [f"{known.words}, not {value}" for known in ranges if not known.allows(value)]
-    spelled = json.dumps(value, ensure_ascii=False)  # true and null, as in the file
-    shown = f"the text {value!r}" if isinstance(value, str) else spelled
+        ranges = [extra for extra in ranges if isinstance(extra, Range)]
+        return [f"{extra.words}, not {value}" for extra in ranges if not extra.allows(value)]
+    as_json = json.dumps(value, ensure_ascii=False)  # true and null, as in the file
+    shown = f"the text {value!r}" if isinstance(value, str) else as_json
     for detail in details:
         item = next((part for part in detail["loc"] if isinstance(part, int)), None)
         if item is not None:
-            return [f"item {item} must be {_wanted(detail)}, in {shown}"]
+            return [f"item {item} must be {_expected(detail)}, in {shown}"]
     hint = did_you_mean(value, _choices(annotation)) if isinstance(value, str) else ""
-    return [f"must be {' or '.join(dict.fromkeys(map(_wanted, details)))}, not {shown}{hint}"]
+    return [f"must be {' or '.join(dict.fromkeys(map(_expected, details)))}, not {shown}{hint}"]
 
 
-def _wanted(detail: ErrorDetails) -> str:
+def _expected(detail: ErrorDetails) -> str:
     if detail["type"] == "literal_error":
         choices = str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
         return f"one of {choices}"
-    return _EXPECTED.get(detail["type"], detail["msg"])
+    return TYPES.get(detail["type"], detail["msg"])
 
 
 def _choices(annotation: Any) -> list[str]:
-    """Return the texts that an annotation's Literals name."""
+    """Return the strings among an annotation's Literals."""
     if get_origin(annotation) is Literal:
         return [choice for choice in get_args(annotation) if isinstance(choice, str)]
     return [choice for part in get_args(annotation) for choice in _choices(part)]

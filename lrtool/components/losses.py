@@ -1,7 +1,6 @@
-"""Losses: torch.nn.functional's by their names, Keras's names for them, or an import path.
+"""Losses: those of torch.nn.functional, under torch's or Keras's names, or an import path.
 
-Each is the mean over samples that gradient descent minimises; mean squared error, for instance, is
-the sum of squared errors over N.
+Each is a mean over samples.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# What targets a loss takes. values: floats of the outputs' shape; classes: one index for each
-# prediction; probabilities: floats in [0, 1] of the outputs' shape; signs: −1 and 1 likewise;
-# label sets: rows of class indices, ended by −1.
+# The targets of a loss. values: floats of the outputs' shape; classes: a class index for each
+# prediction; probabilities: floats in [0, 1] of the outputs' shape; signs: −1 or 1, of the outputs'
+# shape; label sets: rows of class indices, ended by −1.
 Takes = Literal["values", "classes", "probabilities", "signs", "label sets"]
 
-# What outputs a loss takes. log rates: the logarithm of the mean of counts; scores: larger for what
-# is likelier, without a probability; distances: smaller for what is likelier.
+# The outputs that a loss takes. log rates: log of the expected count; scores: higher for likelier
+# classes, but not probabilities; distances: lower for likelier ones.
 Outputs = Literal[
     "values", "log rates", "logits", "log-probabilities", "probabilities", "scores", "distances"
 ]
@@ -47,7 +46,7 @@ def _cross_entropy(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy; of outputs (B, C, T) that lie in memory as (B, T, C), without a copy."""
+    """Cross-entropy that does not copy outputs (B, C, T) stored as (B, T, C)."""
     if outputs.ndim > 2 and outputs.stride(1) == 1 and not targets.is_floating_point():
         outputs = outputs.movedim(1, -1).flatten(0, -2)
         targets = targets.flatten()
@@ -61,13 +60,13 @@ class LossEntry:
     """A loss that a configuration may name.
 
     Attributes:
-        function: `function(outputs, targets, **args)`, as torch.nn.functional has them.
-        takes: its targets.
-        outputs: what it takes a model's outputs for.
-        aliases: Keras's or short names.
-        soft: takes a probability for each class as well as class indices.
-        one_output: two classes are one output for it, and targets 0.0 and 1.0.
-        for_logits: the loss to name to those whose outputs are logits, perhaps.
+        function: `function(outputs, targets, **args)`.
+        takes: the kind of targets.
+        outputs: the kind of outputs.
+        aliases: Keras's names and short ones.
+        soft: also takes a probability for each class as targets.
+        one_output: two classes are a single output, with targets 0.0 and 1.0.
+        for_logits: the loss to recommend when outputs look like logits.
     """
 
     function: Callable[..., Tensor]
@@ -97,7 +96,7 @@ LOSSES: dict[str, LossEntry] = {
     "huber_loss": LossEntry(F.huber_loss, "values", "values", ("huber",)),
     "poisson_nll_loss": LossEntry(F.poisson_nll_loss, "values", "log rates"),
     "binary_cross_entropy_with_logits": LossEntry(
-        # Keras's name, for the built-in models give logits as well.
+        # Keras's binary_crossentropy, for the built-in models return logits.
         F.binary_cross_entropy_with_logits,
         "probabilities",
         "logits",
@@ -115,7 +114,7 @@ LOSSES: dict[str, LossEntry] = {
     "multilabel_soft_margin_loss": LossEntry(
         F.multilabel_soft_margin_loss, "probabilities", "logits"
     ),
-    # torch's "mean" divides by the number of outputs as well, which is no mean over samples
+    # torch's "mean" would divide by the number of outputs too
     "kl_div": LossEntry(
         functools.partial(F.kl_div, reduction="batchmean"), "probabilities", "log-probabilities"
     ),
@@ -125,36 +124,34 @@ LOSSES: dict[str, LossEntry] = {
 }
 ALIASES: dict[str, str] = {alias: name for name, loss in LOSSES.items() for alias in loss.aliases}
 
-# Of torch's parameters those that a configuration does not fill, or fills with old spellings.
+# Parameters of torch's losses that a configuration must not set.
 RESERVED = ("input", "target", "size_average", "reduce", "reduction")
-_TENSORS = {"weight", "pos_weight"}  # lists of numbers in a configuration
+_TENSORS = {"weight", "pos_weight"}  # tensors for torch, lists of numbers in a configuration
 
 
 def canonical(name: str) -> str:
-    """Return torch's name for a loss, given torch's, Keras's or a short one."""
+    """Return torch's name of a built-in loss; other names stay as they are."""
     return ALIASES.get(name, name)
 
 
 def wants_binary(name: str) -> bool:
-    """Tell whether two classes should be given to this loss as one output and targets 0.0, 1.0."""
+    """Tell whether this loss takes two classes as one output with targets 0.0 and 1.0."""
     loss = LOSSES.get(canonical(name))
     return loss is not None and loss.one_output
 
 
 def check_args(name: str, args: dict[str, Any]) -> list[Problem]:
-    """Return what is wrong with a built-in loss's arguments, as `import_path.check_call` does."""
+    """Return what is wrong with a built-in loss's arguments, as `import_path.check_call`."""
     problems = [
-        Problem((reserved,), "is not for a configuration: a loss here is a mean over samples")
+        Problem((reserved,), "cannot be set here: a loss is a mean over samples")
         for reserved in RESERVED
         if reserved in args
     ]
     rest = {k: v for k, v in args.items() if k not in RESERVED}
-    # torch annotates these as tensors; lists of numbers are what a file can hold.
-    numbers = {k: v for k, v in rest.items() if k in _TENSORS}
     problems += [
         Problem((k,), f"must be a list of numbers, not {spell(v)}")
-        for k, v in numbers.items()
-        if import_path.check_value(list[float], v)
+        for k, v in rest.items()
+        if k in _TENSORS and import_path.check_value(list[float], v)
     ]
     function = LOSSES[canonical(name)].function
     return problems + import_path.check_call(function, rest, given=RESERVED, positional=2)
@@ -164,22 +161,22 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
     """Return `loss(outputs, targets)`, a scalar tensor.
 
     Raises:
-        UserError: an import path leads nowhere.
-        ConfigError: what it leads to cannot be called.
+        UserError: the import path leads nowhere.
+        ConfigError: it leads to something that cannot be built or called.
     """
     args = component.args
     if import_path.is_import_path(component.name):
-        found = import_path.resolve(component.name, directories)
-        if inspect.isclass(found):  # a module such as torch.nn.HuberLoss
+        loss = import_path.resolve(component.name, directories)
+        if inspect.isclass(loss):  # a module such as torch.nn.HuberLoss
             try:
-                found, args = found(**args), {}
+                loss, args = loss(**args), {}
             except (Exception, SystemExit) as error:
                 problem = f"{component.name} cannot be built: {import_path.words(error)}"
                 raise ConfigError(Problem(("loss",), problem)) from error
-        if not callable(found):
-            problem = f"{component.name} is a {type(found).__name__}; it cannot be called"
+        if not callable(loss):
+            problem = f"{component.name} is a {type(loss).__name__}; it cannot be called"
             raise ConfigError(Problem(("loss", "name"), problem))
-        return functools.partial(found, **args) if args else found
+        return functools.partial(loss, **args) if args else loss
     function: Callable[..., Tensor] = LOSSES[canonical(component.name)].function
     weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}
     if weights:
@@ -195,23 +192,19 @@ def _weighted(
 
 
 def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None:
-    """Say why a loss does not fit a real batch; None if it does.
+    """Return why a loss does not fit a batch; None if it does.
 
     Args:
-        name: as the configuration names it.
-        loss: what `build_loss` made of it.
-        outputs: what the model returned.
-        targets: what the data hold.
+        name: as in the configuration.
+        loss: from `build_loss`.
+        outputs: of the model.
+        targets: of the data.
     """
-    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
-        if import_path.is_import_path(name):
-            problem = _try(loss, outputs, targets)
-            return None if problem is None else f"{name} {problem}"
-        got = " and ".join(type(part).__name__ for part in (outputs, targets))
-        return f"{name} compares two tensors, but outputs and targets are {got}"
     if import_path.is_import_path(name):
         problem = _try(loss, outputs, targets)
-        return None if problem is None else f"{name} {problem}; {spell_both(outputs, targets)}"
+        return None if problem is None else f"{name} {problem}{shapes(outputs, targets)}"
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return f"{name} {not_tensors(outputs, targets)}"
     args = loss.keywords if isinstance(loss, functools.partial) else {}
     entry = LOSSES[canonical(name)]
     problem = _mismatch(entry, outputs, targets, args) or _try(loss, outputs, targets)
@@ -225,20 +218,28 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
         and _try(entry.function, outputs, targets) is None
     ]
     advice = f"losses that fit: {', '.join(fitting)}" if fitting else "no built-in loss fits these"
-    return f"{name} {problem}; {spell_both(outputs, targets)}; {advice}"
+    return f"{name} {problem}{shapes(outputs, targets)}; {advice}"
 
 
-def spell_both(outputs: Tensor, targets: Tensor) -> str:
-    """Spell shapes and types of a batch."""
+def not_tensors(outputs: Any, targets: Any) -> str:
+    """Return why a batch that is not two tensors does not fit a built-in loss or metric."""
+    types = f"{type(outputs).__name__} and {type(targets).__name__}"
+    return f"compares two tensors, but outputs and targets are {types}"
+
+
+def shapes(outputs: Any, targets: Any) -> str:
+    """Return "; outputs (64, 10) float32, targets (64,) int64"; "" unless both are tensors."""
     parts = (("outputs", outputs), ("targets", targets))
-    return ", ".join(f"{what} {tuple(t.shape)} {str(t.dtype)[6:]}" for what, t in parts)
+    if not all(isinstance(tensor, Tensor) for _, tensor in parts):
+        return ""
+    return "; " + ", ".join(f"{what} {tuple(t.shape)} {str(t.dtype)[6:]}" for what, t in parts)
 
 
 def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     try:
         with torch.no_grad():
             value = loss(outputs, targets)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever torch or the user's function says)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (torch or the user's function may raise anything)
         return f"failed: {import_path.words(error)}"
     if not isinstance(value, Tensor):
         return f"returned a {type(value).__name__}, not a tensor"
@@ -247,10 +248,10 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     return None
 
 
-def _mismatch(  # noqa: C901, PLR0911  (a list of rules, the first broken one speaks)
+def _mismatch(  # noqa: C901, PLR0911  (a list of rules)
     loss: LossEntry, outputs: Tensor, targets: Tensor, args: Mapping[str, Any]
 ) -> str | None:
-    """Hold a built-in loss's rules against a batch."""
+    """Return the first rule of a built-in loss that a batch breaks, or None."""
     takes = loss.takes
     if takes == "classes":
         if targets.is_floating_point():
@@ -269,7 +270,7 @@ def _mismatch(  # noqa: C901, PLR0911  (a list of rules, the first broken one sp
         return "takes targets that are counts, and some of these are below 0"
     if takes == "signs" and not bool((targets.abs() == 1).all()):
         return "takes targets that are −1 or 1"
-    if args.get("log_target"):  # kl_div's targets as logarithms
+    if args.get("log_target"):  # of kl_div
         if bool((targets > 0).any()):
             return "takes targets that are log-probabilities, and some of these are above 0"
     elif takes == "probabilities" and not bool(((targets >= 0) & (targets <= 1)).all()):

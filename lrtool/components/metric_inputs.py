@@ -1,7 +1,7 @@
-"""What metrics compare, made of a batch's outputs and targets; what these are, the loss tells.
+"""Predictions and truth for a metric, from a batch's outputs and targets.
 
-Outputs are brought to classes, scores or values here, for torchmetrics would guess from each batch
-anew whether it holds logits.
+The loss tells what outputs and targets are. torchmetrics would guess for each batch anew whether it
+holds logits, so it gets classes, scores or values.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from lrtool.components.losses import Outputs, Takes
 
 # What a metric compares with the truth. classes: the most likely one, or yes or no for each label;
-# five classes: the true one if it is among the five most likely, else the most likely; scores: of
-# each class or label, in the order of how likely it is; logits: of classes; values: numbers on the
-# scale of the targets.
+# five classes: the true class if it is among the five most likely, else the most likely; scores: of
+# each class or label, higher for likelier; logits: of classes; values: numbers on the targets'
+# scale.
 Compares = Literal["classes", "five classes", "scores", "logits", "values"]
 
 Kind = Literal["two classes", "classes", "labels", "values"]
@@ -31,18 +31,18 @@ Kind = Literal["two classes", "classes", "labels", "values"]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What each batch's outputs and targets are.
+    """What a batch's outputs and targets are.
 
     Attributes:
-        loss: its name.
-        kind: two classes: one output (B, 1, …) tells them apart; classes: outputs (B, C, …) and
-            class indices (B, …), or a probability for each class, of which the largest counts;
-            labels: (B, k, …), each there or not; values: (B, k).
+        loss: the loss's name.
+        kind: two classes: a single output (B, 1, …); classes: outputs (B, C, …) and class indices
+            (B, …), or a probability for each class, of which the largest counts; labels:
+            (B, k, …), each yes or no; values: (B, k).
         width: the number of classes, labels or values.
-        outputs: what the loss takes the outputs for.
-        targets: what targets it takes.
-        ignored: the class index of targets that do not count.
-        device: where both lie.
+        outputs: the kind of outputs.
+        targets: the kind of targets.
+        ignored: the class index of targets that are ignored.
+        device: of both.
     """
 
     loss: str
@@ -55,34 +55,35 @@ class Reading:
 
 
 def read(loss: str, args: Mapping[str, Any], outputs: Tensor, targets: Tensor) -> Reading:
-    """Tell from the loss and one batch what each batch holds.
+    """Return what batches hold, judging by the loss and one of them.
 
-    A loss by an import path is one of classes if the targets are whole numbers, else one of values.
+    The user's own loss is for classes if the targets are integers, else for values.
 
     Args:
         loss: torch's or Keras's name, or an import path.
         args: the loss's arguments; `ignore_index` and `log_input` matter.
-        outputs: what the model returned.
-        targets: what the data hold.
+        outputs: of the model.
+        targets: of the data.
 
     Raises:
-        UserError: no metric could compare them.
+        UserError: no metric can compare them.
     """
     loss = canonical(loss)
-    whole = not targets.is_floating_point()
+    integers = not targets.is_floating_point()
+    gives: Outputs
+    takes: Takes
     if loss in LOSSES:
         gives, takes = LOSSES[loss].outputs, LOSSES[loss].takes
     else:
-        gives, takes = ("logits", "classes") if whole else ("values", "values")
+        gives, takes = ("logits", "classes") if integers else ("values", "values")
     if gives == "log rates" and not args.get("log_input", True):
         gives = "values"
     if not outputs.is_floating_point():
         raise UserError("takes outputs that are floats")
     kind: Kind
-    # log-probabilities are those of one distribution over classes, also where targets are another
-    if takes == "classes" or gives == "log-probabilities":
-        wanted = outputs.shape[:1] + outputs.shape[2:] if whole else outputs.shape
-        if outputs.ndim < 2 or targets.shape != wanted:
+    if takes == "classes" or gives == "log-probabilities":  # which are those of classes
+        expected = outputs.shape[:1] + outputs.shape[2:] if integers else outputs.shape
+        if outputs.ndim < 2 or targets.shape != expected:
             raise UserError("takes one class index for each prediction")
         if outputs.shape[1] < 2:
             raise UserError("needs two classes or more, and the outputs have one")
@@ -99,17 +100,17 @@ def read(loss: str, args: Mapping[str, Any], outputs: Tensor, targets: Tensor) -
 
 
 def why_not(compares: Compares, reading: Reading) -> str | None:
-    """Say why such a thing cannot be made of these batches; None if it can."""
+    """Return why a metric cannot be computed from such batches; None if it can."""
     loss, kind = reading.loss, reading.kind
-    of_classes = compares in {"five classes", "logits"}
+    needs_classes = compares in {"five classes", "logits"}
     task = f"{loss} is for {kind}"
     rules = (
         (compares == "values" and kind != "values", f"compares values, and {task}"),
         (compares != "values" and kind == "values", f"compares classes, and {task}"),
-        (of_classes and kind != "classes", f"takes scores of classes, and {task}"),
+        (needs_classes and kind != "classes", f"takes scores of classes, and {task}"),
         (
             compares == "logits" and reading.outputs == "scores",
-            f"takes logits, and {loss} makes no probabilities of its scores",
+            f"takes logits, and {loss} takes scores that are not logits",
         ),
         (
             compares == "five classes" and reading.width < 5,
@@ -130,14 +131,14 @@ def _threshold(reading: Reading) -> float | None:
 def prepare(
     compares: Compares, reading: Reading, outputs: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return predictions and truth, and whether any NaN among outputs and targets is hidden there.
+    """Return predictions, truth, and whether outputs or targets hold NaN.
 
-    Classes: (n,) of those that count, or 0 and 1 of the targets' shape; their scores (n, C), or in
-    [0, 1] and of the targets' shape; logits: the outputs, and truth that is −100 where it does not
-    count; values: (B, k) in `sum_type`.
+    Classes: (n,), without ignored targets, or 0 and 1 of the targets' shape; scores: (n, C), or in
+    [0, 1] of the targets' shape; logits: the outputs, and truth that is −100 where ignored; values:
+    (B, k) in `sum_type`.
     """
     if reading.kind == "classes":
-        return _of_classes(compares, reading, outputs, targets)
+        return _classes(compares, reading, outputs, targets)
     nan = outputs.isnan().any() | targets.isnan().any()
     if reading.kind == "values":
         wide = sum_type(outputs.device)
@@ -148,20 +149,19 @@ def prepare(
     true = _labels(reading, targets)
     if compares == "classes":
         threshold = _threshold(reading)
-        assert threshold is not None, "`why_not` has let it pass"
+        assert threshold is not None, "`why_not` checks it"
         return (outputs > threshold).long(), true, nan
     scores = outputs.to(sum_type(outputs.device))
     if reading.outputs == "distances":
         scores = -scores
     if reading.outputs != "probabilities":
-        # Into [0, 1] in the same order: a sigmoid ties all logits above 37, this only those
-        # less than about 1e-16 apart.
+        # Into [0, 1] in the same order. A sigmoid would tie all logits above 37.
         scores = scores.clamp(-1e30, 1e30)
         scores = (1 + scores / (1 + scores.abs())) / 2
     return scores, true, nan
 
 
-def _of_classes(
+def _classes(
     compares: Compares, reading: Reading, outputs: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     true = targets.argmax(1) if targets.is_floating_point() else targets.long()
@@ -178,12 +178,12 @@ def _of_classes(
         predicted = torch.where(right, true, chosen.select(1, 0))
         best = best.amax(1)
     else:
-        best, predicted = outputs.max(1)  # NaN where any score is
+        best, predicted = outputs.max(1)  # best is NaN where any score is
     return predicted[counted], true[counted], nan | (best.isnan() & counted).any()
 
 
 def _labels(reading: Reading, targets: Tensor) -> Tensor:
-    """Return 1 for each label that a sample has, else 0."""
+    """Return 1 for each label of a sample, else 0."""
     if reading.targets == "label sets":  # torch reads a row up to its first −1
         listed = (targets >= 0).cumprod(1)
         has = torch.zeros_like(targets)
@@ -192,5 +192,5 @@ def _labels(reading: Reading, targets: Tensor) -> Tensor:
 
 
 def sum_type(device: torch.device) -> torch.dtype:
-    """Return what sums are kept in: float64, which Apple's devices lack."""
+    """Return the type of sums: float64, or float32 on Apple's devices, which lack it."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,7 +1,7 @@
-"""The metrics that a configuration may name: those of `METRICS`, or an import path.
+"""Metrics: those of the table `METRICS`, or an import path.
 
-An entry of the table is all that a new metric needs. torchmetrics takes a second to import, so
-only a metric that needs it imports it.
+A new metric is an entry of the table. torchmetrics takes a second to import, so only metrics that
+need it import it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lrtool.components import import_path
-from lrtool.components.losses import spell_both
+from lrtool.components.losses import not_tensors, shapes
 from lrtool.components.metric_inputs import Compares, Reading, prepare, read, sum_type, why_not
 from lrtool.components.user_metrics import UserMetric, user_metric, worded
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
@@ -35,19 +35,20 @@ def key(name: str) -> str:
 
 
 def higher_is_better(name: str, directories: Sequence[Path] = ()) -> bool | None:
-    """Tell whether more is better; None where nobody says so.
+    """Tell whether higher is better; None where that is unknown.
 
-    An import path leads to a function or class whose attribute `higher_is_better` may say so, as
-    torchmetrics' have it.
+    The user's own metric may say it in an attribute `higher_is_better`, as in torchmetrics.
 
     Raises:
-        UserError: an import path leads nowhere.
+        UserError: the import path leads nowhere.
     """
     if not import_path.is_import_path(name):
         return METRICS[name].higher_is_better
-    found = import_path.resolve(name, directories)
-    says = inspect.getattr_static(found, "higher_is_better", None)  # runs no code of the user's
-    return says if isinstance(says, bool) else None
+    metric = import_path.resolve(name, directories)
+    better = inspect.getattr_static(
+        metric, "higher_is_better", None
+    )  # runs none of the user's code
+    return better if isinstance(better, bool) else None
 
 
 def build_metrics(
@@ -62,25 +63,23 @@ def build_metrics(
 ) -> dict[str, BuiltInMetric | UserMetric]:
     """Build metrics, try each on one batch, and return them empty, by their keys.
 
-    What a batch holds, the loss tells (see `metric_inputs.Reading`).
-
-    An import path leads to a class, which is called without arguments, or to an object; either has
-    `update(outputs, targets)`, `compute()` and `reset()`, as torchmetrics' have. Or it leads to a
-    function `metric(outputs, targets)`, whose value is its mean over batches, weighted by samples:
-    for a metric that is no mean over samples that is another number than its value over the part.
-    Outputs in half precision come as float32.
+    An import path leads to an object with `update(outputs, targets)`, `compute()` and `reset()`, as
+    in torchmetrics; to a class of such objects, called without arguments; or to a function
+    `metric(outputs, targets)`, whose values are averaged over batches, weighted by samples. For a
+    metric that is not a mean over samples, that average differs from its value over the whole set.
+    Own metrics get half-precision outputs as float32.
 
     Args:
-        names: of `METRICS`, or import paths; their keys are different ones.
+        names: of `METRICS`, or import paths, with different keys.
         loss: torch's or Keras's name, or an import path.
-        outputs: what the model returned for a real batch.
-        targets: what the data hold for it.
-        device: where the outputs and targets lie.
+        outputs: of the model for a real batch.
+        targets: of the same batch.
+        device: of both.
         directories: where modules of import paths are looked for.
-        loss_args: the loss's arguments; `ignore_index` and `log_input` change what it reads.
+        loss_args: the loss's arguments; `ignore_index` and `log_input` matter.
 
     Raises:
-        ConfigError: some metrics cannot be built or do not fit the batch; all of them at once.
+        ConfigError: metrics cannot be built or do not fit the batch; all problems at once.
     """
     built: dict[str, BuiltInMetric | UserMetric] = {}
     problems: list[Problem] = []
@@ -107,28 +106,26 @@ def _reading(
     """Return what a built-in metric's batches hold.
 
     Raises:
-        UserError: the metric does not fit, and which ones do.
+        UserError: the metric does not fit, and which metrics do.
     """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
-        got = " and ".join(type(part).__name__ for part in (outputs, targets))
         raise UserError(
-            f"{name} compares two tensors, but outputs and targets are {got}; "
-            "an import path may name a metric for them"
+            f"{name} {not_tensors(outputs, targets)}; give the import path of a metric for them"
         )
     try:
         reading = read(loss, loss_args or {}, outputs, targets)
     except UserError as error:
-        raise UserError(f"{name} {error}; {spell_both(outputs, targets)}") from None
+        raise UserError(f"{name} {error}{shapes(outputs, targets)}") from None
     problem = METRICS[name].why_not(reading)
     if problem is not None:
         fitting = [other for other, entry in METRICS.items() if entry.why_not(reading) is None]
         advice = f"metrics that fit: {', '.join(fitting)}"
-        raise UserError(f"{name} {problem}; {spell_both(outputs, targets)}; {advice}")
+        raise UserError(f"{name} {problem}{shapes(outputs, targets)}; {advice}")
     return reading
 
 
 class BuiltInMetric:
-    """A metric by its name, for batches that have been read."""
+    """A built-in metric for batches of a known kind."""
 
     def __init__(self, name: str, reading: Reading) -> None:
         self._name = name
@@ -136,7 +133,7 @@ class BuiltInMetric:
         self._compares = METRICS[name].compares
         self._warned = False
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchmetrics speaks of memory
+            warnings.simplefilter("ignore")  # torchmetrics warns of the memory it takes
             self._totals = METRICS[name].totals(reading)
         self.reset()
 
@@ -147,7 +144,7 @@ class BuiltInMetric:
         self._nan = torch.zeros((), dtype=torch.bool, device=self._reading.device)
 
     def probe(self, outputs: Tensor, targets: Tensor) -> None:
-        """Try one batch, which may well hold one class only."""
+        """Try one batch, which may hold only one class."""
         with worded(self._name), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.update(outputs, targets)
@@ -165,14 +162,14 @@ class BuiltInMetric:
                 self._totals.update(predicted, true)
 
     def compute(self) -> float:
-        """Return the value over all batches; NaN where there is none."""
+        """Return the value over all batches, or NaN with a warning."""
         if not self._compared:
             return self._none("there was nothing to compare")
-        # An argmax or a threshold makes a class of NaN, and that would be counted.
+        # An argmax or a threshold would turn NaN into a class.
         if bool(self._nan):
             return self._none("some outputs or targets are NaN or infinite")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchmetrics' own for what is NaN here
+            warnings.simplefilter("ignore")  # torchmetrics warns where the value is NaN here
             value = float(self._totals.compute())
         return self._none(self._totals.missing) if math.isnan(value) else value
 
@@ -185,22 +182,22 @@ class BuiltInMetric:
 
 
 class Totals(Protocol):
-    """What a metric keeps of the batches that it has seen."""
+    """Running totals of a metric."""
 
-    missing: str  # why there is no value, where it is NaN
+    missing: str  # why the value may be NaN
 
     def reset(self) -> None:
-        """Forget all batches; called before the first one, too."""
+        """Forget all batches. Called before the first one too."""
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
-        """Add a batch, as `prepare` makes it: at least one element, and maybe NaN."""
+        """Add a batch from `prepare`: at least one element, maybe NaN."""
 
     def compute(self) -> Tensor:
-        """Return the value, NaN where there is none."""
+        """Return the value, or NaN."""
 
 
 class _Accuracy:
-    """The share of predictions that are right, of all samples, tokens, pixels or labels alike."""
+    """The share of right predictions, each sample, token, pixel or label counted alike."""
 
     missing = "nothing was counted"
 
@@ -216,14 +213,56 @@ class _Accuracy:
         return torch.tensor(float(self._right)) / torch.tensor(float(self._count))
 
 
-class _OfTorchmetrics:
-    """A metric of torchmetrics.classification, which has three for each name."""
+class _OfEachClass:
+    """A score of class 1 where there is one output; else its mean over classes or labels.
 
-    missing: str
+    A class that neither predictions nor targets hold does not count. A score of 0 / 0 counts as 0.
+
+    Args:
+        score: of each class, from the numbers of right predictions, predictions and targets.
+        missing: why the score of class 1 may be 0 / 0.
+        reading: what the batches hold.
+    """
+
+    def __init__(
+        self, score: Callable[[Tensor, Tensor, Tensor], Tensor], missing: str, reading: Reading
+    ) -> None:
+        self._score = score
+        self._reading = reading
+        self.missing = missing if reading.kind == "two classes" else "no label occurs"
+
+    def reset(self) -> None:
+        self._counts: Tensor | int = 0  # (3, width) after the first batch
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        width = self._reading.width
+        if self._reading.kind == "classes":
+            each = (predicted[predicted == true], predicted, true)
+            counts = [torch.bincount(classes, minlength=width) for classes in each]
+        else:
+            predicted, true = (t.reshape(len(true), width, -1) for t in (predicted, true))
+            counts = [labels.sum((0, 2)) for labels in (predicted & true, predicted, true)]
+        self._counts = self._counts + torch.stack(counts)
+
+    def compute(self) -> Tensor:
+        right, predicted, true = torch.as_tensor(self._counts)
+        scores = self._score(right, predicted, true)
+        if self._reading.kind == "two classes":
+            return scores
+        return scores.nan_to_num(0.0)[predicted + true > 0].mean()
+
+
+class _Ranking:
+    """A metric of torchmetrics.classification: each class against all others, then the mean.
+
+    A class that all samples have, or none, does not count. All scores stay on the device.
+    """
+
+    missing = "it needs two classes, and the targets hold one"
 
     def __init__(self, name: str, reading: Reading) -> None:
         self._kind = reading.kind
-        args: dict[str, Any] = {"validate_args": False}  # that would read each batch
+        args: dict[str, Any] = {"validate_args": False}  # which would synchronise at each batch
         task = "Binary"
         if self._kind == "classes":
             task, args = "Multiclass", {**args, "num_classes": reading.width, "average": None}
@@ -238,38 +277,6 @@ class _OfTorchmetrics:
     def update(self, predicted: Tensor, true: Tensor) -> None:
         self._metric.update(predicted, true)
 
-
-class _OfEachClass(_OfTorchmetrics):
-    """That of class 1 where there is one output; else the mean over classes or labels.
-
-    The mean is over those that targets or predictions hold, with 0 for one of which nothing is
-    found.
-    """
-
-    def __init__(
-        self, name: str, divides_by: tuple[str, ...], missing: str, reading: Reading
-    ) -> None:
-        super().__init__(name, reading)
-        self._divides_by = divides_by
-        self.missing = missing if self._kind == "two classes" else "no label occurs"
-
-    def compute(self) -> Tensor:
-        metric = self._metric
-        scores: Tensor = metric.compute()
-        if self._kind == "two classes":
-            counted = sum(getattr(metric, count) for count in self._divides_by) > 0
-            return scores.where(counted, math.nan)
-        return scores[metric.tp + metric.fp + metric.fn > 0].mean()
-
-
-class _Ranking(_OfTorchmetrics):
-    """Each class against all others; the mean over those that some samples have and some have not.
-
-    All scores stay on the device.
-    """
-
-    missing = "it needs two classes, and the targets hold one"
-
     def compute(self) -> Tensor:
         scores: Tensor = self._metric.compute().reshape(-1)
         true = torch.cat(list(self._metric.target))
@@ -281,7 +288,7 @@ class _Ranking(_OfTorchmetrics):
 
 
 class _MeanError:
-    """`then` of the mean over samples and outputs of what `of` makes of an error."""
+    """`then(mean(of(error)))`, the mean over samples and outputs."""
 
     missing = "its sum is not a number"
 
@@ -306,9 +313,8 @@ class _MeanError:
 class _R2:
     """1 − Σ (y − ŷ)² / Σ (y − mean(y))²; the mean over outputs whose targets differ.
 
-    torchmetrics takes sums of squares below 1e-4 for zero, and so calls a fit to small targets
-    perfect; it also subtracts large squares where the mean is far from zero. These sums are around
-    the first row of targets.
+    Unlike in torchmetrics, sums of squares below 1e-4 are not taken for 0, and sums are relative to
+    the first row of targets, so that a mean far from 0 costs no precision.
     """
 
     missing = "the targets are all the same"
@@ -337,9 +343,9 @@ class _R2:
 
 
 class _Perplexity:
-    """exp of the mean of −ln softmax(scores)[class], whatever smoothing or weights the loss has.
+    """exp of the mean of −ln softmax(scores)[class], without the loss's smoothing or weights.
 
-    torchmetrics takes the log of a softmax, which may be 0.
+    torchmetrics takes the log of a softmax, which may underflow to 0.
     """
 
     missing = "no target counts, or scores are NaN"
@@ -362,11 +368,11 @@ class MetricEntry:
     """A metric that a configuration may name.
 
     Attributes:
-        description: what `lrtool list metrics` says.
-        compares: what `metric_inputs.prepare` makes of outputs and targets for it.
-        totals: makes what keeps the batches; of what they hold.
-        higher_is_better: whether more is better.
-        most_classes: it is for so many classes or labels at most; None: for any number.
+        description: for `lrtool list metrics`.
+        compares: what `metric_inputs.prepare` makes of outputs and targets.
+        totals: makes the running totals.
+        higher_is_better: whether higher is better.
+        most_classes: the largest number of classes or labels; None: no limit.
     """
 
     description: str
@@ -376,7 +382,7 @@ class MetricEntry:
     most_classes: int | None = None
 
     def why_not(self, reading: Reading) -> str | None:
-        """Say why the metric does not fit such batches; None if it does."""
+        """Return why the metric does not fit such batches; None if it does."""
         problem = why_not(self.compares, reading)
         if problem is None and self.most_classes and reading.width > self.most_classes:
             most = f"is for {self.most_classes} classes at most"
@@ -384,16 +390,15 @@ class MetricEntry:
         return problem
 
     def needs_two_classes(self) -> bool:
-        """Tell whether there is no value where all targets are the same."""
+        """Tell whether there is no value if all targets are the same."""
         return self.compares == "scores"
 
 
-# torchmetrics counts each pair of classes, and for a ranking it keeps each score.
-_MANY = 4096
+_MOST_RANKED = 4096  # a ranking keeps every score of every class
 
 METRICS: dict[str, MetricEntry] = {
     "accuracy": MetricEntry(
-        "share of predictions that are right: of classes the most likely, of labels each",
+        "share of right predictions: of the most likely class, or of each label",
         "classes",
         lambda _: _Accuracy(),
     ),
@@ -403,39 +408,37 @@ METRICS: dict[str, MetricEntry] = {
         lambda _: _Accuracy(),
     ),
     "precision": MetricEntry(
-        "right among those said to be of a class, mean over classes",
+        "share of a class's predictions that are right, mean over classes",
         "classes",
-        partial(_OfEachClass, "Precision", ("tp", "fp"), "no prediction is class 1"),
-        most_classes=_MANY,
+        partial(
+            _OfEachClass, lambda right, predicted, _: right / predicted, "no prediction is class 1"
+        ),
     ),
     "recall": MetricEntry(
-        "found among those of a class, mean over classes",
+        "share of a class's samples that are found, mean over classes",
         "classes",
-        partial(_OfEachClass, "Recall", ("tp", "fn"), "no target is class 1"),
-        most_classes=_MANY,
+        partial(_OfEachClass, lambda right, _, true: right / true, "no target is class 1"),
     ),
     "f1": MetricEntry(
         "harmonic mean of precision and recall, mean over classes",
         "classes",
         partial(
             _OfEachClass,
-            "F1Score",
-            ("tp", "fp", "fn"),
+            lambda right, predicted, true: 2 * right / (predicted + true),
             "neither a target nor a prediction is class 1",
         ),
-        most_classes=_MANY,
     ),
     "auroc": MetricEntry(
         "area under the receiver operating characteristic, mean over classes",
         "scores",
         partial(_Ranking, "AUROC"),
-        most_classes=_MANY,
+        most_classes=_MOST_RANKED,
     ),
     "average_precision": MetricEntry(
         "area under the precision-recall curve in steps, mean over classes",
         "scores",
         partial(_Ranking, "AveragePrecision"),
-        most_classes=_MANY,
+        most_classes=_MOST_RANKED,
     ),
     "mae": MetricEntry(
         "mean absolute error", "values", lambda _: _MeanError(torch.abs), higher_is_better=False

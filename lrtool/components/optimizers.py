@@ -1,4 +1,4 @@
-"""Optimizers: every class of torch.optim by its lower-case name, or the user's by import path."""
+"""Optimizers: the classes of torch.optim by their lower-case names, or an import path."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
     from lrtool.config.schema import OptimizerConfig
 
-# Why some classes cannot take lrtool's step.
+# Classes that lrtool's step cannot use, and why.
 UNUSABLE = {
     "lbfgs": "lbfgs evaluates the loss several times within a step; lrtool's step does it once",
     "sparseadam": "sparseadam takes sparse gradients only; use adam",
 }
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    name.lower(): found
-    for name, found in sorted(vars(torch.optim).items())
-    if inspect.isclass(found)
-    and issubclass(found, Optimizer)
-    and found is not Optimizer
+    name.lower(): cls
+    for name, cls in sorted(vars(torch.optim).items())
+    if inspect.isclass(cls)
+    and issubclass(cls, Optimizer)
+    and cls is not Optimizer
     and name.lower() not in UNUSABLE
 }
 
-STEADY = 500  # updates after which averages over a hundred of them are full
+STEADY = 500  # updates after which moving averages have settled
 
-# A choice of implementation is the user's if one of these is among the arguments.
+# With one of these among the arguments, the user has chosen the implementation.
 _IMPLEMENTATION = {"fused", "foreach", "differentiable", "capturable"}
 
 
 def default_rate(cls: Callable[..., Any]) -> float | None:
-    """Return the rate that a class uses when none is given; None if it has none."""
+    """Return a class's default learning rate, or None."""
     known = import_path.signature(cls)
     default = known.parameters["lr"].default if known and "lr" in known.parameters else None
     if isinstance(default, Tensor):
@@ -59,25 +59,25 @@ def build_optimizer(
 ) -> Optimizer:
     """Return the optimizer of a model's trainable parameters.
 
-    The first group holds the parameters that no `groups.match` finds; then come the groups in the
-    configuration's order. Without `decay_norm_and_bias` each that names no weight decay of its own
-    is followed by one of its parameters of fewer than two dimensions, such as biases and the scales
-    of norms, whose weight decay is 0 (as in timm and nanoGPT). Where class and device have a fused
-    form it is used: the same numbers up to rounding, in fewer kernels.
+    The first group has the parameters that no `groups.match` finds; then come the groups in the
+    configuration's order. Without `decay_norm_and_bias`, a group without a weight decay of its own
+    is split: parameters of fewer than two dimensions, such as biases and norms, go into a group
+    with weight decay 0 (as in timm and nanoGPT). The fused implementation is used where there is
+    one: the same numbers up to rounding, in fewer kernels.
 
     Args:
         spec: name, arguments and parameter groups.
         model: on its device.
-        lr: the base rate; by default the one among the arguments, or the class's own.
+        lr: the base rate; None: the one among the arguments, or the class's default.
         directories: where modules of import paths are looked for.
 
     Raises:
-        ConfigError: an argument is wrong, a group matches nothing, or wants a weight decay that
-            the class does not have; or the model has nothing to train.
-        UserError: an import path leads nowhere.
+        ConfigError: an argument is wrong, a group matches nothing or sets a weight decay that the
+            class does not have, or the model has no trainable parameter.
+        UserError: the import path leads nowhere.
 
     Warns:
-        LrtoolWarning: there is no weight decay that `decay_norm_and_bias` could take away.
+        LrtoolWarning: `decay_norm_and_bias` is false, but there is no weight decay.
     """
     cls: Callable[..., Any] = (
         import_path.resolve(spec.name, directories)
@@ -96,8 +96,8 @@ def build_optimizer(
     try:
         optimizer = _fused(cls, groups, args) or cls(groups, **args)
     except (Exception, SystemExit) as error:
-        said = import_path.words(error) if import_path.is_import_path(spec.name) else error
-        problem = f"{spec.name} cannot be built: {said}"
+        reason = import_path.words(error) if import_path.is_import_path(spec.name) else error
+        problem = f"{spec.name} cannot be built: {reason}"
         raise ConfigError(Problem(("optimizer",), problem)) from error
     if not isinstance(optimizer, Optimizer):
         problem = f"{spec.name} made a {type(optimizer).__name__}, not a torch.optim.Optimizer"
@@ -117,74 +117,72 @@ def build_optimizer(
 
 
 def _groups(spec: OptimizerConfig, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not named:
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
         problem = "it has no trainable parameter, so there is nothing to optimize"
         raise ConfigError(Problem(("model",), problem))
-    members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
     base: list[nn.Parameter] = []
-    for name, parameter in named:
+    members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
+    for name, parameter in trainable.items():
         matching = (i for i, group in enumerate(spec.groups) if re.search(group.match, name))
         index = next(matching, None)
         (base if index is None else members[index]).append(parameter)
 
-    found: list[dict[str, Any]] = _split(spec, base, lr) if base else []
+    groups = _split(spec, base, lr)
     problems = []
     for index, (group, parameters) in enumerate(zip(spec.groups, members, strict=True)):
         if not parameters:
-            problems.append(_matches_nothing(index, group.match, [name for name, _ in named]))
-        rate = lr * group.lr_ratio
-        if group.weight_decay is not None:
-            decay = group.weight_decay
-            found.append({"params": parameters, "lr": rate, "weight_decay": decay})
+            problems.append(_matches_nothing(index, group.match, list(trainable)))
+        rate, decay = lr * group.lr_ratio, group.weight_decay
+        if decay is not None:
+            groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
         else:
-            found += _split(spec, parameters, rate)
+            groups += _split(spec, parameters, rate)
     if problems:
         raise ConfigError(*problems)
-    return found
+    return groups
 
 
 def _split(
     spec: OptimizerConfig, parameters: list[nn.Parameter], lr: float
 ) -> list[dict[str, Any]]:
-    """Return one group, or two where norms and biases are not to decay."""
-    if spec.decay_norm_and_bias:
-        return [{"params": parameters, "lr": lr}]
-    matrices = [p for p in parameters if p.ndim >= 2]
-    others = [p for p in parameters if p.ndim < 2]
-    groups = [
-        {"params": matrices, "lr": lr},
-        {"params": others, "lr": lr, "weight_decay": 0.0},
-    ]
+    """Return the parameters as one group, or two if norms and biases are not to decay."""
+    groups: list[dict[str, Any]] = [{"params": parameters, "lr": lr}]
+    if not spec.decay_norm_and_bias:
+        matrices = [p for p in parameters if p.ndim >= 2]
+        others = [p for p in parameters if p.ndim < 2]
+        groups = [
+            {"params": matrices, "lr": lr},
+            {"params": others, "lr": lr, "weight_decay": 0.0},
+        ]
     return [group for group in groups if group["params"]]
 
 
 def _matches_nothing(index: int, pattern: str, names: list[str]) -> Problem:
-    taken = (
-        " that earlier groups have left" if any(re.search(pattern, name) for name in names) else ""
-    )
+    taken = any(re.search(pattern, name) for name in names)
+    where = " outside earlier groups" if taken else ""
     examples = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    message = f"'{pattern}' matches no trainable parameter{taken}; the model has {examples}"
+    message = f"'{pattern}' matches no trainable parameter{where}; the model has {examples}"
     return Problem(("optimizer", "groups", index, "match"), message)
 
 
 def _fused(
     cls: Callable[..., Any], groups: list[dict[str, Any]], args: dict[str, Any]
 ) -> Optimizer | None:
-    """Return one of torch's optimizers in its fused form; None where class or device have none."""
+    """Return the fused implementation of a torch optimizer, or None if there is none."""
     if _IMPLEMENTATION & args.keys() or cls not in OPTIMIZERS.values():
         return None
     if "fused" not in inspect.signature(cls).parameters:
         return None
     try:
         # Some devices are refused by the constructor, some only by the first step.
-        trial = [{**group, "params": [_like(p) for p in group["params"][:1]]} for group in groups]
-        optimizer = cls(trial, fused=True, **args)
+        small = [{**group, "params": [_like(p) for p in group["params"][:1]]} for group in groups]
+        optimizer = cls(small, fused=True, **args)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-    except Exception:  # noqa: BLE001  (whatever it is, the plain form says it better)
+    except Exception:  # noqa: BLE001  (the plain implementation then has the better message)
         return None
     fused: Optimizer = cls(groups, fused=True, **args)
     return fused
@@ -196,7 +194,7 @@ def _like(parameter: Tensor) -> nn.Parameter:
 
 
 def kind(optimizer: Optimizer) -> str:
-    """Return the name by which the suggestion knows an optimizer, such as sgd_momentum."""
+    """Return the name of an optimizer in the fitted constants, such as sgd_momentum."""
     name = type(optimizer).__name__.lower()
     if name == "sgd" and optimizer.defaults.get("momentum"):
         return "sgd_momentum"
@@ -204,18 +202,18 @@ def kind(optimizer: Optimizer) -> str:
 
 
 def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
-    """Measure how an optimizer's update follows the size of the gradient.
+    """Measure how an optimizer's update depends on the size of the gradient.
 
-    A fresh copy takes a few steps on a small parameter with gradients scaled × 1 and × 100: an
-    update that stays the same means the sign/Adam family, one that grows 100-fold the SGD family.
-    None where it is neither, or the class cannot be copied like that. The optimizer and torch's
-    random state are not touched.
+    A new optimizer of the same class and settings takes a few steps with gradients scaled by 1 and
+    by 100. The same update means "adaptive", as for Adam; one 100 times as large "proportional", as
+    for SGD; anything else, or a class that cannot be built like that, None. The optimizer and
+    torch's random state are not changed.
     """
     try:
         with torch.random.fork_rng(devices=[]):
             # eight updates, for RAdam's first five are those of SGD
             small, large = (_update(optimizer, scale) for scale in (1.0, 100.0))
-    except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
+    except Exception:  # noqa: BLE001  (the user's class may raise anything)
         return None
     if not small or not large:
         return None
@@ -226,16 +224,16 @@ def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
 
 
 def opening(optimizer: Optimizer) -> float:
-    """Return how many times as large the first update is as the later ones of a steady gradient.
+    """Return the size of the first update, divided by that of later ones; at least 1.
 
-    RMSprop's average of squares begins at 0 and is not corrected for it: its first update is 10
-    times as large. 1 for Adam, for what begins smaller, and where it cannot be measured. The
-    optimizer and torch's random state are not touched.
+    The gradient stays the same. RMSprop's first update is 10 times as large, because its average of
+    squares starts at 0 without a correction; Adam's is as large as the others. 1 where it cannot be
+    measured. The optimizer and torch's random state are not changed.
     """
     try:
         with torch.random.fork_rng(devices=[]):
             first, later = (_update(optimizer, 1.0, updates) for updates in (1, STEADY))
-    except Exception:  # noqa: BLE001  (a foreign class may need anything; then nothing is known)
+    except Exception:  # noqa: BLE001  (the user's class may raise anything)
         return 1.0
     return max(1.0, first / later) if later else 1.0
 

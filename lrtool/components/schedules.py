@@ -1,12 +1,11 @@
-"""The schedules that a configuration may name: how the rate moves over training.
+"""Learning-rate schedules.
 
-Each is a function of the training that it is for (a `Plan`) and of the configuration's arguments,
-whose annotations say which values they may have. `SCHEDULES`, at the end, is the table of them: an
-entry there is all that a new one needs.
+A schedule is a function of the training (a `Plan`) and of arguments, whose annotations say which
+values are allowed. A new one is an entry of the table `SCHEDULES` at the end.
 
-All but `plateau` are closed forms of step and epoch, so a resumed run needs no replay. A length
-among the arguments (`period`, `decay`, `timescale`) is, like `warmup`, a fraction of the training
-below 1, or a number of updates.
+All but `plateau` are closed forms of step and epoch, so a resumed run has nothing to restore.
+Lengths (`warmup`, `period`, `decay`, `timescale`) are fractions of the training below 1, or numbers
+of updates.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def _increase(epochs: list[int]) -> bool:
     return bool(epochs) and all(a < b for a, b in zip([0, *epochs], epochs, strict=False))
 
 
-# What the arguments may be, beyond their types.
+# Types of arguments.
 _LENGTH = "must be a fraction of the training below 1, or a whole number of steps"
 Length = Annotated[float, Range(_LENGTH, _is_length)]
 Timescale = Annotated[float | None, Range(_LENGTH, lambda v: v is None or _is_length(v))]
@@ -60,60 +59,59 @@ Milestones = Annotated[
     list[int], Range("must be epochs from 1, each later than the one before", _increase)
 ]
 
-# What changes in torch's ReduceLROnPlateau while it watches.
-_WATCHED = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+# The state of torch's ReduceLROnPlateau.
+_PLATEAU_STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
-def _left_alone(_step: int) -> None:
-    """Say nothing about the momentum."""
+def _unchanged(_step: int) -> None:
+    """Leave the momentum as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the rate moves, and for `one_cycle` the momentum.
+    """The rate over the training, and for `one_cycle` the momentum.
 
     Attributes:
-        factor: `factor(step, epoch)` of the base rate for the update `step` of `epoch`, both
-            counted from 0. Cheap; the same whenever it is asked, but for `plateau`.
-        momentum: `momentum(step)`: the optimizer's momentum, or beta 1, for that update; None to
-            leave it alone.
-        plateau: what watches the losses, if anything does.
+        factor: `factor(step, epoch)`: the rate of an update, divided by the base rate. `step`
+            counts from 0 over the whole training. Cheap, and a pure function but for `plateau`.
+        momentum: `momentum(step)`: the momentum, or Adam's beta 1, of an update; None: unchanged.
+        plateau: torch's scheduler, which follows the losses.
     """
 
     factor: Factor
-    momentum: Callable[[int], float | None] = _left_alone
+    momentum: Callable[[int], float | None] = _unchanged
     plateau: ReduceLROnPlateau | None = None
 
     def observe(self, loss: float) -> None:
-        """Take note of the loss of an epoch that has ended: of validation, else of training."""
+        """Take an epoch's validation loss, or its training loss if there is none."""
         if self.plateau is not None:
             self.plateau.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `observe` has changed, as plain numbers; empty but for `plateau`."""
+        """Return what `observe` changes, as plain numbers; empty but for `plateau`."""
         if self.plateau is None:
             return {}
-        state = {key: getattr(self.plateau, key) for key in _WATCHED}
+        state = {key: getattr(self.plateau, key) for key in _PLATEAU_STATE}
         return {**state, "factor": self.plateau.optimizer.param_groups[0]["lr"]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         assert bool(state) == (self.plateau is not None), "the state of another schedule"
         if self.plateau is not None:
-            self.plateau.load_state_dict({key: state[key] for key in _WATCHED})
+            self.plateau.load_state_dict({key: state[key] for key in _PLATEAU_STATE})
             self.plateau.optimizer.param_groups[0]["lr"] = state["factor"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The training that a schedule is for, or a short one that stands for it.
+    """The training that a schedule is for, or a compressed one.
 
     Attributes:
         name: of the schedule.
-        steps: updates of the whole training; None: not known.
+        steps: updates of this training; None: unknown.
         warmup: updates of the warm-up; None: not given.
-        epochs: of the whole training; None: not known.
-        stands_for: updates of the training that is compressed to `steps`; None: it is no other.
+        epochs: of this training; None: unknown.
+        stands_for: updates of the training that is compressed to `steps`; None: not compressed.
     """
 
     name: str
@@ -123,21 +121,21 @@ class Plan:
     stands_for: int | None = None
 
     def total(self) -> int:
-        """Return the updates of the whole training, for what cannot do without."""
+        """Return the updates of the training, or raise ConfigError if unknown."""
         if self.steps is None:
             problem = (
-                f"{self.name} needs the length of the training, which this data does not tell; "
+                f"{self.name} needs the length of the training, which is unknown for this data; "
                 "give train.max_steps"
             )
             raise ConfigError(Problem(SCHEDULE, problem))
         return self.steps
 
     def after(self) -> int:
-        """Return the updates after warm-up, at least 1."""
+        """Return the updates after the warm-up, at least 1."""
         return self.total() - (self.warmup or 0)
 
     def length(self, value: float) -> int:
-        """Return a fraction of the training, or a number of its updates, as updates here."""
+        """Return a length among the arguments as updates of this training."""
         if value < 1:
             return max(1, round(value * self.total()))
         if self.stands_for is None:
@@ -145,7 +143,7 @@ class Plan:
         return max(1, round(value * self.total() / self.stands_for))
 
     def pace(self) -> float:
-        """Return how many updates of the training each update here stands for."""
+        """Return how many updates of the whole training an update stands for."""
         return 1.0 if self.stands_for is None else self.stands_for / self.total()
 
     def period(self, value: float) -> int:
@@ -156,10 +154,10 @@ class Plan:
         return period
 
     def ramped(self, body: Factor) -> Factor:
-        """Return `body`, whose time begins after warm-up, with a linear ramp before it.
+        """Return `body` after a linear warm-up.
 
-        The ramp is torch's LinearLR from 1 / (W + 1) over W updates: neither is the first update
-        wasted at a rate of 0, nor is the rate below that of `body` once the ramp is over.
+        The ramp is torch's LinearLR from 1 / (W + 1) over W updates, so no update has a rate of 0,
+        and the first one after the ramp has the rate of `body`.
         """
         if not self.warmup:
             return body
@@ -179,20 +177,18 @@ def build_schedule(
     """Return the schedule of a training.
 
     Args:
-        spec: a sound name with sound arguments (`lrtool.components.check`).
-        steps: updates of the whole training; None: not known.
-        steps_per_epoch: updates of an epoch; None: not known.
+        spec: checked by `lrtool.components.check`.
+        steps: updates of the training; None: unknown.
+        steps_per_epoch: updates of an epoch; None: unknown.
 
     Raises:
-        ConfigError: the schedule needs the length of the training and it is not known, or
-            warm-up leaves no room for the rest.
+        ConfigError: the length of the training is needed and unknown, or it is too short for the
+            warm-up or the decay.
 
     Warns:
-        LrtoolWarning: the schedule cannot do what its arguments say in so short a training.
+        LrtoolWarning: the training is too short for the arguments to have an effect.
     """
-    epochs = (
-        None if steps is None or steps_per_epoch is None else math.ceil(steps / steps_per_epoch)
-    )
+    epochs = math.ceil(steps / steps_per_epoch) if steps and steps_per_epoch else None
     plan = Plan(spec.name, steps, _warmup(spec.warmup, steps), epochs)
     return SCHEDULES[spec.name].build(plan, **spec.args)
 
@@ -200,24 +196,23 @@ def build_schedule(
 def compressed_schedule(
     spec: ScheduleConfig, *, training_steps: int | None, steps_per_epoch: int | None, steps: int
 ) -> Schedule:
-    """Return the schedule of a training, compressed to a few steps: those of a race or a trial.
+    """Return the schedule of a training, compressed to the few steps of a candidate or a trial.
 
-    Lengths keep their share of the training, and epochs pass faster. What `plateau` waits for
-    stays as it is. It does not warn of what so few steps do not reach.
+    Lengths keep their share of the training, and epochs are shorter. The patience of `plateau`
+    stays. There are no warnings about short trainings.
 
     Args:
-        spec: a sound name with sound arguments.
-        training_steps: updates of the whole training; None: not known, and nothing is compressed.
-        steps_per_epoch: updates of an epoch of the training; None: not known.
-        steps: how many updates to compress it to.
+        spec: checked by `lrtool.components.check`.
+        training_steps: updates of the whole training; None: unknown, then nothing is compressed.
+        steps_per_epoch: updates of an epoch of the training; None: unknown.
+        steps: updates of the candidate or trial.
 
     Raises:
-        ConfigError: the schedule does not fit the training, or needs its length and that is not
-            known.
+        ConfigError: the schedule does not fit the training, or needs its unknown length.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LrtoolWarning)
-        # what the training would refuse is refused in the same words
+        # raises what the training itself would raise
         schedule = build_schedule(spec, steps=training_steps, steps_per_epoch=steps_per_epoch)
         if training_steps is None:
             return schedule
@@ -233,9 +228,9 @@ def compressed_schedule(
 
 
 def named_schedule(name: str, steps: int) -> Schedule:
-    """Return a schedule with its default arguments; "constant" where it has none for these steps.
+    """Return a schedule with default arguments; "constant" if it has none that fit.
 
-    It does not warn of what so few steps do not reach.
+    There are no warnings about short trainings.
     """
     if len(required(SCHEDULES[name].build)) > 1:  # the plan, and an argument
         name = "constant"
@@ -254,7 +249,7 @@ def _warmup(given: float | None, steps: int | None) -> int | None:
     if given < 1:
         if steps is None:
             problem = (
-                f"{given:g} of a training whose length this data does not tell; give a number of "
+                f"{given:g} of a training whose length is unknown for this data; give a number of "
                 "steps here, or train.max_steps"
             )
             raise ConfigError(Problem(path, problem))
@@ -290,7 +285,7 @@ def polynomial(plan: Plan, *, power: Power = 0.9) -> Schedule:
 
 
 def _over_training(plan: Plan, body: Callable[[float], float]) -> Schedule:
-    """Return a schedule of the time t after warm-up: 0 at its end, 1 at that of the training."""
+    """Return a schedule of the time t, from 0 after the warm-up to 1 at the end."""
     after = plan.after()
     return Schedule(plan.ramped(lambda step, _epoch: body(min(1.0, step / after))))
 
@@ -307,11 +302,11 @@ def one_cycle(
 ) -> Schedule:
     """Up by a cosine, then to almost 0; momentum down and up (Smith 2018, arXiv:1803.09820).
 
-    torch's OneCycleLR with these arguments. Warm-up is the way up, 0.3 of the training by default.
+    As torch's OneCycleLR. `warmup` is the length of the way up, by default 0.3 of the training.
     """
     total = plan.total()
     rise = 0.3 * total if plan.warmup is None else plan.warmup
-    peak = rise - 1  # the update with the base rate; as in torch it may lie between two updates
+    peak = rise - 1  # as in torch, it may lie between two updates
     anneal = _half_cosine if anneal_strategy == "cos" else _line
     start = 1 / div_factor
     end = start / final_div_factor
@@ -327,7 +322,7 @@ def one_cycle(
     def momentum(step: int) -> float:
         return between(step, max_momentum, base_momentum, max_momentum)
 
-    return Schedule(factor, momentum if cycle_momentum else _left_alone)
+    return Schedule(factor, momentum if cycle_momentum else _unchanged)
 
 
 def cosine_restarts(
@@ -402,8 +397,8 @@ def exponential(plan: Plan, *, gamma: Ratio) -> Schedule:
 def wsd(plan: Plan, *, decay: Length = 0.2, shape: Literal["sqrt", "linear"] = "sqrt") -> Schedule:
     """The base rate, then a decay at the end by 1 − √t or 1 − t (Hägele 2024, arXiv:2405.18392)."""
     after, steps = plan.after(), plan.length(decay)
-    if steps > after + 1:  # two fractions that make 1 may make one more when rounded
-        problem = f"a decay of {steps:,} steps is longer than the {after:,} that follow warm-up"
+    if steps > after + 1:  # rounding may add one step to two fractions with the sum 1
+        problem = f"a decay of {steps:,} steps is longer than the {after:,} after the warm-up"
         raise ConfigError(Problem((*SCHEDULE, "args", "decay"), problem))
     steps = min(steps, after)
 
@@ -433,13 +428,13 @@ def plateau(
 ) -> Schedule:
     """The base rate times factor when the loss falls no more for over patience epochs.
 
-    torch's ReduceLROnPlateau with these arguments, of a rate of 1 that min_factor bounds.
+    As torch's ReduceLROnPlateau, with min_factor × the base rate as the lowest rate.
     """
-    # The first epoch is the measure, patience + 1 more must be no better, and one must be left.
+    # Epochs: the first, patience + 1 that are no better, and one at the lower rate.
     if plan.epochs is not None and plan.epochs < patience + 3:
         _warn("patience", f"the rate never falls: the training has {count(plan.epochs, 'epoch')}")
     rate = torch.optim.SGD([torch.zeros(())], lr=1.0)
-    watch = ReduceLROnPlateau(
+    scheduler = ReduceLROnPlateau(
         rate,
         factor=factor,
         patience=patience,
@@ -449,7 +444,7 @@ def plateau(
         min_lr=min_factor,
     )
     group = rate.param_groups[0]
-    return Schedule(plan.ramped(lambda _step, _epoch: group["lr"]), plateau=watch)
+    return Schedule(plan.ramped(lambda _step, _epoch: group["lr"]), plateau=scheduler)
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
@@ -465,9 +460,9 @@ class ScheduleEntry:
     """A schedule that a configuration may name.
 
     Attributes:
-        build: `build(plan, **args)`; its docstring's first line describes it in `lrtool list`.
-        like: the schedule with measured best rates that treats the rate alike: "constant" stays at
-            the base rate for long, "cosine" falls, "one_cycle" rises first.
+        build: `build(plan, **args)`; `lrtool list` shows the first line of its docstring.
+        like: the schedule whose correction of the suggested rate it shares: "constant" stays at the
+            base rate for long, "cosine" falls, "one_cycle" rises first.
     """
 
     build: Callable[..., Schedule]

@@ -1,4 +1,4 @@
-"""Metrics of the user's own: an object with update, compute and reset, or a plain function."""
+"""The user's own metrics: objects with update, compute and reset, or plain functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.components import import_path
-from lrtool.components.losses import spell_both
+from lrtool.components.losses import shapes
 from lrtool.components.metric_inputs import sum_type
 from lrtool.errors import LrtoolError, LrtoolWarning, UserError
 
@@ -25,24 +25,24 @@ def user_metric(name: str, device: torch.device, directories: Sequence[Path]) ->
     """Return the metric that an import path leads to.
 
     Raises:
-        UserError: it leads nowhere, or to what is no metric.
+        UserError: it leads nowhere, or not to a metric.
     """
-    found = import_path.resolve(name, directories)
+    metric = import_path.resolve(name, directories)
     with worded(name), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchmetrics speaks of memory
-        if inspect.isclass(found):
-            found = found()
-        if isinstance(found, nn.Module):
-            found = found.to(device)
-    if all(callable(getattr(found, part, None)) for part in ("update", "compute", "reset")):
-        return UserMetric(name, found)
-    if not callable(found):
-        raise UserError(f"{name} is a {type(found).__name__}; it cannot be called")
-    return UserMetric(name, _Mean(name, found))
+        warnings.simplefilter("ignore")  # torchmetrics warns of the memory it takes
+        if inspect.isclass(metric):
+            metric = metric()
+        if isinstance(metric, nn.Module):
+            metric = metric.to(device)
+    if all(callable(getattr(metric, part, None)) for part in ("update", "compute", "reset")):
+        return UserMetric(name, metric)
+    if not callable(metric):
+        raise UserError(f"{name} is a {type(metric).__name__}; it cannot be called")
+    return UserMetric(name, _Mean(name, metric))
 
 
 class UserMetric:
-    """A user's metric object: its errors and warnings in words, its value a float."""
+    """A user's metric, with its errors put into words and its value as a float."""
 
     def __init__(self, name: str, metric: Any) -> None:
         self._name = name
@@ -64,9 +64,7 @@ class UserMetric:
                 self.update(outputs, targets)
                 self.compute()
         except UserError as error:
-            if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
-                raise UserError(f"{error}; {spell_both(outputs, targets)}") from error
-            raise
+            raise UserError(f"{error}{shapes(outputs, targets)}") from error
         self.reset()
         self._warned = False
 
@@ -80,7 +78,7 @@ class UserMetric:
         self._updates += 1
 
     def compute(self) -> float:
-        """Return the value over all batches; NaN where there is none."""
+        """Return the value over all batches, or NaN with a warning if there were none."""
         if not self._updates:
             self._warn("has no value: there was nothing to compare")
             return math.nan
@@ -139,7 +137,7 @@ def _scalar(name: str, value: Any) -> float:
 
 @contextmanager
 def worded(name: str) -> Iterator[None]:
-    """Turn whatever torchmetrics or a user's code raises into words."""
+    """Turn what torchmetrics or the user's code raises into a UserError."""
     try:
         yield
     except (torch.OutOfMemoryError, LrtoolError):

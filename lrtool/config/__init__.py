@@ -1,1 +1,1 @@
-"""A configuration: YAML with places, its schema, problems, spelling."""
+"""Configurations: YAML with positions, the schema, problems, how values are spelled."""

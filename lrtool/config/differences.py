@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A key with two values; one that is missing counts as null."""
+    """A key with two values; a missing one counts as null."""
 
     path: KeyPath
     before: Any
@@ -27,7 +27,7 @@ class Difference:
 
 
 def differences(before: Any, now: Any, path: KeyPath = ()) -> Iterator[Difference]:
-    """Yield every difference between two configurations' plain data, found at `path`."""
+    """Yield every difference between the plain data of two configurations, below `path`."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in {**before, **now}:
             yield from differences(before.get(name), now.get(name), (*path, name))

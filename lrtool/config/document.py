@@ -1,7 +1,7 @@
-"""A YAML file as plain data that remembers where each value stands.
+"""A YAML file as plain data, with the position of each key and value.
 
-PyYAML scans and parses; the meaning of plain words is YAML 1.2's core schema, so `1e-3` is a
-number and `no` a string. Tags are refused, nesting and aliases are bounded: a file is only data.
+PyYAML parses; plain scalars are read by YAML 1.2's core schema, so `1e-3` is a number and `no` a
+string. Tags are refused, and nesting and aliases are limited.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
-MAX_VALUES = 20_000  # after aliases are followed
+MAX_VALUES = 20_000  # with aliases expanded
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")
-_OCTAL_OR_HEX = re.compile(r"0o[0-7]{1,4000}\Z|0x[0-9a-fA-F]{1,3000}\Z")  # what str() writes
+_OCTAL_OR_HEX = re.compile(r"0o[0-7]{1,4000}\Z|0x[0-9a-fA-F]{1,3000}\Z")  # str() writes those
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _WORDS: dict[str, bool | float | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -40,7 +40,7 @@ _WORDS: dict[str, bool | float | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A value from the command line: the flag that errors name, the key path, and the value."""
+    """A value from the command line, and the flag for error messages."""
 
     flag: str
     path: KeyPath
@@ -49,7 +49,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Plain data, and for each key path where its key and its value stand."""
+    """Plain data, and the place of the key and the value at each key path."""
 
     name: str
     data: dict[str, Any]
@@ -57,7 +57,7 @@ class Document:
     values: dict[KeyPath, Place]
 
     def locate(self, problem: Problem) -> Problem:
-        """Return a problem with its place: of its key or value, or of what should hold that."""
+        """Return a problem with the place of its key or value, or of the nearest section."""
         if problem.place is not None:
             return problem
         path = problem.path
@@ -69,11 +69,7 @@ class Document:
 
 @contextmanager
 def located(document: Document) -> Iterator[None]:
-    """Say where the problems stand that are raised in here.
-
-    Raises:
-        ConfigError: with the same problems, each at its place.
-    """
+    """Add places to the problems of a ConfigError raised inside."""
     try:
         yield
     except ConfigError as error:
@@ -86,17 +82,16 @@ def read(
     flags: Sequence[Override] = (),
     names: Sequence[Override] = (),
 ) -> Document:
-    """Read a YAML file whose top level is a mapping, and lay values over it.
+    """Read a YAML file whose top level is a mapping, and apply overrides.
 
     Args:
         path: the file.
-        sets: what `--set` was given, each `key.path=value`, typed as in the file.
-        flags: values from other flags; they come last.
-        names: other names for components; they come first, and take the place of the file's
-            component with its arguments.
+        sets: the values of `--set`, each `key.path=value`, typed as in the file.
+        flags: values of other flags, applied last.
+        names: other names for components, applied first; they drop the old one's arguments.
 
     Raises:
-        ConfigError: with every problem that can be told apart.
+        ConfigError: with all problems.
     """
     problems: list[Problem] = []
     document = Document(str(path), {}, {}, {})
@@ -123,7 +118,7 @@ def read(
 
 
 def parse(text: str, name: str) -> Document:
-    """Turn YAML text into a document; `name` stands for the file in messages.
+    """Turn YAML text into a document; `name` is the file in messages.
 
     Raises:
         ConfigError: as `read`.
@@ -142,7 +137,7 @@ def parse(text: str, name: str) -> Document:
 
 
 def parse_override(text: str) -> Override:
-    """Read `a.b=value` as given to `--set`; the value is typed as in the file.
+    """Read `a.b=value` from `--set`; the value is typed as in the file.
 
     Raises:
         ConfigError: there is no "=", a part of the key is empty, or the value is not YAML.
@@ -157,14 +152,14 @@ def parse_override(text: str) -> Override:
         node = _compose(value, flag)
         return Override(flag, path, None if node is None else _Walk(flag).all_of(node, path))
     except ConfigError as error:
-        place = Place(flag, sets=path)  # positions inside a flag's value help nobody
+        place = Place(flag, sets=path)  # without line and column
         raise ConfigError(
             *(replace(p, path=p.path or path, place=place) for p in error.problems)
         ) from None
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
-    """Return what a plain (unquoted) YAML 1.2 scalar means in the core schema."""
+    """Return the value of a plain (unquoted) scalar in the core schema of YAML 1.2."""
     if text in _WORDS:
         return _WORDS[text]
     try:
@@ -172,7 +167,7 @@ def plain_scalar(text: str) -> str | int | float | bool | None:
             return int(text)
         if _OCTAL_OR_HEX.match(text):
             return int(text[2:], 8 if text[1] == "o" else 16)
-    except ValueError:  # Python refuses to read more than 4,300 digits
+    except ValueError:  # Python reads at most 4,300 digits
         return text
     if _FLOAT.match(text):
         return float(text)
@@ -202,7 +197,7 @@ _Dumper.add_representer(str, _represent_str)
 
 
 def _wrong(place: Place, message: str) -> ConfigError:
-    """Return the error to raise for a single problem that is not one of a key."""
+    """Return the error for a single problem without a key."""
     return ConfigError(Problem((), message, place=place))
 
 
@@ -230,7 +225,7 @@ def _read_text(path: Path) -> str:
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
-    """Parse to nodes, after a flat look at the events for what could hurt a recursive walk."""
+    """Parse to nodes, after a check for tags and for nesting too deep to recurse."""
     try:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -271,7 +266,7 @@ def _in_words(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Walk:
-    """Turns nodes into plain data and notes places and problems on the way."""
+    """Turns nodes into plain data; collects places and problems."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -281,7 +276,7 @@ class _Walk:
         self.count = 0
 
     def all_of(self, node: yaml.Node, path: KeyPath) -> Any:
-        """Return the data of a node that stands at `path`, or raise every problem in it."""
+        """Return the data of the node at `path`, or raise all its problems."""
         data = self.value(node, path, 0)
         if self.problems:
             raise ConfigError(*self.problems)
@@ -290,7 +285,7 @@ class _Walk:
     def value(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
         self.count += 1
         place = _place(self.name, node.start_mark)
-        # An alias inside its own anchor nests for ever; aliases of aliases multiply.
+        # An alias inside its own anchor never ends; aliases of aliases multiply.
         if depth > MAX_DEPTH or self.count > MAX_VALUES:
             raise _wrong(place, "aliases expand to more than a configuration can hold")
         self.values[path] = place
@@ -316,11 +311,11 @@ class _Walk:
 
 
 def lay_over(document: Document, override: Override) -> None:
-    """Put one value in its place, making mappings on the way where there are none."""
-    here: Any = document.data
+    """Put a value into the document; missing sections are added."""
+    parent: Any = document.data
     path: KeyPath = ()
     for part in override.path[:-1]:
-        key, child = _child(here, part, override.flag)
+        key, child = _child(parent, part, override.flag)
         path = (*path, key)
         if isinstance(child, str):
             child = {"name": child}  # `model: mlp` is short for `model: {name: mlp}`
@@ -328,19 +323,19 @@ def lay_over(document: Document, override: Override) -> None:
             child = {}
         if not isinstance(child, dict | list):
             raise _wrong(Place(override.flag), f"{key_path(path)} holds a value, not keys")
-        here[key] = child
-        here = child
-    key, _ = _child(here, override.path[-1], override.flag)
-    here[key] = override.value
+        parent[key] = child
+        parent = child
+    key, _ = _child(parent, override.path[-1], override.flag)
+    parent[key] = override.value
     path = (*path, key)
     for places in (document.keys, document.values):
-        for stale in [known for known in places if known[: len(path)] == path]:
-            del places[stale]
+        for old in [known for known in places if known[: len(path)] == path]:
+            del places[old]
         places[path] = Place(override.flag, sets=path)
 
 
 def _rename(document: Document, name: Override) -> None:
-    """Give a component another name; arguments that were meant for the old one go."""
+    """Give a component another name, without the old one's arguments."""
     key = str(name.path[0])
     component = document.data.get(key)
     before = component if isinstance(component, dict) else {"name": component}
@@ -357,9 +352,9 @@ def _rename(document: Document, name: Override) -> None:
 
 
 def _child(parent: dict[str, Any] | list[Any], part: str | int, flag: str) -> tuple[Any, Any]:
-    """Return the key as the parent spells it, and what stands there (None: nothing)."""
+    """Return the key in the parent, and its value or None."""
     if isinstance(parent, dict):
         return str(part), parent.get(str(part))
     if isinstance(part, int) and part < len(parent):
         return part, parent[part]
-    raise _wrong(Place(flag), f"{part} is no index of a list with {len(parent)} entries")
+    raise _wrong(Place(flag), f"{part} is not an index of a list with {len(parent)} entries")

@@ -1,4 +1,4 @@
-"""What is wrong with the keys and values of a configuration, in words: pydantic's findings."""
+"""Validates a configuration with pydantic, and puts its errors into words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lrtool.errors import KeyPath
 
-_EXPECTED = {
+TYPES = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
@@ -25,11 +25,12 @@ _EXPECTED = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
+    "none_required": "null",
 }
 
 
 def validate(data: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
-    """Return the configuration that plain data describe, or None and every problem."""
+    """Return the configuration, or None and all problems."""
     try:
         return Config.model_validate(data), []
     except ValidationError as error:
@@ -39,11 +40,11 @@ def validate(data: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
 
 
 def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]:
-    """Find keys that contradict each other in sections with other mistakes too.
+    """Return contradictions between keys in sections that have other mistakes too.
 
-    pydantic compares keys only once each of a section's keys is right by itself.
+    pydantic compares keys only if all keys of a section are valid.
     """
-    found: list[ErrorDetails] = []
+    contradictions: list[ErrorDetails] = []
     pairs: list[tuple[type[Section], str, tuple[str, str], str]] = [
         (FindConfig, "find", ("start", "end"), "start_end"),
         (TrainConfig, "train", ("epochs", "max_steps"), "length"),
@@ -56,14 +57,14 @@ def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]
             section.model_validate({key: raw[key] for key in keys if key in raw})
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            found += [{**detail, "loc": (name,)} for detail in errors if detail["type"] == kind]
-    return found
+            contradictions += [{**e, "loc": (name,)} for e in errors if e["type"] == kind]
+    return contradictions
 
 
 def sound_part(data: dict[str, Any]) -> Config:
-    """Return a configuration without what cannot be read, defaults in its place.
+    """Return the configuration with defaults in place of invalid values.
 
-    It lets the names and arguments of components be judged although something else is wrong.
+    Names and arguments of components can then be checked although something else is wrong.
     """
     kept = copy.deepcopy(data)
     while True:
@@ -75,31 +76,31 @@ def sound_part(data: dict[str, Any]) -> Config:
 
 
 def _remove(data: dict[str, Any], path: KeyPath) -> None:
-    """Delete the value at `path`, or its nearest ancestor that can be deleted alone."""
-    here: Any = data
-    owner, key = data, path[0]
+    """Delete the value at `path`, or the nearest section or list that holds it."""
+    value: Any = data
+    parent, key = data, path[0]
     for part in path:
-        if not isinstance(here, dict) or part not in here:
+        if not isinstance(value, dict) or part not in value:
             break
-        owner, key = here, part
-        here = here[part]
-    owner.pop(str(key), None)
+        parent, key = value, part
+        value = value[part]
+    parent.pop(str(key), None)
 
 
 def _problem(detail: ErrorDetails, data: dict[str, Any]) -> Problem:
-    """Word one of pydantic's findings."""
+    """Return an error of pydantic as a problem."""
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
         known = _keys_at(path[:-1])
         hint = did_you_mean(str(path[-1]), known) or f"; known here: {', '.join(known)}"
         return Problem(path, f"unknown key{hint}", at_key=True)
     if detail["type"] == "finite_number":
-        path = _without_tags(path, data)
+        path = _without_types(path, data)
     return Problem(path, _words(detail))
 
 
 def _words(detail: ErrorDetails) -> str:  # noqa: C901, PLR0911  (a table of cases)
-    """Say what must stand there, and what does."""
+    """Return what a value must be, and what it is."""
     kind, context, given = detail["type"], detail.get("ctx", {}), _given(detail["input"])
     match kind:
         case "missing":
@@ -124,14 +125,14 @@ def _words(detail: ErrorDetails) -> str:  # noqa: C901, PLR0911  (a table of cas
             return f"must be auto, cpu, mps, cuda or cuda:N, not {given}"
         case "batch_size" | "validation" | "learning_rate" | "verify":
             return f"{detail['msg']}, not {given}"
-        case _ if kind in _EXPECTED:
-            return f"must be {_EXPECTED[kind]}, not {given}"
+        case _ if kind in TYPES:
+            return f"must be {TYPES[kind]}, not {given}"
         case _:
             return detail["msg"]
 
 
 def _given(value: Any) -> str:
-    """Say what stands in the file, so that a reader sees text where a number was meant."""
+    """Return a value of the file, so that a reader can tell text from a number."""
     if isinstance(value, str):
         shown = value if len(value) <= 40 else value[:37] + "..."
         return f"the text {shown!r}"
@@ -144,27 +145,28 @@ def _given(value: Any) -> str:
     return spell(value)
 
 
-def _without_tags(path: KeyPath, data: Any) -> KeyPath:
-    """Return the keys of a path alone: inside JSON, pydantic names the types on the way too."""
-    found: list[str | int] = []
-    here: Any = data
+def _without_types(path: KeyPath, value: Any) -> KeyPath:
+    """Return a path without the types that pydantic adds to it inside JSON values."""
+    keys: list[str | int] = []
     for part in path:
-        is_key = isinstance(here, dict) and part in here
-        is_index = isinstance(here, list) and isinstance(part, int)
+        is_key = isinstance(value, dict) and part in value
+        is_index = isinstance(value, list) and isinstance(part, int)
         if is_key or is_index:
-            found.append(part)
-            here = here[part]
-    return tuple(found)
+            keys.append(part)
+            value = value[part]
+    return tuple(keys)
 
 
 def _keys_at(path: KeyPath) -> list[str]:
-    """Return the keys that the section at `path` knows."""
-    here: Any = Config
+    """Return the keys of the section at `path`."""
+    section: Any = Config
     for part in path:
-        if isinstance(part, int):  # the lists of sections: optimizer.groups
-            here = ParameterGroupConfig
+        if isinstance(part, int):  # optimizer.groups is the only list of sections
+            section = ParameterGroupConfig
             continue
-        annotation = here.model_fields[part].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        here = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), here)
-    return list(here.model_fields)
+        annotation = section.model_fields[part].annotation
+        types = getattr(annotation, "__args__", (annotation,))
+        section = next(
+            (t for t in types if isinstance(t, type) and issubclass(t, Section)), section
+        )
+    return list(section.model_fields)

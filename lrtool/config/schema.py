@@ -1,7 +1,7 @@
-"""The YAML file as typed, validated objects.
+"""The configuration as typed, validated objects.
 
-Everything has a default, unknown keys are errors, and types are strict: "3" is not 3. What needs
-torch to be judged (component names, their arguments) is judged in `lrtool.components.check`.
+Every key has a default, unknown keys are errors, and types are strict: "3" is not 3. Names and
+arguments of components are checked in `lrtool.components.check`, which needs torch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pydantic_core import PydanticCustomError
 from lrtool.config.spelling import number
 
 DEFAULT_EPOCHS = 10
-MIN_RATE, MAX_RATE = 1e-20, 1e10  # beyond these, float32 weights and their products overflow
-# No training gets so far, and what is computed from a larger number might overflow.
+MIN_RATE, MAX_RATE = 1e-20, 1e10  # outside, float32 weights and products under- or overflow
+# More than any training needs, and small enough that nothing computed from it overflows.
 Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class Section(BaseModel):
-    """A mapping of the file: strict types, no unknown keys, immutable once read."""
+    """A mapping of the file: strict types, no unknown keys, immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -50,7 +50,7 @@ class ComponentConfig(Section):
 
 
 class ParameterGroupConfig(Section):
-    """Parameters whose name the regular expression finds; the first group that matches wins."""
+    """The parameters whose name matches a regular expression; the first matching group wins."""
 
     match: str = Field(description="a regular expression, searched for in a parameter's name")
     lr_ratio: float = Field(
@@ -66,7 +66,7 @@ class ModelConfig(ComponentConfig):
 
 
 class LossConfig(ComponentConfig):
-    """What is minimised: the mean over samples."""
+    """The loss, a mean over samples."""
 
     name: str = Field(
         "cross_entropy",
@@ -92,7 +92,7 @@ class OptimizerConfig(ComponentConfig):
 
 
 class ScheduleConfig(ComponentConfig):
-    """How the rate moves over training."""
+    """The learning rate over the training."""
 
     name: str = Field("constant", description="a built-in schedule")
     warmup: float | None = Field(
@@ -126,7 +126,7 @@ def _learning_rate(value: Any) -> float | Literal["auto"] | None:
     if value is None or value == "auto":
         return value  # type: ignore[no-any-return]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and 0 < value <= sys.float_info.max:  # whole numbers may be larger
+    if is_number and 0 < value <= sys.float_info.max:  # an int may be larger
         return float(value)
     raise PydanticCustomError("learning_rate", "must be a positive number, or auto")
 
@@ -205,7 +205,7 @@ class FindConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """Stop when a metric of the validation set no longer improves."""
+    """Stop when a loss or a metric no longer improves."""
 
     metric: str = Field(
         "validation_loss", description="validation_loss, train_loss, or a metric from metrics"
@@ -307,7 +307,7 @@ class Config(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
     def digest(self) -> str:
-        """Return a SHA-256 of all that decides a run's numbers, in hexadecimal."""
+        """Return a SHA-256, in hexadecimal, of all keys but `search_path`."""
         content = self.model_dump(mode="json", exclude={"search_path"})
         canonical = json.dumps(content, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -317,6 +317,6 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration, for editors."""
     schema = Config.model_json_schema()
     for component in (ModelConfig, LossConfig, OptimizerConfig, ScheduleConfig):
-        long = schema["$defs"][component.__name__]  # the short form is a name alone
-        schema["$defs"][component.__name__] = {"anyOf": [{"type": "string"}, long]}
+        mapping = schema["$defs"][component.__name__]
+        schema["$defs"][component.__name__] = {"anyOf": [{"type": "string"}, mapping]}  # a name
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

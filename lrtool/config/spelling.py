@@ -1,4 +1,4 @@
-"""How values are spelled for a person: numbers as one types them, words as the file has them."""
+"""Values as text: numbers as one types them, others as in the configuration."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def sentence(clauses: Sequence[str]) -> str:
 
 
 def number(value: float, digits: int | None = None) -> str:
-    """Spell a number as one types it into YAML: 0.0001, 1.2e-5, 83000, 1e6; NaN as "nan".
+    """Return a number as one types it into YAML: 0.0001, 1.2e-5, 83000, 1e6; NaN as "nan".
 
     Args:
         value: any number.
-        digits: how many significant ones; None: as many as tell it from all others.
+        digits: significant digits; None: as many as identify the number.
     """
     if not isfinite(value):
         return str(value)
@@ -32,14 +32,14 @@ def number(value: float, digits: int | None = None) -> str:
 
 
 def count(things: int, name: str) -> str:
-    """Spell how many things there are: 1 epoch, 2 epochs, 1,000 epochs."""
+    """Return a count with its noun: 1 epoch, 2 epochs, 1,000 epochs."""
     return f"{things:,} {name}{'' if things == 1 else 's'}"
 
 
 def spell(value: Any) -> str:
-    """Spell a configuration's value as the file does: 0.001, true, null, adam, [1, 'a'], {b: 2}.
+    """Return a value as in a configuration: 0.001, true, null, adam, [1, 'a'], {b: 2}.
 
-    Text is quoted inside lists and mappings alone, where a comma in it would mislead.
+    Text is quoted only inside lists and mappings, where it may hold a comma.
     """
     match value:
         case None:

@@ -1,1 +1,1 @@
-"""Where samples come from and how batches reach the device."""
+"""Where samples come from, and how batches reach the device."""

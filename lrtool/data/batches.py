@@ -1,7 +1,7 @@
-"""How batches reach the device, as plain iterators.
+"""Batches on the device, as plain iterators.
 
-A batch is whatever the model's step takes: (inputs, targets), a mapping, or an object of the
-user's. Samples in memory are batched by one permutation an epoch, without Python work for each.
+A batch is (inputs, targets), a mapping, or an object of the user's. Samples in memory are batched
+by one permutation for each epoch, without Python work for each sample.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from lrtool.errors import DataError, LrtoolWarning
 if TYPE_CHECKING:
     from lrtool.data.part import Part
 
-CHUNK = 64  # samples of a chunk of validation data, between which losses are paired
-LEAST_CHUNKS = 16  # where there are few samples
+CHUNK = 64  # samples in a chunk of validation samples; a race pairs the losses by chunk
+LEAST_CHUNKS = 16  # of fewer samples each, where there are few
 
 
 def epoch(
@@ -45,23 +45,22 @@ def epoch(
     device: torch.device,
     skip: int = 0,
 ) -> Iterator[Any]:
-    """Return the batches of one epoch; the last one may be short.
+    """Return the batches of one epoch; the last one may be smaller.
 
-    The order depends on `seed` and `epoch` alone, so a resumed run can make epoch 7 again. Of an
-    iterable dataset and of the user's own DataLoader, the order is their own.
+    The order depends on `seed` and `epoch` alone, so a resumed run can repeat an epoch. An iterable
+    dataset and the user's own DataLoader have an order of their own.
 
     Args:
         part: the samples.
-        batch_size: samples in a batch; the user's own DataLoader has a size of its own.
+        batch_size: samples in a batch; ignored for the user's own DataLoader.
         seed: of the run.
         epoch: counted from 0.
         device: where batches are put.
-        skip: batches to leave out at the start. They are not made where that changes nothing;
-            where workers, an iterable dataset or a loader of the user's own make them, they are
-            made once more before this function returns.
+        skip: batches to skip at the start. Those of workers, an iterable dataset or the user's own
+            DataLoader are made and dropped before this function returns.
 
     Raises:
-        DataError: while the batches are read, if they end too soon.
+        DataError: on iteration, if the batches end early.
     """
     generator = _generator(seed, epoch)
     if isinstance(part, Resident):
@@ -74,16 +73,16 @@ def epoch(
         skip = 0 if lazy else skip
     else:
         loader = whole_batches(part.loader)
-    made: Iterator[Any] = iter(loader)
-    skipped = sum(1 for _ in islice(made, skip))
-    return (batch_to(batch, device) for batch in _all(made, loader, skipped))
+    stream: Iterator[Any] = iter(loader)
+    skipped = sum(1 for _ in islice(stream, skip))
+    return (batch_to(batch, device) for batch in _all(stream, loader, skipped))
 
 
 def some(groups: Iterator[list[Any]], number: int) -> Iterator[list[Any]]:
-    """Yield the batches of each update in epoch `number`, which must have some.
+    """Yield the batches of each update in epoch `number`.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     empty = True
     for group in groups:
@@ -93,20 +92,20 @@ def some(groups: Iterator[list[Any]], number: int) -> Iterator[list[Any]]:
         raise empty_epoch(number)
 
 
-def _all(made: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> Iterator[Any]:
-    """Yield what a loader has `made`, and hold it to its length: it may end early without a word.
+def _all(stream: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> Iterator[Any]:
+    """Yield the batches of a loader, and compare their number with its length.
 
-    A StopIteration of its dataset's ends it, and a sampler of the user's own may yield less than it
-    says. Over an iterable dataset, and a sampler without a length, nobody can tell an early end.
+    A StopIteration in the dataset ends the batches early without an error, as does a sampler that
+    yields less than its length. The length of an iterable dataset is not reliable.
 
     Raises:
-        DataError: there are fewer batches.
+        DataError: there are fewer batches than the length.
 
     Warns:
-        LrtoolWarning: there are more, which are all used.
+        LrtoolWarning: there are more.
     """
     done = skipped
-    for batch in made:
+    for batch in stream:
         done += 1
         yield batch
     planned = None if isinstance(loader.dataset, IterableDataset) else length(loader)
@@ -125,15 +124,15 @@ def _all(made: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> Iter
 
 
 def empty_epoch(number: int) -> DataError:
-    """Return the error to raise when epoch `number`, from 0, has no batch."""
+    """Return the error for an epoch, counted from 0, without a batch."""
     return DataError(f"the training data yield no batch in epoch {number + 1}")
 
 
 def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[Any]:
-    """Yield each sample once, unshuffled, to evaluate a model; draws no random number.
+    """Yield the batches of an evaluation, unshuffled, without drawing random numbers.
 
     Raises:
-        DataError: the batches end too soon.
+        DataError: the batches end early.
     """
     if isinstance(part, Resident):
         for start in range(0, part.size, batch_size):
@@ -149,21 +148,17 @@ def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[An
 
 
 def micro_batches(stream: Iterable[Any], accumulate: int) -> Iterator[list[Any]]:
-    """Yield lists of `accumulate` batches, one list an update; the last one may be short."""
+    """Yield the batches of each update: lists of `accumulate`, the last one maybe shorter."""
     batches = iter(stream)
     while group := list(islice(batches, accumulate)):
         yield group
 
 
 def one_pass(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """Yield the batches of a loader, whatever it is, once.
-
-    Args:
-        loader: a DataLoader, a list, …: anything that yields batches and can be iterated anew.
-        device: where batches are put.
+    """Yield the batches of a DataLoader, a list or another iterable.
 
     Raises:
-        DataError: it yields no batch.
+        DataError: there are none.
     """
     if isinstance(loader, DataLoader):
         loader = whole_batches(loader)
@@ -176,19 +171,19 @@ def one_pass(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 
 def again(loader: Iterable[Any]) -> Iterable[Any]:
-    """Return what can be iterated again and again: the loader, or an iterator remembered."""
-    return Remembered(loader) if isinstance(loader, Iterator) else loader
+    """Return an iterable that can be repeated: the loader, or an iterator with its batches kept."""
+    return _Repeatable(loader) if isinstance(loader, Iterator) else loader
 
 
-class Remembered:
-    """The batches of an iterator, which come only once, kept so that they can come again."""
+class _Repeatable:
+    """An iterator's batches, kept so that they can be yielded again."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
         self._seen: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the batches that have come already, and then those that come now."""
+        """Yield the batches seen before, then new ones."""
         for index in count():
             if index == len(self._seen):
                 try:
@@ -199,10 +194,11 @@ class Remembered:
 
 
 def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any]:
-    """Return batches of a validation loader, of at least `most` samples or of all it has.
+    """Return batches of a validation loader with at least `most` samples, or all.
 
-    Of a DataLoader over a map-style dataset they are chunks of random samples, the same ones at
-    each call: the first ones may be of one class. Of any other loader they are its first batches.
+    From a DataLoader over a map-style dataset they are chunks of random samples, the same at each
+    call, since the first samples may all be of one class. From other loaders they are the first
+    batches.
     """
     if isinstance(loader, DataLoader) and _is_plain(loader):
         size = len(loader.dataset)  # type: ignore[arg-type]
@@ -220,7 +216,7 @@ def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any
 
 
 def _is_plain(loader: DataLoader[Any]) -> bool:
-    """Tell whether a loader batches samples that can be asked for by number."""
+    """Tell whether a loader takes samples by index, with torch's own samplers."""
     return (
         type(loader.batch_sampler) is BatchSampler
         and isinstance(loader.sampler, RandomSampler | SequentialSampler)
@@ -230,26 +226,26 @@ def _is_plain(loader: DataLoader[Any]) -> bool:
 
 
 def chunk_size(samples: int) -> int:
-    """Return the samples of each chunk, between which the losses of candidates are paired."""
+    """Return the number of samples in a chunk."""
     return min(CHUNK, ceil(samples / LEAST_CHUNKS))
 
 
-def at_least(made: Iterable[Any], most: int) -> list[Any]:
+def at_least(stream: Iterable[Any], most: int) -> list[Any]:
     """Return the first batches that have `most` samples together, or all."""
-    found, seen = [], 0
-    for batch in made:
-        found.append(batch)
-        seen += samples_in(batch)
-        if seen >= most:
+    batches, samples = [], 0
+    for batch in stream:
+        batches.append(batch)
+        samples += samples_in(batch)
+        if samples >= most:
             break
-    return found
+    return batches
 
 
 def batch_to(batch: Any, device: torch.device) -> Any:
     """Return the batch with its tensors on `device`.
 
-    Tuples, named tuples, lists and mappings are looked into; objects with a method `to` are asked;
-    all else stays as it is. Copies to a CUDA device do not block.
+    Tuples, named tuples, lists and mappings are searched for tensors; other objects are moved by
+    their method `to`, if they have one. Copies to a CUDA device do not block.
     """
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=device.type == "cuda")
@@ -267,14 +263,14 @@ def batch_to(batch: Any, device: torch.device) -> Any:
 def generators(loader: Any) -> list[torch.Generator]:
     """Return the random generators that a DataLoader and its samplers draw from."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    holders = (
+    owners = (
         loader,
         getattr(loader, "sampler", None),
         batch_sampler,
         getattr(batch_sampler, "sampler", None),
     )
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+    held = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(g): g for g in held if isinstance(g, torch.Generator)}.values())
 
 
 def _shuffled(
@@ -285,11 +281,11 @@ def _shuffled(
     skip: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     inputs, targets = part.inputs, part.targets
-    if batch_size >= part.size:  # a copy, for a model may change its inputs in place
+    if batch_size >= part.size:  # a copy, since a model may change its inputs in place
         if not skip:
             yield inputs.to(device, copy=True), targets.to(device, copy=True)
         return
-    # Gathered as NHWC, a batch stays channels_last, and is ready 4 times as soon.
+    # Gathered as NHWC, a batch stays channels_last, in a quarter of the time.
     nhwc = _is_channels_last(inputs)
     if nhwc:
         inputs = inputs.permute(0, 2, 3, 1)
@@ -341,7 +337,7 @@ def _loader(
 
 
 class _Later(Sampler[list[int]]):
-    """A batch sampler without its first batches; its generators are drawn from alike."""
+    """A batch sampler without its first batches; random numbers are drawn as with them."""
 
     def __init__(self, batches: BatchSampler, skip: int) -> None:
         self.batches = batches

@@ -1,4 +1,4 @@
-"""What a user's own data factory returns, as the parts of a run."""
+"""Training and validation set from the user's own data factory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lrtool.data.part import OwnLoader, Resident, Streamed
+from lrtool.data.samples import not_finite
 from lrtool.data.workers import begin
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from lrtool.config.schema import DataConfig
     from lrtool.data.part import Part
-    from lrtool.data.split import Split
+    from lrtool.data.split import Rows, Split
 
 
 def call_factory(
@@ -28,16 +29,16 @@ def call_factory(
 ) -> tuple[Part, Part | None]:
     """Call the factory with `data.args` and return the training and the validation set.
 
-    It may return (train, validation), or train alone, each a pair (inputs, targets) of tensors or
-    arrays, a Dataset or a DataLoader. A pair of arrays is always (inputs, targets). Without a
-    validation set, `data.validation` of the training set is split off; a DataLoader or an
-    iterable dataset cannot be split.
+    The factory may return (train, validation) or train alone, each a pair (inputs, targets) of
+    tensors or arrays, a Dataset or a DataLoader. Two arrays are always (inputs, targets). Without a
+    validation set, `data.validation` of the training set is split off, unless it is a DataLoader or
+    an iterable dataset.
 
     Raises:
-        ConfigError: the factory raised, or returned something else.
+        ConfigError: the factory failed, or returned something else.
 
     Warns:
-        UserWarning: `data.validation` is ignored.
+        LrtoolWarning: `data.validation` is ignored.
     """
     name = spec.source
     try:
@@ -86,7 +87,7 @@ def _is_pair(value: Any) -> bool:
 def _is_source(value: Any) -> bool:
     if _is_pair(value) or isinstance(value, Dataset | DataLoader):
         return True
-    # Datasets of other libraries have the two methods without the base class.
+    # Datasets of other libraries need not have torch's base class.
     plain = isinstance(value, tuple | list | dict | str | bytes | Tensor | np.ndarray)
     return not plain and hasattr(value, "__getitem__") and hasattr(value, "__len__")
 
@@ -114,7 +115,7 @@ def _part(value: Any, workers: int, name: str) -> Part:
 
 
 def _pair_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
-    """Return the inputs and targets of a dataset that is no more than two tensors."""
+    """Return the tensors of a TensorDataset of inputs and targets, or of a subset of one."""
     if type(dataset) is Subset:
         pair = _pair_of(dataset.dataset)
         rows = torch.as_tensor(dataset.indices)
@@ -127,9 +128,8 @@ def _pair_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
 def to_resident(inputs: Any, targets: Any, name: str) -> Resident:
     """Turn two arrays or tensors into a part in memory.
 
-    Values stay as they are, neither scaled nor standardised. Types become what training takes:
-    floats torch's default type, also inputs of bytes or booleans; other integers, and targets of
-    integers or booleans, int64. Targets of floats (N,) become (N, 1).
+    Values stay as they are. Floats, and inputs of bytes or booleans, become torch's default type,
+    other integers and boolean targets int64. Float targets (N,) become (N, 1).
 
     Raises:
         ConfigError: not numbers, different lengths, no samples, or values that are not finite.
@@ -146,8 +146,9 @@ def to_resident(inputs: Any, targets: Any, name: str) -> Resident:
         y = y[:, None] if y.ndim == 1 else y
     else:
         y = y.to(torch.int64)
-    _refuse_not_finite(x, f"{name}: inputs")
-    _refuse_not_finite(y, f"{name}: targets")
+    for values, what in ((x, "inputs"), (y, "targets")):
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            raise _wrong(f"{name}: {what}: {not_finite(values.cpu().double().numpy())}")
     return Resident(x, y)
 
 
@@ -156,7 +157,7 @@ def _tensor(values: Any, origin: str) -> Tensor:
         if values.dtype.kind not in "fiub":
             raise _wrong(f"{origin} are of type {values.dtype}; they must be numbers")
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
-        # torch takes neither negative strides nor, without a warning, read-only memory.
+        # torch refuses negative strides, and warns of read-only memory
         values = torch.from_numpy(np.require(native, requirements=["C", "W"]))
     tensor: Tensor = values.detach()
     if tensor.is_complex():
@@ -166,36 +167,21 @@ def _tensor(values: Any, origin: str) -> Tensor:
     return tensor
 
 
-def _refuse_not_finite(values: Tensor, origin: str) -> None:
-    if not values.is_floating_point() or bool(values.isfinite().all()):
-        return
-    bad = ~values.isfinite().flatten(1).all(dim=1)
-    row = int(bad.int().argmax())
-    held = values[row][~values[row].isfinite()].flatten()[0]
-    raise _wrong(
-        f"{origin}: row {row} (counted from 0) holds {float(held)}; {int(bad.sum())} of"
-        f" {len(values)} rows have a value that is not finite: mend or remove them"
-    )
-
-
 def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, Part | None]:
-    size = train.size
+    size, classes = train.size, None
     assert size is not None, "iterable datasets are not split"
-    if isinstance(train, Streamed):
-        rows, held_out = split.indices(size, name)
-        assert held_out is not None, "the caller knows that a validation set is wanted"
-        return (
-            Streamed(Subset(train.dataset, rows.tolist()), train.workers),
-            Streamed(Subset(train.dataset, held_out.tolist()), train.workers),
-        )
-    y = train.targets
-    classes = y.cpu().numpy() if y.dtype == torch.int64 and y.ndim == 1 else None
+    if isinstance(train, Resident):
+        y = train.targets
+        classes = y.cpu().numpy() if y.dtype == torch.int64 and y.ndim == 1 else None
     rows, held_out = split.indices(size, name, classes)
-    assert held_out is not None, "the caller knows that a validation set is wanted"
+    assert held_out is not None, "called only if data.validation is not 0"
 
-    def part(which: Any) -> Resident:
-        index = torch.from_numpy(which).to(y.device)
-        return Resident(train.inputs[index.to(train.inputs.device)], y[index])
+    def part(indices: Rows) -> Part:
+        if isinstance(train, Streamed):
+            return Streamed(Subset(train.dataset, indices.tolist()), train.workers)
+        x, y = train.inputs, train.targets
+        index = torch.from_numpy(indices)
+        return Resident(x[index.to(x.device)], y[index.to(y.device)])
 
     return part(rows), part(held_out)
 

@@ -1,4 +1,4 @@
-"""What a look at the first batch tells of a factory's data, which need not all be read."""
+"""Shapes, outputs and vocabulary of a factory's data, from its first batch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
 
 def first_batch(part: Part, name: str) -> Any:
-    """Return a batch to look at, of one sample or more; random states stay as they were.
-
-    Args:
-        part: what to look at.
-        name: of the data's source, for messages.
+    """Return a batch of one sample or more, without changing random states.
 
     Raises:
-        ConfigError: there is none, or the user's code fails.
+        ConfigError: there is none, or the user's code fails; `name` is the source in the message.
     """
     if isinstance(part, Resident):
         return part.inputs[:1], part.targets[:1]
@@ -46,7 +42,7 @@ def first_batch(part: Part, name: str) -> Any:
 
 
 def is_pair(batch: Any) -> bool:
-    """Tell whether a batch is (inputs, targets), two tensors."""
+    """Tell whether a batch is two tensors, (inputs, targets)."""
     return (
         isinstance(batch, tuple | list)
         and len(batch) == 2
@@ -55,7 +51,7 @@ def is_pair(batch: Any) -> bool:
 
 
 def shapes(batch: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shape of one sample by name; empty for a batch of another kind."""
+    """Return the shapes of one sample by name; empty unless a batch is a pair or a mapping."""
     items = dict(zip(("inputs", "targets"), batch, strict=True)) if is_pair(batch) else batch
     if not isinstance(items, Mapping):
         return {}
@@ -66,7 +62,7 @@ def shapes(batch: Any) -> dict[str, tuple[int, ...]]:
 def outputs_and_vocabulary(
     train: Part, validation: Part | None, first: Any
 ) -> tuple[int | None, int | None]:
-    """Return the number of outputs and the vocabulary of what a factory returned."""
+    """Return the number of outputs and the vocabulary, None where unknown."""
     if not is_pair(first):
         return None, None
     inputs, targets = first
@@ -87,7 +83,7 @@ def _highest(train: Resident, validation: Part | None, name: str) -> int:
 
 
 def _classes(dataset: Any) -> int | None:
-    """Return the number of classes that a dataset, or the one it is a subset of, tells of."""
+    """Return the number of classes by the attributes of a dataset, or of the one it wraps."""
     while dataset is not None:
         if hasattr(dataset, "classes"):
             return len(dataset.classes)

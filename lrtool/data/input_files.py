@@ -1,4 +1,4 @@
-"""Finding and reading the files that hold samples, with errors that name the place."""
+"""Finding and reading data files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def find_file(path: str, directories: Sequence[Path], endings: Sequence[str] = ("",)) -> Path:
-    """Return the first file that exists under `path` with one of the endings.
+    """Return the first file that exists at `path` with one of the endings.
 
     Args:
         path: absolute, or relative to one of `directories`; `~` is the home directory.
-        directories: looked through in this order.
+        directories: searched in this order.
         endings: what may follow `path` in the file's name.
 
     Raises:
-        DataError: there is none; it names the places looked in.
+        DataError: there is none.
     """
     given = Path(path).expanduser()
     places = [Path()] if given.is_absolute() else list(dict.fromkeys(directories))
@@ -55,7 +55,7 @@ def read_text(path: Path) -> str:
     """Return the content of a UTF-8 file, with or without a byte-order mark.
 
     Raises:
-        DataError: it cannot be read, is empty, or is not UTF-8: then with the line and byte.
+        DataError: it cannot be read, is empty, or is not UTF-8.
     """
     content = read_bytes(path)
     try:

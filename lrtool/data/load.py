@@ -1,4 +1,4 @@
-"""From the configuration's data section to samples that are ready for batches."""
+"""Reads the data of a configuration."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """The parts of the data and what is known of them.
+    """The data, and what is known of them.
 
     Attributes:
-        train: what the model learns from.
-        validation: what it is judged on, or None.
+        train: the training set.
+        validation: the validation set, or None.
         batch_size: samples in a training batch.
-        input_shape: of one sample's inputs; None where a batch is no (inputs, targets).
+        input_shape: of one sample's inputs; None unless batches are (inputs, targets).
         num_outputs: the number of classes, of regression targets, or of tokens to predict; None
-            where only reading all of the data could tell.
-        vocabulary: how many different tokens the inputs hold; None for inputs that are no tokens.
+            if unknown without reading all data.
+        vocabulary: the number of different tokens among the inputs; None unless they are tokens.
         samples: the number of samples in "train" and "validation", None where unknown.
         shapes: of one sample, by name: "inputs" and "targets", or a mapping's own keys.
-        digest: SHA-256 over the samples in memory, in hexadecimal; None if some are not.
+        digest: SHA-256 of all samples, in hexadecimal; None unless all are in memory.
     """
 
     train: Part
@@ -59,17 +59,18 @@ def load(
     factory: Callable[..., Any] | None,
     directories: Sequence[Path],
 ) -> Loaded:
-    """Read the data that a configuration names.
+    """Read the data of a configuration.
 
     Args:
         spec: the configuration's data section.
-        seed: of the split, and of what a synthetic source draws.
-        factory: what `spec.source` names when it is an import path; None for a built-in source.
+        seed: of the split, and of the source `synthetic`.
+        factory: what the import path `spec.source` leads to; None for a built-in source.
         directories: where relative paths are looked for, in this order.
 
     Raises:
-        DataError: a file cannot be read or cannot be trained on.
-        ConfigError: a key of the section does not fit, or what its factory returns.
+        DataError: a file cannot be read, or its data cannot be used.
+        ConfigError: a key of the section does not fit the data, or the factory returned something
+            that cannot be used.
 
     Warns:
         LrtoolWarning: a setting is ignored.
@@ -110,12 +111,12 @@ def load(
 
 
 def as_binary(loaded: Loaded) -> Loaded:
-    """Turn two classes into one output: targets 0.0 or 1.0, (N, 1), for binary losses.
+    """Turn two classes into targets 0.0 and 1.0, (N, 1), for a binary loss.
 
-    Targets that are floats already stay as they are.
+    Float targets stay as they are.
 
     Raises:
-        DataError: there are not exactly two classes, or the targets are not in memory.
+        DataError: there are not exactly two classes, or the samples are not in memory.
     """
     first = facts.first_batch(loaded.train, "the training data")
     if not facts.is_pair(first) or first[1].is_floating_point():
@@ -128,78 +129,69 @@ def as_binary(loaded: Loaded) -> Loaded:
         )
     shape = loaded.shapes["targets"]
     if loaded.num_outputs != 2 or shape != ():
-        found = f"{loaded.num_outputs} classes" if shape == () else f"targets of shape {shape}"
+        actual = f"{loaded.num_outputs} classes" if shape == () else f"targets of shape {shape}"
         raise DataError(
-            f"a binary loss needs exactly 2 classes, but the data have {found}; use cross_entropy"
+            f"a binary loss needs exactly 2 classes, but the data have {actual}; use cross_entropy"
         )
 
-    train, validation = (_binary(part) for part in (loaded.train, loaded.validation))
-    assert train is not None, "a part that is there stays there"
-    return replace(
-        loaded,
-        train=train,
-        validation=validation,
-        num_outputs=1,
-        shapes={**loaded.shapes, "targets": (1,)},
-    )
+    def binary(part: Resident) -> Resident:
+        return Resident(part.inputs, part.targets[:, None].to(torch.get_default_dtype()))
 
-
-def _binary(part: Part | None) -> Resident | None:
-    if not isinstance(part, Resident):
-        return None
-    return Resident(part.inputs, part.targets[:, None].to(torch.get_default_dtype()))
+    shapes = {**loaded.shapes, "targets": (1,)}
+    return replace(_with_resident(loaded, binary), num_outputs=1, shapes=shapes)
 
 
 def to_device(loaded: Loaded, device: torch.device, memory_format: torch.memory_format) -> Loaded:
-    """Move what is in memory to the device, once.
+    """Move samples in memory to the device; inputs (N, C, H, W) get the memory format."""
 
-    Args:
-        loaded: the data.
-        device: where to.
-        memory_format: of inputs (N, C, H, W); others are contiguous.
-    """
-
-    def move(part: Part | None) -> Part | None:
-        if not isinstance(part, Resident):
-            return part
+    def move(part: Resident) -> Resident:
         inputs = part.inputs.to(device)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=memory_format)
         return Resident(inputs, part.targets.to(device))
 
-    train = move(loaded.train)
-    assert train is not None, "a part that is there stays there"
-    return replace(loaded, train=train, validation=move(loaded.validation))
+    return _with_resident(loaded, move)
+
+
+def _with_resident(loaded: Loaded, change: Callable[[Resident], Resident]) -> Loaded:
+    """Return the data with the parts that are in memory changed."""
+    train, validation = loaded.train, loaded.validation
+    return replace(
+        loaded,
+        train=change(train) if isinstance(train, Resident) else train,
+        validation=change(validation) if isinstance(validation, Resident) else validation,
+    )
 
 
 def _batch_size(spec: DataConfig, train: Part, first: Any) -> int:
     """Return the number of samples in a training batch."""
+    size = spec.batch_size
     if isinstance(train, OwnLoader):
         own = train.loader.batch_size
         return own if own is not None else samples_in(first)
-    if train.size is None:
-        if isinstance(spec.batch_size, str):
-            problem = f"full needs to know how many samples {spec.source} has; give a number"
+    if isinstance(size, str):  # full
+        if train.size is None:
+            problem = f"full needs the number of samples of {spec.source}; give a number"
             raise ConfigError(Problem(("data", "batch_size"), problem))
-        return spec.batch_size
-    if isinstance(spec.batch_size, str):
         return train.size
-    if spec.batch_size > train.size:
+    if train.size is not None and size > train.size:
         problem = (
-            f"{spec.batch_size} is more than the {train.size} training samples of {spec.source};"
+            f"{size} is more than the {train.size} training samples of {spec.source};"
             " give a smaller number, or full"
         )
         raise ConfigError(Problem(("data", "batch_size"), problem))
-    return spec.batch_size
+    return size
 
 
 def _warn_of_ignored(spec: DataConfig, train: Part) -> None:
     ignored = []
-    if isinstance(train, OwnLoader) and "batch_size" in spec.model_fields_set:
-        ignored.append(f"data.batch_size is ignored: {spec.source} returns a DataLoader of its own")
-    if spec.workers and isinstance(train, OwnLoader):
-        ignored.append(f"data.workers is ignored: {spec.source} returns a DataLoader of its own")
-    if spec.workers and isinstance(train, Resident):
+    if isinstance(train, OwnLoader):
+        why = f"{spec.source} returns a DataLoader of its own"
+        if "batch_size" in spec.model_fields_set:
+            ignored.append(f"data.batch_size is ignored: {why}")
+        if spec.workers:
+            ignored.append(f"data.workers is ignored: {why}")
+    elif spec.workers and isinstance(train, Resident):
         ignored.append(f"data.workers is ignored: the samples of {spec.source} are in memory")
     for message in ignored:
         warnings.warn(message, LrtoolWarning, stacklevel=3)

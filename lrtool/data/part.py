@@ -1,4 +1,4 @@
-"""Where the samples of a part live while a run lasts."""
+"""The training or the validation set of a run: in memory, a dataset, or a DataLoader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resident:
-    """Samples that fit in memory: inputs (N, …) and targets (N, …), on the device."""
+    """Samples in memory: inputs (N, …) and targets (N, …), on the device."""
 
     inputs: Tensor
     targets: Tensor
@@ -28,11 +28,11 @@ class Resident:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamed:
-    """Samples that a dataset makes one by one, in the order that a run decides.
+    """Samples that are loaded from a dataset one by one.
 
     Attributes:
         dataset: map-style or iterable.
-        workers: processes that make samples; 0 for the run's own.
+        workers: processes that load samples; 0: the run's own process.
     """
 
     dataset: Dataset[Any]
@@ -40,32 +40,32 @@ class Streamed:
 
     @property
     def iterable(self) -> bool:
-        """Whether the dataset alone decides its order."""
+        """Whether the dataset is iterable, with an order of its own."""
         return isinstance(self.dataset, IterableDataset)
 
     @property
     def size(self) -> int | None:
-        """The number of samples, or None where the dataset does not tell."""
+        """The number of samples, or None if the dataset has no length."""
         return len(self.dataset) if isinstance(self.dataset, Sized) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnLoader:
-    """A DataLoader of the user's own: its batches, its order, its workers."""
+    """The user's own DataLoader, with its batches, order and workers."""
 
     loader: DataLoader[Any]
 
     @property
     def size(self) -> int | None:
-        """The number of samples of its dataset, or None where that does not tell."""
+        """The number of samples, or None if the dataset has no length."""
         dataset = self.loader.dataset
         return len(dataset) if isinstance(dataset, Sized) else None
 
 
 def length(loader: DataLoader[Any]) -> int | None:
-    """Return the batches in an epoch, or None where dataset or sampler do not tell.
+    """Return the batches in an epoch, or None if dataset or sampler have no length.
 
-    Over an iterable dataset that is a guess: torch knows nothing of what its workers leave out.
+    For an iterable dataset with workers that is only torch's guess.
     """
     try:
         return len(loader)

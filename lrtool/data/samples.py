@@ -1,4 +1,4 @@
-"""What a source returns: plain NumPy arrays, already split into training and validation sets."""
+"""The NumPy arrays that a source returns, split into training and validation set."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """The samples of one part.
+    """The samples of the training or the validation set.
 
     Attributes:
         inputs: float32 (N, …), or int64 tokens (N, T).
         targets: class indices, int64 (N,) or one for each token (N, T); or regression targets,
-            float32 (N, k), always 2-D so that outputs (B, 1) never broadcast against (B,).
+            float32 (N, k), 2-D so that outputs (B, 1) never broadcast against (B,).
     """
 
     inputs: NDArray[Any]
@@ -31,13 +31,13 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """The parts of a data set and what a model must know of it.
+    """A data set, and what a model must know of it.
 
     Attributes:
-        train: what the model learns from.
-        validation: what it is judged on, or None.
+        train: the training set.
+        validation: the validation set, or None.
         num_outputs: the number of classes, of regression targets, or of tokens to predict.
-        vocabulary: how many different tokens the inputs hold, or None for numeric inputs.
+        vocabulary: the number of different tokens among the inputs; None for numeric inputs.
     """
 
     train: Samples
@@ -65,9 +65,9 @@ def divide(
 
 
 def standardise(values: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-    """Bring each column of `values` (N, k) to mean 0 and deviation 1 over `rows` alone.
+    """Standardise each column of `values` (N, k) with mean and deviation of `rows` alone.
 
-    Rows that are held out for validation do not count. A constant column becomes 0.
+    A constant column becomes 0.
     """
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415  (slow to import)
 
@@ -76,20 +76,17 @@ def standardise(values: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
 
 
 def check_finite(values: NDArray[Any], origin: str) -> None:
-    """Refuse NaN and infinity.
+    """Raise DataError for NaN or infinity among `values` (N, …); `origin` is named."""
+    if not np.isfinite(values).all():
+        raise DataError(f"{origin}: {not_finite(values)}")
 
-    Args:
-        values: numbers, (N, …).
-        origin: what they are, for the message: "x.npz: 'inputs'".
 
-    Raises:
-        DataError: naming the first row that holds one, counted from 0.
-    """
+def not_finite(values: NDArray[Any]) -> str:
+    """Return which row of `values` (N, …) holds the first NaN or infinity, and how many rows do."""
     bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if bad.any():
-        row = int(bad.argmax())
-        held = values[row][~np.isfinite(values[row])].flat[0]
-        raise DataError(
-            f"{origin}: row {row} (counted from 0) holds {held}; {bad.sum()} of {len(values)} rows"
-            " have a value that is not finite: mend or remove them"
-        )
+    row = int(bad.argmax())
+    value = values[row][~np.isfinite(values[row])].flat[0]
+    return (
+        f"row {row} (counted from 0) holds {value}; {bad.sum()} of {len(values)} rows have a value"
+        " that is not finite: correct or remove them"
+    )

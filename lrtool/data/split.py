@@ -1,4 +1,4 @@
-"""Which samples are for training and which for validation."""
+"""The split into training and validation set."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How a source must split its samples, and where it finds its files.
+    """How a source must split its samples, and where its files are.
 
     Attributes:
         validation: a fraction below 1, a number of samples, or the path of a validation set;
             0 for none.
-        seed: of the split, and of whatever else a source draws.
-        directories: where relative paths are looked for, the first that has the file wins.
+        seed: of the split, and of the source's other random numbers.
+        directories: where relative paths are looked for, in this order.
     """
 
     validation: float | int | str
@@ -34,7 +34,7 @@ class Split:
 
     @property
     def path(self) -> str | None:
-        """The path of the validation set, or None when it is split off the training data."""
+        """The path of the validation set; None if it is split off the training data."""
         return self.validation if isinstance(self.validation, str) else None
 
     def size(self, total: int, origin: str) -> int:
@@ -45,8 +45,8 @@ class Split:
             origin: the source or file, for messages.
 
         Raises:
-            ConfigError: the validation set is a path, which `origin` cannot read, or it would be
-                empty, or leave nothing to train on.
+            ConfigError: the validation set is a path, which `origin` does not support, would be
+                empty, or would leave nothing to train on.
         """
         if isinstance(self.validation, str):
             raise _wrong(
@@ -74,8 +74,8 @@ class Split:
     ) -> tuple[Rows, Rows | None]:
         """Return the rows for training and for validation, each in ascending order.
 
-        With `classes` the parts hold each class in its share. A class of one row is for training.
-        Where a part is too small to hold each class, rows are drawn regardless of class.
+        With `classes` the split is stratified; a class of one row is for training. If a part is too
+        small to hold each class, rows are drawn regardless of class.
 
         Args:
             total: the number of rows.
@@ -89,7 +89,7 @@ class Split:
         rows = np.arange(total)
         if not size:
             return rows, None
-        # The rows are those of scikit-learn's train_test_split, which takes long to import.
+        # The same rows as from scikit-learn's train_test_split, which is slow to import.
         rng = np.random.RandomState(self.seed)
         drawn: Rows | None = None
         if classes is not None:
@@ -103,10 +103,10 @@ class Split:
 
 
 def _in_shares(classes: NDArray[np.int64], size: int, rng: np.random.RandomState) -> Rows:
-    """Draw `size` of the places of `classes`, of each class its share."""
+    """Draw `size` indices of `classes`, stratified."""
     _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
     kept = _shares(counts, len(classes) - size, rng)
-    drawn = _shares(counts - kept, size, rng)  # all that are left; but it may use random numbers
+    drawn = _shares(counts - kept, size, rng)  # the rest; called as scikit-learn does, for the rng
     places = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
     shuffled = [rows[rng.permutation(len(rows))] for rows in places]
     parts = zip(shuffled, kept, drawn, strict=True)
@@ -114,7 +114,7 @@ def _in_shares(classes: NDArray[np.int64], size: int, rng: np.random.RandomState
 
 
 def _shares(counts: NDArray[np.int64], size: int, rng: np.random.RandomState) -> NDArray[np.int64]:
-    """Return how many of each class make up `size`; equal remainders are rounded up at random."""
+    """Return how many of each class make up `size`; ties are rounded up at random."""
     exact = counts / counts.sum() * size
     shares: NDArray[np.float64] = np.floor(exact)
     remainders = exact - shares

@@ -1,4 +1,4 @@
-"""Batches of samples in memory, gathered at once rather than stacked one by one."""
+"""Faster batches from a DataLoader over samples in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Return a DataLoader with the same batches in the same order, read faster where possible.
+    """Return a faster DataLoader with the same batches, or the loader itself.
 
     A DataLoader over a TensorDataset takes samples one by one and stacks them; here a batch is
-    gathered at once. Samplers and generators are the loader's own and are drawn from alike. In
-    every case that may differ the loader itself is returned.
+    gathered at once. Samplers and generators are the loader's own. Whatever might give other
+    batches is left alone.
     """
     dataset = loader.dataset
     if not (
@@ -41,7 +41,7 @@ def whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 
 class _Rows(Dataset[Any]):
-    """A TensorDataset that hands out batches, collated as `default_collate` would."""
+    """A TensorDataset that returns batches as `default_collate` makes them."""
 
     def __init__(self, dataset: TensorDataset) -> None:
         self.dataset = dataset
@@ -51,7 +51,7 @@ class _Rows(Dataset[Any]):
             rows = torch.tensor(indices)
             try:
                 return [tensor.index_select(0, rows) for tensor in self.dataset.tensors]
-            except IndexError:  # counted from the end, or out of range: as torch has it
+            except IndexError:  # negative or out of range: torch handles it below
                 pass
         return default_collate([self.dataset[index] for index in indices])
 

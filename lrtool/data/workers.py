@@ -1,4 +1,4 @@
-"""Processes that load data, and the signals that reach them as well."""
+"""Processes that load data: their signals, and how to tell that one has died."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 def begin(worker: int, then: Callable[[int], object] | None = None) -> None:
-    """Begin a process that loads data: SIGINT and SIGTERM are its parent's to answer.
+    """Make a process that loads data ignore SIGINT and SIGTERM.
 
-    A terminal sends the one to every process of a group, a batch system the other to every process
-    of a job. The parent finishes its step, for which it needs them, and ends them itself.
+    A terminal or a batch system sends them to every process of a run. The main process finishes its
+    step, for which it needs the workers, and then ends them itself.
 
     Args:
         worker: its number.
-        then: what the user has it begin with.
+        then: the user's own `worker_init_fn`.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, _ignore)
     if then is not None:
         then(worker)
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing; programs that a dataset starts would inherit SIG_IGN, but not this."""
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing. Unlike SIG_IGN, programs that a dataset starts do not inherit this."""
 
 
 def is_death_of_a_worker(error: BaseException) -> bool:
-    """Tell whether an error says that a process that loads data has died.
+    """Tell whether an error means that a process that loads data has died.
 
-    torch raises this from a signal handler, wherever the program is by then, as a plain
-    RuntimeError: only its text tells it from others. Before that its connection may break.
+    torch raises a plain RuntimeError from a signal handler, which only its text tells from others.
+    The connection to the worker may break before that.
     """
     if "DataLoader worker (pid" in str(error):
         return True

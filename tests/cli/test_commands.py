@@ -146,7 +146,7 @@ train: {schedule: cosin, epochs: no}
         "a.yaml:4:7: loss.name: no loss is called 'cross_entropi' (did you mean 'cross_entropy'?)",
         "a.yaml:5:11: metrics.0: no metric is called 'acuracy' (did you mean 'accuracy'?)",
         "a.yaml:6:19: optimizer.name: no optimizer is called 'adm' (did you mean 'adam'?)",
-        "a.yaml:6:41: optimizer.groups.0.match: '(' is no regular expression",
+        "a.yaml:6:41: optimizer.groups.0.match: '(' is not a regular expression",
         "a.yaml:7:7: find: start must be below end, but start is 10 and end is 1",
         "a.yaml:8:19: train.schedule.name: no schedule is called 'cosin' (did you mean 'cosine'?)",
         "a.yaml:8:34: train.epochs: must be a whole number, not the text 'no'",

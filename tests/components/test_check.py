@@ -80,13 +80,13 @@ def test_all_problems_at_once():
         ("model.args.dropout", "must be a number, not the text 'high'"),
         (
             "loss.args.reduction",
-            "is not for a configuration: a loss here is a mean over samples",
+            "cannot be set here: a loss is a mean over samples",
         ),
         ("loss.args.delta", "must be a number, not the text 'x'"),
         ("metrics.1", "no metric is called 'acuracy' (did you mean 'accuracy'?)"),
         (
             "optimizer.groups.1.match",
-            ("'(' is no regular expression: missing ), unterminated subpattern at position 0"),
+            ("'(' is not a regular expression: missing ), unterminated subpattern at position 0"),
         ),
         ("optimizer.name", "no optimizer is called 'adm' (did you mean 'adam'?)"),
         ("train.schedule.name", "no schedule is called 'cosin' (did you mean 'cosine'?)"),
@@ -328,7 +328,7 @@ def test_early_stopping_watches_what_is_there():
 
 
 def test_early_stopping_on_validation_without_a_validation_part():
-    words = "there is no validation_loss where data.validation is 0; give train_loss"
+    words = "there is no validation_loss when data.validation is 0; give train_loss"
     assert stopping(validation=0) == [("train.early_stopping.metric", words)]
     assert stopping(validation=0, metric="train_loss") == []
 
@@ -337,7 +337,7 @@ def test_early_stopping_on_validation_without_a_validation_part():
 def test_a_pattern_beyond_what_python_compiles(pattern):
     [(path, words)] = check(optimizer={"groups": [{"match": pattern}]})
     assert path == "optimizer.groups.0.match"
-    assert words.startswith(f"'{pattern}' is no regular expression: ")
+    assert words.startswith(f"'{pattern}' is not a regular expression: ")
 
 
 USERS = """
@@ -500,7 +500,7 @@ def test_what_a_users_metric_says_is_written_down(users, tmp_path, metric, mode,
 )
 def test_a_metric_takes_no_column_of_an_epoch(tmp_path, module, column):
     name = module(f"def {column}(outputs, targets): ...")
-    words = f"'{column}' is the name of a column of each epoch already"
+    words = f"'{column}' is already the name of a column of each epoch"
     assert check([tmp_path], metrics=[f"{name}:{column}"]) == [
         ("metrics.0", f"{words}; rename this one, or remove it")
     ]
@@ -511,15 +511,15 @@ def test_metrics_share_no_key(tmp_path, module):
     assert check([tmp_path], metrics=["f1", f"{name}:f1", f"{name}:lr", "accuracy", "f1"]) == [
         (
             "metrics.1",
-            "'f1' is the name of metrics.0 already; rename this one, or remove it",
+            "'f1' is already the name of metrics.0; rename this one, or remove it",
         ),
         (
             "metrics.2",
-            "'lr' is the name of a column of each epoch already; rename this one, or remove it",
+            "'lr' is already the name of a column of each epoch; rename this one, or remove it",
         ),
         (
             "metrics.4",
-            "'f1' is the name of metrics.0 already; rename this one, or remove it",
+            "'f1' is already the name of metrics.0; rename this one, or remove it",
         ),
     ]
 

@@ -355,8 +355,8 @@ def test_required():
 
 def test_spelled_parameters():
     parameters = import_path.signature(plain).parameters
-    assert import_path.spell(parameters["needed"]) == "needed"
-    assert import_path.spell(parameters["kind"]) == "kind='relu'"
+    assert import_path.spell_parameter(parameters["needed"]) == "needed"
+    assert import_path.spell_parameter(parameters["kind"]) == "kind='relu'"
 
 
 def test_only_lrtool_s_own_folder_and_the_libraries_are_foreign():

@@ -197,12 +197,12 @@ def test_weights_are_lists_of_numbers():
         (
             "mse",
             {"reduction": "sum"},
-            [("reduction", "is not for a configuration: a loss here is a mean over samples")],
+            [("reduction", "cannot be set here: a loss is a mean over samples")],
         ),
         (
             "mse",
             {"target": 3},
-            [("target", "is not for a configuration: a loss here is a mean over samples")],
+            [("target", "cannot be set here: a loss is a mean over samples")],
         ),
         ("cross_entropy", {"weight": 3}, [("weight", "must be a list of numbers, not 3")]),
         (
@@ -230,7 +230,7 @@ def test_weights_are_lists_of_numbers():
             "kl_div",
             {"reduction": "sum", "log_target": 1},
             [
-                ("reduction", "is not for a configuration: a loss here is a mean over samples"),
+                ("reduction", "cannot be set here: a loss is a mean over samples"),
                 ("log_target", "must be true or false, not 1"),
             ],
         ),

@@ -179,6 +179,33 @@ def test_accuracy_is_torchmetrics_to_the_last_bit(count):
         assert value("accuracy", LOGITS, outputs, targets) == wanted
 
 
+@pytest.mark.parametrize("count", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("precision", "Precision"), ("recall", "Recall"), ("f1", "F1Score")]
+)
+def test_scores_of_classes_are_torchmetrics_to_the_last_bit(name, theirs, count):
+    from torchmetrics import classification
+
+    def wanted(task, outputs, targets, **width):
+        metric = getattr(classification, task + theirs)(**width)
+        for start in range(0, count, 16):
+            metric.update(outputs[start : start + 16], targets[start : start + 16].long())
+        return metric.compute()
+
+    outputs, targets = random(count, 6), classes(6, count)
+    found = value(name, "cross_entropy", outputs, targets)
+    each = wanted("Multiclass", outputs, targets, num_classes=6, average=None)
+    assert found == float(each[torch.cat([outputs.argmax(1), targets]).unique()].mean())
+    outputs, targets = random(count, 3, 2), coins(count, 3, 2)
+    outputs[0], targets[0] = 1.0, 1.0  # so that each label occurs
+    found = value(name, LOGITS, outputs, targets)
+    each = wanted("Multilabel", outputs.sigmoid(), targets, num_labels=3, average=None)
+    assert found == float(each.mean())
+    outputs, targets = outputs[:, :1], targets[:, :1]
+    found = value(name, LOGITS, outputs, targets)
+    assert found == float(wanted("Binary", outputs.sigmoid(), targets))
+
+
 def test_top_5_accuracy_against_scikit_learn():
     outputs, targets = random(50, 9), classes(9, 50)
     wanted = sk.top_k_accuracy_score(targets.numpy(), outputs.numpy(), k=5, labels=range(9))
@@ -573,8 +600,8 @@ def three_classes():
             "multi_margin_loss",
             *three_classes(),
             (
-                "perplexity takes logits, and multi_margin_loss makes no probabilities of its "
-                "scores; outputs (8, 3) float32, targets (8,) int64; metrics that fit: accuracy, "
+                "perplexity takes logits, and multi_margin_loss takes scores that are not logits; "
+                "outputs (8, 3) float32, targets (8,) int64; metrics that fit: accuracy, "
                 "precision, recall, f1, auroc, average_precision"
             ),
         ),
@@ -597,7 +624,7 @@ def three_classes():
             (
                 "auroc is for 4096 classes at most, and the outputs have 5000; outputs (2, 5000) "
                 "float32, targets (2,) int64; metrics that fit: accuracy, top_5_accuracy, "
-                "perplexity"
+                "precision, recall, f1, perplexity"
             ),
         ),
         (
@@ -641,7 +668,7 @@ def three_classes():
             classes(3, 8),
             (
                 "accuracy compares two tensors, but outputs and targets are dict and Tensor; "
-                "an import path may name a metric for them"
+                "give the import path of a metric for them"
             ),
         ),
     ],
@@ -896,9 +923,9 @@ metrics.build_metrics([], loss="cross_entropy", directories=(), **batch)
 path = "torch.nn.functional:cross_entropy"
 metrics.build_metrics([path], loss="cross_entropy", directories=(), **batch)
 seen.append(loaded())
-metrics.build_metrics(["accuracy"], loss="cross_entropy", directories=(), **batch)
+metrics.build_metrics(["accuracy", "f1"], loss="cross_entropy", directories=(), **batch)
 seen.append(loaded())
-metrics.build_metrics(["f1"], loss="cross_entropy", directories=(), **batch)
+metrics.build_metrics(["auroc"], loss="cross_entropy", directories=(), **batch)
 print(*seen, loaded(), {"transformers", "torchvision", "sklearn", "pandas"} & sys.modules.keys())
 """
     done = subprocess.run(

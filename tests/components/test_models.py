@@ -296,7 +296,7 @@ def test_a_gru_reads_an_image_row_by_row():
             "transformer",
             TOKENS,
             {"width": 10, "heads": 4},
-            "needs a width that heads divides, but 10 / 4 leaves a rest",
+            "needs a width that is a multiple of heads, not 10 with 4 heads",
         ),
         (
             "transformer",
@@ -316,7 +316,7 @@ def test_refusals(name, facts, args, words):
 def test_a_fact_that_the_data_do_not_tell():
     nothing = {"input_shape": None, "num_outputs": None, "vocabulary": None}
     assert failure("mlp", nothing) == (
-        "mlp needs input_shape and num_outputs, which the data do not tell; give it in model.args"
+        "mlp needs input_shape and num_outputs, unknown for this data; give it in model.args"
     )
     assert count(make("mlp", nothing, input_shape=[5], num_outputs=3, hidden=[])) == 18
 
@@ -373,7 +373,7 @@ def test_a_users_factory_that_needs_an_unknown_fact(tmp_path, module):
     name = module("def make(num_outputs): ...")
     facts = {**VECTORS, "num_outputs": None}
     assert failure(f"{name}:make", facts, [tmp_path]) == (
-        f"{name}:make needs num_outputs, which the data do not tell; give it in model.args"
+        f"{name}:make needs num_outputs, unknown for this data; give it in model.args"
     )
 
 
@@ -392,5 +392,5 @@ def test_a_users_factory_that_makes_something_else(tmp_path, module):
 
 
 def test_the_facts_are_those_that_models_name():
-    named = {name for f in MODELS.values() for name in models.lookup.required(f)}
+    named = {name for f in MODELS.values() for name in models.import_path.required(f)}
     assert named <= set(models.FACTS)

@@ -184,7 +184,7 @@ def test_groups_that_match_nothing():
         (
             ("optimizer", "groups", 2, "match"),
             (
-                r"'0\.bias' matches no trainable parameter that earlier groups have left; the "
+                r"'0\.bias' matches no trainable parameter outside earlier groups; the "
                 "model has 0.weight, 0.bias, 2.weight, 2.bias"
             ),
         ),

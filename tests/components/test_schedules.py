@@ -411,7 +411,7 @@ def test_a_length_that_is_not_known(name):
     assert problem(name, None) == (
         "train.schedule",
         (
-            f"{name} needs the length of the training, which this data does not tell; "
+            f"{name} needs the length of the training, which is unknown for this data; "
             "give train.max_steps"
         ),
     )
@@ -421,7 +421,7 @@ def test_a_warm_up_of_a_length_that_is_not_known():
     assert problem("constant", None, warmup=0.1) == (
         "train.schedule.warmup",
         (
-            "0.1 of a training whose length this data does not tell; give a number of steps here, "
+            "0.1 of a training whose length is unknown for this data; give a number of steps here, "
             "or train.max_steps"
         ),
     )
@@ -449,9 +449,9 @@ def test_a_warm_up_longer_than_the_training():
 
 def test_a_decay_without_room():
     expected = "train.schedule.args.decay"
-    words = "a decay of 60 steps is longer than the 30 that follow warm-up"
+    words = "a decay of 60 steps is longer than the 30 after the warm-up"
     assert problem("wsd", warmup=0.9) == (expected, words)
-    words = "a decay of 301 steps is longer than the 299 that follow warm-up"
+    words = "a decay of 301 steps is longer than the 299 after the warm-up"
     assert problem("wsd", warmup=1, decay=301) == (expected, words)
 
 

@@ -220,8 +220,8 @@ def test_overrides_that_find_no_place(path):
         document.read(path, ["train.epochs.x=1", "metrics.7=a", "metrics.a=b"])
     assert str(caught.value).splitlines() == [
         "--set train.epochs.x: train.epochs holds a value, not keys",
-        "--set metrics.7: 7 is no index of a list with 1 entries",
-        "--set metrics.a: a is no index of a list with 1 entries",
+        "--set metrics.7: 7 is not an index of a list with 1 entries",
+        "--set metrics.a: a is not an index of a list with 1 entries",
     ]
 
 

@@ -215,7 +215,7 @@ def test_what_a_factory_may_not_return(made, kind):
             (np.where(X == 13, np.nan, X), Y),
             (
                 "train: inputs: row 6 (counted from 0) holds nan; 1 of 20 rows have a value that is"
-                " not finite: mend or remove them"
+                " not finite: correct or remove them"
             ),
         ),
         ((X * 1e300, Y), "train: inputs: row 0 (counted from 0) holds inf; 20 of 20 rows"),
@@ -351,7 +351,10 @@ def test_batch_sizes_of_datasets():
     assert loaded(Stream(), batch_size=50).batch_size == 50
     with pytest.raises(ConfigError, match=r"10 training samples of mine:make"):
         loaded(Pairs(10), batch_size=11)
-    with pytest.raises(ConfigError, match=r"^data.batch_size: full needs to know how many samples"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^data.batch_size: full needs the number of samples of mine:make; give a number",
+    ):
         loaded(Stream(), batch_size="full")
 
 

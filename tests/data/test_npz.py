@@ -83,7 +83,7 @@ def test_a_validation_archive(save, split):
         (
             {"x": X.astype(object), "y": Y},
             (
-                "{file}: 'x' is pickled, which could run code, or is no .npz at all; save plain"
+                "{file}: 'x' is pickled, which could run code, or not an .npz file; save plain"
                 " arrays of numbers with numpy.savez"
             ),
         ),
@@ -91,7 +91,7 @@ def test_a_validation_archive(save, split):
             {"x": np.where(X == 9, np.nan, X), "y": Y},
             (
                 "{file}: 'x': row 4 (counted from 0) holds nan; 1 of 6 rows have a value that is"
-                " not finite: mend or remove them"
+                " not finite: correct or remove them"
             ),
         ),
         ({"x": X * 1e300, "y": Y}, "{file}: 'x': row 0 (counted from 0) holds inf"),
@@ -136,9 +136,9 @@ def test_refused(arrays, message, save, split, tmp_path):
         (
             X[:, :1],
             Y,
-            "'x' is float32 with shape (6, 1), which does not go with float32 and (6, 2)",
+            "'x' is float32 with shape (6, 1), which does not fit float32 and (6, 2)",
         ),
-        (X, Y * 0.5, "'y' is float32 with shape (6, 1), which does not go with int64 and (6,)"),
+        (X, Y * 0.5, "'y' is float32 with shape (6, 1), which does not fit int64 and (6,)"),
     ],
 )
 def test_refused_validation_archives(x, y, message, *, save, split, tmp_path):
@@ -157,18 +157,18 @@ def test_broken_archives(save, split, tmp_path):
             npz(split(), path="broken.npz")
         return str(caught.value).removeprefix(f"{broken}")
 
-    assert refused(whole[:-30]).startswith(" cannot be read, the file is broken: ")
+    assert refused(whole[:-30]).startswith(" cannot be read; the file is broken: ")
     assert refused(b"") == ": the file is empty"
-    assert "is pickled, which could run code, or is no .npz at all" in refused(b"\x80\x04N.")
-    assert "is pickled, which could run code, or is no .npz at all" in refused(b"hello, world")
+    assert "is pickled, which could run code, or not an .npz file" in refused(b"\x80\x04N.")
+    assert "is pickled, which could run code, or not an .npz file" in refused(b"hello, world")
     start = whole.index(b"y.npy") + 30  # inside the compressed data of y
     bad = whole[:start] + bytes(byte ^ 0xFF for byte in whole[start : start + 8])
     assert refused(bad + whole[start + 8 :]).startswith(
-        ": 'y' cannot be read, the file is broken: "
+        ": 'y' cannot be read; the file is broken: "
     )
     with zipfile.ZipFile(broken, "w") as archive:
         archive.writestr("x.npy", b"PK")
-    assert refused(broken.read_bytes()) == ": 'x' is no array, the file is broken"
+    assert refused(broken.read_bytes()) == ": 'x' is not an array; the file is broken"
 
 
 def test_a_single_array(split, tmp_path):

@@ -159,10 +159,10 @@ def test_synthetic_follows_the_seed(split):
             r"^data\.args\.informative: 2 informative features have room for 2 classes, not 3;",
         ),
         ({"noise": -1.0}, r"^data\.args\.noise: must be at least 0, not -1$"),
-        ({"noise": 1.5}, r"^data\.args\.noise: is a share, so at most 1, not 1\.5$"),
+        ({"noise": 1.5}, r"^data\.args\.noise: is a share of the targets: at most 1, not 1\.5$"),
         (
             {"task": "regression", "classes": 3},
-            r"^data\.args\.classes: means nothing for task: regression; remove it$",
+            r"^data\.args\.classes: has no meaning for task: regression; remove it$",
         ),
     ],
 )

@@ -140,7 +140,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
         ('x,y\n1,"a\n', {}, "{file}: line 2: not a table: unexpected end of data"),
         ("x,x,y\n1,2,a\n", {}, "{file}: line 1: two columns are named 'x'"),
         (b"x,y\n1,\xe9\n", {}, "{file}: line 2: not UTF-8 text (byte 0xe9 at 6)"),
-        (b"x,y\n1,\0\n", {}, "{file}: line 2: a zero byte; this is no text file"),
+        (b"x,y\n1,\0\n", {}, "{file}: line 2: a zero byte; this is not a text file"),
         (b"\x89PNG\r\n\x1a\n\0\0", {}, "{file}: line 1: not UTF-8 text (byte 0x89 at 0)"),
         (
             "x,kind\n1,a\n",
@@ -158,8 +158,8 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
                 " data.args.delimiter"
             ),
         ),
-        ("y\n1\n2\n", {}, "{file}: no column is left to be an input, besides 'y'"),
-        ("x,y\n1,a\n", {"drop": ["x"]}, "{file}: no column is left to be an input, besides 'y'"),
+        ("y\n1\n2\n", {}, "{file}: no input column is left besides the target 'y'"),
+        ("x,y\n1,a\n", {"drop": ["x"]}, "{file}: no input column is left besides the target 'y'"),
         (
             "x,y\n1,a\n",
             {"drop": ["z"]},
@@ -179,8 +179,8 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             ",x,y\n0,1,a\n1,2,b\n",
             {},
             (
-                "{file}: line 1: column 1 has no name; row numbers are no input: leave it out with"
-                " data.args.drop: [''], or name it"
+                "{file}: line 1: column 1 has no name; if it holds row numbers, leave it out with"
+                " data.args.drop: [''], else name it"
             ),
         ),
         (
@@ -197,7 +197,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             {"task": "regression"},
             (
                 "{file}: line 3: the target 'y' is 'two', not a number, which regression needs;"
-                " mend it, or set data.args.task: classification"
+                " correct it, or set data.args.task: classification"
             ),
         ),
         (
@@ -205,7 +205,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             {},
             (
                 "{file}: line 27: the target 'y' is 'oops', not a number, which regression needs;"
-                " mend it, or set data.args.task: classification"
+                " correct it, or set data.args.task: classification"
             ),
         ),
         (
@@ -213,7 +213,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             {},
             (
                 "{file}: line 27: the target 'y' is 'inf', not a number, which regression needs;"
-                " mend it, or set data.args.task: classification"
+                " correct it, or set data.args.task: classification"
             ),
         ),
         (
@@ -228,16 +228,16 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             "x,y\n" + TYPO + "12a,0\n",
             {},
             (
-                "{file}: line 22: column 'x' holds '12a' among numbers; mend it, empty it, or name"
-                " the column in data.args.categorical"
+                "{file}: line 22: column 'x' holds '12a' among numbers; correct it, empty it, or"
+                " name the column in data.args.categorical"
             ),
         ),
         (
             "x,y\n1,a\n-inf,b\n",
             {},
             (
-                "{file}: line 3: column 'x' holds '-inf', which is not finite; mend it, or empty it"
-                " if it is missing"
+                "{file}: line 3: column 'x' holds '-inf', which is not finite; correct it, or empty"
+                " it if it is missing"
             ),
         ),
         (

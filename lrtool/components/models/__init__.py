@@ -1,4 +1,4 @@
-"""Models by name, or the user's own by import path; sizes come from the data."""
+"""Models by name or import path; their sizes come from the data."""
 
 from __future__ import annotations
 
@@ -32,40 +32,36 @@ FACTS = ("input_shape", "num_outputs", "vocabulary")
 def build_model(
     component: ComponentConfig, facts: Mapping[str, Any], directories: Sequence[Path]
 ) -> nn.Module:
-    """Return a model with random weights from torch's present random state.
+    """Return a model with weights drawn from torch's current random state.
 
     Args:
-        component: the name and the arguments for its factory.
-        facts: of the data: `input_shape` (without the batch), `num_outputs`, `vocabulary`; a
-            factory gets those that its signature names, unless the arguments hold them.
+        component: a name or import path, and arguments.
+        facts: of the data: `input_shape` (without the batch), `num_outputs`, `vocabulary`. The
+            factory gets those that it has as parameters, unless the arguments set them.
         directories: where modules of import paths are looked for.
 
     Raises:
-        ConfigError: the factory fails, or needs a fact that the data do not give.
-        UserError: an import path leads nowhere.
+        ConfigError: the factory fails, or needs a fact that is unknown.
+        UserError: the import path leads nowhere.
     """
-    own = import_path.is_import_path(component.name)
-    factory = import_path.resolve(component.name, directories) if own else MODELS[component.name]
-    named = {
-        k: v for k, v in import_path.facts_for(factory, facts).items() if k not in component.args
-    }
+    name, args = component.name, component.args
+    own = import_path.is_import_path(name)
+    factory = import_path.resolve(name, directories) if own else MODELS[name]
+    known = {k: v for k, v in import_path.facts_for(factory, facts).items() if k not in args}
     required = import_path.required(factory)
-    missing = [name for name, fact in named.items() if fact is None and name in required]
+    missing = [fact for fact, value in known.items() if value is None and fact in required]
     if missing:
-        problem = (
-            f"{component.name} needs {' and '.join(missing)}, which the data do not tell; "
-            "give it in model.args"
-        )
-        raise _problem(problem)
-    named = {k: v for k, v in named.items() if v is not None or not own}
+        what = " and ".join(missing)
+        raise _problem(f"{name} needs {what}, unknown for this data; give it in model.args")
+    known = {k: v for k, v in known.items() if v is not None or not own}
     try:
-        model = factory(**named, **component.args)
-    except UserError as error:  # a built-in model says what it cannot take
-        raise _problem(f"{component.name} {error}") from error
+        model = factory(**known, **args)
+    except UserError as error:  # of a built-in model
+        raise _problem(f"{name} {error}") from error
     except (Exception, SystemExit) as error:
-        raise _problem(f"{component.name} cannot be built: {import_path.words(error)}") from error
+        raise _problem(f"{name} cannot be built: {import_path.words(error)}") from error
     if not isinstance(model, nn.Module):
-        raise _problem(f"{component.name} made a {type(model).__name__}, not a torch.nn.Module")
+        raise _problem(f"{name} made a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 

@@ -21,14 +21,14 @@ def cnn(
 
     Args:
         input_shape: (channels, height, width); each side at least 2 ** len(channels).
-        num_outputs: how many numbers come out.
+        num_outputs: the number of outputs.
         channels: of each convolution; [16, 32] by default.
         hidden: widths of fully connected layers before the last one; none by default.
         batch_norm: after each convolution.
         dropout: the share of units dropped before each fully connected layer, below 1.
 
     Raises:
-        UserError: an argument is out of range, or the inputs are no images of this size.
+        UserError: an argument is out of range, or the inputs are not images of this size.
     """
     widths = [16, 32] if channels is None else channels
     check_widths("channels", widths)
@@ -61,13 +61,13 @@ def resnet(
 
     Args:
         input_shape: (channels, height, width); each side at least 4.
-        num_outputs: how many numbers come out.
-        width: channels of the first of three stages; each next one has twice as many at half the
+        num_outputs: the number of outputs.
+        width: channels of the first of three stages; each stage doubles them and halves the
             resolution.
         depth: layers with weights, 6 n + 2: 8, 14, 20, ….
 
     Raises:
-        UserError: an argument is out of range, or the inputs are no images of this size.
+        UserError: an argument is out of range, or the inputs are not images of this size.
     """
     check_counts(width=width)
     if depth < 8 or depth % 6 != 2:
@@ -89,7 +89,7 @@ def resnet(
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut, which is projected where the shape changes."""
+    """Two convolutions and a shortcut, which is a projection where the shape changes."""
 
     def __init__(self, size: int, count: int, stride: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def check_image(shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
     """Return channels, height and width.
 
     Raises:
-        UserError: the inputs are no images, or smaller than `least` on a side.
+        UserError: the inputs are not images, or smaller than `least` on a side.
     """
     if len(shape) != 3:
         raise UserError(

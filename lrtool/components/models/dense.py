@@ -1,4 +1,4 @@
-"""Models of fully connected layers; whatever comes in is flattened."""
+"""Models of fully connected layers; inputs are flattened."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def mlp(
 
     Args:
         input_shape: of one sample.
-        num_outputs: how many numbers come out.
-        vocabulary: of inputs that are tokens, which this model cannot take.
+        num_outputs: the number of outputs.
+        vocabulary: None; tokens are refused.
         hidden: the width of each hidden layer; [128, 128] by default.
         activation: after each hidden layer.
         dropout: the share of hidden units dropped in training, below 1.
@@ -75,7 +75,7 @@ def mlp(
 
 
 def refuse_tokens(vocabulary: int | None) -> None:
-    """Raise UserError for inputs that are tokens: indices are no quantities."""
+    """Raise UserError for inputs that are tokens."""
     if vocabulary is not None:
         raise UserError("takes numbers, but the inputs are tokens; use gru or transformer")
 

@@ -1,11 +1,12 @@
 """Models of sequences.
 
-Outputs for each step of a sequence have the classes in the second dimension, (B, V, T), as torch's
-losses want them; in memory they lie as (B, T, V), so that cross-entropy needs no copy.
+Outputs for each token have the classes in the second dimension, (B, V, T), as torch's losses need.
+They are stored as (B, T, V), so that cross-entropy needs no copy.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 import torch
@@ -31,10 +32,10 @@ def gru(
     Args:
         input_shape: tokens (T,); numbers (T, features); an image (C, H, W), read row by row; or
             (features,), read one by one.
-        num_outputs: how many numbers come out, for each token or for the sequence.
-        vocabulary: how many different tokens; None for numbers.
+        num_outputs: the number of outputs, for each token or for the sequence.
+        vocabulary: the number of different tokens; None for numbers.
         hidden: width of the state.
-        layers: one above the other.
+        layers: the number of layers.
         embedding: width of a token's vector.
         dropout: the share dropped between layers, below 1.
 
@@ -45,35 +46,21 @@ def gru(
     check_share("dropout", dropout)
     if dropout and layers == 1:
         raise UserError("drops out between layers, and there is one; set layers or no dropout")
+    rnn = partial(nn.GRU, hidden_size=hidden, num_layers=layers, batch_first=True, dropout=dropout)
     if vocabulary is not None:
-        return TokenGRU(
-            vocabulary=vocabulary,
-            num_outputs=num_outputs,
-            hidden=hidden,
-            layers=layers,
-            embedding=embedding,
-            dropout=dropout,
-        )
-    return SequenceGRU(input_shape, num_outputs, hidden, layers, dropout)
+        return TokenGRU(nn.Embedding(vocabulary, embedding), rnn(embedding), num_outputs)
+    features = 1 if len(input_shape) == 1 else prod(input_shape) // input_shape[-2]
+    return SequenceGRU(rnn(features), num_outputs)
 
 
 class TokenGRU(nn.Module):
     """Tokens (B, T) → outputs for each of them (B, V, T)."""
 
-    def __init__(
-        self,
-        *,
-        vocabulary: int,
-        num_outputs: int,
-        hidden: int,
-        layers: int,
-        embedding: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, embedding: nn.Embedding, gru: nn.GRU, num_outputs: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, embedding)
-        self.gru = nn.GRU(embedding, hidden, layers, batch_first=True, dropout=dropout)
-        self.head = nn.Linear(hidden, num_outputs)
+        self.embedding = embedding
+        self.gru = gru
+        self.head = nn.Linear(gru.hidden_size, num_outputs)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, T) to (B, V, T)."""
@@ -85,13 +72,10 @@ class TokenGRU(nn.Module):
 class SequenceGRU(nn.Module):
     """A sequence of numbers → outputs from the last state (B, num_outputs)."""
 
-    def __init__(
-        self, shape: tuple[int, ...], num_outputs: int, hidden: int, layers: int, dropout: float
-    ) -> None:
+    def __init__(self, gru: nn.GRU, num_outputs: int) -> None:
         super().__init__()
-        features = 1 if len(shape) == 1 else prod(shape) // shape[-2]
-        self.gru = nn.GRU(features, hidden, layers, batch_first=True, dropout=dropout)
-        self.head = nn.Linear(hidden, num_outputs)
+        self.gru = gru
+        self.head = nn.Linear(gru.hidden_size, num_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, …) to (B, num_outputs)."""
@@ -118,20 +102,22 @@ def transformer(
 
     Args:
         input_shape: tokens (T,); T is the longest context.
-        num_outputs: how many different tokens come out.
-        vocabulary: how many different tokens go in.
+        num_outputs: the number of different tokens to predict.
+        vocabulary: the number of different tokens among the inputs.
         width: of a token's vector, a multiple of `heads`.
         heads: of the attention.
-        layers: blocks.
+        layers: the number of blocks.
         dropout: the share dropped after embedding, attention and feed-forward, below 1.
 
     Raises:
-        UserError: an argument is out of range, or the inputs are no tokens.
+        UserError: an argument is out of range, or the inputs are not tokens.
     """
     check_counts(width=width, heads=heads, layers=layers)
     check_share("dropout", dropout)
     if width % heads:
-        raise UserError(f"needs a width that heads divides, but {width} / {heads} leaves a rest")
+        raise UserError(
+            f"needs a width that is a multiple of heads, not {width} with {heads} heads"
+        )
     if vocabulary is None or len(input_shape) != 1:
         raise UserError(
             f"takes tokens (T,), but an input holds numbers of shape {input_shape}; "
@@ -172,7 +158,7 @@ class Transformer(nn.Module):
         self._initialise(layers)
 
     def _initialise(self, layers: int) -> None:
-        """Draw weights as GPT-2: deviation .02, less where a block adds to the residual stream."""
+        """Initialise as GPT-2: standard deviation 0.02, less in layers that add to the residual."""
         nn.init.normal_(self.positions, std=0.02)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -190,7 +176,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Causal self-attention, then two layers for each token, both added to what came in."""
+    """Causal self-attention, then a feed-forward layer, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -205,7 +191,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, width) to the same shape; token t sees none after it."""
+        """Map (B, T, width) to the same shape; a token sees none after it."""
         x = x + self._drop(self.project(self._attention(self.norm_attention(x))))
         return x + self._drop(self.feed(self.norm_feed(x)))
 

@@ -1,9 +1,8 @@
 """The built-in sources by name.
 
-A source is a function `source(split, *, …) -> Parts`; its keyword-only arguments are `data.args`
-of the configuration, and the first line of its docstring is what `lrtool list sources` shows. The
-libraries that sources need are imported when one is read, for this registry is on the way to
-every command.
+A source is a function `source(split, *, …) -> Parts`. Its keyword-only arguments are `data.args` of
+the configuration; `lrtool list sources` shows the first line of its docstring. It imports the
+libraries that it needs when it is called, since every command imports this table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The handwritten digits that come with lrtool; digits.txt says where they are from."""
+"""The handwritten digits that come with lrtool; see digits.txt for their origin."""
 # ruff: noqa: TC001  (annotations are evaluated, to check data.args)
 
 from __future__ import annotations

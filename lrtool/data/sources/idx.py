@@ -34,11 +34,11 @@ def idx(split: Split, *, path: str) -> Parts:
 
     Args:
         split: how to split; `data.validation` may be a path like `path`, such as DIRECTORY/t10k.
-        path: a directory that holds `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, each
-            perhaps with `.gz`, or what stands before `-images-idx3-ubyte`.
+        path: a directory with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, each with
+            or without `.gz`; or a file name without `-images-idx3-ubyte`.
 
     Raises:
-        DataError: a file is missing or broken, or images and labels do not go together.
+        DataError: a file is missing or broken, or images and labels do not match.
     """
     images_file, images, labels = _read_pair(path, split.directories)
     if split.path is None:
@@ -48,8 +48,8 @@ def idx(split: Split, *, path: str) -> Parts:
         other_file, other_images, other_labels = _read_pair(split.path, split.directories)
         if other_images.shape[1:] != images.shape[1:]:
             raise DataError(
-                f"{other_file}: images of {_spell(other_images)} pixels, but {images_file} has"
-                f" images of {_spell(images)}"
+                f"{other_file}: images of {_size(other_images)} pixels, but {images_file} has"
+                f" images of {_size(images)}"
             )
         parts = Parts(
             train=Samples(images, labels),
@@ -69,8 +69,8 @@ def idx(split: Split, *, path: str) -> Parts:
 
 
 def _standardised_grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what each of the 256 grey values becomes, so that `images` has mean 0, deviation 1."""
-    # By parts, because bincount copies its input as 8-byte integers.
+    """Return the 256 grey values, standardised by the pixels of `images`."""
+    # In parts, because bincount copies its input to 8-byte integers.
     counts = np.sum(
         [np.bincount(part.ravel(), minlength=256) for part in np.array_split(images, 64)], axis=0
     )
@@ -98,7 +98,7 @@ def _read_pair(
 
 
 def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Return the array of a file: 4 bytes of magic number, 4 a dimension, the values."""
+    """Return the array of a file: a magic number, the sizes (4 bytes each), the values."""
     content = _content(path)
     magic = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if content[:4] != magic:
@@ -141,5 +141,5 @@ def _content(path: Path) -> bytes:
         ) from None
 
 
-def _spell(images: NDArray[np.uint8]) -> str:
+def _size(images: NDArray[np.uint8]) -> str:
     return " × ".join(map(str, images.shape[1:]))

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BROKEN = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-_MOST_CLASSES = 1000  # more classes than this, and than rows, are numbers to regress
+_MOST_CLASSES = 1000  # integers above this, and above the number of rows, are not classes
 
 
 def npz(split: Split, *, path: str, inputs: str = "x", targets: str = "y") -> Parts:
     """Two arrays of a NumPy .npz archive: inputs and targets.
 
-    Numbers are taken as they are, neither scaled nor standardised. Inputs of floats, bytes (uint8)
-    or booleans become float32; other integers are tokens and must be (N, T). Targets of integers
-    are class indices, (N,), (N, 1), or (N, T) for tokens; targets of floats, (N,) or (N, k), are
-    for regression. `data.validation` may be the path of another archive with the same names.
+    Values are not standardised. Inputs of floats, bytes (uint8) or booleans become float32; other
+    integers are tokens and must be (N, T). Integer targets are class indices, (N,), (N, 1), or
+    (N, T) for tokens; float targets, (N,) or (N, k), are for regression. `data.validation` may be
+    the path of another archive with the same names.
 
     Args:
         split: how to split.
@@ -41,22 +41,15 @@ def npz(split: Split, *, path: str, inputs: str = "x", targets: str = "y") -> Pa
         targets: the name of the array of targets.
 
     Raises:
-        DataError: the archive is broken, lacks an array, or holds what cannot be trained on.
+        DataError: the archive is broken, lacks an array, or cannot be trained on.
     """
     archive = find_file(path, split.directories)
     samples = _read(archive, inputs, targets)
     if split.path is None:
-        y = samples.targets
+        x, y = samples.inputs, samples.targets
         classes = y if y.dtype == np.int64 and y.ndim == 1 else None
         rows, held_out = split.indices(len(y), str(archive), classes)
-        return divide(
-            samples.inputs,
-            samples.targets,
-            rows,
-            held_out,
-            num_outputs=_outputs(samples.targets),
-            vocabulary=_vocabulary(samples.inputs),
-        )
+        return divide(x, y, rows, held_out, num_outputs=_outputs(y), vocabulary=_vocabulary(x))
     other = find_file(split.path, split.directories)
     validation = _read(other, inputs, targets)
     for name, here, there in (
@@ -65,17 +58,15 @@ def npz(split: Split, *, path: str, inputs: str = "x", targets: str = "y") -> Pa
     ):
         if here.shape[1:] != there.shape[1:] or here.dtype != there.dtype:
             raise DataError(
-                f"{other}: '{name}' is {there.dtype} with shape {there.shape}, which does not go"
-                f" with {here.dtype} and {here.shape} in {archive}"
+                f"{other}: '{name}' is {there.dtype} with shape {there.shape}, which does not fit"
+                f" {here.dtype} and {here.shape} in {archive}"
             )
+    vocabulary = [v for part in (samples, validation) if (v := _vocabulary(part.inputs))]
     return Parts(
         train=samples,
         validation=validation,
         num_outputs=max(_outputs(samples.targets), _outputs(validation.targets)),
-        vocabulary=max(
-            (v for v in map(_vocabulary, (samples.inputs, validation.inputs)) if v is not None),
-            default=None,
-        ),
+        vocabulary=max(vocabulary, default=None),
     )
 
 
@@ -94,7 +85,7 @@ def _read(path: Path, inputs: str, targets: str) -> Samples:
 
 
 def _arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
-    content = io.BytesIO(read_bytes(path))  # numpy.load would leave a broken file open
+    content = io.BytesIO(read_bytes(path))  # numpy.load leaves a broken file open
     with _worded(f"{path}"):
         loaded = np.load(content, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
@@ -109,23 +100,23 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
         with _worded(f"{path}: '{name}'"):
             array = loaded[name]
         if not isinstance(array, np.ndarray):
-            raise DataError(f"{path}: '{name}' is no array, the file is broken")
+            raise DataError(f"{path}: '{name}' is not an array; the file is broken")
         arrays.append(array)
     return arrays
 
 
 @contextmanager
 def _worded(place: str) -> Iterator[None]:
-    """Word what NumPy says of a broken file."""
+    """Turn what NumPy raises for a broken file into a DataError."""
     try:
         yield
     except _BROKEN as error:
-        if "pickle" in str(error):  # NumPy raises a ValueError of which its text alone tells
+        if "pickle" in str(error):  # only the text tells it from NumPy's other errors
             raise DataError(
-                f"{place} is pickled, which could run code, or is no .npz at all; save plain arrays"
+                f"{place} is pickled, which could run code, or not an .npz file; save plain arrays"
                 " of numbers with numpy.savez"
             ) from None
-        raise DataError(f"{place} cannot be read, the file is broken: {error}") from None
+        raise DataError(f"{place} cannot be read; the file is broken: {error}") from None
 
 
 def _as_inputs(x: NDArray[Any], origin: str) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The small data sets that come with scikit-learn; nothing is downloaded."""
+"""Small data sets that come with scikit-learn; nothing is downloaded."""
 # ruff: noqa: PLC0415  (scikit-learn is imported only when it is needed)
 # ruff: noqa: TC001  (annotations are evaluated, to check data.args)
 
@@ -51,25 +51,14 @@ def diabetes(split: Split) -> Parts:
     from sklearn.datasets import load_diabetes
 
     bunch = load_diabetes(scaled=False)
-    targets = bunch.target[:, None]
-    rows, held_out = split.indices(len(targets), "diabetes")
-    return divide(
-        standardise(bunch.data, rows),
-        standardise(targets, rows),
-        rows,
-        held_out,
-        num_outputs=1,
-    )
+    rows, held_out = split.indices(len(bunch.target), "diabetes")
+    inputs, targets = (standardise(v, rows) for v in (bunch.data, bunch.target[:, None]))
+    return divide(inputs, targets, rows, held_out, num_outputs=1)
 
 
 def _measurements(split: Split, name: str, bunch: Any) -> Parts:
     """Split a table of numbers with classes, and standardise the numbers."""
     targets = bunch.target.astype(np.int64)
     rows, held_out = split.indices(len(targets), name, targets)
-    return divide(
-        standardise(bunch.data, rows),
-        targets,
-        rows,
-        held_out,
-        num_outputs=len(bunch.target_names),
-    )
+    inputs = standardise(bunch.data, rows)
+    return divide(inputs, targets, rows, held_out, num_outputs=len(bunch.target_names))

@@ -1,4 +1,4 @@
-"""Samples drawn from a formula, of any size and noise."""
+"""Generated samples, of any size and noise."""
 # ruff: noqa: PLC0415  (scikit-learn is imported only when it is needed)
 # ruff: noqa: TC001  (annotations are evaluated, to check data.args)
 
@@ -25,8 +25,8 @@ def synthetic(
 ) -> Parts:
     """Made-up samples: Gaussian clusters to classify, or a linear function to regress.
 
-    Drawn with the seed of the run. Inputs, and regression targets, are standardised with the mean
-    and deviation of the training set.
+    Drawn with the seed of the run. Inputs and regression targets are standardised with the mean and
+    deviation of the training set.
 
     Args:
         split: how to split.
@@ -36,9 +36,9 @@ def synthetic(
         samples: the number of samples.
         features: the number of input columns.
         informative: how many of them the target depends on; null: all.
-        classes: the number of classes; null: 2. For classification alone.
+        classes: the number of classes; null: 2. Only for classification.
         noise: classification: the share of targets drawn at random. regression: the deviation of
-            the Gaussian noise over that of the noiseless target.
+            the Gaussian noise, divided by that of the noiseless target.
 
     Raises:
         ConfigError: the sizes contradict each other.
@@ -51,7 +51,7 @@ def synthetic(
         raise _wrong("noise", f"must be at least 0, not {noise:g}")
     if task == "regression":
         if classes is not None:
-            raise _wrong("classes", "means nothing for task: regression; remove it")
+            raise _wrong("classes", "has no meaning for task: regression; remove it")
         inputs, signal = make_regression(
             samples, features, n_informative=informative, random_state=split.seed
         )
@@ -71,7 +71,7 @@ def synthetic(
             f" {classes}; raise informative or features",
         )
     if noise > 1:
-        raise _wrong("noise", f"is a share, so at most 1, not {noise:g}")
+        raise _wrong("noise", f"is a share of the targets: at most 1, not {noise:g}")
     inputs, labels = make_classification(
         samples,
         features,

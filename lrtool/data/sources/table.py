@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 MISSING = frozenset(
     {"", "?", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "none"}
 )
-_MOST_CLASSES = 20  # more different whole numbers than this are regressed
-_MOST_WORDS = 20  # more different words than this, and than half of the rows, are names or errors
+_MOST_CLASSES = 20  # with more different whole numbers than this, the task is regression
+_MOST_WORDS = 20  # more different words, in over half of the rows, are names or mistakes
 
 
 def csv(
@@ -45,27 +45,27 @@ def csv(
 ) -> Parts:
     """A table with a header: numbers and words, one column to predict.
 
-    A column is numeric when every value is a number, else it is categorical. Numeric inputs:
-    missing values become the median, then mean 0 and deviation 1. Categorical inputs: one column
-    for each value, all 0 for a value not seen in training; missing is a value of its own.
-    Regression targets are standardised too, so always predicting the mean costs a mean squared
-    error of 1. All of it is fitted on the training set alone. Empty fields and `?`, `NA`, `N/A`,
-    `NaN`, `null` or `None` are missing.
+    A column is numeric if every value is a number, else categorical. Numeric inputs: missing values
+    become the median, then the column is standardised. Categorical inputs: one column for each
+    value, all 0 for a value not seen in training; missing is a value of its own. Regression targets
+    are standardised too, so always predicting the mean costs a mean squared error of 1. All of it
+    is fitted on the training set alone. Empty fields and `?`, `NA`, `N/A`, `NaN`, `null` or `None`
+    are missing.
 
     Args:
         split: how to split; `data.validation` may be the path of another table of this form.
         path: the file, UTF-8.
         target: the column to predict.
-        task: auto: classification when the target holds words, or at most 20 different whole
+        task: auto: classification if the target holds words, or at most 20 different whole
             numbers; otherwise regression.
         columns: the inputs; null: every column but the target.
         drop: columns to leave out.
         categorical: numeric columns to treat as words.
-        delimiter: what stands between fields.
+        delimiter: the character between fields.
 
     Raises:
-        DataError: naming file and line: not UTF-8, ragged, a missing or unfit target, a column
-            that cannot be used.
+        DataError: not UTF-8, rows of different lengths, a missing or unsuitable target, or a column
+            that cannot be used; with file and line.
         ConfigError: an argument names a column that is not there.
     """
     table = _read(find_file(path, split.directories), delimiter)
@@ -93,7 +93,7 @@ def csv(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Table:
-    """Fields as they are spelled, None where missing, and the file and line of each row."""
+    """Fields as text, None where missing, and the file and line of each row."""
 
     path: Path
     columns: dict[str, list[str | None]]
@@ -105,14 +105,14 @@ class _Table:
 
 
 def _read(path: Path, delimiter: str) -> _Table:
-    """Read a table whose rows all have as many fields as its header."""
+    """Read a table and check that each row has as many fields as the header."""
     if len(delimiter) != 1 or delimiter in '"\r\n':
         problem = f"must be one character, not {delimiter!r}"
         raise ConfigError(Problem(("data", "args", "delimiter"), problem))
     content = read_text(path)
     if (zero := content.find("\0")) >= 0:
         line = content.count("\n", 0, zero) + 1
-        raise DataError(f"{path}: line {line}: a zero byte; this is no text file")
+        raise DataError(f"{path}: line {line}: a zero byte; this is not a text file")
     reader = csv_format.reader(
         io.StringIO(content, newline=""),
         delimiter=delimiter,
@@ -148,7 +148,7 @@ def _read(path: Path, delimiter: str) -> _Table:
 
 
 def _append(table: _Table, other: _Table, names: Sequence[str]) -> _Table:
-    """Put the rows of a validation table below those of the training table."""
+    """Append the rows of a validation table to the training table."""
     for name in names:
         if name not in other.columns:
             raise DataError(
@@ -185,18 +185,18 @@ def _features(
         _check_known("columns", columns, others, table.path)
     features = [name for name in columns or others if name not in drop]
     if not features:
-        raise DataError(f"{table.path}: no column is left to be an input, besides {target!r}")
+        raise DataError(f"{table.path}: no input column is left besides the target {target!r}")
     if "" in features:
         number = list(table.columns).index("") + 1
         raise DataError(
-            f"{table.path}: line 1: column {number} has no name; row numbers are no input: leave"
-            " it out with data.args.drop: [''], or name it"
+            f"{table.path}: line 1: column {number} has no name; if it holds row numbers, leave it"
+            " out with data.args.drop: [''], else name it"
         )
     return features
 
 
 def _frame(table: _Table, features: Sequence[str], categorical: Collection[str]) -> pd.DataFrame:
-    """Return numeric columns as floats, NaN where missing, and the others as words."""
+    """Return numeric columns as floats, NaN where missing, the others as words."""
     import pandas as pd
 
     columns: dict[str, Any] = {}
@@ -217,21 +217,21 @@ def _frame(table: _Table, features: Sequence[str], categorical: Collection[str])
         if odd:
             raise DataError(
                 f"{table.place(odd[0])}: column {name!r} holds {fields[odd[0]]!r} among numbers;"
-                " mend it, empty it, or name the column in data.args.categorical"
+                " correct it, empty it, or name the column in data.args.categorical"
             )
         infinite = np.flatnonzero(np.isinf(numbers))
         if len(infinite):
             row = int(infinite[0])
             raise DataError(
                 f"{table.place(row)}: column {name!r} holds {fields[row]!r}, which is not finite;"
-                " mend it, or empty it if it is missing"
+                " correct it, or empty it if it is missing"
             )
         columns[name] = numbers
     return pd.DataFrame(columns)
 
 
 def _encode(frame: pd.DataFrame, rows: Rows) -> NDArray[np.float32]:
-    """Turn all rows into numbers, with medians, means, deviations and words of `rows` alone."""
+    """Turn all rows into numbers, fitted on `rows` alone."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -239,16 +239,12 @@ def _encode(frame: pd.DataFrame, rows: Rows) -> NDArray[np.float32]:
 
     numeric = [name for name in frame.columns if frame[name].dtype == np.float64]
     words = [name for name in frame.columns if name not in numeric]
+    median = SimpleImputer(strategy="median", keep_empty_features=True)
+    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     transformer = ColumnTransformer(
         [
-            (
-                "numeric",
-                make_pipeline(
-                    SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
-                ),
-                numeric,
-            ),
-            ("words", OneHotEncoder(handle_unknown="ignore", sparse_output=False), words),
+            ("numeric", make_pipeline(median, StandardScaler()), numeric),
+            ("words", one_hot, words),
         ]
     )
     encoded: NDArray[Any] = transformer.fit(frame.iloc[rows]).transform(frame)
@@ -256,9 +252,9 @@ def _encode(frame: pd.DataFrame, rows: Rows) -> NDArray[np.float32]:
 
 
 def _target(table: _Table, target: str, task: str, count: int) -> tuple[NDArray[Any], int | None]:
-    """Return class indices and the number of classes, or numbers to regress and None.
+    """Return class indices and the number of classes, or regression targets and None.
 
-    The first `count` rows are for training when there is a validation table.
+    The first `count` rows are those of the training table.
     """
     fields = table.columns[target]
     missing = [row for row, field in enumerate(fields) if field is None]
@@ -272,8 +268,7 @@ def _target(table: _Table, target: str, task: str, count: int) -> tuple[NDArray[
             f"{table.path}: every target {target!r} is {fields[0]!r}; there is nothing to learn"
         )
     numbers = _numbers(fields)
-    odd = _odd(fields, numbers)
-    odd = odd or np.flatnonzero(np.isinf(numbers)).tolist()
+    odd = _odd(fields, numbers) or np.flatnonzero(np.isinf(numbers)).tolist()
     if task == "auto":
         few = len(set(fields)) <= _MOST_CLASSES
         whole = not odd and bool((numbers == np.round(numbers)).all())
@@ -283,7 +278,7 @@ def _target(table: _Table, target: str, task: str, count: int) -> tuple[NDArray[
         if odd:
             raise DataError(
                 f"{table.place(odd[0])}: the target {target!r} is {fields[odd[0]]!r}, not a"
-                " number, which regression needs; mend it, or set data.args.task: classification"
+                " number, which regression needs; correct it, or set data.args.task: classification"
             )
         return numbers, None
     labels = np.array(fields, dtype=object) if odd else numbers
@@ -304,7 +299,7 @@ def _target(table: _Table, target: str, task: str, count: int) -> tuple[NDArray[
 
 
 def _numbers(fields: Sequence[str | None]) -> NDArray[np.float64]:
-    """Return numbers, NaN for what is missing or none."""
+    """Return the fields as numbers, NaN for missing ones and words."""
     import pandas as pd
 
     series = pd.Series(list(fields), dtype=object)
@@ -313,10 +308,10 @@ def _numbers(fields: Sequence[str | None]) -> NDArray[np.float64]:
 
 
 def _odd(fields: Sequence[str | None], numbers: NDArray[np.float64]) -> list[int]:
-    """Return the rows that hold something, but not a number."""
+    """Return the rows that hold a word."""
     return [row for row in np.flatnonzero(np.isnan(numbers)).tolist() if fields[row] is not None]
 
 
 def _mostly_numbers(fields: Sequence[str | None], odd: Sequence[int]) -> bool:
-    """Tell whether so few fields are no numbers that they look like mistakes."""
+    """Tell whether so few fields are words that they look like mistakes."""
     return len(odd) <= 0.1 * sum(field is not None for field in fields)

@@ -1,4 +1,4 @@
-"""Plain text, a character at a time."""
+"""Plain text, as characters."""
 # ruff: noqa: TC001  (annotations are evaluated, to check data.args)
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def text(split: Split, *, path: str, context: int = 64) -> Parts:
     """Characters of a UTF-8 text, to predict the next one.
 
-    A sample is a window of `context` characters; its targets are the same window one character
-    on. Windows do not overlap. The validation set is the end of the text, never windows from its
-    middle, or another file when `data.validation` is a path. The tokens are the characters of the
-    training set in code-point order, and one more that stands for every character unseen there:
-    it is never a training target, so such characters cost what they should.
+    A sample is a window of `context` characters; its targets are the window one character later.
+    Windows do not overlap. The validation set is the end of the text, or another file if
+    `data.validation` is a path. The tokens are the characters of the training set in code-point
+    order, and one more for all characters unseen there. It is never a training target, so such
+    characters have a high loss.
 
     Args:
         split: how to split; a fraction or a number of windows.
@@ -34,7 +34,7 @@ def text(split: Split, *, path: str, context: int = 64) -> Parts:
 
     Raises:
         DataError: the text is not UTF-8, or too short for a window.
-        ConfigError: `context` is no length, or a part would be empty.
+        ConfigError: `context` is below 1, or training or validation set would be empty.
     """
     if context < 1:
         problem = f"must be at least 1, not {context}"
@@ -48,7 +48,7 @@ def text(split: Split, *, path: str, context: int = 64) -> Parts:
         windows = (len(codes) - 1) // context
         held_out = split.size(windows, f"{file} (windows of {context} characters)")
         if held_out:
-            # One character is the last target of one part and the first input of the next.
+            # The last target of the training set is the first input of the validation set.
             end = (windows - held_out) * context
             codes, validation_codes = codes[: end + 1], codes[end:]
     known = np.unique(codes)
@@ -61,7 +61,7 @@ def text(split: Split, *, path: str, context: int = 64) -> Parts:
 
 
 def _codes(path: Path, context: int) -> NDArray[np.uint32]:
-    """Return the code points of a text that fills at least one window."""
+    """Return the code points of a text of at least one window."""
     content = read_text(path)
     if len(content) <= context:
         raise DataError(
