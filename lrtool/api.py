@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import html
+import io
 import json
 import warnings
+from dataclasses import dataclass
 from operator import index
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,26 +20,123 @@ from lrtool.components.schedules import SCHEDULES
 from lrtool.config.schema import MAX_RATE, MIN_RATE
 from lrtool.config.spelling import number
 from lrtool.curve.suggest import METHODS
-from lrtool.data import batches
 from lrtool.engine.device import DTYPES, Runtime, environment
-from lrtool.engine.preserve import preserved
+from lrtool.engine.preserve import loader_generators, preserved
+from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
-from lrtool.find_result import FindResult
 from lrtool.report.records import Environment, ModelFacts, Timing
 from lrtool.report.report import FindReport
-from lrtool.search.object_subject import ObjectSubject
+from lrtool.search.object_subject import ObjectSubject, again
 from lrtool.search.search import SearchPlan, run_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from matplotlib.figure import Figure
     from torch import nn
 
     from lrtool.engine.step import LossFunction
+    from lrtool.report.records import Curve, Finding, Sweep, Verdict
     from lrtool.search.search import SearchResult
 
-__all__ = ["FindResult", "find_lr"]
+STAGES = {"trials": "a short training beside the estimate", "race": "the race"}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FindResult:
+    """The result of `find_lr`.
+
+    Attributes:
+        finding: the suggestion, that of every method, and the smooth curve.
+        sweeps: the raw losses; `loss[i]` is the loss before the update with `lr[i]`.
+    """
+
+    finding: Finding
+    sweeps: tuple[Sweep, ...]
+    _report: FindReport
+
+    @property
+    def lr(self) -> float | None:
+        """The rate of the first parameter group; None when the verdict is "none"."""
+        return self.finding.suggestion.lr
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """An interval that contains good rates in about 80% of cases; None without a rate."""
+        low, high = self.finding.suggestion.low, self.finding.suggestion.high
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether to trust the rate: confident, uncertain or none."""
+        return self.finding.suggestion.verdict
+
+    @property
+    def reason(self) -> str:
+        """Why this verdict, in one sentence."""
+        return self.finding.suggestion.reason
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to do next, a sentence each."""
+        return self.finding.suggestion.advice
+
+    @property
+    def curve(self) -> Curve | None:
+        """The smooth loss over the rate, with its band."""
+        return self.finding.curve
+
+    def report(self) -> dict[str, Any]:
+        """Return what `lrtool find` writes to report.json, as plain data."""
+        return self._report.model_dump(mode="json")
+
+    def apply(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set an optimizer's rate; its parameter groups keep their ratios to the first one.
+
+        A schedule is built after this, for it may keep the rate that it finds.
+
+        Raises:
+            UserError: (a ValueError) there is no rate.
+        """
+        if self.lr is None:
+            raise UserError(f"there is no rate to apply: {self.reason}")
+        ratios = rate_ratios(optimizer)
+        set_rates(optimizer, ratios, self.lr)
+        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            if "initial_lr" in group:  # what schedules multiply
+                group["initial_lr"] = self.lr * ratio
+
+    def plot(self, directory: Path | str | None = None) -> Figure:
+        """Draw the sweep. With a directory, which is created, save plot.png and plot.svg there."""
+        from lrtool.show.plots import find as find_plot  # noqa: PLC0415  (matplotlib)
+
+        if directory is not None:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            find_plot.save(self._report, Path(directory))
+        return find_plot.draw(self._report)
+
+    def __str__(self) -> str:
+        """Return rate, interval and verdict in one line."""
+        if self.lr is None or self.interval is None:
+            return f"no learning rate: {self.reason}"
+        low, high = (number(end, 2) for end in self.interval)
+        return f"learning rate {number(self.lr, 2)} ({low} to {high}), {self.verdict}"
+
+    def __repr__(self) -> str:
+        """Return what a prompt shows."""
+        return f"<FindResult: {self}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: rate, verdict, reason and the picture."""
+        png = io.BytesIO()
+        self.plot().savefig(png, format="png", dpi=100)
+        picture = base64.b64encode(png.getvalue()).decode()
+        title, *texts = (html.escape(text) for text in (str(self), self.reason, *self.advice))
+        return (
+            f"<p>{'<br>'.join([f'<b>{title}</b>', *texts])}</p>"
+            f'<img alt="{title}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
+        )
 
 
 def find_lr(
@@ -126,7 +228,7 @@ def find_lr(
         training=for_steps,
     )
     loaders = [loader] if validation is None else [loader, validation]
-    generators = [generator for each in loaders for generator in batches.generators(each)]
+    generators = loader_generators(*loaders)
     with (
         torch.inference_mode(mode=False),  # whatever the caller has set
         torch.enable_grad(),
@@ -145,8 +247,8 @@ def find_lr(
             optimizer=optimizer,
             loss_fn=loss_fn,
             scaler=scaler,
-            loader=batches.again(loader),
-            validation=None if validation is None else batches.again(validation),
+            loader=again(loader),
+            validation=None if validation is None else again(validation),
             runtime=runtime,
             generators=generators,
             accumulate=accumulate,
@@ -156,10 +258,9 @@ def find_lr(
     if result.failure is not None:
         if result.finding is None:
             raise result.failure
-        where = "a short training beside the estimate" if result.race is None else "the race"
         warnings.warn(
-            f"{where} failed ({type(result.failure).__name__}: {result.failure}); the rate is that "
-            "of the search before it",
+            f"{STAGES.get(result.stage, 'the search')} failed ({type(result.failure).__name__}: "
+            f"{result.failure}); the rate is that of the search before it",
             LrtoolWarning,
             stacklevel=2,
         )

@@ -23,7 +23,6 @@ FLOORS = {
     "show": 3,
     "experiment": 4,
     "search": 5,
-    "find_result": 5,
     "training": 6,
     "api": 6,
     "cli": 7,

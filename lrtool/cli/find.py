@@ -202,7 +202,7 @@ def _warn_of_failure(result: SearchResult, lr: float) -> None:
     from lrtool.config.spelling import number
     from lrtool.errors import LrtoolWarning
 
-    where = "short training runs" if result.race is None else "race (--no-verify leaves it out)"
+    where = "race (--no-verify leaves it out)" if result.stage == "race" else "short training runs"
     warnings.warn(
         f"the search failed in its {where}; the rate found so far, {number(lr, 2)}, is reported",
         LrtoolWarning,

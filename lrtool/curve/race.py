@@ -325,6 +325,5 @@ def _outcome(choice: Choice, race: Race, training: int | None) -> str:
     return (
         f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after {steps:,} "
         f"steps the {race.measure} loss is lowest at {number(best.lr, 2)}"
-        + f", and {training:,} steps want less"
-        * longer
+        + (f", and {training:,} steps want less" if longer else "")
     )

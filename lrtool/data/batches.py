@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from itertools import count, islice
+from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -170,29 +170,6 @@ def one_pass(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
         raise DataError("the loader yields no batch; give it at least one")
 
 
-def again(loader: Iterable[Any]) -> Iterable[Any]:
-    """Return an iterable that can be repeated: the loader, or an iterator with its batches kept."""
-    return _Repeatable(loader) if isinstance(loader, Iterator) else loader
-
-
-class _Repeatable:
-    """An iterator's batches, kept so that they can be yielded again."""
-
-    def __init__(self, iterator: Iterator[Any]) -> None:
-        self._iterator = iterator
-        self._seen: list[Any] = []
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the batches seen before, then new ones."""
-        for index in count():
-            if index == len(self._seen):
-                try:
-                    self._seen.append(next(self._iterator))
-                except StopIteration:
-                    return
-            yield self._seen[index]
-
-
 def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any]:
     """Return batches of a validation loader with at least `most` samples, or all.
 
@@ -200,7 +177,7 @@ def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any
     call, since the first samples may all be of one class. From other loaders they are the first
     batches.
     """
-    if isinstance(loader, DataLoader) and _is_plain(loader):
+    if isinstance(loader, DataLoader) and _takes_samples_by_index(loader):
         size = len(loader.dataset)  # type: ignore[arg-type]
         order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
         loader = DataLoader(
@@ -210,15 +187,18 @@ def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            timeout=loader.timeout,
             generator=torch.Generator(),
         )
     return at_least(one_pass(loader, device), most)
 
 
-def _is_plain(loader: DataLoader[Any]) -> bool:
+def _takes_samples_by_index(loader: DataLoader[Any]) -> bool:
     """Tell whether a loader takes samples by index, with torch's own samplers."""
     return (
-        type(loader.batch_sampler) is BatchSampler
+        type(loader) is DataLoader  # another class may change the batches
+        and type(loader.batch_sampler) is BatchSampler
         and isinstance(loader.sampler, RandomSampler | SequentialSampler)
         and isinstance(loader.dataset, Sized)
         and len(loader.dataset) > 0

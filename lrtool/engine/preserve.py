@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+import random
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from lrtool.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    Restore = Callable[[], None]
+    Restore = Callable[[], object]
 
 # From the optimizer's attributes through so many foreign objects, such as a preconditioner in its
 # state. A wrapper may lead to a whole trainer, which is not for us to copy.
@@ -131,53 +133,104 @@ def _keep_optimizer(optimizer: torch.optim.Optimizer, modules: Sequence[nn.Modul
 
 
 def _reachable(optimizer: torch.optim.Optimizer, known: set[int]) -> Iterator[Any]:
-    """Yield what an optimizer's attributes lead to, each object once, but for what is known."""
+    """Yield all objects that an optimizer leads to, except the known ones."""
     seen: dict[int, Any] = {}  # holds each object, so that no other one takes its id
-    waiting: list[tuple[Any, str, int]] = [
-        (vars(optimizer), "optimizer", 0),
-        (optimizer.param_groups, "optimizer.param_groups", 0),  # a wrapper may make it when asked
-    ]
+    # A wrapper may make its param_groups when asked.
+    waiting = [(optimizer, "optimizer", 0), (optimizer.param_groups, "optimizer.param_groups", 0)]
     while waiting:
         value, name, depth = waiting.pop()
         if id(value) in known or id(value) in seen:
             continue
         seen[id(value)] = value
-        if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+        if depth == 0 and isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             raise UserError(
                 f"{name} is a {type(value).__name__}, which cannot be put back after a search; "
                 "keep a number or a list in its place, or search with an optimizer without it"
             )
         yield value
-        if isinstance(value, dict):
-            waiting += [(item, f"{name}.{key}", depth) for key, item in value.items()]
-        elif isinstance(value, list | tuple | set | frozenset | deque):
-            waiting += [(item, name, depth) for item in value]
-        elif depth < DEPTH and _is_foreign(value):
-            waiting.append((vars(value), name, depth + 1))
+        if _is_foreign(value):
+            depth += not hasattr(value, "param_groups")  # a wrapper may be as deep as it likes
+        if depth <= DEPTH:
+            waiting += [(child, f"{name}{path}", depth) for path, child in _children(value)]
 
 
 def _is_foreign(value: Any) -> bool:
-    """Tell an object with attributes of its own, such as another optimizer, from plain values."""
-    if isinstance(value, Tensor | nn.Module | torch.Generator | np.ndarray | type):
+    """Tell whether a value is an object with attributes of its own, such as another optimizer."""
+    if isinstance(value, Tensor | nn.Module | torch.Generator | type) or inspect.ismodule(value):
         return False
-    return (
-        hasattr(value, "__dict__") and not inspect.isroutine(value) and not inspect.ismodule(value)
-    )
+    return bool(hasattr(value, "__dict__") or _slots(value)) and not _callable_parts(value)
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a value holds: items, attributes, and the objects behind a callable."""
+    if isinstance(value, dict):
+        yield from (
+            (f".{key}" if isinstance(key, str) else "", item) for key, item in value.items()
+        )
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        yield from (("", item) for item in value)
+    elif parts := _callable_parts(value):
+        yield from (("", part) for part in parts)
+    elif _is_foreign(value):
+        yield "", getattr(value, "__dict__", {})
+        yield from ((f".{name}", getattr(value, name)) for name in _slots(value))
+
+
+def _callable_parts(value: Any) -> tuple[Any, ...]:
+    """Return the objects that a method, a partial or a closure works on."""
+    if inspect.ismethod(value):
+        return (value.__self__, value.__func__)
+    if isinstance(value, partial):
+        return (value.func, value.args, value.keywords)
+    if inspect.isfunction(value):
+        cells = value.__closure__ or ()
+        return tuple(cell.cell_contents for cell in cells if _is_filled(cell)) or (None,)
+    return ()
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _slots(value: Any) -> list[str]:
+    names = [name for cls in type(value).__mro__ for name in vars(cls).get("__slots__", ())]
+    return [name for name in names if hasattr(value, name) and name != "__weakref__"]
 
 
 def _keep_object(value: Any) -> Restore | None:
-    """Keep the content of one object, if it is of a kind that has some."""
-    if isinstance(value, Tensor):
-        return _keep_value(value)
-    if isinstance(value, dict | list | set | deque):
-        return _keep_content(value)
-    if isinstance(value, nn.Module):
-        return _keep_module(value)
-    if isinstance(value, np.ndarray):
-        return _keep_array(value)
-    if isinstance(value, torch.Generator):
-        return _keep_generator(value)
-    return None
+    """Keep the content of one object; None if it has none that may change."""
+    for kind, keeper in KEEPERS:
+        if isinstance(value, kind):
+            return keeper(value)
+    names = _slots(value) if _is_foreign(value) else []
+    return _keep_slots(value, names) if names else None
+
+
+def _keep_slots(value: Any, names: list[str]) -> Restore:
+    content = [(name, getattr(value, name)) for name in names]
+
+    def restore() -> None:
+        for name, item in content:
+            setattr(value, name, item)
+
+    return restore
+
+
+def loader_generators(*loaders: object) -> list[torch.Generator]:
+    """Return the torch generators that loaders, their samplers and their datasets draw from."""
+    seen: dict[int, Any] = {}
+    waiting = [(loader, 0) for loader in loaders]
+    while waiting:
+        value, depth = waiting.pop(0)
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if depth < DEPTH + 1 and _is_foreign(value):
+            waiting += [(child, depth + 1) for child in getattr(value, "__dict__", {}).values()]
+    return [value for value in seen.values() if isinstance(value, torch.Generator)]
 
 
 def _keep_content(container: Any) -> Restore:
@@ -231,13 +284,28 @@ def _keep_array(array: np.ndarray[Any, Any]) -> Restore:
     return restore
 
 
-def _keep_generator(generator: torch.Generator) -> Restore:
-    state = generator.get_state()
+def _keep_state(generator: torch.Generator | np.random.RandomState) -> Restore:
+    return partial(generator.set_state, generator.get_state())
 
-    def restore() -> None:
-        generator.set_state(state)
 
-    return restore
+def _keep_numpy_generator(generator: np.random.Generator) -> Restore:
+    bits = generator.bit_generator
+    return partial(setattr, bits, "state", copy.deepcopy(bits.state))
+
+
+def _keep_python_random(generator: random.Random) -> Restore:
+    return partial(generator.setstate, generator.getstate())
+
+
+KEEPERS: tuple[tuple[Any, Callable[[Any], Restore]], ...] = (
+    (Tensor, _keep_value),
+    ((dict, list, set, deque, bytearray), _keep_content),
+    (nn.Module, _keep_module),
+    (np.ndarray, _keep_array),
+    ((torch.Generator, np.random.RandomState), _keep_state),
+    (np.random.Generator, _keep_numpy_generator),
+    (random.Random, _keep_python_random),
+)
 
 
 def _keep_scaler(scaler: torch.amp.GradScaler | None) -> Restore:

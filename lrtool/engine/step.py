@@ -125,7 +125,7 @@ def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: flo
 
 def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
     """Give each parameter group a momentum, or first beta, if the optimizer was built with one."""
-    built = optimizer.defaults  # a group's own may have come down to 0 since
+    built = getattr(optimizer, "defaults", {})  # a group's own may have come down to 0 since
     for group in optimizer.param_groups:
         if built.get("momentum"):
             group["momentum"] = momentum

@@ -55,6 +55,10 @@ class ExperimentSubject:
         self.experiment = experiment
         self.runtime = experiment.runtime
 
+    def samples(self) -> int:
+        """Return the samples of an update."""
+        return self.experiment.data.batch_size * self.experiment.config.train.accumulate
+
     def seed(self, attempt: int) -> int:
         """Return the seed of weights and data order.
 

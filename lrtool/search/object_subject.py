@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from lrtool.components.schedules import named_schedule
 from lrtool.data import batches
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
-from lrtool.engine.step import make_step
+from lrtool.engine.step import make_step, samples_in
 from lrtool.search.subject import Trainee
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import nn
 
@@ -64,7 +65,7 @@ class ObjectSubject:
     generators: Sequence[torch.Generator]
     accumulate: int
     clip_norm: float | None
-    restart: Callable[[], None] = field(init=False)
+    restart: Callable[[], object] = field(init=False)
     random: RandomStates = field(init=False)
     entropy: int = field(init=False)
 
@@ -72,6 +73,11 @@ class ObjectSubject:
         self.restart = self.rest()
         self.random = random_states(self.generators)
         self.entropy = int(torch.randint(2**62, ()))
+
+    def samples(self) -> int:
+        """Count the samples of the first update."""
+        restore_random_states(self.random, self.generators)
+        return sum(map(samples_in, next(self.batches(0, 0, 0))))
 
     def seed(self, attempt: int) -> int:
         """Return the attempt's number: the caller's random states have no seed."""
@@ -98,7 +104,7 @@ class ObjectSubject:
         )
         return Trainee(self.model, self.loss_fn, self.optimizer, step, self.generators)
 
-    def rest(self) -> Callable[[], None]:
+    def rest(self) -> Callable[[], object]:
         """Copy all that training changes; return a function that puts it back."""
         return keep(self.model, self.optimizer, loss_fn=self.loss_fn, scaler=self.scaler)
 
@@ -133,3 +139,36 @@ class ObjectSubject:
     def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration may ask for one)
         """Return None: a sweep's losses are those of its batches."""
         return
+
+
+def again(loader: Iterable[Any]) -> Iterable[Any]:
+    """Return an iterable that can be repeated: the loader, or an iterator with its batches kept."""
+    return _Repeatable(loader) if isinstance(loader, Iterator) else loader
+
+
+class _Repeatable:
+    """An iterator's batches, kept so that they can be yielded again.
+
+    The iterator has random states of its own: what it yields must not depend on how many numbers
+    were drawn before, by dropout say.
+    """
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._seen: list[Any] = []
+        self._random = random_states()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches seen before, then new ones."""
+        for index in count():
+            if index == len(self._seen):
+                outside = random_states()
+                restore_random_states(self._random)
+                try:
+                    self._seen.append(next(self._iterator))
+                except StopIteration:
+                    return
+                finally:
+                    self._random = random_states()
+                    restore_random_states(outside)
+            yield self._seen[index]

@@ -67,7 +67,7 @@ class Runner:
     samples: list[int] = field(default_factory=list)
     skipped: list[bool] = field(default_factory=list)
     broken: bool = False
-    wake: Callable[[], None] | None = None
+    wake: Callable[[], object] | None = None
 
     def begin(self) -> None:
         """Take the subject's model at its start."""

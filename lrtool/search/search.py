@@ -15,7 +15,6 @@ from lrtool.curve.race import averaged, settled, too_expensive, unraced, usual_r
 from lrtool.curve.suggest import suggest
 from lrtool.engine.device import synchronize
 from lrtool.engine.first_update import first_update
-from lrtool.engine.step import samples_in
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from lrtool.search.subject import Subject
 
 Row = SweepRow | TrialRow | RaceRow
+Stage = Literal["first update", "sweep", "trials", "race"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class SearchResult:
         trials: None without trials.
         race: None without a race.
         timing: for the report.
+        stage: the last one that it came to.
         interrupted: why it was asked to stop; None: it was not.
         failure: the exception that ended it; None: there was none.
     """
@@ -81,8 +82,9 @@ class SearchResult:
     trials: Race | None
     race: Race | None
     timing: dict[str, Any]
-    interrupted: str | None = None
-    failure: Exception | SystemExit | None = None
+    stage: Stage
+    interrupted: str | None
+    failure: Exception | SystemExit | None
 
 
 @dataclass(slots=True)
@@ -92,6 +94,7 @@ class _SearchState:
     subject: Subject
     plan: SearchPlan
     watch: Stopwatch
+    stage: Stage = "first update"
     optimizer: str | None = None
     family: Literal["adaptive", "proportional"] | None = None
     first_update: FirstUpdate | None = None
@@ -134,14 +137,17 @@ def run_search(subject: Subject, plan: SearchPlan, watch: Stopwatch) -> SearchRe
 
 def _rows(state: _SearchState) -> Iterator[Row]:
     """Make the sweeps, the trials and the race, and keep their results in `state`."""
-    plan = state.plan
+    subject, plan, watch = state.subject, state.plan, state.watch
 
-    # A schedule that cannot be built fails here, before anything is trained.
-    for steps in {trials.length(plan.training), candidate_steps(plan)}:
-        state.subject.schedule(steps)
+    # A schedule that cannot be built, or validation data that cannot be read, fails here, before
+    # anything is trained.
+    samples = subject.samples()
+    trials = open_trials(subject, plan.repeats, samples, plan.training)
+    race = _open_race(state, samples)
 
     # The first update, then the sweeps, give an estimate of the rate.
-    samples = _first_update(state)
+    _first_update(state)
+    state.stage = "sweep"
     for repeat in range(plan.repeats):
         for row in _sweep(state, repeat):
             state.rows.append(row)
@@ -150,19 +156,18 @@ def _rows(state: _SearchState) -> Iterator[Row]:
 
     # Two short trainings, at a lower and at a higher rate, correct the estimate.
     if finding.trials is not None:
-        state.trials = open_trials(state.subject, plan.repeats, samples, plan.training)
-        yield from run_trials(state.trials, finding.trials, state.watch)
+        state.stage, state.trials = "trials", trials
+        yield from run_trials(trials, finding.trials, watch)
         finding = _suggest(state)
 
     # A race around the estimate confirms or corrects it.
-    contest = _open_race(state, samples)
-    if contest is None:
+    if race is None:
         return
     if finding.centre is None:
         state.no_race = "there is no suggestion to race around"
         return
-    state.race = contest
-    yield from run_race(contest, log10(finding.centre), usual_rate(state.optimizer), state.watch)
+    state.stage, state.race = "race", race
+    yield from run_race(race, log10(finding.centre), usual_rate(state.optimizer), watch)
 
 
 def candidate_steps(plan: SearchPlan) -> int:
@@ -171,8 +176,8 @@ def candidate_steps(plan: SearchPlan) -> int:
     return decisions.length(plan.training) if raced else trials.length(plan.training)
 
 
-def _first_update(state: _SearchState) -> int:
-    """Make the first update of the first sweep and measure it; return its number of samples."""
+def _first_update(state: _SearchState) -> None:
+    """Make the first update of the first sweep and measure it."""
     subject = state.subject
     trainee = subject.fresh(0)
     step = state.watch.counted(trainee.step)
@@ -181,7 +186,6 @@ def _first_update(state: _SearchState) -> int:
     optimizer = trainee.optimizer
     state.first_update = replace(update, opening=optimizers.opening(optimizer))
     state.optimizer, state.family = optimizers.kind(optimizer), optimizers.family(optimizer)
-    return sum(map(samples_in, batches))
 
 
 def _sweep(state: _SearchState, repeat: int) -> Iterator[SweepRow]:
@@ -240,11 +244,33 @@ def _suggest(state: _SearchState) -> Finding:
 def _result(
     state: _SearchState, interrupted: str | None, failure: Exception | SystemExit | None
 ) -> SearchResult:
-    """Make the result of all that there is. Sweeps that failed give no suggestion."""
-    finding, race = None, None
-    if state.rows and (failure is None or state.swept is not None):
-        finding = _suggest(state)
-    if finding is not None and state.swept is not None:
+    """Make the result of all that there is."""
+    try:
+        finding, trials, race = _conclusion(state, failed=failure is not None)
+    except Exception as error:  # noqa: BLE001  (what the sweeps have found must not be lost)
+        finding, trials, race, failure = state.swept, None, None, failure or error
+    return SearchResult(
+        sweeps=_sweeps(state),
+        first_update=state.first_update,
+        finding=finding,
+        trials=trials,
+        race=race,
+        timing=state.watch.timing(),
+        stage=state.stage,
+        interrupted=interrupted,
+        failure=failure,
+    )
+
+
+def _conclusion(
+    state: _SearchState, *, failed: bool
+) -> tuple[Finding | None, Race | None, Race | None]:
+    """Return the finding, the trials and the race. Sweeps that failed give no finding."""
+    trials = _trials(state)
+    if not state.rows or (failed and state.swept is None):
+        return None, trials, None
+    finding, race = _suggest(state), None
+    if state.swept is not None:
         suggestions = {**finding.suggestions, "sweep": state.swept.suggestions["auto"]}
         finding = replace(finding, suggestions=suggestions)
         decision = None if state.race is None else judge(state.race)
@@ -254,13 +280,4 @@ def _result(
             finding = settled(finding, averaged(choice, log10(finding.centre), race), race)
         elif state.no_race is not None:
             finding = unraced(finding, state.no_race)
-    return SearchResult(
-        sweeps=_sweeps(state),
-        first_update=state.first_update,
-        finding=finding,
-        trials=_trials(state),
-        race=race,
-        timing=state.watch.timing(),
-        interrupted=interrupted,
-        failure=failure,
-    )
+    return finding, trials, race

@@ -51,13 +51,16 @@ class Subject(Protocol):
 
     runtime: Runtime
 
+    def samples(self) -> int:
+        """Return the number of samples of an update."""
+
     def seed(self, attempt: int) -> int:
         """Return an attempt's seed, for the report."""
 
     def fresh(self, attempt: int) -> Trainee:
         """Return the model at its start, and set the random states of the attempt."""
 
-    def rest(self) -> Callable[[], None]:
+    def rest(self) -> Callable[[], object]:
         """Keep the state of the last trainee; return a function that restores it."""
 
     def batches(self, attempt: int, epoch: int, skip: int) -> Iterator[Sequence[Any]]:

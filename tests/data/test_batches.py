@@ -20,6 +20,7 @@ from torch.utils.data import (
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader, Resident, Streamed, length
 from lrtool.errors import DataError, LrtoolWarning
+from lrtool.search.object_subject import again
 
 CPU = torch.device("cpu")
 # From Python 3.12 on, a process with threads is warned when it forks, as for a loader's workers.
@@ -303,7 +304,7 @@ def test_batch_to_looks_into_everything():
 
 def passes(loader, count):
     """What so many passes over a loader yield."""
-    loader = batches.again(loader)
+    loader = again(loader)
     return [list(batches.one_pass(loader, CPU)) for _ in range(count)]
 
 
@@ -315,7 +316,7 @@ def test_a_loader_is_passed_over_again_and_again():
 
 def test_an_iterator_is_remembered():
     assert passes((i for i in (1, 2, 3)), 3) == [[1, 2, 3]] * 3
-    endless = batches.again(itertools.count())
+    endless = again(itertools.count())
     assert list(islice(endless, 3)) == [0, 1, 2]
     assert list(islice(endless, 5)) == [0, 1, 2, 3, 4]  # goes on where nobody has read yet
 
