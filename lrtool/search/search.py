@@ -11,7 +11,7 @@ from lrtool.components import optimizers
 from lrtool.components.schedules import SCHEDULES
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
-from lrtool.curve.race import averaged, settled, too_expensive, unraced, usual_rate
+from lrtool.curve.race import average, conclude, too_expensive, usual_rate, without_race
 from lrtool.curve.suggest import suggest
 from lrtool.engine.device import synchronize
 from lrtool.engine.first_update import first_update
@@ -130,9 +130,9 @@ def _rows(state: _Search) -> Iterator[Row]:
             state.rows.append(row)
             yield row
     finding = state.swept = _suggest(state, None)
-    if finding.trials is not None:
+    if finding.trial_rates is not None:
         state.trials = open_trials(state.subject, plan.repeats, samples, plan.training)
-        yield from run_trials(state.trials, finding.trials, state.watch)
+        yield from run_trials(state.trials, finding.trial_rates, state.watch)
         finding = _suggest(state, _trials_of(state))
     contest = _open_race(state, samples)
     if contest is None:
@@ -206,7 +206,7 @@ def _suggest(state: _Search, tried: Race | None) -> Finding:
     return suggest(
         _to_sweeps(state),
         first=state.first_update,
-        tried=tried,
+        trials=tried,
         method=state.plan.method,
         optimizer=state.optimizer,
         family=state.family,
@@ -230,9 +230,9 @@ def _found(
         if raced is not None:
             race, choice = raced
             assert finding.centre, "a race stands around an estimate"
-            finding = settled(finding, averaged(choice, log10(finding.centre), race), race)
+            finding = conclude(finding, average(choice, log10(finding.centre), race), race)
         elif state.no_race is not None:
-            finding = unraced(finding, state.no_race)
+            finding = without_race(finding, state.no_race)
     return Found(
         sweeps=_to_sweeps(state),
         first_update=state.first_update,
