@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.regret import ours, tasks, training
 from lrtool.curve import trials as trials_rule
-from lrtool.curve.race import averaged, usual_rate
+from lrtool.curve.race import average, usual_rate
 from lrtool.engine.device import Runtime
 from lrtool.engine.first_update import first_update
 from lrtool.engine.step import make_step
@@ -135,7 +135,7 @@ def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
         judged = race.judge(contest)
     assert judged is not None, "a race that ran can be judged"
     raced, choice = judged
-    named = averaged(choice, centre, raced)
+    named = average(choice, centre, raced)
     return {
         "centre": centre,
         "steps": contest.steps,

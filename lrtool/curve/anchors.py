@@ -1,7 +1,7 @@
 """Landmarks of a smoothed curve, and the literature's rules, all in log lr.
 
-An anchor is a place that any reader of the plot would point at. It is not the best rate, which
-lies at a distance from it that depends on the optimizer: see `combine`.
+Any reader of the plot would point at an anchor. It is not the best rate: how far that lies from it
+depends on the optimizer (see `combine`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lrtool.report.records import MethodSuggestion
 if TYPE_CHECKING:
     from lrtool.curve.smooth import Array, Fit
 
-SIGNIFICANT = 5.0  # standard deviations that the loss must fall, somewhere, to have fallen at all
-SIGNIFICANT_END = 4.0  # the same for a rise at one place, the end: less happens there by chance
+SIGNIFICANT = 5.0  # standard deviations by which the loss must fall somewhere
+SIGNIFICANT_END = 4.0  # or rise at the end: at one place less happens by chance
 BASIN = 0.05  # share of the descent by which the basin around the lowest loss rises above it
 SLIDE_WIDTH = 1.2  # decades: 15 steps of a sweep of 100 steps over 8 decades
-SLIDE_TOLERANCE = 0.03  # share of the descent, per decade; .005 a step where a loss falls by 2
+SLIDE_TOLERANCE = 0.03  # share of the descent, per decade; 0.005 a step where a loss falls by 2
 RULES = ("valley", "slide", "steep", "minimum")
 
 
@@ -31,15 +31,15 @@ class Anchors:
     Attributes:
         initial: the loss before training, from the plateau at the smallest rates.
         descent: how far the loss fell below it; 0 if that is no more than noise.
-        start: where the loss leaves the initial loss for good, with a tenth of the descent made.
+        start: where the loss has fallen by a tenth of the descent, for good.
         steepest: the fastest fall per decade, between start and minimum.
         valley: the middle of the fall, half-way between start and minimum.
-        minimum: the lowest loss: the middle of the basin within 5% of the descent from it, for
-            noise alone decides where in a flat basin the very lowest point lies.
+        minimum: the middle of the basin in which the loss is within 5% of the descent from its
+            lowest. Where in a flat basin the very lowest point lies is noise.
         rise: the rate beyond the minimum at which the loss has first risen by half of the descent;
             None if the sweep ends before.
-        divergence: the rate beyond the minimum from which on the loss exceeds the initial loss;
-            None (censored) if the sweep ends before.
+        divergence: the rate beyond the minimum above which the loss exceeds the initial loss; None
+            if the sweep ends before.
     """
 
     initial: float
@@ -50,11 +50,6 @@ class Anchors:
     minimum: float | None = None
     rise: float | None = None
     divergence: float | None = None
-
-    @property
-    def present(self) -> tuple[bool, bool]:
-        """Whether the curve has a descent, and whether it diverges."""
-        return self.minimum is not None, self.divergence is not None
 
 
 def locate(fit: Fit, loss: Array) -> Anchors:
@@ -129,21 +124,13 @@ def rules(fit: Fit, loss: Array) -> dict[str, float | None]:
 
 def suggestions(fit: Fit) -> dict[str, MethodSuggestion]:
     """Return what each rule of the literature says about the smoothed curve."""
+    reason = "the loss never fell clearly below its initial value"
+    if locate(fit, fit.loss).minimum is not None:  # all rules but slide then have a rate
+        reason = f"the slopes at the ends of an interval of {SLIDE_WIDTH:g} decades never agree"
     return {
-        name: (
-            MethodSuggestion(None, _no_rate(name, fit))
-            if rate is None
-            else MethodSuggestion(10.0**rate)
-        )
+        name: MethodSuggestion(None, reason) if rate is None else MethodSuggestion(10.0**rate)
         for name, rate in rules(fit, fit.loss).items()
     }
-
-
-def _no_rate(rule: str, fit: Fit) -> str:
-    if locate(fit, fit.loss).minimum is None:
-        return "the loss never fell clearly below its initial value"
-    assert rule == "slide", rule
-    return f"the slopes at the ends of an interval of {SLIDE_WIDTH:g} decades never agree"
 
 
 def _last_crossing(log_lr: Array, loss: Array, level: float) -> float:

@@ -1,8 +1,8 @@
-"""Anchors of the curve and the first update → the best rate, as far as the optimizer is known.
+"""From anchors of the curve and the first update to an estimate of the best rate.
 
-Each anchor plus its offset estimates the logarithm of the best rate. Their errors correlate, and
-the estimate is the one of least variance among their weighted means (best linear unbiased
-estimator; Bates & Granger 1969, "The combination of forecasts"), none with a weight below 0.
+Each anchor plus its optimizer's offset estimates the logarithm of the best rate. Their errors
+correlate. The estimate is the weighted mean of least variance (best linear unbiased estimator;
+Bates & Granger 1969, "The combination of forecasts"), with no weight below 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lrtool.curve.constants import Constants
     from lrtool.report.records import FirstUpdate
 
-FIRST_UPDATE = ("critical", "ratio")  # anchors that it gives
+FIRST_UPDATE = ("critical", "ratio")  # anchors from the first update
 CONTRADICTION = 2.0  # decades between the estimate and the optimizer's usual rate
 
 
@@ -44,20 +44,16 @@ class Estimate:
 
 def places(anchors: Anchors | None, first: FirstUpdate | None) -> dict[str, float]:
     """Return log10 of the rate at each anchor that there is, by the names of the constants."""
-    found: dict[str, float | None] = {}
+    log_lr: dict[str, float | None] = {}
     if anchors is not None:
-        found |= {
-            "minimum": anchors.minimum,
-            "rise": anchors.rise,
-            "divergence": anchors.divergence,
-        }
+        log_lr |= {name: getattr(anchors, name) for name in ("minimum", "rise", "divergence")}
     if first is not None:
-        found |= {"critical": _log(first.critical_lr), "ratio": _log(first.ratio_lr)}
-    return {name: place for name, place in found.items() if place is not None}
+        log_lr |= {"critical": _log(first.critical_lr), "ratio": _log(first.ratio_lr)}
+    return {name: place for name, place in log_lr.items() if place is not None}
 
 
 def estimate(
-    found: Mapping[str, float],
+    anchors: Mapping[str, float],
     *,
     per_decade: float,
     optimizer: str | None,
@@ -67,42 +63,42 @@ def estimate(
     opening: float = 1.0,
     constants: Constants | None = None,
 ) -> Estimate | None:
-    """Combine the anchors that there are; without any, take the optimizer's usual rate, if known.
+    """Combine anchors; without any, take the optimizer's usual rate, if known.
 
     Args:
-        found: log10 of the rate at each anchor.
+        anchors: log10 of the rate at each anchor.
         per_decade: steps of a sweep per decade of rate.
         optimizer: a lower-case name, such as "adamw", "sgd" or "sgd_momentum".
         family: "adaptive" (the update does not grow with the gradient) or "proportional", used
             for an optimizer that is not known by name.
-        schedule: with measured best rates: that of the training, or one that is like it.
+        schedule: one with measured best rates: the training's, or one that is like it.
         steps: of the training; None: not known.
-        opening: how many times as large the first update is as later ones. It counts for the
-            adaptive family, whose known members begin as they go on.
+        opening: the size of the first update over that of later ones. It corrects the adaptive
+            family alone, whose known members have none larger.
         constants: those of this version by default.
     """
     constants = constants or c.fitted()
     level, key = knowledge(optimizer, family, constants)
     density = np.log10(per_decade / c.PER_DECADE)
-    moved = constants.schedules[schedule][key] + constants.length * lengthening(steps)
+    shift = constants.schedules[schedule][key] + constants.length * lengthening(steps)
     if key == "adaptive":
-        found = {
+        anchors = {
             name: place + np.log10(opening) if name in FIRST_UPDATE else place
-            for name, place in found.items()
+            for name, place in anchors.items()
         }
-    names = [name for name in constants.anchors if name in found]
+    names = [name for name in constants.anchors if name in anchors]
     prior = constants.offsets["prior"].get(key)
     if not names:
         if prior is None:
             return None
-        return Estimate(prior + moved, constants.spreads[level]["prior"], 0.0)
+        return Estimate(prior + shift, constants.spreads[level]["prior"], 0.0)
     means = [
-        found[name] + constants.offsets[name][key] + constants.density.get(name, 0.0) * density
+        anchors[name] + constants.offsets[name][key] + constants.density.get(name, 0.0) * density
         for name in names
     ]
     mean, spread = _combined(names, means, level, constants)
     distance = 0.0 if prior is None else prior - mean
-    return Estimate(mean + moved, spread, distance if abs(distance) > CONTRADICTION else 0.0)
+    return Estimate(mean + shift, spread, distance if abs(distance) > CONTRADICTION else 0.0)
 
 
 def lengthening(steps: int | None) -> float:

@@ -1,6 +1,6 @@
 """Numbers fitted on development cells, read from `constants.json` beside this file.
 
-`python -m research fit` writes that file, with where it comes from; nobody else does.
+Only `python -m research fit` writes that file, with where it comes from.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Constants:
             the "optimizer" is known, its "family", or neither ("pooled").
         correlation: between the errors of two anchors, in the order of `anchors`.
         density: by how much an anchor moves down when a sweep has ten times the steps a decade.
-        schedules: by how much the best rate of a schedule lies above that of a cosine, for each
+        schedules: how far the best rate of a schedule lies above that of a cosine, for each
             schedule, by optimizer, by family, and "pooled".
         length: by how much the best rate rises when training is ten times as long.
         trial_gain: how much further above the estimate the best rate lies where `trials.lean` is 1
             rather than 0, in standard deviations of the estimate.
         trial_shift: how far above it where that is 0, likewise.
         trial_spread: standard deviation around that, likewise.
-        caution: the rate that is named lies this share of the variance below the mean, for too high
-            costs more than too low; by what it comes from: the sweep alone ("swept") or trials too
+        caution: the suggestion lies this share of the variance below the mean, since too high a
+            rate costs more than too low a one; after the sweep alone ("swept") and after trials
             ("tried").
-        half_width: of the 80% interval, in standard deviations, likewise; of that after a race
-            ("raced"), in decades.
-        window: half of the stretch of rates that train almost as well as the best (a normalised
+        half_width: of the 80% interval, in standard deviations, likewise; after a race ("raced"),
+            in decades.
+        window: half of the range of rates that train almost as well as the best (a normalised
             regret below 2%), in the median, decades.
     """
 
@@ -78,8 +78,8 @@ def fitted() -> Constants:
 PER_DECADE: Final = 12.5  # steps per decade of the sweeps that the constants were fitted on
 STEPS: Final = 300  # of the trainings
 
-# Names as in torch.optim; "lion" and "+momentum" beside them. An optimizer stands for those whose
-# update has the same size per unit of rate.
+# Names as in torch.optim, and "lion" and "+momentum". Optimizers whose updates have the same size
+# per unit of rate share constants.
 ALIKE: Final[dict[str, str]] = {
     "sgd": "sgd",
     "asgd": "sgd",

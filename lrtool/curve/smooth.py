@@ -1,10 +1,9 @@
 """Two-sided smoothing of sweeps in log lr, without lag, with a band.
 
-A running mean of the past lags behind the curve; a weighted fit to both sides does not. Each value
-of the curve is that of a local quadratic (Cleveland 1979, "Robust locally weighted regression and
-smoothing scatterplots"), whose bandwidth in decades generalised cross-validation chooses from the
-noise of the data (Craven & Wahba 1979); the band is a wild bootstrap (Wu 1986) of the residuals
-and a bootstrap of the sweeps.
+A running mean of the past lags behind the curve; a fit to both sides does not. Each value of the
+curve is that of a local quadratic (Cleveland 1979, "Robust locally weighted regression and
+smoothing scatterplots"). Generalised cross-validation chooses its bandwidth, in decades (Craven &
+Wahba 1979). The band is a wild bootstrap (Wu 1986) of the residuals and a bootstrap of the sweeps.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
 LEAST_POINTS = 10  # usable steps of a sweep
 POINTS_PER_DECADE = 40  # of the grid
 BANDWIDTHS = (0.35, 0.5, 0.7, 1.0)  # half-widths of the window, decades
-TOLERANCE = 1.1  # the smoothest curve wins whose score is within this factor of the best
-NEIGHBOURS = 6  # rates that a window holds at least, however sparse they are
-GAP = 0.3  # decades: no curve is drawn where no rate was tried within this distance
+TOLERANCE = 1.1  # the smoothest curve with a score within this factor of the best is used
+NEIGHBOURS = 6  # rates in a window, at least
+GAP = 0.3  # decades: no curve where the nearest rate is further away
 BLOCKS = 256  # a longer sweep is averaged over neighbouring steps down to this many points
 MEDIAN_WINDOW = 7  # steps, centred
-SPIKE = 5.0  # robust standard deviations from the centred median that make a loss a spike
+SPIKE = 5.0  # robust standard deviations: a loss further from the centred median is a spike
 REPLICATES = 200
 LARGEST = float(np.finfo(np.float32).max)  # squares of larger losses overflow
 
@@ -48,8 +47,8 @@ class Fit:
         log_lr: log10 of the rates of the grid, ascending, shape (G,).
         loss: the loss expected after an update at each rate, cut off at the ceiling, shape (G,).
         replicates: the same for each bootstrap replicate, shape (B, G).
-        noise: standard deviation of `loss` for the noise of a typical batch, shape (G,); at least
-            what float32 resolves.
+        noise: standard deviation of `loss` from the noise of a typical batch, shape (G,); at least
+            the resolution of float32.
         ceiling: the loss at which the curve is cut off.
         per_decade: steps per decade of rate in one sweep, near its end.
         blew_up: the sweep that got furthest diverged, or met NaN or infinity.
@@ -78,8 +77,8 @@ class Fit:
 def effects(sweep: Sweep) -> Points:
     """Return log10(lr) of the updates that were made and the loss after each, both shape (n,).
 
-    The loss of a step is measured before its update, so what lr[i] did shows in loss[i+1]. Skipped
-    steps and losses that float32 cannot hold are left out.
+    The loss of a step is measured before its update, so lr[i] shows in loss[i+1]. Skipped steps and
+    losses too large for float32 are left out.
     """
     loss = np.asarray(sweep.loss, dtype=float)
     made = ~np.isin(np.arange(loss.size), sweep.skipped)
@@ -92,8 +91,8 @@ def fit(sweeps: Sequence[Sweep]) -> Fit | None:
 
     Sweeps may differ in length and in rates, and their order does not matter. Losses are cut off
     at a ceiling as far above the initial loss as the best is below it, so that the divergence does
-    not outweigh the rest. A sweep that blew up counts as lying at the ceiling from its end to the
-    last rate of the others: at those rates they are survivors.
+    not outweigh the rest. A sweep that blew up counts with the ceiling from its end to the last
+    rate of the others; else only survivors would count there.
     """
     ordered = sorted(sweeps, key=lambda sweep: (sweep.seed, sweep.lr, sweep.loss))
     used = [sweep for sweep in ordered if effects(sweep)[0].size >= LEAST_POINTS]
@@ -101,8 +100,8 @@ def fit(sweeps: Sequence[Sweep]) -> Fit | None:
         return None
     raw = [_blocks(log_lr, _without_spikes(loss)) for log_lr, loss in map(effects, used)]
     initial, best, sigma = _levels([loss for _, loss in raw])
-    # A jump from the best loss to the ceiling, smoothed, crosses the initial loss where it
-    # happened; and what is cut off at six standard deviations is no longer noise.
+    # A jump from the best loss to this ceiling, smoothed, crosses the initial loss where it
+    # happened. Six standard deviations leave the noise whole.
     ceiling = initial + max(initial - best, 6 * sigma)
     points = [(log_lr, np.minimum(loss, ceiling)) for log_lr, loss in raw]
     bandwidth = _bandwidth(points)
@@ -174,7 +173,7 @@ def _without_spikes(loss: Array) -> Array:
 
 
 def _centred_median(loss: Array) -> Array:
-    """Return the median of the steps around each; the first and last loss go on beyond the ends."""
+    """Return the median of the steps around each; the first and the last loss are repeated."""
     padded = np.pad(loss, MEDIAN_WINDOW // 2, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, MEDIAN_WINDOW)
     result: Array = np.sort(windows, axis=1)[:, MEDIAN_WINDOW // 2]
@@ -194,7 +193,7 @@ def _levels(losses: list[Array]) -> tuple[float, float, float]:
     """Return the initial loss, the best loss, and the standard deviation of one batch's noise."""
     initial = float(np.median([np.median(loss[:5]) for loss in losses]))
     best = min(float(_centred_median(loss).min()) for loss in losses)
-    # the median of |a − b| is .954 standard deviations for two normal values a and b
+    # the median of |a − b| is 0.954 standard deviations for two normal values a and b
     sigma = float(np.median([np.median(np.abs(np.diff(loss))) for loss in losses])) / 0.954
     return initial, best, sigma
 
@@ -204,7 +203,7 @@ def _blew_up(sweep: Sweep) -> bool:
 
 
 def _beyond(log_lr: Array, end: float) -> Array:
-    """Return the rates that a sweep would have gone on to, up to `end`, in steps of its last."""
+    """Return the rates that a sweep would have reached, up to `end`, in strides of its last."""
     result: Array = np.arange(log_lr[-1], end + 1e-9, max(log_lr[-1] - log_lr[-2], 1e-3))[1:]
     return result
 
@@ -225,7 +224,7 @@ def _bandwidth(points: list[Points]) -> float:
 
 
 def _grid(log_lrs: list[Array]) -> Array:
-    """Return evenly spaced points within the sweeps, without those far from any rate."""
+    """Return evenly spaced points within the sweeps, but none far from any rate."""
     rates = np.unique(np.concatenate(log_lrs))
     count = max(2, round((rates[-1] - rates[0]) * POINTS_PER_DECADE) + 1)
     grid = np.linspace(rates[0], rates[-1], count)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from lrtool.report.records import StopReason
 
-RUN = 3  # steps in a row that must lie above the ceiling: one wild batch, or two, do not stop
+RUN = 3  # steps in a row above the ceiling: one or two wild batches do not stop a sweep
 OPENING = 5  # steps whose median is the initial loss
-NOISES = 10.0  # the least height of the ceiling above the initial loss, in units of batch noise
-STUCK = 8  # skipped steps in a row whose losses are not finite either: the forward pass overflows
+NOISES = 10.0  # height of the ceiling above the initial loss, at least, in units of batch noise
+STUCK = 8  # skipped steps in a row with losses that are not finite: the forward pass overflows
 RESOLUTION = 32 * float(np.finfo(np.float32).eps)  # losses are computed in float32
 
 
@@ -25,21 +25,19 @@ def find_stop(
 ) -> tuple[int, StopReason] | None:
     """Return the first step at which a sweep must stop, and why; None if it may go on.
 
-    Divergence is measured against the initial loss, with the descent so far (initial − best) as
-    the scale and the noise of the batches as its floor: the sweep stops at the first step t with
+    A sweep stops at the first step t with
 
         loss[t−2], loss[t−1], loss[t] > initial + max(initial − best, 10 noise),
 
-    where everything on the right comes from the losses up to t. So the answer is the same for
-    every prefix that contains it, however often it is asked for; it does not change when losses
-    are scaled (by a positive factor) or shifted, so negative losses are as good as any; and the
-    curve may rise above the initial loss by as much as it fell below before the sweep ends.
+    where everything on the right comes from the losses up to t. So every prefix that contains t
+    gives the same answer. Scaling the losses by a positive factor or shifting them changes nothing:
+    negative losses are fine. The loss may rise above its initial value by as much as it fell.
 
     Args:
         losses: the raw losses of the steps so far, before each update, in the order of the steps.
-        skipped: which steps the gradient scaler skipped, one for each loss; none by default.
-            Their losses are ignored, but for a run of 8 that are not finite: then it is the forward
-            pass that overflows, no scale can help, and the sweep has diverged.
+        skipped: which steps the gradient scaler skipped, one for each loss; none by default. Their
+            losses are ignored, but 8 in a row that are not finite are a divergence: the forward
+            pass overflows, and no scale can help.
     """
     values = np.asarray(losses, dtype=float)
     steps = np.arange(values.size)
@@ -80,15 +78,15 @@ def _diverged(losses: NDArray[np.float64]) -> int | None:
     """Return the index of the first of the finite `losses` that completes a divergence."""
     if losses.size <= OPENING:
         return None
-    # the first loss itself counts too: a sweep that diverges at once has no other sound one
+    # the first loss counts too: a sweep that diverges at once has no other sound one
     initial = min(float(np.median(losses[:OPENING])), float(losses[0]))
     # max and min over runs of three: a single spike, up or down, moves neither
     a, b, c = losses[:-2], losses[1:-1], losses[2:]
     lowest = np.minimum(np.minimum(a, b), c)
     best = np.minimum.accumulate(np.maximum(np.maximum(a, b), c))
-    # Noise from the steps between batches up to the run's first, so that a divergence does not
-    # hide itself. The fourth power of the mean fourth root is .86 standard deviations for normal
-    # noise and hardly feels a huge step, such as a spike; a running median would be slow.
+    # Noise: differences between batches before the run of three, so that a divergence does not
+    # count as noise. The fourth power of the mean fourth root is 0.86 standard deviations for
+    # normal noise and hardly moves with a spike; a running median would be slow.
     with np.errstate(over="ignore"):
         roots = np.sqrt(np.sqrt(np.abs(np.diff(losses))))[: lowest.size - 1]
         noise = np.append(np.inf, (np.cumsum(roots) / np.arange(1, lowest.size)) ** 4)

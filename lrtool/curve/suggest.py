@@ -10,10 +10,19 @@ import numpy as np
 
 from lrtool.config.spelling import sentence
 from lrtool.curve import constants as c
-from lrtool.curve import trials, verdict
+from lrtool.curve import verdict
 from lrtool.curve.anchors import RULES, locate, rules, suggestions
 from lrtool.curve.combine import estimate, places
 from lrtool.curve.smooth import fit
+from lrtool.curve.trials import (
+    REACH,
+    correct,
+    fell,
+    fell_in_training,
+    lean_of,
+    rose,
+    weight,
+)
 from lrtool.errors import UserError, did_you_mean
 from lrtool.report.records import Finding, MethodSuggestion, Suggestion
 
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
     from lrtool.report.records import FirstUpdate, Race, Sweep
 
 METHODS = ("auto", *RULES)
-SWEPT = "sweep"  # among what is named, not among what may be asked for: auto without its trials
+SWEEP = "sweep"  # auto before its trials: reported, but not to be asked for
 FAMILIES = ("adaptive", "proportional")
 
 
@@ -48,7 +57,7 @@ def suggest(
     sweeps: Sequence[Sweep],
     *,
     first: FirstUpdate | None = None,
-    tried: Race | None = None,
+    trials: Race | None = None,
     method: str = "auto",
     optimizer: str | None = None,
     family: str | None = None,
@@ -56,23 +65,23 @@ def suggest(
     like: str | None = None,
     steps: int | None = None,
 ) -> Finding:
-    """Name a learning rate, with an interval, a verdict and advice.
+    """Suggest a learning rate, with an interval, a verdict and advice.
 
     `auto` estimates the best rate from the anchors of the curve, the first update and the optimizer
-    (see `combine`), for this schedule and length, and corrects it by two short trainings beside it
-    (see `trials`). Its interval is an 80% one: with that probability it reaches into the stretch of
-    rates that train almost as well as the best (a normalised regret below 2%). The other methods
-    are rules of the literature (see `anchors.rules`); their interval is that of the bootstrap: how
-    well the rule repeats, not how well its rate trains.
+    (see `combine`), for this schedule and length, and corrects it by two trials (see `trials`).
+    With a probability of 80% its interval reaches the rates that train almost as well as the best
+    (a normalised regret below 2%). The other methods are rules of the literature (see
+    `anchors.rules`). Their interval is that of the bootstrap: how well the rule repeats, not how
+    well its rate trains.
 
     A suggestion is "confident" only if its interval is at most half a decade wide and nothing else
-    speaks against it. A rate outside the range of what was swept, or tried where the sweeps
-    diverged, is moved to its end, and is "uncertain".
+    speaks against it. A rate outside the range of the sweeps (or of the trials, if the sweeps
+    diverged) is moved to the end of that range and is "uncertain".
 
     Args:
         sweeps: at least one, in any order.
         first: what the first update told.
-        tried: the trainings at the rates that `Finding.trials` of the same call without them named.
+        trials: trainings at the `Finding.trial_rates` of the same call without trials.
         method: the method that chooses the rate; `Finding.suggestions` has all of them.
         optimizer: its name in lower case, as in torch.optim ("adamw", "sgd"); "sgd_momentum" for
             SGD with momentum.
@@ -80,37 +89,35 @@ def suggest(
             "proportional" if it does (SGD); used where the optimizer's name is not known.
         schedule: the schedule's name; "constant" needs a lower rate than one that decays.
         like: the schedule with measured best rates ("constant", "cosine" or "one_cycle") that
-            treats the rate alike; None: it is one of them.
+            `schedule` resembles; None: it is one of them.
         steps: the number of training steps that the rate is meant for.
 
     Raises:
         UserError: an unknown method or family, or no sweep at all.
     """
-    if method not in METHODS:
-        hint = did_you_mean(method, METHODS)
-        raise UserError(f"unknown method '{method}'{hint}: known are {', '.join(METHODS)}")
-    if family is not None and family not in FAMILIES:
-        hint = did_you_mean(family, FAMILIES)
-        raise UserError(f"unknown family '{family}'{hint}: known are {', '.join(FAMILIES)}")
+    for name, value, known in (("method", method, METHODS), ("family", family, FAMILIES)):
+        if value is not None and value not in known:
+            hint = did_you_mean(value, known)
+            raise UserError(f"unknown {name} '{value}'{hint}: known are {', '.join(known)}")
     if not sweeps:
         raise UserError("there is no sweep to make a suggestion from")
 
-    # sweeps that agree to the bit are one: another look at the same batches is no evidence
+    # equal sweeps count once: another look at the same batches is no evidence
     sweeps = list({(sweep.lr, sweep.loss): sweep for sweep in sweeps}.values())
     fitted = fit(sweeps)
     if fitted is None:
         why = verdict.too_short(sweeps)
-        named = dict.fromkeys(("auto", SWEPT, *RULES), MethodSuggestion(None, why.reason))
-        return Finding(_worded(why, method, schedule, steps), named, None)
+        silent = dict.fromkeys(("auto", SWEEP, *RULES), MethodSuggestion(None, why.reason))
+        return Finding(_suggestion(why, method, schedule, steps), silent, None)
 
     anchors = locate(fitted, fitted.loss)
     obstacle = verdict.obstacle(fitted, anchors, sweeps)
-    against = verdict.doubts(fitted, anchors, sweeps)
-    found = places(None if obstacle else anchors, first)
+    doubts = verdict.curve_doubts(fitted, anchors, sweeps)
+    log_rates = places(None if obstacle else anchors, first)
 
     best_rate = partial(
         estimate,
-        found,
+        log_rates,
         per_decade=fitted.per_decade,
         optimizer=optimizer,
         family=family,
@@ -118,55 +125,56 @@ def suggest(
         opening=1.0 if first is None else first.opening,
     )
     best = best_rate(steps=steps)
-    swept: _Answer | Doubt
+    before_trials: _Answer | Doubt
     if obstacle is not None:
-        swept = obstacle
+        before_trials = obstacle
     else:
         assert best is not None, "a curve with a descent has anchors"
-        swept = _auto(_range(fitted), best, None, steps, against)
-    promising = isinstance(swept, _Answer) or verdict.is_flat(anchors, sweeps)
-    auto = swept
-    if tried is not None and not tried.interrupted and best is not None and promising:
-        # a flat sweep says that little happens at its rates: then a little is not enough
-        fell = trials.fell(tried) if obstacle is None else trials.fell_in_training(tried)
-        rose = trials.rose(tried)
-        if not fell and anchors.minimum is None:
-            auto = obstacle or verdict.nothing_fell()
+        before_trials = _auto(_range(fitted), best, None, steps, doubts)
+    promising = isinstance(before_trials, _Answer) or verdict.is_flat(anchors, sweeps)
+    auto = before_trials
+    if trials is not None and not trials.interrupted and best is not None and promising:
+        # after a flat sweep, a small fall of the validation loss is not enough
+        descent = fell(trials) if obstacle is None else fell_in_training(trials)
+        if not descent and anchors.minimum is None:
+            auto = obstacle or verdict.NOTHING_FELL
         else:
             if obstacle is not None:
-                also = [verdict.rounded(fitted)] if verdict.coarse(sweeps) else []
-                against = [verdict.seen_by_trials_alone(), *also]
-            elif rose or not fell:
-                against = [*against, verdict.trials_against(rose=rose)]
-            auto = _auto(_range(fitted, tried), best, trials.lean_of(tried), steps, against)
-    to_try = best_rate(steps=min(steps or c.STEPS, c.STEPS)) if promising and found else None
-    named = {"auto": _of_method(auto), SWEPT: _of_method(swept), **suggestions(fitted)}
-    answer = auto if method == "auto" else _rule(method, named[method], fitted, against)
+                coarse = [verdict.coarse(fitted)] if verdict.is_coarse(sweeps) else []
+                doubts = [verdict.FELL_IN_TRIALS_ONLY, *coarse]
+            else:
+                doubts = [*doubts, *verdict.trial_doubts(fell=descent, rose=rose(trials))]
+            auto = _auto(_range(fitted, trials), best, lean_of(trials), steps, doubts)
+    by_method = {"auto": _by(auto), SWEEP: _by(before_trials), **suggestions(fitted)}
+    answer = auto if method == "auto" else _rule(method, by_method[method], fitted, doubts)
+    trial_rates = None
+    if method == "auto" and promising and log_rates and weight(steps) > 0:
+        trial_rates = _beside(fitted, best_rate(steps=min(steps or c.STEPS, c.STEPS)))
     return Finding(
-        _worded(answer, method, schedule, steps),
-        named,
+        _suggestion(answer, method, schedule, steps),
+        by_method,
         fitted.curve,
         centre=10.0**answer.centre if isinstance(answer, _Answer) else None,
-        trials=_to_try(fitted, to_try, steps) if method == "auto" else None,
+        trial_rates=trial_rates,
     )
 
 
-def _to_try(fitted: Fit, centre: Estimate | None, steps: int | None) -> tuple[float, float] | None:
-    """Return the two rates beside an estimate that short trainings should try."""
-    if centre is None or trials.weight(steps) == 0:
+def _beside(fitted: Fit, best: Estimate | None) -> tuple[float, float] | None:
+    """Return the rates below and above an estimate that trials should train at."""
+    if best is None:
         return None
-    mean = float(np.clip(centre.mean, *_range(fitted)))
-    return 10.0 ** (mean - trials.REACH), 10.0 ** (mean + trials.REACH)
+    mean = float(np.clip(best.mean, *_range(fitted)))
+    return 10.0 ** (mean - REACH), 10.0 ** (mean + REACH)
 
 
-def _range(fitted: Fit, tried: Race | None = None) -> tuple[float, float]:
-    """Return the ends of the rates that something is known of, log10.
+def _range(fitted: Fit, trials: Race | None = None) -> tuple[float, float]:
+    """Return the lowest and the highest rate, log10, that something is known of.
 
-    A sweep that diverged ends where it did, not where it was to end: a trial may show more.
+    A sweep that diverged ended early: a trial may have gone beyond it.
     """
     low, high = float(fitted.log_lr[0]), float(fitted.log_lr[-1])
-    if tried is not None and fitted.blew_up:
-        high = max(high, *(float(np.log10(one.lr)) for one in tried.candidates))
+    if trials is not None and fitted.blew_up:
+        high = max(high, *(float(np.log10(one.lr)) for one in trials.candidates))
     return low, high
 
 
@@ -175,67 +183,67 @@ def _auto(
     best: Estimate,
     leaning: float | None,
     steps: int | None,
-    against: list[Doubt],
+    doubts: list[Doubt],
 ) -> _Answer | Doubt:
     """Take the estimate of the best rate, corrected by trials where they can tell something."""
-    known, source = c.fitted(), "swept"
-    if leaning is not None and trials.weight(steps) > 0:
-        best, source = trials.moved(best, leaning, steps), "tried"
+    constants, source = c.fitted(), "swept"
+    if leaning is not None and weight(steps) > 0:
+        best, source = correct(best, leaning, steps), "tried"
     if best.conflict:
-        against = [*against, verdict.contradiction(best.conflict)]
-    half = known.half_width[source] * best.spread
-    rate = best.mean - known.caution[source] * best.spread**2  # too high costs more than too low
-    if rate < known_range[0] - verdict.BELOW:
-        return verdict.below()
-    far = verdict.length(steps)
-    if far is not None:
-        against = [*against, far]
-    return _checked(known_range, rate, (rate - half, rate + half), best.mean, against)
+        doubts = [*doubts, verdict.contradiction(best.conflict)]
+    half = constants.half_width[source] * best.spread
+    # lowered: too high a rate costs more than too low a one
+    rate = best.mean - constants.caution[source] * best.spread**2
+    if rate < known_range[0] - verdict.TOO_FAR_BELOW:
+        return verdict.BELOW_RANGE
+    unusual = verdict.unusual_length(steps)
+    if unusual is not None:
+        doubts = [*doubts, unusual]
+    return _answer(known_range, rate, (rate - half, rate + half), best.mean, doubts)
 
 
-def _rule(
-    method: str, said: MethodSuggestion, fitted: Fit, against: list[Doubt]
-) -> _Answer | Doubt:
+def _rule(method: str, said: MethodSuggestion, fitted: Fit, doubts: list[Doubt]) -> _Answer | Doubt:
     """Take one rule's rate; the interval holds 80% of what it says about the replicates."""
     if said.lr is None:
         return verdict.silent(method, str(said.reason))
     rate = float(np.log10(said.lr))
     again = [rules(fitted, loss)[method] for loss in fitted.replicates]
-    rates = [found for found in again if found is not None]
+    rates = [each for each in again if each is not None]
     low, high = np.quantile([*rates, rate], (0.1, 0.9))
     if len(rates) < 0.8 * len(again):
-        against = [*against, verdict.unsteady(method, 1 - len(rates) / len(again))]
+        doubts = [*doubts, verdict.unsteady(method, 1 - len(rates) / len(again))]
     interval = float(min(low, rate)), float(max(high, rate))
-    return _checked(_range(fitted), rate, interval, sum(interval) / 2, against)
+    return _answer(_range(fitted), rate, interval, sum(interval) / 2, doubts)
 
 
-def _checked(
+def _answer(
     known_range: tuple[float, float],
     log_lr: float,
     interval: tuple[float, float],
     centre: float,
-    against: list[Doubt],
+    doubts: list[Doubt],
 ) -> _Answer:
-    """Keep the rate inside the known range, and add what its place and interval say against it."""
-    more = (verdict.outside(known_range, log_lr), verdict.wide(*interval))
+    """Keep a rate inside the known range, and doubt one outside it or with a wide interval."""
     inside = float(np.clip(log_lr, *known_range))
     return _Answer(
         log_lr=inside,
         low=min(interval[0], inside),
         high=max(interval[1], inside),
-        doubts=[*against, *(doubt for doubt in more if doubt is not None)],
+        doubts=[*doubts, *verdict.place_and_width(known_range, log_lr, interval)],
         centre=float(np.clip(centre, *known_range)),
     )
 
 
-def _of_method(answer: _Answer | Doubt) -> MethodSuggestion:
+def _by(answer: _Answer | Doubt) -> MethodSuggestion:
     if isinstance(answer, _Answer):
         return MethodSuggestion(10.0**answer.log_lr)
     return MethodSuggestion(None, answer.reason)
 
 
-def _worded(answer: _Answer | Doubt, method: str, schedule: str, steps: int | None) -> Suggestion:
-    """Say an answer, or why there is none, as a record."""
+def _suggestion(
+    answer: _Answer | Doubt, method: str, schedule: str, steps: int | None
+) -> Suggestion:
+    """Return an answer, or the reason why there is none, as a record."""
     if not isinstance(answer, _Answer):
         return Suggestion(
             lr=None,

@@ -1,7 +1,7 @@
-"""Two short trainings beside an estimate say on which side of it the best rate lies.
+"""Trials: two short trainings beside an estimate, which tell on which side the best rate lies.
 
-They cost as much as another sweep and tell more: a sweep sees how a rate acts for a few steps, a
-short training what it comes to.
+They cost as much as another sweep and tell more: a sweep shows a rate for a few steps, a trial
+where it leads.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 STEPS: Final = 90  # of a trial, unless the training itself is shorter
 REACH: Final = 0.5  # decades from the estimate to a trial
-# Of the descent: by how much one trial must be worse than the other to count e times less. It is
-# about what two trials with other batches differ by.
+# A trial that is worse by this share of the descent counts e times less. Two trials that differ in
+# their batches alone are about as far apart.
 TEMPERATURE: Final = 0.05
-SIGNIFICANT: Final = 5.0  # standard errors that a training loss must fall by to have fallen
-LEAST: Final = 10  # losses that say whether it did
-MATERIAL: Final = 0.25  # standard deviations of a batch's loss that a validation loss must fall by
+SIGNIFICANT: Final = 5.0  # standard errors by which a loss must fall
+LEAST: Final = 10  # losses that a trial needs to show it
+MATERIAL: Final = 0.25  # standard deviations of a batch's loss by which a validation loss must fall
 
 
 def length(training: int | None) -> int:
-    """Return the steps of each trial, for a training of so many."""
+    """Return the steps of each trial, for a training of `training` steps."""
     return STEPS if training is None else min(STEPS, training)
 
 
 def lean(losses: Sequence[float], untrained: float) -> float:
     """Return which of the trials is better, from −1, the lower rate, to 1, the higher one.
 
-    The mean of −1 and 1 with weights exp(−excess / `TEMPERATURE`), where a trial's excess is its
-    loss above the better one's as a share of what that one has descended. A trial that diverged
-    counts as untrained; where both have, the best rate lies below them.
+    The mean of −1 and 1 with weights exp(−excess / `TEMPERATURE`). A trial's excess is its loss
+    above the better trial's, as a share of the better one's descent. A trial that diverged counts
+    as untrained; if both did, the best rate lies below them.
 
     Args:
         losses: at the end of the lower and of the higher trial.
-        untrained: the same loss before.
+        untrained: the loss before training.
     """
     ends = np.minimum(np.where(np.isfinite(losses), losses, np.inf), untrained)
     descent = untrained - ends.min()
@@ -58,48 +58,48 @@ def lean(losses: Sequence[float], untrained: float) -> float:
     return float(weights @ (-1.0, 1.0) / weights.sum())
 
 
-def lean_of(tried: Race) -> float | None:
+def lean_of(trials: Race) -> float | None:
     """Return which of two trials was better; None where neither shows anything."""
-    comparable = math.isfinite(tried.untrained_loss) and not tried.interrupted
-    if not comparable or not (fell(tried) or rose(tried)):
+    comparable = math.isfinite(trials.untrained_loss) and not trials.interrupted
+    if not comparable or not (fell(trials) or rose(trials)):
         return None
-    return lean(_ends(tried), tried.untrained_loss)
+    return lean(_ends(trials), trials.untrained_loss)
 
 
-def rose(tried: Race) -> bool:
+def rose(trials: Race) -> bool:
     """Tell whether both trials ended above the loss before training."""
-    level = tried.untrained_loss
-    return math.isfinite(level) and not any(end <= level for end in _ends(tried))
+    level = trials.untrained_loss
+    return math.isfinite(level) and not any(end <= level for end in _ends(trials))
 
 
-def _ends(tried: Race) -> list[float]:
-    return [math.nan if one.final_loss is None else one.final_loss for one in tried.candidates]
+def _ends(trials: Race) -> list[float]:
+    return [math.nan if one.final_loss is None else one.final_loss for one in trials.candidates]
 
 
-def fell(tried: Race) -> bool:
+def fell(trials: Race) -> bool:
     """Tell whether a trial's loss fell by more than its noise.
 
-    Its training losses tell, or the loss on validation examples: that must fall by five paired
-    errors between the two trials, and by a share of what one batch's loss differs from another's,
-    for the least descent is beyond all error where every example takes part in it.
+    Either its training losses fell, or its validation loss did: by five standard errors of the
+    difference between the trials, and by a share of the noise of a batch. The standard error alone
+    is not enough: where all samples descend alike, it is smaller than the smallest descent.
     """
-    errors = [one.standard_error for one in tried.candidates if one.standard_error]
+    errors = [one.standard_error for one in trials.candidates if one.standard_error]
     error = SIGNIFICANT * max(errors, default=math.inf)
-    return fell_in_training(tried) or any(
+    return fell_in_training(trials) or any(
         one.final_loss is not None
-        and tried.untrained_loss - one.final_loss > max(error, MATERIAL * _last(loss).std(ddof=1))
-        for one, loss in _whole(tried)
+        and trials.untrained_loss - one.final_loss > max(error, MATERIAL * _last(loss).std(ddof=1))
+        for one, loss in _complete(trials)
     )
 
 
-def fell_in_training(tried: Race) -> bool:
-    """Tell whether a trial's training losses fell, the loss of each batch taken as it is."""
-    return any(_training_fell(loss, _last(loss)) for _, loss in _whole(tried))
+def fell_in_training(trials: Race) -> bool:
+    """Tell whether a trial's training losses fell."""
+    return any(_training_fell(loss, _last(loss)) for _, loss in _complete(trials))
 
 
-def _whole(tried: Race) -> Iterator[tuple[Candidate, Array]]:
-    """Yield the trials, with their training losses, that came to a good end."""
-    for one in tried.candidates:
+def _complete(trials: Race) -> Iterator[tuple[Candidate, Array]]:
+    """Yield the trials with enough losses, finite to the end, and these training losses."""
+    for one in trials.candidates:
         loss = np.array(one.loss)
         if loss.size >= LEAST and np.isfinite(_last(loss)).all():
             yield one, loss
@@ -110,10 +110,9 @@ def _last(loss: Array) -> Array:
 
 
 def _training_fell(loss: Array, after: Array) -> bool:
-    """Compare the losses of the first tenth and the last third by Welch's statistic (1947).
+    """Compare the losses of the first tenth with those of the last third (Welch 1947).
 
-    Where the first tenth has done most of the falling already, the very first loss with the last
-    third.
+    The first tenth may have done most of the falling: so the very first loss is compared too.
     """
     before = loss[: max(2, loss.size // 10)]
     error = np.sqrt(before.var(ddof=1) / before.size + after.var(ddof=1) / after.size)
@@ -124,23 +123,22 @@ def _training_fell(loss: Array, after: Array) -> bool:
 
 
 def weight(steps: int | None) -> float:
-    """Return how much trials count for a training of so many steps.
+    """Return how much trials count for a training of `steps` steps, from 1 to 0.
 
-    All of it up to the length of the trainings that the constants were fitted on, nothing for ten
-    times as much: a training of `STEPS` steps prefers higher rates than one a thirty-fold as long
-    (Wu et al. 2018, arXiv 1803.02021), and cannot see by how much.
+    1 up to 300 steps, on which the constants were fitted; 0 from 3,000: a short training prefers
+    higher rates than a long one (Wu et al. 2018, arXiv 1803.02021), and cannot tell by how much.
     """
     return float(np.clip(1 - lengthening(steps), 0, 1))
 
 
-def moved(
-    found: Estimate, leaning: float, steps: int | None, constants: Constants | None = None
+def correct(
+    estimate: Estimate, leaning: float, steps: int | None, constants: Constants | None = None
 ) -> Estimate:
-    """Return an estimate after its trials, by a line that was fitted on development cells."""
+    """Return an estimate corrected by its trials, along a line fitted on development cells."""
     constants = constants or c.fitted()
-    share, unit = weight(steps), found.spread
+    share, unit = weight(steps), estimate.spread
     return Estimate(
-        found.mean + share * unit * (constants.trial_shift + constants.trial_gain * leaning),
+        estimate.mean + share * unit * (constants.trial_shift + constants.trial_gain * leaning),
         share * unit * constants.trial_spread + (1 - share) * unit,
-        found.conflict,
+        estimate.conflict,
     )

@@ -1,12 +1,12 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped, to the last bit.
+"""Checkpoints: all that a training needs to resume as if it had never stopped, to the last bit.
 
 A checkpoint is a folder: `model.safetensors` (weights and buffers), `average.safetensors` (their
-moving average, where there is one), `state.pt` (everything else, for `torch.load` with
+moving average, if there is one), `state.pt` (everything else, for `torch.load` with
 `weights_only=True`), and `manifest.json` with each file's size and CRC-32, written last.
 
-It is written beside the one before, as `.new`, and takes its place by renaming; that one stays as
-`previous` until the next is there. A process that is killed at any moment leaves one that is whole.
-What a module keeps outside its state dict and its buffers is not in it, as anywhere in PyTorch.
+It is written as `.new` and renamed to `last`; the one before stays as `previous`. So a process
+killed at any moment leaves a whole one. As always in PyTorch, what a module keeps outside its state
+dict and its buffers is not saved.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CHUNK = 1 << 22
 
 
 class Stateful(Protocol):
-    """What has a state of plain values and tensors."""
+    """Something with a state of plain values and tensors."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
@@ -57,7 +57,7 @@ class Stateful(Protocol):
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything that changes while a model is trained, but for the random states."""
+    """Everything that changes while a model is trained, except the random states."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -80,8 +80,8 @@ def save_checkpoint(training: TrainingState, folder: Path, **facts: Any) -> Path
         The checkpoint's own folder.
 
     Raises:
-        OSError: it cannot be written or the disk is full; the checkpoints that are there stay.
-        UserError: a state of the user's own cannot be read back as plain data.
+        OSError: it cannot be written or the disk is full; earlier checkpoints stay.
+        UserError: the state holds objects that cannot be read back as plain data.
     """
     folder.mkdir(exist_ok=True)
     new = folder / NEW
@@ -109,7 +109,7 @@ def _is_sealed(new: Path) -> bool:
 
 
 def _promote(folder: Path) -> None:
-    """Give a new checkpoint the place of the last one; it is found wherever this is interrupted."""
+    """Rename the new checkpoint to `last`; one is found wherever this is interrupted."""
     last, previous = folder / LAST, folder / PREVIOUS
     if last.exists():
         shutil.rmtree(previous, ignore_errors=True)
@@ -128,7 +128,7 @@ def _state(training: TrainingState, model: nn.Module) -> dict[str, Any]:
         "scaler": training.scaler.state_dict() if training.scaler else None,
         "schedule": training.schedule.state_dict(),
         "average_updates": average.updates if average else 0,
-        # safetensors hold tensors of the state dict; a model may have more to remember
+        # what safetensors cannot hold
         "extra": {k: v for k, v in weights.items() if not isinstance(v, Tensor)},
         "buffers": {k: v for k, v in model.named_buffers() if k not in weights},
     }
@@ -139,8 +139,8 @@ def load_checkpoint(training: TrainingState, checkpoint: Path, state: Mapping[st
 
     Args:
         training: built from the same configuration.
-        checkpoint: a folder that `newest` found.
-        state: what it returned with it.
+        checkpoint: from `newest_checkpoint`.
+        state: likewise.
 
     Raises:
         UserError: the checkpoint is of another model or optimizer.
@@ -169,7 +169,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) 
     for parameter, number in zip(parameters, numbers, strict=True):
         own = optimizer.state.get(parameter, {})
         for name, value in state["state"].get(number, {}).items():
-            # torch gives all but `step` the weights' dtype, which loses bits of NAdam's in bf16
+            # torch casts all but `step` to the weights' dtype: NAdam's state loses bits in bf16
             if name in own and isinstance(value, Tensor) and own[name].dtype != value.dtype:
                 own[name] = value.to(own[name].device)
 
@@ -182,7 +182,7 @@ def _restore_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         module = model.get_submodule(path)
         buffer = getattr(module, own_name, None)
         if buffer is not None and buffer.shape == value.shape:
-            buffer.copy_(value)  # others may hold this tensor
+            buffer.copy_(value)  # in place: others may hold this tensor
         else:
             module.register_buffer(own_name, value.to(tensors[0].device), persistent=False)
 
@@ -200,22 +200,19 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         problem = _problem(checkpoint)
         if problem is None:
             try:
-                return checkpoint, _read_state(checkpoint)
+                state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 problem = f"{STATE} holds {_foreign(checkpoint / STATE, error)}"
             except (RuntimeError, EOFError) as error:
                 problem = f"{STATE} cannot be read: {error}"
+            else:
+                return checkpoint, state
         warnings.warn(f"{checkpoint} is skipped: {problem}", LrtoolWarning, stacklevel=2)
     return None
 
 
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
-    return state
-
-
 def _save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write what is no weight, and refuse what could be written but not read again.
+    """Write everything but the weights; refuse what could not be read again.
 
     Raises:
         UserError: it holds objects that are neither tensors nor plain values.
@@ -233,7 +230,7 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
             f"{_foreign(path, error)}"
         ) from error
     except RuntimeError as error:
-        full = error.__context__  # torch stumbles over what a write has raised
+        full = error.__context__  # torch fails once more after a failed write
         if not isinstance(full, OSError):
             raise
         raise OSError(full.errno, full.strerror, str(path)) from error
@@ -242,7 +239,7 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
 
 
 def _foreign(path: Path, error: Exception) -> str:
-    """Name what pickle or torch has refused."""
+    """Say what pickle or torch has refused."""
     names = str(error)
     if isinstance(error, pickle.UnpicklingError):
         names = ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
@@ -250,9 +247,9 @@ def _foreign(path: Path, error: Exception) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Bring every file of a folder to the disk, then write the manifest that proves them whole."""
+    """Sync every file of a folder, then write the manifest that proves them whole."""
     files = sorted(folder.iterdir())
-    with ThreadPoolExecutor() as pool:  # the disk writes while the sums are made
+    with ThreadPoolExecutor() as pool:  # sync and compute the sums at once
         synced = [pool.submit(_sync, path) for path in files]
         crcs = list(pool.map(_crc, files))
         for each in synced:
@@ -279,9 +276,11 @@ def _problem(checkpoint: Path) -> str | None:
             if size != known["bytes"]:
                 return f"{name} has {size:,} bytes, not {known['bytes']:,}"
             if _crc(path) != known["crc32"]:
-                return f"{name} is corrupted (its CRC-32 is another)"
+                return f"{name} is corrupted (its CRC-32 differs)"
     except OSError as error:
-        name = Path(error.filename).name if error.filename else "a file"  # none when a disk fails
+        name = (
+            Path(error.filename).name if error.filename else "a file"
+        )  # a failing disk names none
         return f"{name} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is damaged"

@@ -49,16 +49,16 @@ class Runtime:
 
 
 def open_runtime(config: RuntimeConfig) -> Runtime:
-    """Choose the device and set what torch keeps for the whole process.
+    """Choose the device, and set torch's determinism for the whole process.
 
     Raises:
         ConfigError: the device does not exist here, or cannot compute in the precision.
-        UserError: the process is one of several of a distributed launch.
+        UserError: this is one of several processes of a distributed launch.
     """
     if os.environ.get("WORLD_SIZE", "1") not in {"", "0", "1"}:
         raise UserError(
-            "launched as one of several processes (WORLD_SIZE > 1), but this version sweeps on "
-            "one device; start it without torchrun, and use the rate on all of them"
+            "launched as one of several processes (WORLD_SIZE > 1), but this version runs on one "
+            "device; start it without torchrun, and use the rate on all devices"
         )
     device = choose_device(config.device)
     dtype = DTYPES[config.precision]
@@ -85,7 +85,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise _no_device(f"{name} is no device: {error}") from error
+        raise _no_device(f"{name} is not a device: {error}") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -117,14 +117,14 @@ def to_memory_format(runtime: Runtime, model: nn.Module) -> torch.memory_format:
 def place(model: nn.Module, runtime: Runtime) -> nn.Module:
     """Move a model to the device, in its memory format."""
     memory_format = to_memory_format(runtime, model)
-    # torch.nn.Module.to knows channels_last; contiguous is what a new model is already.
+    # a new model is contiguous already
     if memory_format == torch.channels_last:
         return model.to(runtime.device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
     return model.to(runtime.device)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Describe where a run took place, for its report."""
+    """Describe the machine of a run, for its report."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "torch": torch.__version__,
@@ -137,7 +137,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -148,7 +148,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception means that the device or the host ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # Other devices, and torch's allocator on the CPU, say it in a RuntimeError's text alone.
+    # Other devices, and torch's CPU allocator, raise a RuntimeError that only its text tells apart.
     return isinstance(error, RuntimeError) and (
         "out of memory" in str(error) or "can't allocate memory" in str(error)
     )

@@ -1,4 +1,4 @@
-"""Where the first number that is not finite came from."""
+"""Where the first NaN or infinity came from."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Suspects:
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[Suspects]:
-    """Look at every output and every gradient inside the block, before anything clips them.
+    """Check every output and every gradient inside the block, before any clipping.
 
-    It waits for the device at each of them, so it is for finding out what went wrong.
+    Slow: it waits for the device at each of them.
     """
     suspects = Suspects()
 
@@ -75,5 +75,5 @@ def finite(value: Any) -> bool:
 
 
 def bad_inputs(micro_batches: Sequence[Any]) -> bool:
-    """Tell whether the data themselves hold NaN or infinity."""
+    """Tell whether the data hold NaN or infinity."""
     return not all(map(finite, micro_batches))

@@ -1,8 +1,8 @@
-"""Optimizers without torch._dynamo, the part of torch that compiles and takes a second to import.
+"""Optimizers without torch._dynamo, torch's compiler, which takes a second to import.
 
-torch imports it when the first optimizer is built or steps: so that a compiler leaves
-`add_param_group`, `zero_grad` and the reading and writing of states alone, and breaks its graph in
-`step`. Nothing is compiled before it is imported, and until then these guards do nothing else.
+torch imports it when the first optimizer is built or steps, to guard the methods below: the
+compiler skips them, or breaks its graph in `step`. Nothing compiles before that import, so until
+then the guards have nothing to do.
 """
 # ruff: noqa: PLC0415  (torch is imported when a command needs it)
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _DYNAMO = "torch._dynamo"
 _METHODS = ("step", "add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
-# All names that the two guards of torch 2.13 mention. One that mentions another does something
-# that is not known here, and stays.
+# All names in the two guards of torch 2.13. A guard with any other name does something unknown, and
+# stays.
 _NOT_TRACED = {_DYNAMO, "_dynamo", "disable", "getattr", "__dynamo_disable"}
 _GRAPH_BREAK = {
     *(_DYNAMO, "_dynamo", "graph_break", "torch", "cast", "Optimizer"),
@@ -33,19 +33,21 @@ _GRAPH_BREAK = {
 
 @contextmanager
 def without_dynamo() -> Iterator[None]:
-    """Let torch's own optimizers do without torch._dynamo until something else imports it.
+    """Keep torch's optimizers from importing torch._dynamo inside the block.
 
-    From then on, for `torch.compile` here or in a user's module, torch's own methods are called.
-    They are in their places again when the block ends. If torch._dynamo is there already, nothing
-    changes.
+    Once something else imports it, such as `torch.compile`, the guarded methods are called as ever.
+    The block's end puts them back. If torch._dynamo is imported already, nothing changes.
     """
     import torch
 
     if _DYNAMO in sys.modules:
         yield
         return
-    found = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls)]
-    classes = [cls for cls in found if issubclass(cls, torch.optim.Optimizer)]
+    classes = [
+        cls
+        for cls in vars(torch.optim).values()
+        if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
+    ]
     before = [(cls, name, vars(cls).get(name)) for cls in classes for name in _METHODS]
     try:
         for cls, name, method in before:
@@ -61,7 +63,7 @@ def without_dynamo() -> Iterator[None]:
 
 
 def _unguarded(method: Any) -> Callable[..., Any] | None:
-    """Return a method without torch's guard while there is no torch._dynamo; None: it has none."""
+    """Return a method that skips its guard until torch._dynamo is there; None without a guard."""
     import torch
 
     names = set(getattr(getattr(method, "__code__", None), "co_names", ()))

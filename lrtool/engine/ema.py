@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 class MovingAverage:
     """average ← d · average + (1 − d) · weights, with d = min(decay, (1 + n) / (10 + n)).
 
-    n is the number of steps so far: without that, the average of a short training would still be
-    near the random start. A step that a gradient scaler skipped changed no weights: it leaves the
-    average as it is; n counts it, since only the device knows of it. Floating-point buffers, such
-    as batch norm's statistics, are averaged as the weights are; one that is not finite, such as an
-    attention mask, or that changes its shape, is taken as it is.
+    n is the number of steps so far: with a fixed d, the average of a short training would still be
+    near the random start. A step that the gradient scaler skipped leaves the average as it is, but
+    counts in n, since only the device knows of it. Floating-point buffers, such as batch norm's
+    statistics, are averaged too; not one that is not finite, such as an attention mask, or that
+    changes its shape.
 
     Args:
         model: whose state is averaged, from now on.
@@ -35,7 +35,7 @@ class MovingAverage:
         self.updates = 0
         live = {name: tensor for name, tensor in floats(model).items() if _is_averaged(tensor)}
         self._average = {name: tensor.detach().clone() for name, tensor in live.items()}
-        # Where each one stands, since a model may give a buffer a new tensor at each step.
+        # By place, since a model may give a buffer a new tensor at each step.
         self._places = {name: _place(model, name) for name in live}
 
     @torch.no_grad()
@@ -43,7 +43,7 @@ class MovingAverage:
         """Take the weights as they are now into account.
 
         Args:
-            skipped: `StepOut.skipped` of the step before; nobody waits for its value.
+            skipped: `StepOut.skipped` of the step before; it stays on the device.
         """
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
@@ -100,7 +100,7 @@ def _is_averaged(tensor: Tensor) -> bool:
 
 
 def _place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:
-    """Return the table of a module that holds a tensor, and its name there."""
+    """Return the dictionary of a module that holds a tensor, and its key there."""
     path, _, own_name = name.rpartition(".")
     module = model.get_submodule(path)
     return vars(module)["_parameters" if own_name in module._parameters else "_buffers"], own_name  # noqa: SLF001  (there is no public way)

@@ -1,4 +1,4 @@
-"""The loss and the metrics of a model on a part of the data, without training it."""
+"""Loss and metrics of a model on a part of the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READ_AFTER_BATCHES = 256
 
 
 class Metric(Protocol):
-    """What is asked of a metric."""
+    """A metric over many batches."""
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Take a batch into account."""
@@ -35,8 +35,8 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What an evaluation found.
+class Evaluation:
+    """The result of an evaluation.
 
     Attributes:
         loss: sum over samples / number of samples.
@@ -55,11 +55,11 @@ def evaluate(
     batches: Iterable[Any],
     runtime: Runtime,
     metrics: Mapping[str, Metric],
-) -> Generator[int, None, Evaluated]:
-    """Yield the number of samples seen after each batch; return what was found.
+) -> Generator[int, None, Evaluation]:
+    """Yield the number of samples seen after each batch; return the evaluation.
 
-    Dropout is off and batch norm uses its running statistics. A model with a loss of its own is
-    asked for `validation_loss(batch)` if it has that, else for the same loss as in training.
+    Dropout is off and batch norm uses its running statistics. Without `loss_fn`, the loss is the
+    model's `validation_loss(batch)` if it has that, else its training loss.
     """
     pending: list[Tensor] = []
     counts: list[int] = []
@@ -78,7 +78,7 @@ def evaluate(
             yield samples
         total += _weighted(pending, counts)
         values = {name: metric.compute() for name, metric in metrics.items()}
-    return Evaluated(total / samples if samples else float("nan"), samples, values)
+    return Evaluation(total / samples if samples else float("nan"), samples, values)
 
 
 def losses(
@@ -86,9 +86,9 @@ def losses(
 ) -> list[float]:
     """Return the mean loss of each batch, as `evaluate` sees it; the batches can be used again."""
     with evaluating(model), torch.no_grad(), runtime.autocast():
-        found = [_loss(model, loss_fn, copy.deepcopy(batch), ()) for batch in batches]
-    read: list[float] = torch.stack(found).tolist() if found else []
-    return read
+        each = [_loss(model, loss_fn, copy.deepcopy(batch), ()) for batch in batches]
+    values: list[float] = torch.stack(each).tolist() if each else []
+    return values
 
 
 def _loss(
@@ -110,8 +110,8 @@ def _loss(
 
 def _weighted(losses: list[Tensor], counts: list[int]) -> float:
     """Read losses in bulk, sum them weighted by samples, and forget them."""
-    read = torch.stack(losses).tolist() if losses else []
-    total = sum(loss * count for loss, count in zip(read, counts, strict=True))
+    values = torch.stack(losses).tolist() if losses else []
+    total = sum(loss * count for loss, count in zip(values, counts, strict=True))
     losses.clear()
     counts.clear()
     return float(total)
@@ -119,7 +119,7 @@ def _weighted(losses: list[Tensor], counts: list[int]) -> float:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode inside the block, and back into its own after it."""
+    """Put every module into evaluation mode inside the block, then back into its own mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

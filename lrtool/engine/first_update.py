@@ -1,8 +1,8 @@
-"""What the first update alone tells of the rate: how far it may go before its own loss rises.
+"""What the first update tells of the learning rate.
 
-A sweep sees where a rate is too high only some steps after it was; along the direction of the very
-first update a few forward passes see it at once (Kalra & Barkeshli 2024, arXiv 2406.09405: the
-critical rate, at which the first step no longer lowers the loss).
+A sweep shows that a rate is too high some steps later. A few forward passes along the direction of
+the first update show it at once: above the critical rate, the first step no longer lowers the loss
+(Kalra & Barkeshli 2024, arXiv 2406.09405).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from lrtool.engine.step import LossFunction, Step
 
 STRIDE = 0.3  # decades: a factor of two
-HALVINGS = 4  # of the last stride, which leave a fiftieth of a decade
-SCALINGS = 20  # skipped updates until a scaler's first scale, 2^16, is far below 1
-LOWEST, HIGHEST = -12.0, 6.0  # log10 of the rates looked at
+HALVINGS = 4  # of the last stride: down to a fiftieth of a decade
+SCALINGS = 20  # skipped updates: a scaler's first scale, 2^16, is then far below 1
+LOWEST, HIGHEST = -12.0, 6.0  # log10 of the rates that are evaluated
 
 
 def first_update(
@@ -38,10 +38,10 @@ def first_update(
     micro_batches: Sequence[Any],
     runtime: Runtime,
 ) -> FirstUpdate:
-    """Make one update and measure its direction; the model is spent afterwards.
+    """Make one update and measure the loss along its direction; do not use the model afterwards.
 
-    Every forward pass draws the same random numbers (dropout), so that only the rate differs. A
-    model that weights so far off break, in whatever way, has a loss that rose.
+    Every forward pass draws the same random numbers (dropout), so only the rate differs. A model
+    that raises an exception at some rate counts as a loss that rose.
 
     Args:
         step: of this model, none made yet.
@@ -54,7 +54,7 @@ def first_update(
     state = [p.detach().clone() for p in parameters]
     updates = 0.0
     overflow = True
-    while overflow and updates < SCALINGS:  # a gradient scaler may have to find its scale first
+    while overflow and updates < SCALINGS:  # a gradient scaler may have to lower its scale first
         with torch.random.fork_rng(devices=_devices(runtime)):
             skipped = step(copy.deepcopy(micro_batches), 1.0).skipped  # they may change in place
         updates += 1
@@ -79,7 +79,7 @@ def first_update(
                 with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
                     parts = [batch_loss(model, loss_fn, copy.deepcopy(b)) for b in micro_batches]
             except Exception as error:
-                # weights so far off break models in ways that say nothing new
+                # such weights break models in many ways, and none says anything new
                 if rate == 0 or is_out_of_memory(error):
                     raise
                 return math.inf
@@ -105,24 +105,24 @@ def _ratio(state: list[Tensor], direction: list[Tensor]) -> float | None:
         for weights, update in zip(state, direction, strict=True)
         if weights.ndim > 1
     ] or [torch.stack([w.norm(), u.norm()]) for w, u in zip(state, direction, strict=True)]
-    found = [
+    ratios = [
         math.log10(weights / update)
         for weights, update in torch.stack(norms).tolist()
         if weights > 0 and update > 0 and math.isfinite(weights) and math.isfinite(update)
     ]
-    return sorted(found)[len(found) // 2] if found else None
+    return sorted(ratios)[len(ratios) // 2] if ratios else None
 
 
 def _last_descent(loss_at: Any, start: float) -> float | None:
     """Return log10 of the rate above which the loss is higher than without an update.
 
-    From `start` down or up in strides until the loss crosses its initial value, then by bisection;
-    None if it never does within reason.
+    In strides from `start`, down or up, until the loss crosses its initial value; then by
+    bisection. None if it does not cross it between `LOWEST` and `HIGHEST`.
     """
     initial = loss_at(-math.inf)
     level = initial + RESOLUTION * abs(initial)
     place = min(max(start, LOWEST), HIGHEST)
-    lower = loss_at(place) <= level  # a loss that is no number has risen
+    lower = loss_at(place) <= level  # NaN counts as a rise
     stride = STRIDE if lower else -STRIDE
     while (loss_at(place + stride) <= level) == lower:
         place += stride

@@ -1,4 +1,4 @@
-"""The training loop: an epoch's updates as plain rows, and where it stands between two of them."""
+"""The training loop: an epoch's updates as plain rows, and its position between two of them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from lrtool.engine.step import Step
     from lrtool.report.records import EpochRow
 
-# A gradient scaler starts at 2^16 and halves at each overflow: after so many in a row it multiplies
-# by less than 1e-10, and what still overflows then is not its doing.
+# A gradient scaler starts at 2^16 and halves at each overflow. After so many in a row its scale is
+# below 1e-10, and is not what makes gradients overflow.
 SKIPS_IN_A_ROW = 50
 
 
 class RateSchedule(Protocol):
-    """What is asked of a schedule; `step` and `epoch` count from 0."""
+    """A schedule of the rate and the momentum; `step` and `epoch` count from 0."""
 
     def factor(self, step: int, epoch: int) -> float:
         """Return the rate of an update over the base rate."""
@@ -41,13 +41,13 @@ class Position:
     Attributes:
         step: updates made.
         epoch: epochs finished.
-        batches: batches seen of the epoch under way.
-        loss_sum: sum over the samples of that epoch of their losses.
+        batches: batches seen of the current epoch.
+        loss_sum: sum of the losses of that epoch's samples.
         samples: how many these were.
         lr: the base rate of the last update.
-        skips: updates skipped by the gradient scaler, the last ones in a row.
+        skips: how many of the latest updates in a row the gradient scaler skipped.
         evaluated: the step at which the model was last evaluated.
-        exhausted: the epoch under way has no more batches: asking for one more may draw numbers.
+        exhausted: the current epoch has no more batches; asking again may draw random numbers.
     """
 
     step: int = 0
@@ -61,7 +61,7 @@ class Position:
     exhausted: bool = False
 
     def train_loss(self) -> float:
-        """Return the mean over the samples of the epoch under way."""
+        """Return the mean loss over the samples of the current epoch."""
         return self.loss_sum / self.samples if self.samples else float("nan")
 
     def next_epoch(self) -> None:
@@ -84,9 +84,8 @@ def train_epoch(
 ) -> Iterator[list[StepRow]]:
     """Train until the epoch or `max_steps` ends; yield rows, several at a time.
 
-    Whenever rows are yielded, the training is at rest: `position` is that of the last of them, and
-    all that an update changes has changed. It rests at least every `pause_every` steps. A row that
-    `failed` is the last one, though updates may have been made after it.
+    Whenever rows are yielded, the training is between two updates, and `position` is that of the
+    last row. A row that `failed` is the last one, though later updates may have been made.
 
     Args:
         step: makes an update.
@@ -97,7 +96,7 @@ def train_epoch(
         optimizer: whose momentum the schedule may set.
         average: of the weights, updated after each step that was not skipped.
         max_steps: of the whole training.
-        pause_every: rest when the number of updates is a multiple of this.
+        pause_every: yield whenever the number of updates is a multiple of this.
     """
     readout = Readout()
     made: list[tuple[int, float, int, int]] = []
@@ -114,7 +113,7 @@ def train_epoch(
                 set_momentum(optimizer, momentum)
             out = step(group, rate)
         except Exception:
-            if made:  # rows of updates that were made are not lost
+            if made:
                 yield _rows(made, readout, position)
             raise
         readout.add(out)
@@ -134,25 +133,25 @@ def train_epoch(
 def _rows(
     made: list[tuple[int, float, int, int]], readout: Readout, position: Position
 ) -> list[StepRow]:
-    """Bring to the host what the last updates returned, and move the position on."""
+    """Read what the last updates returned, and move the position on."""
     rows: list[StepRow] = []
-    for (number, rate, batches, samples), seen in zip(made, readout.take(), strict=True):
+    for (number, rate, batches, samples), values in zip(made, readout.take(), strict=True):
         row = StepRow(
             step=number,
             epoch=position.epoch + 1,
             lr=rate,
-            loss=seen.loss,
+            loss=values.loss,
             samples=samples,
-            grad_norm=seen.grad_norm,
-            skipped=seen.skipped,
+            grad_norm=values.grad_norm,
+            skipped=values.skipped,
         )
         rows.append(row)
         position.step = number
         position.batches += batches
-        position.loss_sum += seen.loss * samples
+        position.loss_sum += values.loss * samples
         position.samples += samples
         position.lr = rate
-        position.skips = position.skips + 1 if seen.skipped else 0
+        position.skips = position.skips + 1 if values.skipped else 0
         if failed(row, position):
             break
     made.clear()
@@ -160,9 +159,9 @@ def _rows(
 
 
 def failed(row: StepRow, position: Position) -> bool:
-    """Tell whether a training has gone wrong at this row, which is the last one of `position`.
+    """Tell whether a training has failed at this row, the last one of `position`.
 
-    The loss is not finite; or the gradients are not, without a scaler that would skip them; or the
+    The loss is not finite, or the gradients are not and no scaler has skipped the update, or the
     scaler has skipped too many updates in a row.
     """
     bad_gradients = row.grad_norm is not None and not isfinite(row.grad_norm) and not row.skipped
@@ -176,11 +175,11 @@ class BestTracker:
     Attributes:
         metric: what is compared: "validation_loss", "train_loss" or a metric's name.
         higher: whether more is better.
-        min_delta: a smaller change is no improvement that patience counts.
+        min_delta: early stopping counts only larger improvements.
         value: of the best epoch; None before the first one with a value.
         epoch: the best epoch, from 1.
         step: updates made then.
-        reference: the value at the last improvement that patience counts.
+        reference: the value at the last improvement that counted.
         waited: epochs since then.
     """
 

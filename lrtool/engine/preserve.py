@@ -1,4 +1,4 @@
-"""Leave no trace: everything that a search changes is as it was, also after an exception."""
+"""Leave no trace: everything that a search changes is put back, also after an exception."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Restore = Callable[[], object]
 
-# From the optimizer's attributes through so many foreign objects, such as a preconditioner in its
-# state. A wrapper may lead to a whole trainer, which is not for us to copy.
+# How many foreign objects deep an optimizer's attributes are followed, such as a preconditioner in
+# its state. A wrapper may lead to a whole trainer, which must not be copied.
 DEPTH = 3
 
 
@@ -41,17 +41,17 @@ def preserved(
 ) -> Iterator[None]:
     """Put everything back at the end of the block: to the last bit, in the same tensor objects.
 
-    Covered are what `keep` keeps, gradients, the loaders' workers, and the random states of Python,
-    NumPy, torch, its devices and `generators`. Not covered is what else a forward pass reaches: a
-    random generator or a counter inside a dataset, a file, the contents of a list on a module.
+    That is what `keep` keeps, gradients, the loaders' workers, and the random states of Python,
+    NumPy, torch, its devices and `generators`. Anything else that a forward pass reaches is not put
+    back: a random generator or a counter inside a dataset, a file, the items of a module's list.
 
     Raises:
         UserError: something cannot be put back; nothing has been touched.
     """
     modules = _modules(model, loss_fn)
     restore = keep(model, optimizer, loss_fn=loss_fn, scaler=scaler)
-    with ExitStack() as last:  # each is put back, whatever becomes of the others
-        last.callback(_keep_random_states(generators))
+    with ExitStack() as last:  # each is put back, even if another one fails
+        last.callback(restore_random_states, random_states(generators), generators)
         for loader in loaders:
             last.callback(_set_aside_workers(loader))
         last.callback(_set_aside_gradients(modules, optimizer))
@@ -66,12 +66,12 @@ def keep(
     loss_fn: object = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Restore:
-    """Copy all that updates change, and return what puts it back, as often as it is called.
+    """Copy all that updates change; return a function that puts it back, any number of times.
 
     That is: of the model, and of the loss if it is a module, parameters, buffers, training modes
-    and attributes (numbers, flags, tensors); of the optimizer all its attributes, with the
-    optimizers inside it; parameters that only the optimizer knows; the scaler. The cost is one copy
-    of the model and of the optimizer's state.
+    and attributes (numbers, flags, tensors); of the optimizer, all attributes, the optimizers
+    inside it, and parameters that only it knows; the scaler. It costs one copy of the model and of
+    the optimizer's state.
 
     Raises:
         UserError: a lazy module has no weights yet, or the optimizer has an attribute that cannot
@@ -84,10 +84,12 @@ def keep(
         if lazy:
             raise UserError(f"{lazy[0]} has no weights yet: run the model once on a batch first")
     restores = [_keep_module(module) for module in modules]
-    restores += [_keep_optimizer(optimizer, modules), _keep_scaler(scaler)]
+    restores.append(_keep_optimizer(optimizer, modules))
+    if scaler is not None:
+        restores.append(_keep_scaler(scaler))
 
     def restore() -> None:
-        with ExitStack() as each:  # whatever becomes of the others
+        with ExitStack() as each:  # even if another one fails
             for one in reversed(restores):
                 each.callback(one)
 
@@ -98,38 +100,37 @@ def _modules(model: nn.Module, loss_fn: object) -> list[nn.Module]:
     return [model, *([loss_fn] if isinstance(loss_fn, nn.Module) else [])]
 
 
-def _keep_module(root: nn.Module) -> Restore:
-    """Keep tensors by place and by value, and what else stands in the attributes."""
-    tables = [vars(module) for module in root.modules()]
-    # _parameters, _buffers, _modules and their like are tables of a module's own
-    tables += [v for table in tables for v in table.values() if isinstance(v, dict)]
-    restores = [_keep_content(table) for table in tables]
-    restores += _keep_values([v for table in tables for v in table.values()])
+def _in_turn(restores: Iterable[Restore]) -> Restore:
+    """Return a function that calls them all."""
+    restores = list(restores)
 
     def restore() -> None:
         for one in restores:
             one()
 
     return restore
+
+
+def _keep_module(root: nn.Module) -> Restore:
+    """Keep tensors by place and by value, and all other attributes."""
+    tables = [vars(module) for module in root.modules()]
+    # a module's _parameters, _buffers, _modules and their like
+    tables += [v for table in tables for v in table.values() if isinstance(v, dict)]
+    tensors = {id(v): v for table in tables for v in table.values() if isinstance(v, Tensor)}
+    return _in_turn([*map(_keep_content, tables), *map(_keep_value, tensors.values())])
 
 
 def _keep_optimizer(optimizer: torch.optim.Optimizer, modules: Sequence[nn.Module]) -> Restore:
-    """Keep all that can be reached from an optimizer, such as another optimizer inside it.
+    """Keep everything that an optimizer leads to, such as another optimizer inside it.
 
     Raises:
-        UserError: one of these is an iterator, whose place cannot be put back.
+        UserError: one of these is an iterator, which cannot be put back.
     """
-    known: set[int] = set()  # what is kept already
+    known: set[int] = set()  # kept already
     for module in modules:
         known |= {id(each) for each in (module, *module.parameters(), *module.buffers())}
     kept = [_keep_object(value) for value in _reachable(optimizer, known)]
-    restores = [restore for restore in kept if restore is not None]
-
-    def restore() -> None:
-        for one in restores:
-            one()
-
-    return restore
+    return _in_turn(restore for restore in kept if restore is not None)
 
 
 def _reachable(optimizer: torch.optim.Optimizer, known: set[int]) -> Iterator[Any]:
@@ -234,7 +235,7 @@ def loader_generators(*loaders: object) -> list[torch.Generator]:
 
 
 def _keep_content(container: Any) -> Restore:
-    """Keep which objects a dictionary, list, set or deque holds, in which order."""
+    """Keep which objects a dictionary, list, set or deque holds, and their order."""
     content = list(container.items()) if isinstance(container, dict) else list(container)
 
     def restore() -> None:
@@ -256,18 +257,12 @@ def _same(one: Any, other: Any) -> bool:
     return one is other
 
 
-def _keep_values(values: Iterable[Any]) -> list[Restore]:
-    """Keep the values of those that are tensors, each object once."""
-    own = {id(value): value for value in values if isinstance(value, Tensor)}
-    return [_keep_value(tensor) for tensor in own.values()]
-
-
 def _keep_value(tensor: Tensor) -> Restore:
     data, value = tensor.data, tensor.detach().clone()
 
     def restore() -> None:
         tensor.data = data
-        # An expanded tensor cannot be written to, but then nobody else has done so either.
+        # An expanded tensor cannot be written to, and so has not changed.
         if not torch.equal(data, value):
             data.copy_(value)
 
@@ -284,7 +279,7 @@ def _keep_array(array: np.ndarray[Any, Any]) -> Restore:
     return restore
 
 
-def _keep_state(generator: torch.Generator | np.random.RandomState) -> Restore:
+def _keep_state(generator: Any) -> Restore:
     return partial(generator.set_state, generator.get_state())
 
 
@@ -308,11 +303,9 @@ KEEPERS: tuple[tuple[Any, Callable[[Any], Restore]], ...] = (
 )
 
 
-def _keep_scaler(scaler: torch.amp.GradScaler | None) -> Restore:
-    if scaler is None:
-        return lambda: None
+def _keep_scaler(scaler: torch.amp.GradScaler) -> Restore:
     state = copy.deepcopy(scaler.state_dict())
-    # Between unscale_ and update, which an interruption may divide, a scaler remembers more.
+    # An interruption between unscale_ and update leaves more in a scaler.
     stages = copy.copy(vars(scaler).get("_per_optimizer_states"))
 
     def restore() -> None:
@@ -339,7 +332,7 @@ def _set_aside_gradients(modules: Sequence[nn.Module], optimizer: torch.optim.Op
 
 
 def _set_aside_workers(loader: object) -> Restore:
-    """Let a DataLoader with persistent workers start new ones, and keep those that run."""
+    """Let a DataLoader with persistent workers start new ones; keep those that run."""
     iterator = getattr(loader, "_iterator", None)
     if iterator is None and not getattr(loader, "persistent_workers", False):
         return lambda: None
@@ -349,8 +342,3 @@ def _set_aside_workers(loader: object) -> Restore:
         loader._iterator = iterator  # type: ignore[attr-defined]  # noqa: SLF001
 
     return restore
-
-
-def _keep_random_states(generators: Sequence[torch.Generator]) -> Restore:
-    states = random_states(generators)
-    return lambda: restore_random_states(states, generators)

@@ -1,4 +1,4 @@
-"""The random states of a process: all that dropout, augmentation and shuffling draw from."""
+"""The random states of a process, from which dropout, augmentation and shuffling draw."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RandomStates = dict[str, Any]
 def random_states(generators: Sequence[torch.Generator] = ()) -> RandomStates:
     """Return the states of Python, NumPy, torch, its devices, and `generators`.
 
-    Plain numbers and tensors, which `torch.load` reads with `weights_only=True`.
+    They are plain numbers and tensors, which `torch.load` reads with `weights_only=True`.
     """
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  (the global state is what users' code draws from)
     return {

@@ -1,4 +1,4 @@
-"""Losses stay on the device and are read in bulk, so that no step waits for the one before."""
+"""Losses stay on the device and are read in bulk, so no step waits for the one before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READ_AFTER_STEPS = 64
 READ_AFTER_SECONDS = 0.1
 
 
-class Seen(NamedTuple):
+class StepValues(NamedTuple):
     """A `StepOut` on the host."""
 
     loss: float
@@ -23,7 +23,7 @@ class Seen(NamedTuple):
 
 
 class Readout:
-    """What steps returned and nobody has read yet."""
+    """What steps returned and has not been read yet."""
 
     def __init__(self) -> None:
         self._pending: list[StepOut] = []
@@ -34,18 +34,18 @@ class Readout:
         self._pending.append(out)
 
     def due(self) -> bool:
-        """Tell whether it is time to read: after 64 steps, or 0.1 s."""
+        """Tell whether to read: after 64 steps, or 0.1 s."""
         return len(self._pending) >= READ_AFTER_STEPS or perf_counter() >= self._deadline
 
-    def take(self) -> list[Seen]:
-        """Bring everything to the host, in one copy for each kind of value."""
+    def take(self) -> list[StepValues]:
+        """Copy everything to the host, each kind of value at once."""
         pending, self._pending = self._pending, []
         losses = _to_host([out.loss for out in pending])
         norms = _to_host([out.grad_norm for out in pending if out.grad_norm is not None])
         marks = _to_host([out.skipped for out in pending if out.skipped is not None])
         self._deadline = perf_counter() + READ_AFTER_SECONDS
         return [
-            Seen(loss, norms[i] if norms else None, bool(marks[i]) if marks else False)
+            StepValues(loss, norms[i] if norms else None, bool(marks[i]) if marks else False)
             for i, loss in enumerate(losses)
         ]
 

@@ -1,7 +1,7 @@
-"""The step: one update of the parameters. Sweep, race and trainer all use this one.
+"""The step: one update of the parameters, the same for sweeps, candidates and trainings.
 
-They differ only in where the rate comes from, so a sweep at a constant rate gives a trainer's
-losses to the last bit. The only `backward()` of the package is here.
+They differ only in the rate, so a sweep at a constant rate gives a training's losses to the last
+bit. The only `backward()` of the package is here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TARGET_KEYS = ("targets", "target", "labels", "label", "y")
 
 
 class StepOut(NamedTuple):
-    """What one step saw; scalar tensors on the device, so that nobody waits for them.
+    """The result of a step: scalar tensors on the device, so that nothing waits for them.
 
     Attributes:
         loss: mean over the samples of all micro-batches, before the update.
@@ -63,10 +63,12 @@ def make_step(
 
     Raises:
         UserError: the optimizer needs more than one evaluation of the loss; from the step, when the
-            loss is no scalar or no parameter takes part in it.
+            loss is not a scalar or depends on no trainable parameter.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
-        raise UserError("LBFGS evaluates the loss several times within a step; this step does once")
+        raise UserError(
+            "LBFGS evaluates the loss several times within a step; lrtool's step does it once"
+        )
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -106,8 +108,8 @@ def make_step(
 def rate_ratios(optimizer: torch.optim.Optimizer) -> list[float]:
     """Return each parameter group's rate over that of the first group with a rate above 0.
 
-    A schedule may already have changed the rates, a warm-up even to 0; `initial_lr`, which torch's
-    schedules leave in the group, is what the user chose.
+    A schedule may have changed the rates already, a warm-up even to 0. torch's schedules keep the
+    user's choice in the group's `initial_lr`.
     """
     rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
     base = next((rate for rate in rates if rate > 0), 0.0)
@@ -115,7 +117,7 @@ def rate_ratios(optimizer: torch.optim.Optimizer) -> list[float]:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: float) -> None:
-    """Give each parameter group its share of `lr`; a rate that is a tensor stays that tensor."""
+    """Set the rate of each parameter group; a rate that is a tensor is filled in place."""
     for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr * ratio)
@@ -124,8 +126,8 @@ def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: flo
 
 
 def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
-    """Give each parameter group a momentum, or first beta, if the optimizer was built with one."""
-    built = getattr(optimizer, "defaults", {})  # a group's own may have come down to 0 since
+    """Set the momentum, or first beta, of each group, if the optimizer was built with one."""
+    built = getattr(optimizer, "defaults", {})  # a group's own may be 0 by now
     for group in optimizer.param_groups:
         if built.get("momentum"):
             group["momentum"] = momentum
@@ -136,10 +138,10 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
 def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor:
     """Return the scalar loss of one batch, with its graph.
 
-    With `loss_fn`, the batch is `(inputs…, targets)`, or a mapping one of whose keys is in
-    `TARGET_KEYS`; inputs that are a mapping reach the model by keyword, several by position.
-    Without, the model computes its own loss: `training_loss(batch)`, or `training_step(batch, 0)`
-    as Lightning's modules have it, or `model(**batch).loss` as Hugging Face's.
+    With `loss_fn`, the batch is `(inputs…, targets)`, or a mapping with one of `TARGET_KEYS`.
+    Inputs in a mapping are passed to the model by keyword, others by position. Without `loss_fn`,
+    the model computes its own loss: `training_loss(batch)`, or `training_step(batch, 0)` as in
+    Lightning, or `model(**batch).loss` as in Hugging Face's models.
 
     Raises:
         UserError: the batch or the loss is none of these.
@@ -154,7 +156,7 @@ def scalar(loss: Any) -> Tensor:
     """Return a loss as a tensor without dimensions.
 
     Raises:
-        UserError: it is none, or has several values.
+        UserError: it is not a tensor, or has several values.
     """
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -194,7 +196,7 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
     """Return the loss that a model computes itself.
 
     Raises:
-        UserError: it computes none.
+        UserError: it has none.
     """
     if hasattr(model, "training_loss"):
         return model.training_loss(batch)  # type: ignore[operator]
@@ -236,7 +238,7 @@ def _first_size(batch: Any) -> int | None:
 def _any_overflow(parameters: list[Tensor]) -> Tensor:
     """Tell on the device whether any gradient is NaN or infinite.
 
-    The infinity norm is used since squares of large finite gradients could overflow by themselves.
+    By the infinity norm: the squares of large finite gradients could overflow.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     return ~torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=float("inf")))

@@ -24,7 +24,7 @@ class Stopwatch:
         started: `perf_counter()` when the set-up began.
         setup_s: seconds from then to the first step; None before it.
         loop_s: seconds in the loops.
-        steps: updates made, also those beyond the step at which a loop stopped.
+        steps: updates made, including those after the step at which a loop stopped.
         samples: samples in these steps.
     """
 
@@ -35,7 +35,7 @@ class Stopwatch:
     samples: int = 0
 
     def counted(self, step: Step) -> Step:
-        """Return `step`, counting."""
+        """Return a `step` that is counted."""
 
         def count(micro_batches: Sequence[Any], lr: float) -> StepOut:
             self.steps += 1
@@ -45,7 +45,7 @@ class Stopwatch:
         return count
 
     def timed(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Yield `rows`, timing what they cost but not what is done with them."""
+        """Yield `rows`; count the seconds of making them, but not of what is done with them."""
         started = perf_counter()
         if self.setup_s is None:
             self.setup_s = started - self.started

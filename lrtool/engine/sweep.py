@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import find_stop
+from lrtool.engine.evaluation import evaluating
 from lrtool.engine.readout import Readout
 from lrtool.engine.step import batch_loss
 from lrtool.report.records import StopReason, Sweep, SweepRow
@@ -42,11 +43,10 @@ def sweep(
     repeat: int = 0,
     probe: Callable[[], Tensor] | None = None,
 ) -> Iterator[SweepRow]:
-    """Yield one row for each rate until the losses stop: NaN, infinite, or diverged.
+    """Yield one row for each rate until `find_stop` ends the sweep; that row is the last one.
 
-    `row.loss` is that of its batch before the update with `row.lr`, or the probe's. The row that
-    broke the stop rule is the last one. An exception from the step after the losses have already
-    stopped ends the sweep as well: diverged weights break models in ways that say nothing new.
+    `row.loss` is that of its batch, or of the probe, before the update with `row.lr`. An exception
+    from a step after the stop ends the sweep too: diverged weights break models in many ways.
     """
     losses: list[float] = []
     skipped: list[bool] = []
@@ -57,18 +57,17 @@ def sweep(
             probed = None if probe is None else probe()
             out: StepOut = step(next(micro_batches), lr)
             readout.add(out if probed is None else out._replace(loss=probed))
-        except Exception as error:  # noqa: BLE001  (raised again below unless already diverged)
+        except Exception as error:  # noqa: BLE001  (raised below, unless the sweep has stopped before)
             failure = error
         last = index == len(rates) - 1 or failure is not None
         if not last and not readout.due():
             continue
 
-        # The curve does not depend on how often losses are read: the stop rule trims back to the
-        # first step that breaks it.
+        # Rows end at the stop, so the curve does not depend on how often losses are read.
         done = len(losses)
-        for seen in readout.take():
-            losses.append(seen.loss)
-            skipped.append(seen.skipped)
+        for values in readout.take():
+            losses.append(values.loss)
+            skipped.append(values.skipped)
         stop = find_stop(losses, skipped)
         end = len(losses) if stop is None else stop[0] + 1
         for i in range(done, end):
@@ -80,7 +79,7 @@ def sweep(
 
 
 def to_sweep(rows: Sequence[SweepRow], *, seed: int, planned: int) -> Sweep:
-    """Put the rows of one repeat together and say how it ended, out of `planned` steps."""
+    """Return the rows of one repeat as a record; it ended early with fewer than `planned` steps."""
     losses, skipped = [row.loss for row in rows], [row.skipped for row in rows]
     stop = find_stop(losses, skipped)
     reason: StopReason = "completed" if len(rows) == planned else "interrupted"
@@ -98,8 +97,8 @@ def make_probe(
 ) -> Callable[[], Tensor]:
     """Return a function that evaluates the loss on one fixed batch.
 
-    Dropout is off. Batch norm uses the statistics of the probe itself and updates none: running
-    statistics lag behind weights that move this fast.
+    Dropout is off. Batch norm uses the statistics of the probe itself, and updates none: running
+    statistics lag behind weights that change this fast.
     """
 
     def probe() -> Tensor:
@@ -111,17 +110,14 @@ def make_probe(
 
 @contextmanager
 def _probing(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001  (torch's public base of all batch norms has no public name)
     tracking = [norm.track_running_stats for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.training = True
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm, tracks in zip(norms, tracking, strict=True):
-            norm.track_running_stats = tracks
-        for module, training in modes:
-            module.training = training
+    with evaluating(model):
+        for norm in norms:
+            norm.training = True
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm, tracks in zip(norms, tracking, strict=True):
+                norm.track_running_stats = tracks

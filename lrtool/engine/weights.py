@@ -1,4 +1,4 @@
-"""Weights in files: safetensors, written whole, and put back into a model."""
+"""Weights as safetensors files, written whole, and loaded into a model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _NOTES = "lrtool"
 
 
 def write_weights(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
-    """Write tensors as safetensors, whole; those that share memory under the first one's name.
+    """Write tensors as safetensors, whole; those that share memory once, under the first name.
 
     Equal tensors and notes give equal bytes.
 
     Args:
-        state: by name; what is no tensor is left out.
+        state: by name; values that are not tensors are left out.
         path: of the file.
         notes: plain values, for `read_notes`.
 
@@ -44,7 +44,7 @@ def write_weights(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]
 
 
 def save_tensors(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
-    """Write as `write_weights` does, but into the file itself, without waiting for the disk."""
+    """Write as `write_weights` does, but into the file itself and without sync."""
     kept: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
@@ -57,16 +57,16 @@ def save_tensors(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any])
         else:
             seen[place] = name
             kept[name] = tensor.detach().contiguous()
-    # Different views of one memory are different tensors; safetensors want them apart.
+    # safetensors refuses different views of one memory: they are copied.
     memory = {name: tensor.untyped_storage().data_ptr() for name, tensor in kept.items()}
     views = Counter(memory.values())
     kept = {n: t.clone() if t.numel() and views[memory[n]] > 1 else t for n, t in kept.items()}
-    # One key: safetensors write several in any order.
+    # One key, since safetensors writes several in any order.
     metadata = {_NOTES: json.dumps({**notes, "shared": shared}, sort_keys=True)}
     try:
         safetensors.torch.save_file(kept, path, metadata)
     except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))  # it has no attribute for it
+        code = re.search(r"os error (\d+)", str(error))  # no attribute has it
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from error
 
@@ -112,7 +112,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], source: Path) -> 
     """Copy weights into a model, which keeps its device and memory format.
 
     Raises:
-        UserError: they are of another model.
+        UserError: they belong to another model.
     """
     try:
         plain(model).load_state_dict(weights)
@@ -125,7 +125,7 @@ def load_average(model: nn.Module, average: Mapping[str, Tensor], source: Path) 
     """Copy a moving average, as `MovingAverage.state` names it, over a model's weights.
 
     Raises:
-        UserError: it is of another model.
+        UserError: it belongs to another model.
     """
     live = floats(plain(model))
     weights = {name for name, tensor in live.items() if isinstance(tensor, nn.Parameter)}
@@ -156,8 +156,8 @@ def first_bad_weight(model: nn.Module, buffers: Mapping[str, torch.Size]) -> str
 
     Args:
         model: whose parameters must all be finite.
-        buffers: those that were finite when the training began, by `finite_buffers`. Others may be
-            meant so, such as attention masks; also one that has another shape since.
+        buffers: those that were finite when the training began, by `finite_buffers`. Others, such
+            as attention masks, may be infinite on purpose; so may one that has changed its shape.
     """
     bare = plain(model)
     named = {n: b for n, b in bare.named_buffers() if buffers.get(n) == b.shape}

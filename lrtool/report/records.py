@@ -342,15 +342,15 @@ class Finding:
         curve: the smoothed loss; None without enough steps.
         centre: the estimate of the best rate, around which to race: not lowered, as the suggestion
             is, because too high costs more than too low. None without a suggestion.
-        trials: the two rates beside it that short trainings should try; None where they could not
-            tell anything.
+        trial_rates: the two rates beside it for the trials; None where trials could not tell
+            anything.
     """
 
     suggestion: Suggestion
     suggestions: dict[str, MethodSuggestion]
     curve: Curve | None
     centre: float | None = None
-    trials: tuple[float, float] | None = None
+    trial_rates: tuple[float, float] | None = None
 
 
 # What a training leaves.

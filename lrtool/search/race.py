@@ -276,7 +276,7 @@ def judge(contest: Contest) -> tuple[Race, Choice] | None:
         sizes,
         interrupted=not contest.finished,
     )
-    choice = decisions.lengthened(choice, contest.training, contest.steps)
+    choice = decisions.lengthen(choice, contest.training, contest.steps)
     updates = sum(len(entry.runner.loss) for entry in contest.entries)
     race = Race(
         seed=contest.subject.seed(contest.attempt),

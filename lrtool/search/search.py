@@ -11,7 +11,7 @@ from lrtool.components import optimizers
 from lrtool.components.schedules import SCHEDULES
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
-from lrtool.curve.race import averaged, settled, too_expensive, unraced, usual_rate
+from lrtool.curve.race import average, conclude, too_expensive, usual_rate, without_race
 from lrtool.curve.suggest import suggest
 from lrtool.engine.device import synchronize
 from lrtool.engine.first_update import first_update
@@ -155,9 +155,9 @@ def _rows(state: _SearchState) -> Iterator[Row]:
     finding = state.swept = _suggest(state)
 
     # Two short trainings, at a lower and at a higher rate, correct the estimate.
-    if finding.trials is not None:
+    if finding.trial_rates is not None:
         state.stage, state.trials = "trials", trials
-        yield from run_trials(trials, finding.trials, watch)
+        yield from run_trials(trials, finding.trial_rates, watch)
         finding = _suggest(state)
 
     # A race around the estimate confirms or corrects it.
@@ -231,7 +231,7 @@ def _suggest(state: _SearchState) -> Finding:
     return suggest(
         _sweeps(state),
         first=state.first_update,
-        tried=_trials(state),
+        trials=_trials(state),
         method=state.plan.method,
         optimizer=state.optimizer,
         family=state.family,
@@ -277,7 +277,7 @@ def _conclusion(
         if decision is not None:
             race, choice = decision
             assert finding.centre, "a race stands around an estimate"
-            finding = settled(finding, averaged(choice, log10(finding.centre), race), race)
+            finding = conclude(finding, average(choice, log10(finding.centre), race), race)
         elif state.no_race is not None:
-            finding = unraced(finding, state.no_race)
+            finding = without_race(finding, state.no_race)
     return finding, trials, race

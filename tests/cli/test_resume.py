@@ -379,7 +379,7 @@ def test_a_corrupted_checkpoint_is_skipped_and_the_one_before_is_used(here, tmp_
         weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
     done = here("train", "a.yaml", "--quiet", "--resume", "run")
     assert done.returncode == 2
-    assert done.stderr.count("is corrupted (its CRC-32 is another)") == 2
+    assert done.stderr.count("is corrupted (its CRC-32 differs)") == 2
     assert done.stderr.endswith("none of its checkpoints is whole; begin a new run\n")
 
 

@@ -99,8 +99,8 @@ def test_auto_says_why_there_is_no_race(here):
     assert report["race"] is None
     assert report["suggestions"]["race"] == {
         "lr": None,
-        "reason": "a race of 4 × 80 steps takes, with its evaluations, more than 10% of the "
-        "training's 80; --verify asks for it",
+        "reason": "a race of 4 × 80 steps and its evaluations would take more than 10% of the "
+        "training's 80 steps; --verify runs it anyway",
     }
 
 
@@ -134,7 +134,7 @@ def test_rates_that_all_diverge_are_exit_3(here, write, tmp_path):
     write("a.yaml", IRIS.replace("{name: mlp, args: {hidden: [16]}}", '"trap:Net"'))
     done = here("find", "a.yaml", "--verify", "--quiet", "--output", "out")
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == "lrtool: no suggestion: Every rate that raced diverged.\n"
+    assert done.stderr == "lrtool: no suggestion: Every candidate of the race diverged.\n"
     report = reports.read(tmp_path / "out/report.json")
     assert (report.status, report.suggestion.verdict) == ("no_suggestion", "none")
     assert "train.schedule.warmup" in report.suggestion.advice[0]

@@ -29,8 +29,8 @@ def test_what_a_race_may_cost():
     assert race.too_expensive(4000, 0) is None
     assert race.too_expensive(4900, 10) is None
     assert race.too_expensive(4899, 10) == (
-        "a race of 4 × 100 steps takes, with its evaluations, more than 10% of the training's "
-        "4,899; --verify asks for it"
+        "a race of 4 × 100 steps and its evaluations would take more than 10% of the training's "
+        "4,899 steps; --verify runs it anyway"
     )
     assert race.too_expensive(100_000, 10) is None
     assert "not known" in race.too_expensive(None, 0)
@@ -57,9 +57,9 @@ def test_the_mean_of_a_race_and_the_estimate(centre, outcome, expected):
             candidate(10**-2.0, "suggestion", outcome=outcome),
         ),
     )
-    assert race.averaged(choice, centre, record).log_lr == pytest.approx(expected)
+    assert race.average(choice, centre, record).log_lr == pytest.approx(expected)
     nothing = choose([-1.0], [[NAN]], [64])
-    assert race.averaged(nothing, centre, record) is nothing
+    assert race.average(nothing, centre, record) is nothing
 
 
 def test_candidates_stand_half_a_decade_apart():
@@ -169,19 +169,20 @@ def test_without_a_neighbour_on_each_side_it_is_the_best_one_itself():
     # both neighbours were dropped: it is bracketed, but stands alone
     choice = choose([-1.0, -0.5, 0.0], [[NAN], [1.0], [NAN]], [64])
     assert choice.log_lr == -0.5
-    assert [d.reason for d in choice.doubts] == ["0.32 alone was left at the end of the race"]
+    assert [d.reason for d in choice.doubts] == ["only 0.32 was left at the end of the race"]
     choice = choose([-1.0, -0.5, 0.0], [[NAN], [1.0], [1.5]], [64])
     assert (choice.log_lr, choice.doubts) == (-0.5, [])
 
 
 @pytest.mark.parametrize(
-    ("losses", "rate", "side"), [((1, 2), "0.1", "lowest"), ((2, 1), "1", "h")]
+    ("losses", "rate", "end", "way"),
+    [((1, 2), "0.1", "lowest", "below"), ((2, 1), "1", "highest", "above")],
 )
-def test_a_best_one_at_the_edge_is_doubted(losses, rate, side):
+def test_a_best_one_at_the_edge_is_doubted(losses, rate, end, way):
     choice = choose([-1.0, 0.0], np.array(losses)[:, None], [64])
     [doubt] = choice.doubts
-    assert doubt.reason.startswith(f"the best rate of the race, {rate}, is the {side}")
-    assert doubt.advice == f"Train with rates beyond {rate} as well, and compare."
+    assert doubt.reason == f"the best rate of the race, {rate}, is also its {end}"
+    assert doubt.advice == f"Train with rates {way} {rate} as well, and compare."
 
 
 def test_equal_losses_go_to_the_lowest_rate():
@@ -191,7 +192,7 @@ def test_equal_losses_go_to_the_lowest_rate():
 def test_nothing_left():
     choice = choose([-1.0, 0.0], [[NAN], [NAN]], [64])
     assert (choice.log_lr, choice.best) == (None, None)
-    assert choice.doubts[0].reason == "every rate that raced diverged"
+    assert choice.doubts[0].reason == "every candidate of the race diverged"
     choice = choose([-1.0, 0.0], [[NAN], [NAN]], [64], interrupted=True)
     assert choice.doubts[0].reason.startswith("the race was interrupted before")
 
@@ -318,13 +319,13 @@ RACE = Race(
 
 def test_a_race_that_brackets_the_minimum_makes_a_suggestion_confident():
     choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
-    found = race.settled(SWEPT, choice, RACE)
+    found = race.conclude(SWEPT, choice, RACE)
     said = found.suggestion
     assert (said.verdict, said.method, said.advice) == ("confident", "auto", ())
     assert said.low < said.lr < said.high
     assert said.reason == (
         "Confirmed by racing 3 rates from 0.001 to 0.01: after 100 steps the validation loss is "
-        "lowest at 0.003, and 3,000 steps want less."
+        "lowest at 0.003, and 3,000 steps need a lower rate."
     )
     assert found.suggestions == {**SWEPT.suggestions, "race": MethodSuggestion(said.lr)}
     assert (said.for_schedule, said.for_steps) == ("cosine", 3000)
@@ -332,15 +333,15 @@ def test_a_race_that_brackets_the_minimum_makes_a_suggestion_confident():
 
 def test_another_winner_corrects_it_and_an_edge_leaves_it_uncertain():
     choice = choose(np.log10([0.001, 0.003, 0.01]), [[2.0], [1.5], [1.0]], [64])
-    said = race.settled(SWEPT, choice, RACE).suggestion
+    said = race.conclude(SWEPT, choice, RACE).suggestion
     assert said.lr == pytest.approx(0.01)
     assert said.verdict == "uncertain"
     assert said.reason == (
         "Corrected by racing 3 rates from 0.001 to 0.01: after 100 steps the validation loss is "
-        "lowest at 0.01, and 3,000 steps want less; the best rate of the race, 0.01, is the "
-        "highest that it tried."
+        "lowest at 0.01, and 3,000 steps need a lower rate; the best rate of the race, "
+        "0.01, is also its highest."
     )
-    assert said.advice == ("Train with rates beyond 0.01 as well, and compare.",)
+    assert said.advice == ("Train with rates above 0.01 as well, and compare.",)
 
 
 def test_an_interrupted_race_says_after_how_many_steps():
@@ -351,7 +352,7 @@ def test_an_interrupted_race_says_after_how_many_steps():
     )
     losses = [[1.5], [1.0], [1.5]]
     choice = choose(np.log10([0.001, 0.003, 0.01]), losses, [64], interrupted=True)
-    said = race.settled(SWEPT, choice, half).suggestion
+    said = race.conclude(SWEPT, choice, half).suggestion
     assert "after 50 steps the validation loss is lowest at 0.003" in said.reason
     assert "the race was interrupted" in said.reason
     assert (said.verdict, said.advice) == ("uncertain", ("Let the race run to its end.",))
@@ -359,17 +360,19 @@ def test_an_interrupted_race_says_after_how_many_steps():
 
 def test_when_all_diverged_there_is_no_rate():
     choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64])
-    found = race.settled(SWEPT, choice, RACE)
+    found = race.conclude(SWEPT, choice, RACE)
     said = found.suggestion
     assert (said.lr, said.low, said.high, said.verdict) == (None, None, None, "none")
-    assert said.reason == "Every rate that raced diverged."
+    assert said.reason == "Every candidate of the race diverged."
     assert "train.schedule.warmup" in said.advice[0]
-    assert found.suggestions["race"] == MethodSuggestion(None, "every rate that raced diverged")
+    assert found.suggestions["race"] == MethodSuggestion(
+        None, "every candidate of the race diverged"
+    )
     assert found.suggestions["auto"] == MethodSuggestion(0.002)
 
 
 def test_a_race_with_nothing_to_compare_changes_nothing_but_says_so():
     choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64], interrupted=True)
-    found = race.settled(SWEPT, choice, replace(RACE, interrupted=True))
+    found = race.conclude(SWEPT, choice, replace(RACE, interrupted=True))
     assert found.suggestion == SAID
     assert found.suggestions["race"].lr is None

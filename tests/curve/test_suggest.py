@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from round_constants import ROUND
 from synthetic_sweeps import INITIAL, rates, recorded, sweep
-from test_trials import falling, tried
+from test_trials import falling, trials_of
 
 from lrtool.curve import constants, trials
 from lrtool.curve.anchors import locate, rules
@@ -43,7 +43,7 @@ FIRST = FirstUpdate(critical_lr=0.1, ratio_lr=0.1, steps=5.0)
 def test_a_clear_curve_with_trials_is_confident():
     known = {"optimizer": "adamw", "schedule": "cosine", "steps": 300}
     swept = suggest(three(), first=FIRST, **known)
-    finding = suggest(three(), first=FIRST, tried=tried((1.0, 1.0)), **known)
+    finding = suggest(three(), first=FIRST, trials=trials_of((1.0, 1.0)), **known)
     suggestion = finding.suggestion
     assert suggestion.verdict == "confident"
     assert suggestion.method == "auto"
@@ -83,14 +83,14 @@ def test_auto_by_hand_from_anchors_and_constants(first):
     mean, spread = by_hand(fitted, first, "adamw")
     finding = suggest(three(), first=first, optimizer="adamw", schedule="cosine", steps=300)
     said = finding.suggestion
-    # lowered by .75 of the variance; .6 standard deviations each way
+    # lowered by 0.75 of the variance; 0.6 standard deviations each way
     rate = mean - 0.75 * spread**2
     assert np.log10(said.lr) == pytest.approx(rate)
     assert np.log10([said.low, said.high]) == pytest.approx(
         [rate - 0.6 * spread, rate + 0.6 * spread]
     )
     assert np.log10(finding.centre) == pytest.approx(mean)
-    assert np.log10(finding.trials) == pytest.approx([mean - 0.5, mean + 0.5])
+    assert np.log10(finding.trial_rates) == pytest.approx([mean - 0.5, mean + 0.5])
 
 
 @pytest.mark.usefixtures("round_numbers")
@@ -101,7 +101,7 @@ def test_auto_by_hand_from_anchors_and_constants(first):
 def test_trials_correct_it_by_hand(losses, leaning):
     mean, spread = by_hand(fit(three()), FIRST, "adamw")
     known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine", "steps": 300}
-    said = suggest(three(), tried=tried(losses), **known).suggestion
+    said = suggest(three(), trials=trials_of(losses), **known).suggestion
     moved, left = mean + spread * (-0.25 + 1.5 * leaning), 0.5 * spread
     rate = moved - 0.5 * left**2
     assert np.log10(said.lr) == pytest.approx(rate)
@@ -110,14 +110,14 @@ def test_trials_correct_it_by_hand(losses, leaning):
 
 def test_long_trainings_have_no_trials_and_heed_none():
     known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine"}
-    assert suggest(three(), steps=2999, **known).trials is not None
+    assert suggest(three(), steps=2999, **known).trial_rates is not None
     long = suggest(three(), steps=3000, **known)
-    assert long.trials is None
-    heard = suggest(three(), steps=3000, tried=tried((1.0, 1.5)), **known)
+    assert long.trial_rates is None
+    heard = suggest(three(), steps=3000, trials=trials_of((1.0, 1.5)), **known)
     assert heard.suggestion == long.suggestion
     # trials that were interrupted change nothing either
     swept = suggest(three(), steps=300, **known).suggestion
-    stopped = suggest(three(), steps=300, tried=tried(interrupted=True), **known).suggestion
+    stopped = suggest(three(), steps=300, trials=trials_of(interrupted=True), **known).suggestion
     assert stopped == swept
 
 
@@ -125,14 +125,14 @@ def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
     known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine", "steps": 300}
     swept = suggest(three(), **known).suggestion
     flat = [falling(2.0)] * 2
-    said = suggest(three(), tried=tried(curves=flat), **known).suggestion
+    said = suggest(three(), trials=trials_of(curves=flat), **known).suggestion
     assert (said.lr, said.verdict) == (swept.lr, "uncertain")
-    assert said.reason == "The loss did not fall clearly in two short trainings beside it."
-    assert said.advice == ("Compare rates in longer training runs (find.verify).",)
-    said = suggest(three(), tried=tried((2.1, None), curves=flat), **known).suggestion
+    assert said.reason == "The loss did not fall clearly in either trial."
+    assert said.advice == ("Compare rates in a race (find.verify).",)
+    said = suggest(three(), trials=trials_of((2.1, None), curves=flat), **known).suggestion
     assert said.lr < swept.lr
     assert said.verdict == "uncertain"
-    assert said.reason.startswith("Two short trainings beside it both ended above the untrained")
+    assert said.reason.startswith("Both trials ended above the untrained loss")
     assert "warm-up" in said.advice[0]
 
 
@@ -144,13 +144,11 @@ def test_where_neither_sweep_nor_trials_fell_there_is_no_rate():
     assert before.suggestion.verdict == "uncertain"
     assert "never fell clearly" in before.suggestion.reason
     for ends in ((2.1, 2.2), (2.0, 2.0)):
-        found = suggest(level, tried=tried(ends, curves=[falling(2.0)] * 2), **known)
+        found = suggest(level, trials=trials_of(ends, curves=[falling(2.0)] * 2), **known)
         assert (found.suggestion.verdict, found.suggestion.lr) == ("none", None)
-        assert found.suggestion.reason == (
-            "The loss fell neither in the sweep nor in two short trainings."
-        )
+        assert found.suggestion.reason == ("The loss fell neither in the sweep nor in the trials.")
         assert found.suggestion.advice[0].startswith("Check the data and the loss function")
-    assert suggest(level, tried=tried((1.0, 1.1)), **known).suggestion.lr is not None
+    assert suggest(level, trials=trials_of((1.0, 1.1)), **known).suggestion.lr is not None
 
 
 @pytest.mark.parametrize(
@@ -162,16 +160,16 @@ def test_a_length_far_from_all_that_was_measured_is_a_doubt(steps, doubted):
     assert (said.verdict == "uncertain") == doubted
     if doubted:
         assert said.reason == (
-            f"How rates change with length is known from 300 and 3,000 steps, not for {steps:,}."
+            f"The estimate was fitted on trainings of 300 and 3,000 steps, not of {steps:,}."
         )
-        assert said.advice == ("Compare rates in training runs (find.verify).",)
+        assert said.advice == ("Compare rates in a race (find.verify).",)
 
 
 def test_a_sweep_that_starts_far_too_high_gives_no_rate():
     known = {"first": FirstUpdate(1e-6, 1e-6, 5.0), "optimizer": "adamw", "steps": 300}
     high = three(lr=rates(1e-3, 10, 80))
     found = suggest(high, **known)
-    assert (found.suggestion.verdict, found.trials) == ("none", None)
+    assert (found.suggestion.verdict, found.trial_rates) == ("none", None)
     assert found.suggestion.reason == "The best rate seems to lie below the range of the sweep."
     assert found.suggestion.advice == ("Start the sweep lower (find.start).",)
 
@@ -193,8 +191,8 @@ def test_the_first_updates_opening_raises_what_it_says():
 
 def test_trials_are_for_auto_alone():
     known = {"first": FIRST, "optimizer": "adamw"}
-    assert suggest(three(), **known).trials is not None
-    assert suggest(three(), method="valley", **known).trials is None
+    assert suggest(three(), **known).trial_rates is not None
+    assert suggest(three(), method="valley", **known).trial_rates is None
 
 
 @pytest.mark.usefixtures("round_numbers")
@@ -202,10 +200,10 @@ def test_trials_stand_where_a_training_of_300_steps_would_be_best():
     """Theirs is no longer one's."""
     known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine"}
     usual, longer = suggest(three(), steps=300, **known), suggest(three(), steps=600, **known)
-    assert longer.trials == pytest.approx(usual.trials)
+    assert longer.trial_rates == pytest.approx(usual.trial_rates)
     assert np.log10(longer.centre / usual.centre) == pytest.approx(-0.4 * np.log10(2))
-    assert np.log10(suggest(three(), steps=30, **known).trials) == pytest.approx(
-        np.log10(usual.trials) + 0.4
+    assert np.log10(suggest(three(), steps=30, **known).trial_rates) == pytest.approx(
+        np.log10(usual.trial_rates) + 0.4
     )
 
 
@@ -243,10 +241,10 @@ def test_the_answer_moves_with_the_rates(move, family):
     )
     far = FirstUpdate(FIRST.critical_lr * 10**move, FIRST.ratio_lr * 10**move, 5.0)
     for losses in (None, (1.0, 1.05)):
-        trial = losses and tried(losses)
-        here = suggest(three(), first=FIRST, tried=trial, family=family)
-        there = suggest(moved, first=far, tried=trial, family=family)
-        assert there.trials == pytest.approx(np.array(here.trials) * 10**move, rel=1e-6)
+        trial = losses and trials_of(losses)
+        here = suggest(three(), first=FIRST, trials=trial, family=family)
+        there = suggest(moved, first=far, trials=trial, family=family)
+        assert there.trial_rates == pytest.approx(np.array(here.trial_rates) * 10**move, rel=1e-6)
         for name in ("lr", "low", "high"):
             expected = getattr(here.suggestion, name) * 10**move
             assert getattr(there.suggestion, name) == pytest.approx(expected, rel=1e-6)
@@ -255,7 +253,7 @@ def test_the_answer_moves_with_the_rates(move, family):
     assert known.verdict == "uncertain"
     side = "above" if move > 0 else "below"
     assert f"decades {side} the optimizer's usual one" in known.reason
-    assert "Compare rates in short training runs." in known.advice
+    assert "Compare rates in a race (find.verify)." in known.advice
 
 
 @pytest.mark.usefixtures("round_numbers")
@@ -348,7 +346,7 @@ def test_flat_then_nan():
 @pytest.mark.parametrize("slope", [0.02, 0.3, 3.0])
 def test_monotonically_rising(slope):
     rising = three(curve=lambda u, **_: INITIAL + slope * (u + 7), noise=0.001)
-    expect_none(rising, "The loss never fell: it rises from about the first rate, 1e-7", "lower")
+    expect_none(rising, "The loss never fell: it rises right from the first rate, 1e-7", "lower")
 
 
 def test_diverged_at_once():
@@ -395,15 +393,15 @@ def test_a_trial_beyond_a_sweep_that_diverged_is_part_of_the_range():
     last = three()[0].lr[len(three()[0].loss) - 1]
     assert three()[0].stop_reason == "diverged"
     for beyond in (last * 1.1, last * 1.2):
-        trial = tried((1.1, 1.0), lr=(last / 2, beyond))
-        said = suggest(three(), tried=trial, **known)
+        trial = trials_of((1.1, 1.0), lr=(last / 2, beyond))
+        said = suggest(three(), trials=trial, **known)
         assert said.suggestion.lr == pytest.approx(beyond)
         assert said.suggestions["sweep"].lr is None or said.suggestions["sweep"].lr <= last
     alone = suggest(three(), **known).suggestion
     assert alone.lr <= last * 1.000001
     # a sweep that ended where it was to end: not beyond it
     short = three(lr=rates(end=1e-4))
-    said = suggest(short, tried=tried((1.1, 1.0), lr=(1e-4, 1e-3)), **known).suggestion
+    said = suggest(short, trials=trials_of((1.1, 1.0), lr=(1e-4, 1e-3)), **known).suggestion
     assert said.lr <= 1e-4
 
 
@@ -422,11 +420,11 @@ def test_a_constant_that_drowns_the_loss_is_named():
         assert said.verdict == "confident"
     said = suggest(_in_single_precision(three(), 1e6), **known).suggestion
     assert said.verdict in {"uncertain", "none"}
-    assert "The loss is about 1e6, and changes by little more than single precision" in said.reason
-    assert "Take a constant part off the loss, or compute it in another scale." in said.advice
+    assert "The loss is about 1e6 and changes by little more than float32 resolves" in said.reason
+    assert "Subtract the constant part of the loss, or rescale it." in said.advice
     # a loss that does not change at all is flat, and nothing else
     constant = [sweep(0, curve=lambda u: np.full_like(u, INITIAL), noise=0.0)]
-    assert "single precision" not in suggest(constant, **known).suggestion.reason
+    assert "float32" not in suggest(constant, **known).suggestion.reason
 
 
 def test_a_start_within_the_descent():
@@ -465,7 +463,7 @@ def test_one_sweep_three_sweeps_and_twice_the_density_agree():
     reference = log_lr(three(), optimizer="adamw")
     assert log_lr([sweep(7, **PLACES)], optimizer="adamw") == pytest.approx(reference, abs=0.1)
     one = [sweep(8, lr=rates(steps=600), **PLACES)]
-    # the same curve at more steps a decade: the density is corrected for, by .3 / 2 decades per
+    # the same curve at more steps a decade: the density is corrected for, by 0.3 / 2 decades per
     # tenfold at most
     assert log_lr(one, optimizer="adamw") == pytest.approx(reference, abs=0.15)
 
@@ -585,7 +583,7 @@ def test_golden(monkeypatch):
     assert finding.suggestion.verdict == expected["verdict"]
     for key in ("lr", "low", "high"):
         assert getattr(finding.suggestion, key) == pytest.approx(expected[key], rel=1e-6)
-    assert finding.trials == pytest.approx(stored["trials"], rel=1e-6)
+    assert finding.trial_rates == pytest.approx(stored["trials"], rel=1e-6)
     for name, lr in stored["suggestions"].items():
         assert finding.suggestions[name].lr == pytest.approx(lr, rel=1e-6)
 
@@ -597,38 +595,36 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
     asked = suggest(flat, **known)
     assert asked.suggestion.verdict == "none"
     assert asked.centre is None
-    lower, higher = asked.trials
+    lower, higher = asked.trial_rates
     assert rates()[0] < lower < higher < rates()[-1]
-    found = suggest(flat, tried=tried((1.0, 1.1)), **known).suggestion
+    found = suggest(flat, trials=trials_of((1.0, 1.1)), **known).suggestion
     assert found.verdict == "uncertain"
-    assert found.reason.startswith(
-        "The loss did not fall in the sweep, only in short trainings at one rate"
-    )
-    assert found.advice[0] == "Compare rates in longer training runs (find.verify)."
+    assert found.reason.startswith("The loss fell only in the trials, not in the sweep")
+    assert found.advice[0] == "Compare rates in a race (find.verify)."
     assert found.low <= found.lr <= found.high
-    named = suggest(flat, tried=tried((1.0, 1.1)), **known).suggestions
+    named = suggest(flat, trials=trials_of((1.0, 1.1)), **known).suggestions
     assert (named["sweep"].lr, named["auto"].lr) == (None, found.lr)
     assert named["sweep"].reason.startswith("the loss is flat")
-    better = suggest(flat, tried=tried((1.1, 1.0)), **known).suggestion
+    better = suggest(flat, trials=trials_of((1.1, 1.0)), **known).suggestion
     assert better.lr > found.lr
     # trials that did not fall leave it at that
-    nothing = tried(curves=[falling(2.0, seed=seed) for seed in (1, 2)])
-    expect_none(flat, "The loss is flat", "Raise find.end", tried=nothing, **known)
+    nothing = trials_of(curves=[falling(2.0, seed=seed) for seed in (1, 2)])
+    expect_none(flat, "The loss is flat", "Raise find.end", trials=nothing, **known)
     # nor does a validation loss that fell by ever so little
-    nothing = tried((1.999, 1.99), curves=[falling(2.0, noise=0.001)] * 2, error=1e-5)
+    nothing = trials_of((1.999, 1.99), curves=[falling(2.0, noise=0.001)] * 2, error=1e-5)
     assert trials.fell(nothing)
-    expect_none(flat, "The loss is flat", "Raise find.end", tried=nothing, **known)
+    expect_none(flat, "The loss is flat", "Raise find.end", trials=nothing, **known)
     # and without a first update there is no place to try
-    assert suggest(flat, optimizer="adamw", steps=300).trials is None
+    assert suggest(flat, optimizer="adamw", steps=300).trial_rates is None
 
 
 def test_what_diverged_at_once_is_not_tried():
     high = rates(10, 1e4, 100)
     finding = suggest([sweep(0, lr=high, **PLACES)], first=FIRST, optimizer="adamw", steps=300)
-    assert (finding.trials, finding.suggestion.verdict) == (None, "none")
+    assert (finding.trial_rates, finding.suggestion.verdict) == (None, "none")
     rising = three(curve=lambda u, **_: INITIAL + 0.3 * (u + 7), noise=0.001)
     finding = suggest(rising, first=FIRST, optimizer="adamw", steps=300)
-    assert (finding.trials, finding.suggestion.verdict) == (None, "none")
+    assert (finding.trial_rates, finding.suggestion.verdict) == (None, "none")
 
 
 @settings(max_examples=20, deadline=None)
@@ -644,8 +640,8 @@ def test_any_trials_give_a_sound_record(*, seed, losses, steps, ratio, optimizer
     first = FirstUpdate(None, ratio, 1.0)
     known = {"first": first, "optimizer": optimizer, "steps": steps}
     asked = suggest(one, **known)
-    assert (asked.trials is None) == (trials.weight(steps) == 0)
-    said = suggest(one, tried=tried(losses), **known).suggestion
+    assert (asked.trial_rates is None) == (trials.weight(steps) == 0)
+    said = suggest(one, trials=trials_of(losses), **known).suggestion
     assert said.verdict != "none"
     # the rate stays in what was swept; where it was moved there, its interval says from where
     assert one[0].lr[0] <= said.lr * 1.000001

@@ -23,7 +23,7 @@ def falling(end, steps=90, seed=0, start=2.0, noise=0.05):
     return tuple((clean + noise * rng.normal(size=steps)).tolist())
 
 
-def tried(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, **changes):
+def trials_of(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, **changes):
     """Two trials with these losses at the end, as a record."""
     curves = curves or [falling(0.5 if end is None else end) for end in losses]
     facts = {
@@ -79,23 +79,23 @@ def test_neither_scale_nor_offset_matters_and_the_two_are_alike(lower, higher, s
 
 
 def test_lean_of_a_record():
-    assert trials.lean_of(tried((1.0, 1.05))) == pytest.approx(-math.tanh(0.5))
-    assert trials.lean_of(tried((1.0, None))) == pytest.approx(-math.tanh(10))
-    assert trials.lean_of(tried(interrupted=True)) is None
+    assert trials.lean_of(trials_of((1.0, 1.05))) == pytest.approx(-math.tanh(0.5))
+    assert trials.lean_of(trials_of((1.0, None))) == pytest.approx(-math.tanh(10))
+    assert trials.lean_of(trials_of(interrupted=True)) is None
     flat = falling(2.0)
-    assert trials.lean_of(tried((1.0, 1.05), curves=[flat, flat])) is None
+    assert trials.lean_of(trials_of((1.0, 1.05), curves=[flat, flat])) is None
 
 
 def test_two_that_rose_speak_for_a_lower_rate():
     for ends in ((2.1, 2.2), (NAN, 2.5), (None, None), (math.inf, NAN)):
-        up = tried(ends, curves=[falling(2.0)] * 2)
+        up = trials_of(ends, curves=[falling(2.0)] * 2)
         assert trials.rose(up)
         assert trials.lean_of(up) == -1
-    assert not trials.rose(tried((2.0, 2.5)))
+    assert not trials.rose(trials_of((2.0, 2.5)))
     for level in (NAN, math.inf):  # nothing to compare with
-        assert not trials.rose(tried((2.1, NAN), untrained_loss=level))
-        assert trials.lean_of(tried((1.0, 1.1), untrained_loss=level)) is None
-    assert trials.lean_of(tried((2.1, 2.2), interrupted=True)) is None
+        assert not trials.rose(trials_of((2.1, NAN), untrained_loss=level))
+        assert trials.lean_of(trials_of((1.0, 1.1), untrained_loss=level)) is None
+    assert trials.lean_of(trials_of((2.1, 2.2), interrupted=True)) is None
 
 
 def test_a_loss_on_examples_has_fallen_by_five_errors():
@@ -107,10 +107,10 @@ def test_a_loss_on_examples_has_fallen_by_five_errors():
         (0.02, 1e-6, True),
         (0.01, 1e-6, False),  # of no account beside the noise of a batch
     ):
-        record = tried((2 - drop, 2.0), curves=flat, error=error)
+        record = trials_of((2 - drop, 2.0), curves=flat, error=error)
         assert trials.fell(record) is fallen
-    assert trials.fell(tried((2.0, 1.9), curves=flat, error=0.01))
-    assert not trials.fell(tried((2.0, 2.0), curves=flat, error=0.0))
+    assert trials.fell(trials_of((2.0, 1.9), curves=flat, error=0.01))
+    assert not trials.fell(trials_of((2.0, 2.0), curves=flat, error=0.0))
 
 
 def test_one_that_fell_is_enough():
@@ -124,7 +124,7 @@ def test_one_that_fell_is_enough():
         ((falling(1.0, steps=10), flat), True),
         (((*fallen[:-1], NAN), flat), False),  # it fell and broke
     ):
-        assert trials.fell(tried(curves=curves)) is expected
+        assert trials.fell(trials_of(curves=curves)) is expected
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.2), st.integers(12, 90))
@@ -136,7 +136,7 @@ def test_to_have_fallen_is_five_of_welchs_standard_errors(seed, drop, steps):
     # one value, and a sample with the same variance
     alone = ttest_ind_from_stats(loss[0], 0, 1, after.mean(), after.std(ddof=1), after.size)
     fallen = statistic > 5 or (after.size >= 10 and alone.statistic > 5)
-    record = tried(curves=[tuple(loss.tolist()), (2.0,) * 20])
+    record = trials_of(curves=[tuple(loss.tolist()), (2.0,) * 20])
     assert trials.fell(record) == fallen
 
 
@@ -145,13 +145,13 @@ def test_however_fast_it_fell(pace):
     """One that fell within its first tenth has no level there to compare with."""
     rng = np.random.default_rng(0)
     loss = 0.05 + np.exp(-np.arange(90) / pace) + 0.03 * rng.normal(size=90)
-    assert trials.fell(tried(curves=[tuple(loss.tolist()), (2.0,) * 90]))
+    assert trials.fell(trials_of(curves=[tuple(loss.tolist()), (2.0,) * 90]))
 
 
 def test_noise_alone_has_hardly_ever_fallen():
     rng = np.random.default_rng(1)
     flat = 2 + 0.3 * rng.normal(size=(2000, 90))
-    found = [trials.fell(tried(curves=[tuple(one.tolist()), (2.0,) * 90])) for one in flat]
+    found = [trials.fell(trials_of(curves=[tuple(one.tolist()), (2.0,) * 90])) for one in flat]
     assert sum(found) <= 2
 
 
@@ -175,13 +175,13 @@ def test_they_count_less_the_longer_the_training(steps, expected):
     ],
 )
 def test_moved_by_hand(leaning, steps, mean, spread):
-    found = trials.moved(Estimate(-2.0, 0.4, 1.0), leaning, steps, ROUND)
+    found = trials.correct(Estimate(-2.0, 0.4, 1.0), leaning, steps, ROUND)
     assert (found.mean, found.spread, found.conflict) == pytest.approx((mean, spread, 1.0))
 
 
 def test_the_better_trial_shows_the_way():
     """With the constants of this version."""
     at = Estimate(-2.0, 0.4, 0)
-    lower, middle, higher = (trials.moved(at, lean, 300).mean for lean in (-1, 0, 1))
+    lower, middle, higher = (trials.correct(at, lean, 300).mean for lean in (-1, 0, 1))
     assert lower < middle < higher
     assert lower < -2 < higher

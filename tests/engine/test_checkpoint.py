@@ -333,8 +333,8 @@ def garble(path):
 
 
 DAMAGE = [
-    ("model.safetensors", flip, "model.safetensors is corrupted (its CRC-32 is another)"),
-    ("state.pt", flip, "state.pt is corrupted (its CRC-32 is another)"),
+    ("model.safetensors", flip, "model.safetensors is corrupted (its CRC-32 differs)"),
+    ("state.pt", flip, "state.pt is corrupted (its CRC-32 differs)"),
     ("state.pt", cut, "state.pt has N-1 bytes, not N"),
     ("model.safetensors", cut, "model.safetensors has N-1 bytes, not N"),
     ("state.pt", Path.unlink, "state.pt cannot be read: No such file or directory"),

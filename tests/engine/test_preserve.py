@@ -282,7 +282,7 @@ def test_one_failure_does_not_keep_the_rest_from_being_restored(monkeypatch):
     model(torch.ones(1, 4)).sum().backward()
     gradient, value = model.weight.grad, model.weight.detach().clone()
     state = torch.get_rng_state()
-    block = preserved(model, optimizer)
+    block = preserved(model, optimizer, scaler=torch.amp.GradScaler("cpu"))
     block.__enter__()
     train(model, optimizer, 1)
     optimizer.param_groups[0]["lr"] = 5.0

@@ -214,7 +214,7 @@ def test_the_best_at_the_edge_brings_in_one_more(opened):
     assert race.candidates[-1].lr == pytest.approx(10**-2.5)
     assert [racer.origin for racer in race.candidates].count("outward") == 1
     if choice.best == 3:
-        assert "is the highest that it tried" in choice.doubts[0].reason
+        assert "is also its highest" in choice.doubts[0].reason
 
 
 def test_at_any_moment_there_is_a_judgement(opened):
@@ -378,8 +378,8 @@ def test_without_verify_there_is_no_race_but_trials(opened):
     assert "race" not in found.finding.suggestions
     named, tried = found.finding.suggestions, found.trials
     assert found.finding.suggestion.lr == named["auto"].lr != named["sweep"].lr
-    assert [trial.lr for trial in tried.candidates] == pytest.approx(found.finding.trials)
-    lower, higher = found.finding.trials
+    assert [trial.lr for trial in tried.candidates] == pytest.approx(found.finding.trial_rates)
+    lower, higher = found.finding.trial_rates
     assert lower < named["sweep"].lr * 1.5
     assert higher > named["sweep"].lr
     assert [type(row) for row in rows[-160:]] == [TrialRow] * 160  # two of 80: all of the training
@@ -391,7 +391,7 @@ def test_without_verify_there_is_no_race_but_trials(opened):
 def test_no_trials_for_a_training_of_3000_steps_or_a_rule(opened):
     for sets in (("train.epochs=~", "train.max_steps=3000"), ("find.method=valley",)):
         _, found = searched(opened(IRIS, "find.verify=false", *sets))
-        assert (found.trials, found.finding.trials) == (None, None)
+        assert (found.trials, found.finding.trial_rates) == (None, None)
         assert found.finding.suggestion.lr is not None
 
 
