@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrtool.api import FindResult, find_lr
+    from lrtool.api import find_lr
+    from lrtool.find_result import FindResult
 
 __all__ = ["FindResult", "__version__", "find_lr"]
 __version__ = "0.1.0"

@@ -87,7 +87,7 @@ class SearchResult:
 
 @dataclass(slots=True)
 class _SearchState:
-    """A search under way; `_result` can be made of it after any row."""
+    """A search under way; `_result` can be called after any row."""
 
     subject: Subject
     plan: SearchPlan
@@ -96,7 +96,7 @@ class _SearchState:
     family: Literal["adaptive", "proportional"] | None = None
     first_update: FirstUpdate | None = None
     rows: list[SweepRow] = field(default_factory=list)
-    swept: Finding | None = None
+    sweep_finding: Finding | None = None
     trials: Contest | None = None
     race: Contest | None = None
     no_race: str | None = None
@@ -146,7 +146,7 @@ def _rows(state: _SearchState) -> Iterator[Row]:
         for row in _sweep(state, repeat):
             state.rows.append(row)
             yield row
-    finding = state.swept = _suggest(state)
+    finding = state.sweep_finding = _suggest(state)
 
     # Two short trainings, at a lower and at a higher rate, correct the estimate.
     if finding.trials is not None:
@@ -167,8 +167,8 @@ def _rows(state: _SearchState) -> Iterator[Row]:
 
 def candidate_steps(plan: SearchPlan) -> int:
     """Return the steps of a candidate of the race, or of a trial if there is no race."""
-    raced = plan.verify is True or (plan.verify and too_expensive(plan.training, 0.0) is None)
-    return decisions.length(plan.training) if raced else trials.length(plan.training)
+    races = plan.verify is True or (plan.verify and too_expensive(plan.training, 0.0) is None)
+    return decisions.length(plan.training) if races else trials.length(plan.training)
 
 
 def _first_update(state: _SearchState) -> int:
@@ -242,10 +242,10 @@ def _result(
 ) -> SearchResult:
     """Make the result of all that there is. Sweeps that failed give no suggestion."""
     finding, race = None, None
-    if state.rows and (failure is None or state.swept is not None):
+    if state.rows and (failure is None or state.sweep_finding is not None):
         finding = _suggest(state)
-    if finding is not None and state.swept is not None:
-        suggestions = {**finding.suggestions, "sweep": state.swept.suggestions["auto"]}
+    if finding is not None and state.sweep_finding is not None:
+        suggestions = {**finding.suggestions, "sweep": state.sweep_finding.suggestions["auto"]}
         finding = replace(finding, suggestions=suggestions)
         decision = None if state.race is None else judge(state.race)
         if decision is not None:
