@@ -205,6 +205,7 @@ def find_lr(
     Warns:
         LrtoolWarning: a short training failed; the result is that of the search before it.
     """
+    # Check the arguments.
     steps, repeats, accumulate = index(steps), index(repeats), index(accumulate)
     counts = {"steps": steps, "repeats": repeats, "accumulate": accumulate}
     if for_steps is not None:
@@ -214,6 +215,8 @@ def find_lr(
     _check_choice("precision", precision, tuple(DTYPES))
     _check_choice("method", method, METHODS)
     _check_choice("schedule", schedule, tuple(SCHEDULES))
+
+    # Search, with everything put back at the end.
     runtime = Runtime(_device_of(model, optimizer, loss_fn), DTYPES[precision])
     scaler = scaler or runtime.scaler()
     plan = SearchPlan(
@@ -255,6 +258,8 @@ def find_lr(
             clip_norm=clip_norm,
         )
         result = run_search(subject, plan, Stopwatch())
+
+    # A failure after the sweeps costs a warning, not their rate.
     if result.failure is not None:
         if result.finding is None:
             raise result.failure
@@ -264,6 +269,8 @@ def find_lr(
             LrtoolWarning,
             stacklevel=2,
         )
+
+    # The report names the arguments as a configuration does.
     config = {
         "model": {"name": type(model).__name__},
         "optimizer": {"name": type(optimizer).__name__.lower()},

@@ -1,1 +1,1 @@
-"""A configuration made real: built, tried on one batch, its failures in words."""
+"""A configuration made real: read, built, tried on one batch, its failures explained."""

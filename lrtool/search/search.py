@@ -89,7 +89,7 @@ class SearchResult:
 
 @dataclass(slots=True)
 class _SearchState:
-    """A search under way; `_result` can be made of it after any row."""
+    """A search under way; `_result` can be called after any row."""
 
     subject: Subject
     plan: SearchPlan
@@ -99,7 +99,7 @@ class _SearchState:
     family: Literal["adaptive", "proportional"] | None = None
     first_update: FirstUpdate | None = None
     rows: list[SweepRow] = field(default_factory=list)
-    swept: Finding | None = None
+    sweep_finding: Finding | None = None
     trials: Contest | None = None
     race: Contest | None = None
     no_race: str | None = None
@@ -152,7 +152,7 @@ def _rows(state: _SearchState) -> Iterator[Row]:
         for row in _sweep(state, repeat):
             state.rows.append(row)
             yield row
-    finding = state.swept = _suggest(state)
+    finding = state.sweep_finding = _suggest(state)
 
     # Two short trainings, at a lower and at a higher rate, correct the estimate.
     if finding.trial_rates is not None:
@@ -172,8 +172,8 @@ def _rows(state: _SearchState) -> Iterator[Row]:
 
 def candidate_steps(plan: SearchPlan) -> int:
     """Return the steps of a candidate of the race, or of a trial if there is no race."""
-    raced = plan.verify is True or (plan.verify and too_expensive(plan.training, 0.0) is None)
-    return decisions.length(plan.training) if raced else trials.length(plan.training)
+    races = plan.verify is True or (plan.verify and too_expensive(plan.training, 0.0) is None)
+    return decisions.length(plan.training) if races else trials.length(plan.training)
 
 
 def _first_update(state: _SearchState) -> None:
@@ -248,7 +248,7 @@ def _result(
     try:
         finding, trials, race = _conclusion(state, failed=failure is not None)
     except Exception as error:  # noqa: BLE001  (what the sweeps have found must not be lost)
-        finding, trials, race, failure = state.swept, None, None, failure or error
+        finding, trials, race, failure = state.sweep_finding, None, None, failure or error
     return SearchResult(
         sweeps=_sweeps(state),
         first_update=state.first_update,
@@ -267,11 +267,11 @@ def _conclusion(
 ) -> tuple[Finding | None, Race | None, Race | None]:
     """Return the finding, the trials and the race. Sweeps that failed give no finding."""
     trials = _trials(state)
-    if not state.rows or (failed and state.swept is None):
+    if not state.rows or (failed and state.sweep_finding is None):
         return None, trials, None
     finding, race = _suggest(state), None
-    if state.swept is not None:
-        suggestions = {**finding.suggestions, "sweep": state.swept.suggestions["auto"]}
+    if state.sweep_finding is not None:
+        suggestions = {**finding.suggestions, "sweep": state.sweep_finding.suggestions["auto"]}
         finding = replace(finding, suggestions=suggestions)
         decision = None if state.race is None else judge(state.race)
         if decision is not None:

@@ -10,10 +10,11 @@ import weakref
 import pytest
 from small import CONFIG, NET, contents
 
-from lrtool.engine import checkpoint, evaluation, step
+from lrtool.engine import evaluation, step
 from lrtool.report import metrics_log
 from lrtool.report import report as reports
 from lrtool.report.records import EpochRow, StepRow
+from lrtool.training import session
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 TRAIN = ("train", "a.yaml", "--quiet", "--output")
@@ -211,7 +212,7 @@ def test_what_was_read_before_does_not_decide_a_training(start, write, tmp_path)
 def test_a_second_signal_ends_it_at_once(start, tmp_path):
     def twice():
         at_call(12, step, "batch_loss", send=signal.SIGINT)()
-        at_call(2, checkpoint, "save", send=signal.SIGTERM)()
+        at_call(2, session, "save_checkpoint", send=signal.SIGTERM)()
 
     done = start(*TRAIN, "run", prepare=twice).wait()
     assert (done.returncode, done.stdout) == (143, "")
@@ -332,8 +333,6 @@ def test_fewer_epochs_than_there_are_train_nothing_and_say_so(here, tmp_path):
 
 
 def test_what_was_read_from_a_checkpoint_is_let_go(here, monkeypatch):
-    from lrtool.training import session
-
     assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
     begin, seen = session.begin, []
 
@@ -444,8 +443,6 @@ def test_a_second_process_on_one_directory_is_refused(start, here, tmp_path):
         signal.alarm(60)
 
     def inside_the_training():
-        from lrtool.training import session
-
         begin = session.begin
 
         def late(*arguments):

@@ -308,7 +308,7 @@ def test_a_metric_of_two_classes_needs_two(here, write, part):
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == (
             "a.yaml:2:21: metrics.1: auroc needs two classes, and all targets of the "
-            f"{part} part are the same\n"
+            f"{part} set are the same\n"
         )
 
 
