@@ -178,22 +178,28 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _callable_parts(value: Any) -> tuple[Any, ...]:
-    """Return the objects that a method, a partial or a closure works on."""
+    """Return the objects that a method, a partial or a closure works on.
+
+    Plain containers of a closure are left out: hooks fill them for whoever watches a training.
+    """
     if inspect.ismethod(value):
         return (value.__self__, value.__func__)
     if isinstance(value, partial):
         return (value.func, value.args, value.keywords)
     if inspect.isfunction(value):
-        cells = value.__closure__ or ()
-        return tuple(cell.cell_contents for cell in cells if _is_filled(cell)) or (None,)
+        return (None, *filter(_has_state, map(_content, value.__closure__ or ())))
     return ()
 
 
-def _is_filled(cell: Any) -> bool:
+def _content(cell: Any) -> Any:
     try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _has_state(value: Any) -> bool:
+    return not isinstance(value, dict | list | set | deque | bytearray | Iterator)
 
 
 def _slots(value: Any) -> list[str]:
