@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lrtool
 from lrtool.engine import readout
-from lrtool.errors import LrtoolWarning, UserError
+from lrtool.errors import DataError, LrtoolWarning, UserError
 from lrtool.show import words
 
 
@@ -731,3 +731,112 @@ def test_what_a_prompt_shows_where_there_is_no_rate():
     result = lrtool.find_lr(model, optimizer, lambda o, _t: o.mean() * math.nan, loader(), steps=30)
     assert str(result) == f"no learning rate: {result.reason}"
     assert str(result.advice[0]) in result._repr_html_()
+
+
+def test_a_race_for_a_training_of_unknown_length():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    result = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), verify=True)
+    assert result.report()["race"]["steps"] == 100
+    assert result.lr is not None
+    assert result.report()["suggestion"]["for_steps"] is None
+    assert "need a lower rate" not in result.reason
+
+
+class Halved(DataLoader):
+    """Changes the batches that torch's own class makes."""
+
+    def __iter__(self):
+        return ((x / 2, y) for x, y in super().__iter__())
+
+
+def test_a_validation_loader_of_another_class_is_taken_as_it_is():
+    held_out = Halved(TensorDataset(*data()), 64)
+    model = plain_net()
+    optimizer = torch.optim.Adam(model.parameters())
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(), validation=held_out, for_steps=60
+    )
+    with torch.no_grad():
+        level = np.mean([float(F.cross_entropy(model(x), y)) for x, y in held_out])
+    assert result.report()["trials"]["untrained_loss"] == pytest.approx(level, rel=1e-5)
+
+
+def test_an_empty_validation_loader_is_an_error():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.raises(DataError, match="yields no batch"):
+        lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), validation=[])
+
+
+def drawing():
+    """Endless random batches from torch's global random state."""
+    x, y = data()
+    while True:
+        rows = torch.randint(len(x), (32,))
+        yield x[rows], y[rows]
+
+
+class OfOwn:
+    """A loader that is no DataLoader but has one, with a generator."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(7)
+        self.inner = loader(generator=generator)
+
+    def __iter__(self):
+        return iter(self.inner)
+
+
+@pytest.mark.parametrize("batches", [drawing, OfOwn])
+def test_batches_do_not_depend_on_how_far_a_sweep_is_read_ahead(monkeypatch, batches):
+    found = []
+    for ahead in (1, 64):
+        monkeypatch.setattr(readout, "READ_AFTER_SECONDS", math.inf)
+        monkeypatch.setattr(readout, "READ_AFTER_STEPS", ahead)
+        torch.manual_seed(3)
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        result = lrtool.find_lr(
+            model, optimizer, F.cross_entropy, batches(), end=1e3, for_steps=200
+        )
+        found.append({**result.report(), "timing": None})
+    assert found[0]["sweeps"][0]["stop_reason"] == "diverged"
+    assert found[0] == found[1]
+
+
+def test_a_bug_in_the_conclusion_costs_a_warning_and_not_the_rate(monkeypatch):
+    def broken(*_):
+        raise ArithmeticError("a bug")
+
+    monkeypatch.setattr("lrtool.search.search.conclude", broken)
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    words = (
+        r"^the race failed \(ArithmeticError: a bug\); the rate is that of the search before it$"
+    )
+    with pytest.warns(LrtoolWarning, match=words):
+        result = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), verify=True)
+    assert result.lr is not None
+
+
+def test_momentum_of_an_optimizer_without_defaults_is_left_alone():
+    class Wrap:
+        def __init__(self, inner):
+            self.inner = inner
+            self.param_groups = inner.param_groups
+            self.state = inner.state
+
+        def step(self):
+            self.inner.step()
+
+        def zero_grad(self, **options):
+            self.inner.zero_grad(**options)
+
+    model = net()
+    optimizer = Wrap(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(), schedule="one_cycle", for_steps=100
+    )
+    assert result.report()["trials"] is not None
+    assert optimizer.param_groups[0]["momentum"] == 0.9

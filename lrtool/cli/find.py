@@ -157,7 +157,7 @@ def _write_report(
     failure: str | None = None,
 ) -> FindReport:
     """Write the report of a search, and draw the plots."""
-    from lrtool.experiment.experiment import facts
+    from lrtool.experiment.preflight import facts
     from lrtool.report import report as reports
     from lrtool.report.records import Timing
     from lrtool.show.plots import find as plot

@@ -298,7 +298,7 @@ def _write_report(
     """Write the report of a training, with the rows of its metrics.jsonl, and draw the plots."""
     from lrtool.engine.checkpoint import LAST
     from lrtool.engine.stopwatch import Stopwatch
-    from lrtool.experiment.experiment import facts
+    from lrtool.experiment.preflight import facts
     from lrtool.report import metrics_log
     from lrtool.report import report as reports
     from lrtool.report.records import BestEpoch, EpochRow, StepRow, Timing

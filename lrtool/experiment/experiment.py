@@ -13,25 +13,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lrtool import __version__
 from lrtool.components import import_path, losses, models, optimizers
 from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
-from lrtool.engine.device import environment, open_runtime, place, to_memory_format
+from lrtool.engine.device import open_runtime, place, to_memory_format
 from lrtool.engine.randomness import seed_everything
 from lrtool.engine.step import make_step
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
 from lrtool.experiment.reading import directories_of
-from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
-    from lrtool.experiment.preflight import Preflight
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,22 +225,3 @@ def resolved_config(experiment: Experiment) -> dict[str, Any]:
     if own not in data["search_path"]:
         data["search_path"] = [own, *data["search_path"]]
     return data
-
-
-def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
-    """Return the fields that all reports share: configuration, data, model and environment."""
-    config, data = experiment.config, experiment.data
-    return {
-        "config": resolved_config(experiment),
-        "config_hash": config.digest(),
-        "seed": config.seed,
-        "data": DataFacts(
-            samples={k: n for k, n in data.samples.items() if n is not None},
-            shapes=data.shapes,
-            hash=data.digest,
-        ),
-        "model": ModelFacts(
-            name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
-        ),
-        "environment": Environment(lrtool=__version__, **environment(experiment.runtime.device)),
-    }

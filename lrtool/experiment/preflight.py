@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lrtool import __version__
 from lrtool.components import losses, metrics
 from lrtool.components.metrics import METRICS
 from lrtool.components.schedules import Schedule, build_schedule
 from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.part import Resident
+from lrtool.engine.device import environment
 from lrtool.engine.evaluation import evaluate, evaluating
 from lrtool.engine.step import forward
 from lrtool.errors import ConfigError, LrtoolError, Problem, UserError
 from lrtool.experiment.experiment import (
     build,
     first_batches,
+    resolved_config,
     step_of,
     steps_per_epoch,
     training_steps,
 )
 from lrtool.experiment.failures import explain
+from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +99,25 @@ def run_preflight(experiment: Experiment) -> Preflight:
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
     )
+
+
+def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
+    """Return the fields that all reports share: configuration, data, model and environment."""
+    config, data = experiment.config, experiment.data
+    return {
+        "config": resolved_config(experiment),
+        "config_hash": config.digest(),
+        "seed": config.seed,
+        "data": DataFacts(
+            samples={k: n for k, n in data.samples.items() if n is not None},
+            shapes=data.shapes,
+            hash=data.digest,
+        ),
+        "model": ModelFacts(
+            name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
+        ),
+        "environment": Environment(lrtool=__version__, **environment(experiment.runtime.device)),
+    }
 
 
 def run_training_preflight(experiment: Experiment) -> None:

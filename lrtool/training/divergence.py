@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrtool.config.spelling import number
 from lrtool.engine import weights
-from lrtool.engine.diagnosis import Suspects, bad_inputs, finite, watched
 from lrtool.engine.loop import SKIPS_IN_A_ROW
+from lrtool.engine.nonfinite import Suspects, bad_inputs, finite, watched
 from lrtool.errors import DivergedError
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow

@@ -427,3 +427,96 @@ def test_a_model_that_an_optimizer_knows_is_kept_with_all_its_buffers():
         teacher(torch.randn(8, 4))
         assert teacher.num_batches_tracked == 1
     assert teacher.num_batches_tracked == 0
+
+
+class Slotted:
+    """Holds its state in slots."""
+
+    __slots__ = ("count", "total")
+
+    def __init__(self):
+        self.count, self.total = 0, torch.zeros(())
+
+
+class Random(torch.optim.SGD):
+    """Adds noise from generators of its own, counts in slots, and works through a bound method."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+        inner = torch.optim.Adam(self.param_groups[0]["params"], lr=0.01)
+        self.numpy, self.old = np.random.default_rng(1), np.random.RandomState(2)
+        self.python, self.torch = random.Random(3), torch.Generator().manual_seed(4)  # noqa: S311
+        self.slots, self.bytes = Slotted(), bytearray(b"a")
+        self.inner_step = inner.step
+
+    @torch.no_grad()
+    def step(self):
+        noise = self.numpy.normal() + self.old.normal() + self.python.gauss(0, 1)
+        noise += float(torch.randn((), generator=self.torch))
+        self.slots.count += 1
+        self.slots.total += noise
+        self.bytes[0] += 1
+        self.inner_step()
+        for p in self.param_groups[0]["params"]:
+            p.add_(0.01 * noise / self.slots.count)
+
+
+def test_generators_slots_and_what_is_behind_a_method_are_put_back():
+    results = []
+    for look in (False, True):
+        model = Net()
+        optimizer = Random(list(model.parameters()), lr=0.1)
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        train(model, optimizer, 3)
+        if look:
+            with preserved(model, optimizer):
+                train(model, optimizer, 5)
+        results.append((train(model, optimizer, 5), optimizer.slots.count, bytes(optimizer.bytes)))
+    assert results[0] == results[1]
+    assert results[0][1:] == (8, b"i")
+
+
+def test_an_optimizer_in_many_wrappers_is_put_back():
+    model = nn.Linear(4, 4)
+    fast = optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(6):
+        optimizer = Lookahead(optimizer)
+    train(model, optimizer, 3)
+    before = copy.deepcopy(fast.state_dict())
+    with preserved(model, optimizer):
+        train(model, optimizer, 4)
+    assert same(before, fast.state_dict())
+
+
+def test_a_moving_average_in_a_hook_is_put_back_and_a_list_that_watches_is_not():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    average, seen = torch.optim.swa_utils.AveragedModel(model), []
+
+    def follow(*_):
+        average.update_parameters(model)
+        seen.append(1)
+
+    optimizer.register_step_post_hook(follow)
+    train(model, optimizer, 2)
+    with preserved(model, optimizer):
+        train(model, optimizer, 3)
+    assert average.n_averaged == 2
+    assert len(seen) == 5
+
+
+def test_the_generators_of_a_loader_are_found_wherever_they_are():
+    class Wrapped:
+        def __init__(self, loader):
+            self.loader = loader
+
+    class Drawing(torch.utils.data.Dataset):
+        def __init__(self):
+            self.own = torch.Generator()
+
+    mine, dataset = torch.Generator(), Drawing()
+    loader = torch.utils.data.DataLoader(dataset, generator=mine)
+    found = preserve.loader_generators(Wrapped(loader), loader, [1, 2])
+    assert {id(generator) for generator in found} == {id(mine), id(dataset.own)}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrtool.engine.diagnosis import Suspects, bad_inputs, finite, watched
+from lrtool.engine.nonfinite import Suspects, bad_inputs, finite, watched
 
 
 class Root(nn.Module):
