@@ -213,7 +213,7 @@ def test_broken_files_are_exit_2(here, tmp_path, content, words):
         ("optimizer: lbfgs", "lbfgs evaluates the loss several times within a step"),
         (
             "runtime: {device: 'cuda:99'}",
-            "a.yaml:1:19: runtime.device: cuda:99 is not here",
+            "a.yaml:1:19: runtime.device: cuda:99 is not available",
         ),
         (
             "data: {source: digits}\nloss: binary_crossentropy",
