@@ -22,7 +22,7 @@ from lrtool.engine.step import make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.report.records import FirstUpdate, Sweep
-from lrtool.search import race
+from lrtool.search import candidates
 from lrtool.search.experiment_subject import ExperimentSubject
 
 if TYPE_CHECKING:
@@ -98,15 +98,15 @@ def trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
     with ours.opened(cell, seed, verify=False) as experiment:
-        contest = race.open_trials(
+        contest = candidates.open_trials(
             ExperimentSubject(experiment), 1, experiment.data.batch_size, cell.steps
         )
         rates = 10.0 ** (centre - trials_rule.REACH), 10.0 ** (centre + trials_rule.REACH)
-        for _ in race.run_trials(contest, rates, Stopwatch()):
+        for _ in candidates.run_trials(contest, rates, Stopwatch()):
             pass
-        judged = race.judge(contest)
-    assert judged is not None, "trials that ran can be compared"
-    tried, _ = judged
+        decision = candidates.judge(contest)
+    assert decision is not None, "trials that ran can be compared"
+    tried, _ = decision
     return {
         "centre": centre,
         "lean": trials_rule.lean_of(tried),
@@ -127,14 +127,14 @@ def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
 
 def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
     with ours.opened(cell, seed, verify=True) as experiment:
-        contest = race.open_race(
+        contest = candidates.open_race(
             ExperimentSubject(experiment), 2, experiment.data.batch_size, cell.steps
         )
-        for _ in race.run_race(contest, centre, usual_rate(cell.optimizer), Stopwatch()):
+        for _ in candidates.run_race(contest, centre, usual_rate(cell.optimizer), Stopwatch()):
             pass
-        judged = race.judge(contest)
-    assert judged is not None, "a race that ran can be judged"
-    raced, choice = judged
+        decision = candidates.judge(contest)
+    assert decision is not None, "a race that ran can be decision"
+    raced, choice = decision
     named = average(choice, centre, raced)
     return {
         "centre": centre,

@@ -1,1 +1,1 @@
-"""NumPy and SciPy only: from losses to a learning rate."""
+"""NumPy only: from losses to a learning rate."""

@@ -18,7 +18,7 @@ from lrtool.engine.first_update import first_update
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
-from lrtool.search.race import Contest, judge, open_race, open_trials, run_race, run_trials
+from lrtool.search.candidates import Contest, judge, open_race, open_trials, run_race, run_trials
 from lrtool.search.subject import updates
 
 if TYPE_CHECKING:

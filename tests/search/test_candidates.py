@@ -18,7 +18,7 @@ from lrtool.errors import ConfigError
 from lrtool.experiment.experiment import build, open_experiment, training_steps
 from lrtool.experiment.reading import read_config
 from lrtool.report.records import LearningRate, SweepRow, TrialRow
-from lrtool.search import race as races
+from lrtool.search import candidates
 from lrtool.search.experiment_subject import ExperimentSubject, plan_of
 from lrtool.search.search import search
 from lrtool.training.epochs import train
@@ -56,19 +56,19 @@ def seed_of(attempt):
 
 def open_race(task):
     samples = task.data.batch_size * task.config.train.accumulate
-    return races.open_race(ExperimentSubject(task), 2, samples, training_steps(task))
+    return candidates.open_race(ExperimentSubject(task), 2, samples, training_steps(task))
 
 
 def open_trials(task):
     samples = task.data.batch_size * task.config.train.accumulate
-    return races.open_trials(ExperimentSubject(task), 1, samples, training_steps(task))
+    return candidates.open_trials(ExperimentSubject(task), 1, samples, training_steps(task))
 
 
 def raced(task, centre=-2.0, prior=None):
     contest = open_race(task)
     watch = Stopwatch()
-    rows = list(races.run_race(contest, centre, prior, watch))
-    return contest, rows, watch, *races.judge(contest)
+    rows = list(candidates.run_race(contest, centre, prior, watch))
+    return contest, rows, watch, *candidates.judge(contest)
 
 
 def losses_of_a_training(task, lr):
@@ -127,12 +127,12 @@ def test_first_half_way_in_turns_then_to_the_end(opened):
 def test_what_is_measured_and_what_it_costs(opened):
     contest, rows = open_race(opened(IRIS)), []
     models = {}
-    for row in races.run_race(contest, -2.0, None, Stopwatch()):
+    for row in candidates.run_race(contest, -2.0, None, Stopwatch()):
         rows.append(row)
         models |= {
             e.runner.number: e.runner.trainee.model for e in contest.entries if e.runner.trainee
         }
-    race, _ = races.judge(contest)
+    race, _ = candidates.judge(contest)
     assert (race.measure, race.examples, race.steps) == ("validation", 30, 80)
     assert [len(batch[0]) for batch in contest.held_out] == [2] * 15  # 16 chunks, or almost
     seen = torch.cat([batch[0] for batch in contest.held_out]).sum(0)
@@ -220,10 +220,10 @@ def test_the_best_at_the_edge_brings_in_one_more(opened):
 def test_at_any_moment_there_is_a_judgement(opened):
     """Whatever row the race stops after."""
     contest = open_race(opened(IRIS, "optimizer=sgd"))
-    rows = races.run_race(contest, 1.0, None, Stopwatch())
+    rows = candidates.run_race(contest, 1.0, None, Stopwatch())
     seen = []
     for row in rows:
-        race, choice = races.judge(contest)
+        race, choice = candidates.judge(contest)
         assert race.interrupted
         outcomes = {racer.outcome for racer in race.candidates}
         halves = [racer.half_loss for racer in race.candidates]
@@ -235,7 +235,7 @@ def test_at_any_moment_there_is_a_judgement(opened):
     half_way = (True, {"unfinished", "diverged"})
     at_the_end = (False, {"won", "lost", "diverged", "unfinished"})  # one more is under way
     assert [seen[0], seen[-1]] == [half_way, at_the_end]
-    race, choice = races.judge(contest)
+    race, choice = candidates.judge(contest)
     assert not race.interrupted
     assert "unfinished" not in {racer.outcome for racer in race.candidates}
 
@@ -247,8 +247,8 @@ def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
     sets = ("train.epochs=~", "train.max_steps=360", "train.early_stopping=~")
     task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
     contest, watch = open_trials(task), Stopwatch()
-    rows = list(races.run_trials(contest, (0.003, 0.03), watch))
-    tried, _ = races.judge(contest)
+    rows = list(candidates.run_trials(contest, (0.003, 0.03), watch))
+    tried, _ = candidates.judge(contest)
     assert tried.seed == seed_of(1)  # which no sweep had
     assert (tried.steps, tried.interrupted, watch.steps) == (90, False, 180)
     assert [trial.origin for trial in tried.candidates] == ["lower", "higher"]
@@ -278,12 +278,14 @@ def test_models_go_when_their_trial_or_their_race_is_over(opened):
     try:
         contest = open_trials(opened(IRIS))
         alive = [
-            seen(contest.entries) for _ in races.run_trials(contest, (0.01, 0.03), Stopwatch())
+            seen(contest.entries) for _ in candidates.run_trials(contest, (0.01, 0.03), Stopwatch())
         ]
         assert set(alive) == {1}
         assert (len(models), seen(contest.entries)) == (2, 0)
         contest = open_race(opened(IRIS))
-        alive = [seen(contest.entries) for _ in races.run_race(contest, -2.0, None, Stopwatch())]
+        alive = [
+            seen(contest.entries) for _ in candidates.run_race(contest, -2.0, None, Stopwatch())
+        ]
         assert max(alive) == 3
         assert (len(models) >= 5, seen(contest.entries)) == (True, 0)
     finally:
