@@ -6,7 +6,8 @@ STAMP := .venv/.installed
 .PHONY: demo test lint bench regret regret-quick clean
 
 # A learning rate for a small network on handwritten digits, then training with it: plots and
-# reports under runs/demo.
+# reports under runs/demo. In one thread: on busy cores, several would wait for one another.
+demo: export OMP_NUM_THREADS := 1
 demo: $(STAMP)
 	$(BIN)/lrtool find configs/digits.yaml --output runs/demo/find --overwrite
 	$(BIN)/lrtool train configs/digits.yaml --lr-from runs/demo/find --output runs/demo/train --overwrite
