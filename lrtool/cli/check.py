@@ -50,6 +50,6 @@ def check(
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     elif not quiet:
-        from lrtool.show.terminal.find import print_facts
+        from lrtool.show.terminal.console import print_facts
 
         print_facts(facts)

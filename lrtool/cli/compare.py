@@ -43,7 +43,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        from lrtool.show.terminal.find import print_rows
+        from lrtool.show.terminal.console import print_rows
 
         print_rows(rows)
         typer.echo(f"\nPlot: {plots[0]}")

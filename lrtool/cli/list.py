@@ -25,6 +25,6 @@ def list_(
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
     else:
-        from lrtool.show.terminal.find import print_rows
+        from lrtool.show.terminal.console import print_rows
 
         print_rows(entries)

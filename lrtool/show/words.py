@@ -1,4 +1,4 @@
-"""How numbers and results are worded, the same in the plot, the table and the terminal."""
+"""Numbers and results in words, the same in plots, tables and terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def interval(suggestion: Suggestion) -> str | None:
 def good(suggestion: Suggestion) -> tuple[float, float] | None:
     """Return the rates that should train almost as well as the best; None without an interval.
 
-    The interval says where these are reached; how far they stretch is known from other tasks.
+    The interval reaches into their range, whose width comes from other tasks.
     """
     if suggestion.low is None or suggestion.high is None:
         return None
@@ -63,7 +63,7 @@ def subject(report: AnyReport) -> str:
 
 
 def setting(report: AnyReport, *keys: str) -> Any:
-    """Return a value of the configuration, or None where a call had no such setting."""
+    """Return a value of the configuration; None if it has none."""
     here: Any = report.config
     for key in keys:
         here = here.get(key) if isinstance(here, dict) else None
@@ -71,7 +71,7 @@ def setting(report: AnyReport, *keys: str) -> Any:
 
 
 def value(loss: float | None) -> str:
-    """Spell a loss or a metric with four significant digits; a report's null is no such number."""
+    """Spell a loss or a metric with four significant digits; None is "NaN or infinite"."""
     return "NaN or infinite" if loss is None else number(loss, 4)
 
 
@@ -86,10 +86,7 @@ def validated(report: TrainReport) -> bool:
 
 
 def metric(key: str, *, validated: bool) -> str:
-    """Spell a loss or a metric and its part, where that is not the validation set.
-
-    "accuracy" → "accuracy"; "training accuracy" of a training without a validation set.
-    """
+    """Spell a loss or a metric: "accuracy"; "training accuracy" without a validation set."""
     if key == "train_loss":
         return "training loss"
     return name(key) if validated else f"training {name(key)}"
@@ -106,25 +103,25 @@ def best(report: TrainReport) -> str:
 def learning_rate(report: TrainReport) -> str:
     """Say which rate a training had and where it comes from: "0.00125, given by --lr"."""
     assert report.learning_rate is not None
-    found = report.learning_rate.origin in {"find", "run"}
-    return f"{number(report.learning_rate.value, 2 if found else 6)}, {origin(report)}"
+    digits = 2 if report.learning_rate.origin in {"find", "run"} else 6
+    return f"{number(report.learning_rate.value, digits)}, {origin(report)}"
 
 
 def origin(report: TrainReport) -> str:
     """Say where the rate of a training comes from: "given by --lr"."""
     assert report.learning_rate is not None
-    found = ""
+    note = ""
     if report.suggestion and (between := interval(report.suggestion)):
-        found = f" (interval {between}, {report.suggestion.verdict})"
+        note = f" (interval {between}, {report.suggestion.verdict})"
     match report.learning_rate.origin:
         case "flag":
             return "given by --lr"
         case "config":
             return "from the configuration"
         case "find":
-            return f"found before training{found}"
+            return f"found before training{note}"
         case "run":
-            return f"from {report.learning_rate.run}{found}"
+            return f"from {report.learning_rate.run}{note}"
         case "optimizer":
             return f"{setting(report, 'optimizer', 'name') or 'the optimizer'}'s own default"
 
@@ -146,7 +143,7 @@ def progress(report: TrainReport) -> str:
 
 
 def last_step(report: TrainReport) -> int:
-    """Return the number of updates that were made or tried."""
+    """Return the last update: the one that failed, if a training diverged."""
     return max((*report.steps.step[-1:], *(e.step for e in report.epochs[-1:])), default=0)
 
 

@@ -5,7 +5,7 @@ from trainings import epoch_rows, step_rows
 
 from lrtool.report.records import BestEpoch, EpochRow
 from lrtool.show.terminal.compare import comparison
-from lrtool.show.terminal.find import print_rows
+from lrtool.show.terminal.console import print_rows
 
 
 def test_finds_and_trainings_stand_in_one_table(make, train):

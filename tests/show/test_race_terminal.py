@@ -24,7 +24,7 @@ def test_the_summary_has_a_table_of_the_candidates(odd_race_named, capsys, monke
     lines = [line.rstrip() for line in summary(odd_race_named("five"), capsys).splitlines()]
     caption = next(line for line in lines if line.startswith("Race"))
     assert caption == (
-        "Race           5 rates over 100 steps (318 in all); loss of 360 validation examples"
+        "Race           5 rates over 100 steps (318 in all); loss of 360 validation samples"
     )
     start = next(i for i, line in enumerate(lines) if "outcome" in line)
     assert lines[start : start + 6] == [
@@ -39,7 +39,7 @@ def test_the_summary_has_a_table_of_the_candidates(odd_race_named, capsys, monke
 
 def test_a_race_without_a_validation_part_says_what_was_compared(odd_race_named, capsys):
     out = summary(odd_race_named("in training"), capsys)
-    assert "loss of 1,600 examples in training" in " ".join(out.split())
+    assert "loss of 1,600 training samples" in " ".join(out.split())
 
 
 def test_one_that_just_began(odd_race_named, capsys):
@@ -123,7 +123,7 @@ def test_quiet_is_quiet(clock, capsys, monkeypatch):
         ),
         (
             "an interrupted trial",
-            "0.0016 and 0.0064, 90 steps each: validation loss 0.42 and not there yet",
+            "0.0016 and 0.0064, 90 steps each: validation loss 0.42 and unfinished",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from terminals import on_a_terminal
 from lrtool.report.records import SweepRow
 from lrtool.show.terminal import chart
 from lrtool.show.terminal import find as terminal
+from lrtool.show.terminal.console import print_facts, print_rows
 
 DIRECTORY, CONFIG = Path("runs/digits/now-find"), Path("configs/digits.yaml")
 BRAILLE = re.compile("[\u2801-\u28ff]")
@@ -222,7 +223,7 @@ def test_a_row_costs_next_to_nothing():
 
 
 def test_facts_are_printed_line_by_line(capsys):
-    terminal.print_facts(
+    print_facts(
         {
             "batch_size": 64,
             "samples": {"train": 1437, "validation": None},
@@ -245,13 +246,11 @@ def test_facts_are_printed_line_by_line(capsys):
 
 
 def test_rows_are_printed_as_a_table(capsys):
-    terminal.print_rows(
-        [{"name": "adam", "default_rate": 0.001}, {"name": "muon", "default_rate": None}]
-    )
+    print_rows([{"name": "adam", "default_rate": 0.001}, {"name": "muon", "default_rate": None}])
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "name  default rate",
         "adam  0.001",
         "muon  –",
     ]
-    terminal.print_rows([])
+    print_rows([])
     assert capsys.readouterr().out.strip() == ""

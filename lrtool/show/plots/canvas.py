@@ -1,6 +1,6 @@
 """What every plot has in common: colours, fonts, the header, the two files.
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+The colours are those of Okabe and Ito (2008), for colour-blind readers too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 INK, GREY, RULE = "#1a1a1a", "#595959", "#e4e4e4"
-CURVE = "#0072B2"
+CURVE, GOOD = "#0072B2", "#a9dcca"
 SERIES = (  # colour and marker of each, then again from the first
     ("#56B4E9", "o"),
     ("#E69F00", "s"),
@@ -35,8 +35,9 @@ LEFT, WIDTH = 0.095, 0.875  # of the figure: what panels share
 INCHES = 9.0  # across
 LINE = 100  # letters of a header's line
 BEYOND = "beyond the axis, or not a number"
+VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
 
-STYLE: dict[Any, Any] = {  # whatever the reader's own matplotlibrc says
+STYLE: dict[Any, Any] = {  # in place of the user's matplotlibrc
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the first one comes with matplotlib
     "font.size": 9,
@@ -55,7 +56,7 @@ STYLE: dict[Any, Any] = {  # whatever the reader's own matplotlibrc says
 
 
 def applied() -> AbstractContextManager[None]:
-    """Return a context in which matplotlib draws in this style, whatever the reader's own is."""
+    """Return a context in which matplotlib draws in this style, whatever the user's is."""
     return mpl.rc_context(STYLE)
 
 
@@ -67,7 +68,9 @@ def new_figure(height: float) -> Figure:
 
 
 def save(figure: Figure, directory: Path, name: str = "plot") -> list[Path]:
-    """Write `<name>.png` and `<name>.svg`, whole; equal figures give equal bytes.
+    """Write `<name>.png` and `<name>.svg`, whole, and return their paths.
+
+    Equal figures give equal bytes.
 
     Raises:
         OSError: the directory cannot be written, or the disk is full.
@@ -90,7 +93,7 @@ def write_header(figure: Figure, title: str, lines: Sequence[str]) -> None:
 
 
 def wrapped(text: str, lines: int = 2) -> list[str]:
-    """Return `text` as at most so many lines of a header."""
+    """Return `text` as at most `lines` lines of a header."""
     return textwrap.wrap(text, LINE, max_lines=lines, placeholder=" …")
 
 

@@ -33,23 +33,15 @@ SHORT_NAME = 20  # where all are as short as this, three runs share a row
 
 
 def save_comparison(reports: Mapping[str, AnyReport], directory: Path) -> list[Path]:
-    """Draw the runs into `comparison.png` and `comparison.svg`, whole.
+    """Draw the runs, at least one, into `comparison.png` and `comparison.svg`.
 
-    Args:
-        reports: by the name that the run shall have; at least one.
-        directory: where the files go.
-
-    Returns:
-        The two paths.
-
-    Raises:
-        OSError: the directory cannot be written, or the disk is full.
+    The reports go by the names of the runs; the files are written as `canvas.save` does.
     """
     return canvas.save(draw(reports), directory, "comparison")
 
 
 def draw(reports: Mapping[str, AnyReport]) -> Figure:
-    """Return the overlay of runs: 9 inches wide, a panel or two for each kind of run."""
+    """Return the plot of several runs: 9 inches wide, a panel or two for each kind of run."""
     styles = {name: _style(index) for index, name in enumerate(reports)}
     finds = {n: r for n, r in reports.items() if not isinstance(r, TrainReport)}
     trainings = {n: r for n, r in reports.items() if isinstance(r, TrainReport)}
@@ -93,16 +85,16 @@ def _draw_finds(
     axes.set_xscale("log")
     unit = panels.set_y(axes, limits)
     for name, report in finds.items():
-        said = report.suggestion
-        if not said or not said.lr:
+        suggestion = report.suggestion
+        if not suggestion or not suggestion.lr:
             continue
-        axes.axvline(said.lr, ymax=0.06, **{**styles[name], "ls": "-"})
+        axes.axvline(suggestion.lr, ymax=0.06, **{**styles[name], "ls": "-"})
         if report.curve and np.isfinite(losses[name]).any():
-            height = np.interp(np.log(said.lr), np.log(report.curve.lr), losses[name])
+            height = np.interp(np.log(suggestion.lr), np.log(report.curve.lr), losses[name])
             style = {"color": styles[name]["color"], "mec": INK, "mew": 1, "ms": 7, "zorder": 5}
-            axes.plot([said.lr], [height], marker="o", gid=f"suggestion {name}", **style)
+            axes.plot([suggestion.lr], [height], marker="o", gid=f"suggestion {name}", **style)
     if not curves:
-        _say(axes, "no curve")
+        panels.say(axes, "no curve")
     panels.rate_axis(axes)
     panels.open_frame(axes)
     axes.set_xlabel("learning rate (log scale)")
@@ -111,14 +103,8 @@ def _draw_finds(
     )
 
 
-def _say(axes: Axes, text: str) -> None:
-    """Write in a panel that has nothing to draw."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", size=12)
-    axes.set_yticks([])
-
-
 def _least(loss: NDArray[np.float64]) -> int:
-    """Return where the curve is lowest: what follows may be a diverging end."""
+    """Return the index of the lowest loss: what follows may be a diverging end."""
     return int(np.nanargmin(loss)) if np.isfinite(loss).any() else 0
 
 
@@ -128,7 +114,7 @@ def _draw_trainings(
     trainings: Mapping[str, TrainReport],
     styles: Mapping[str, dict[str, Any]],
 ) -> None:
-    """Draw each training's validation loss, or training loss without that part, and its rate."""
+    """Draw each training's validation loss, or its training loss without one, and its rate."""
     epochs = all(report.epochs and report.epochs[-1].step for report in trainings.values())
     series = {name: _series(report) for name, report in trainings.items()}
     core = [_settled(trainings[name], loss) for name, (_, loss) in series.items()]
@@ -147,10 +133,8 @@ def _draw_trainings(
             style = {"color": styles[name]["color"], "marker": "X", "ms": 9, "mec": INK}
             style |= {"transform": system, "zorder": 5, "gid": f"diverged {name}"}
             losses.plot([x / per], [y], **style)
-        x = np.array(report.steps.step, dtype=float)
-        x = np.append(x - 1, x[-1:]) / per
-        lr = np.array([*report.steps.lr, *report.steps.lr[-1:]], dtype=float)
-        rates.plot(x, lr, drawstyle="steps-post", **{**styles[name], "lw": 1.4})
+        x, lr = panels.rate_levels(report.steps)
+        rates.plot(x / per, lr, drawstyle="steps-post", **{**styles[name], "lw": 1.4})
     parts = sorted({_part(report) for report in trainings.values()}, reverse=True)
     name = f"train: {' or '.join(parts)} loss{panels.set_y(losses, limits)}"
     crosses = any(report.status == "diverged" for report in trainings.values())
@@ -164,14 +148,14 @@ def _draw_trainings(
         panels.open_frame(axes)
         axes.set_xlabel("epoch" if epochs else "step")
     if not any(np.isfinite(loss).any() for _, loss in series.values()):
-        _say(losses, "no finite loss")
+        panels.say(losses, "no finite loss")
     right = max(losses.get_xlim()[1], rates.get_xlim()[1], 1.0)
     losses.set_xlim(0, right)
     rates.set_xlim(0, right)
 
 
 def _series(report: TrainReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return steps and losses of what tells most of a training."""
+    """Return steps and losses: of validation, else of training, by epoch, else by step."""
     if not report.epochs:
         return np.array(report.steps.step, dtype=float), numbers(report.steps.loss)
     validation = _part(report) == "validation"
@@ -180,7 +164,7 @@ def _series(report: TrainReport) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _part(report: TrainReport) -> str:
-    """Name the part that the losses of `_series` are of."""
+    """Return the part of the data that the losses of `_series` are of."""
     return "validation" if report.epochs and words.validated(report) else "training"
 
 
@@ -192,7 +176,7 @@ def _settled(report: TrainReport, loss: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _of_all_rates(trainings: Sequence[TrainReport]) -> Span:
-    """Return an axis for all rates: logarithmic where one training, or their peaks, ask for it."""
+    """Return an axis for all rates: logarithmic if one training, or their peaks, need it."""
     each = [of_rates(np.array(report.steps.lr)) for report in trainings if report.steps.lr]
     rates = np.array([lr for report in trainings for lr in report.steps.lr])
     peaks = span(np.array([max(report.steps.lr) for report in trainings if report.steps.lr]))
@@ -202,7 +186,7 @@ def _of_all_rates(trainings: Sequence[TrainReport]) -> Span:
 
 
 def _steps_per_epoch(report: TrainReport) -> float:
-    """Return how many updates a whole epoch has: the last one may have been cut short."""
+    """Return the updates of a whole epoch: the last one may be incomplete."""
     return max(epoch.step / epoch.epoch for epoch in report.epochs)
 
 
@@ -211,9 +195,9 @@ def _joined(core: Sequence[NDArray[np.float64]], values: Sequence[NDArray[np.flo
 
 
 def _labels(reports: Mapping[str, AnyReport]) -> list[str]:
-    """Return each run's name; of a long one the end, where names differ, is kept.
+    """Return each run's name; of a long one the end, where names differ.
 
-    Beside validation losses, a training loss is called one.
+    A training loss is marked as such if other runs show a validation loss.
     """
     parts = [_part(r) if isinstance(r, TrainReport) else None for r in reports.values()]
     labels = []

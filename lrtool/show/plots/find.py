@@ -1,7 +1,7 @@
 """The learning-rate plot, drawn from a report alone, without a display and without pyplot.
 
 A ribbon above the losses names the regions, one below them shows the usual guideline, and the
-legend stands underneath: no label ever lies on the data. A race has two panels below.
+legend is underneath, so no label lies on the data. A race has two panels below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from matplotlib.markers import CARETDOWN, CARETUP
 from lrtool.show import words
 from lrtool.show.plots import canvas, panels
 from lrtool.show.plots import race as race_plot
-from lrtool.show.plots.canvas import BEYOND, CURVE, INK, LEFT, SERIES, WIDTH
+from lrtool.show.plots.canvas import (
+    BEYOND,
+    CURVE,
+    GOOD,
+    INK,
+    LEFT,
+    SERIES,
+    VECTOR_POINTS,
+    WIDTH,
+)
 from lrtool.show.plots.limits import Limits, choose, numbers
 
 if TYPE_CHECKING:
@@ -30,22 +39,14 @@ if TYPE_CHECKING:
 GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
 
 HEIGHT = 6.4  # inches: of the sweeps' part
-REGIONS = {"too low": "#d6eaf6", "good": "#a9dcca", "too high": "#f8d9c4"}
+REGIONS = {"too low": "#d6eaf6", "good": GOOD, "too high": "#f8d9c4"}
 SMOOTH, BAND = "expected loss after an update, with its 80% band", "band"
 SKIPPED = "update skipped"
 LEGEND_SWEEPS = 4  # more share one entry
-VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
 
 
 def save(report: FindReport, directory: Path) -> list[Path]:
-    """Draw the report into `plot.png` and `plot.svg`, whole; equal reports give equal bytes.
-
-    Returns:
-        The two paths.
-
-    Raises:
-        OSError: the directory cannot be written, or the disk is full.
-    """
+    """Draw the report into `plot.png` and `plot.svg`, as `canvas.save` does."""
     return canvas.save(draw(report), directory)
 
 
@@ -60,38 +61,36 @@ def draw(report: FindReport) -> Figure:
         _draw_sweeps(losses, report.sweeps, limits)
         _draw_curve(losses, report)
         _draw_guideline(_ribbon(figure, 0.165, "guideline"), limits)
-        said = report.suggestion
-        if said and said.lr:
+        suggestion = report.suggestion
+        if suggestion and suggestion.lr:
             ribbon = _ribbon(figure, 0.73, "regions")
-            _draw_regions(losses, ribbon, said, limits)
-            _draw_rate(losses, ribbon, said.lr, limits)
+            _draw_regions(losses, ribbon, suggestion, limits)
+            _draw_rate(losses, ribbon, suggestion.lr, limits)
             if report.trials and not report.trials.interrupted:
                 _draw_trials(losses, ribbon, report.trials, limits)
         _draw_legend(figure, losses)
         if report.race:
-            race_plot.draw(figure, report.race, said)
+            race_plot.draw(figure, report.race, suggestion)
     return figure
 
 
 def _box(figure: Figure, bottom: float, height: float) -> tuple[float, float, float, float]:
-    """Return where something of the sweeps' part stands in the figure, from fractions of it."""
-    whole = figure.get_figheight()
-    return LEFT, _up(figure, bottom), WIDTH, height * HEIGHT / whole
+    """Return a place in the figure, from fractions of the sweeps' part."""
+    return LEFT, _up(figure, bottom), WIDTH, height * HEIGHT / figure.get_figheight()
 
 
 def _up(figure: Figure, bottom: float) -> float:
-    """Return the height in the figure of a height in the sweeps' part, which is its upper one."""
-    whole = figure.get_figheight()
-    return 1 - (1 - bottom) * HEIGHT / whole
+    """Return a height in the figure, from a fraction of the sweeps' part, its upper one."""
+    return 1 - (1 - bottom) * HEIGHT / figure.get_figheight()
 
 
 def _write_header(figure: Figure, report: FindReport) -> None:
-    said = report.suggestion
+    suggestion = report.suggestion
     title, lines = "No trustworthy suggestion", []
-    if said and said.lr:
-        title = f"Learning rate {words.rate(said.lr)}: {said.verdict}"
-        between = words.interval(said)
-        purpose = f"for a {words.purpose(said)}"
+    if suggestion and suggestion.lr:
+        title = f"Learning rate {words.rate(suggestion.lr)}: {suggestion.verdict}"
+        between = words.interval(suggestion)
+        purpose = f"for a {words.purpose(suggestion)}"
         lines.append(f"Interval {between}, {purpose}" if between else purpose.capitalize())
     if report.status in {"interrupted", "failed"}:
         title += f" ({report.status})"
@@ -116,7 +115,7 @@ def _set_axes(axes: Axes, report: FindReport, limits: Limits) -> None:
 
 
 def _draw_sweeps(axes: Axes, sweeps: tuple[Sweep, ...], limits: Limits) -> None:
-    """Draw every raw loss; what lies beyond the axis, or is no number, is marked at its edge."""
+    """Draw every raw loss; those beyond the axis, or NaN, are marked at its edge."""
     many = len(sweeps) > LEGEND_SWEEPS
     bitmap = sum(len(sweep.lr) for sweep in sweeps) > VECTOR_POINTS
     edge: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
@@ -147,12 +146,11 @@ def _draw_curve(axes: Axes, report: FindReport) -> None:
         axes.fill_between(lr, low, high, color=CURVE, alpha=0.2, lw=0, zorder=3, label=BAND)
         axes.plot(lr, numbers(report.curve.loss), color=CURVE, lw=2.2, zorder=4, label=SMOOTH)
     if not any(np.isfinite(numbers(sweep.loss)).any() for sweep in report.sweeps):
-        axes.text(0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", size=12)
-        axes.set_yticks([])
+        panels.say(axes, "no finite loss")
 
 
 def _ribbon(figure: Figure, bottom: float, label: str) -> Axes:
-    """Add a strip as wide as the losses, from 0 to 1 both ways."""
+    """Add a strip as wide as the losses; both axes go from 0 to 1."""
     axes = figure.add_axes(_box(figure, bottom, 0.036), label=label, xlim=(0, 1), ylim=(0, 1))
     axes.set_axis_off()
     return axes
@@ -173,10 +171,10 @@ def _draw_guideline(ribbon: Axes, limits: Limits) -> None:
         name.set_x(right + 1.1 * half if right + 2.2 * half < 1 else left - 1.1 * half)
 
 
-def _draw_regions(losses: Axes, ribbon: Axes, said: Suggestion, limits: Limits) -> None:
-    """Shade what is too low, good and too high, name each where there is room, bar the interval."""
-    region = words.good(said)
-    if region is None or said.low is None or said.high is None:
+def _draw_regions(losses: Axes, ribbon: Axes, suggestion: Suggestion, limits: Limits) -> None:
+    """Shade and name the rates that are too low, good and too high; draw the interval as a bar."""
+    region = words.good(suggestion)
+    if region is None or suggestion.low is None or suggestion.high is None:
         return
     low, high = (min(max(limits.fraction(lr), 0.0), 1.0) for lr in region)
     paper = {"boxstyle": "square,pad=0.1", "facecolor": REGIONS["good"], "edgecolor": "none"}
@@ -196,7 +194,7 @@ def _draw_regions(losses: Axes, ribbon: Axes, said: Suggestion, limits: Limits) 
         beside = _name(ribbon, text, (left + right) / 2)
         if 2.2 * _half_width(beside) > right - left:
             beside.remove()
-    ends = [limits.fraction(said.low), limits.fraction(said.high)]
+    ends = [limits.fraction(suggestion.low), limits.fraction(suggestion.high)]
     ribbon.plot(ends, [0.96, 0.96], color=INK, lw=3, solid_capstyle="butt", gid="interval")
 
 
@@ -209,7 +207,7 @@ def _draw_rate(losses: Axes, ribbon: Axes, lr: float, limits: Limits) -> None:
 
 
 def _draw_trials(losses: Axes, ribbon: Axes, trials: Race, limits: Limits) -> None:
-    """Mark two trials at the ribbon's foot."""
+    """Mark the two trials at the bottom of the ribbon."""
     style: dict[str, Any] = {"marker": "D", "mfc": "white", "mec": INK, "mew": 1.1, "ls": "none"}
     for trial in trials.candidates:
         here = limits.fraction(trial.lr)
@@ -233,10 +231,8 @@ def _half_width(text: Text) -> float:
 
 
 def _draw_legend(figure: Figure, losses: Axes) -> None:
-    """List each kind of mark once, under the plot: the sweeps, then the others."""
-    entries: dict[str, Any] = {}
-    for handle, label in zip(*losses.get_legend_handles_labels(), strict=True):
-        entries.setdefault(label, handle)
+    """List each kind of mark under the plot: the sweeps, then the others."""
+    entries = panels.legend_entries(losses)
     if BAND in entries:
         entries[SMOOTH] = (entries.pop(BAND), entries.pop(SMOOTH))  # one on top of the other
     others = {label: entries.pop(label) for label in (SMOOTH, SKIPPED, BEYOND) if label in entries}

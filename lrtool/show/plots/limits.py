@@ -1,4 +1,4 @@
-"""Which part of the losses a plot shows, so that a diverged tail never squashes the descent."""
+"""Which part of the losses a plot shows: a diverged tail must not squash the descent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Limits:
     log: bool
 
     def fraction(self, lr: float) -> float:
-        """Return where `lr` stands between the left end, 0, and the right end, 1."""
+        """Return where `lr` lies between the left end, 0, and the right end, 1."""
         left, right, here = self.left, self.right, lr
         if self.log:
             left, right, here = np.log10([left, right, here])
@@ -38,9 +38,11 @@ class Limits:
 def choose(report: FindReport) -> Limits:
     """Choose axes that hold every rate, the suggestion, and the losses around the descent."""
     rates = [rate for sweep in report.sweeps for rate in sweep.lr]
-    said = report.suggestion
-    if said:
-        rates += [rate for rate in (said.lr, said.low, said.high) if rate is not None]
+    suggestion = report.suggestion
+    if suggestion:
+        rates += [
+            rate for rate in (suggestion.lr, suggestion.low, suggestion.high) if rate is not None
+        ]
     left, right = (min(rates), max(rates)) if rates else (1e-5, 1.0)
     log = not any(_is_linear(sweep.lr) for sweep in report.sweeps)
     if log:
@@ -59,9 +61,9 @@ def _is_linear(rates: tuple[float, ...]) -> bool:
 
 
 def _losses(report: FindReport) -> tuple[float, float]:
-    """Choose the range of the losses before the curve's minimum, and half as much beyond it.
+    """Choose the range of the losses before the curve's minimum, and half as much around it.
 
-    Half is enough to see divergence begin.
+    That is enough to see divergence begin.
     """
     lr = np.array([rate for sweep in report.sweeps for rate in sweep.lr])
     loss = numbers([loss for sweep in report.sweeps for loss in sweep.loss])
@@ -74,7 +76,7 @@ def _losses(report: FindReport) -> tuple[float, float]:
         before = lr <= report.curve.lr[int(np.nanargmin(curve))]
     if before.mean() >= 0.2:
         low, high = np.quantile(loss[before], (0.01, 0.99))
-    else:  # nothing says where a diverged tail begins but the lower half of the losses
+    else:  # only the lower half of the losses tells where a diverged tail begins
         low, middle, high = np.quantile(loss, (0.01, 0.5, 0.99))
         high = min(high, middle + 2 * (middle - low))
     reach = 0.5 * (high - low)
@@ -84,7 +86,7 @@ def _losses(report: FindReport) -> tuple[float, float]:
 
 
 def numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return an array: NaN for what is no number, infinity for what is too large to draw."""
+    """Return an array: NaN for null and what is not finite, infinity for what is too large."""
     array = np.array(values, dtype=np.float64)
     array[~np.isfinite(array)] = np.nan  # report.json does not tell which it was
     return np.where(np.abs(array) > LARGEST, np.copysign(np.inf, array), array)

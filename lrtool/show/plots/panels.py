@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+    from lrtool.report.records import Steps
     from lrtool.show.plots.span import Span
 
 
@@ -37,6 +38,20 @@ def number_axis(axes: Axes, ticks: int = 6) -> str:
     return formatter.get_offset()
 
 
+def say(axes: Axes, text: str) -> None:
+    """Write in the middle of a panel that has nothing to draw."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", size=12)
+    axes.set_yticks([])
+
+
+def legend_entries(axes: Axes) -> dict[str, Any]:
+    """Return the first handle of each label."""
+    entries: dict[str, Any] = {}
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        entries.setdefault(label, handle)
+    return entries
+
+
 def open_frame(axes: Axes) -> None:
     """Draw a faint grid beneath the data and only the left and the lower edge."""
     axes.grid(color=RULE, lw=0.8)
@@ -46,7 +61,7 @@ def open_frame(axes: Axes) -> None:
 
 
 def set_y(axes: Axes, limits: Span, ticks: int = 6) -> str:
-    """Set the y axis and return what its title must say of it."""
+    """Set the y axis; return what the panel's title must add."""
     if limits.log:
         axes.set_yscale("log")
         axes.set_ylim(limits.bottom, limits.top)
@@ -63,7 +78,7 @@ def set_y(axes: Axes, limits: Span, ticks: int = 6) -> str:
 
 
 def set_rates_y(axes: Axes, limits: Span) -> str:
-    """Set a small panel's y axis for learning rates and return what its title must say of it."""
+    """Set the y axis of a small panel of learning rates; return what its title must add."""
     unit = set_y(axes, limits, ticks=3)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 6)))
     return unit * limits.log  # no common factor: each tick is spelled whole
@@ -88,10 +103,16 @@ def count(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
+def rate_levels(steps: Steps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return steps and rates to draw as levels, each from the update before to its own."""
+    x, lr = np.array(steps.step, dtype=float), np.array(steps.lr, dtype=float)
+    return np.append(x - 1, x[-1:]), np.append(lr, lr[-1:])
+
+
 def mark_edges(
     axes: Axes, x: NDArray[np.float64], values: NDArray[np.float64], limits: Span, color: str
 ) -> None:
-    """Mark at the axis's edge what lies beyond it or is no number."""
+    """Mark values beyond the axis, or NaN, at its edge."""
     style: dict[str, Any] = {"ms": 5, "mew": 0, "ls": "none", "color": color, "clip_on": False}
     style |= {"transform": axes.get_xaxis_transform(), "label": BEYOND}
     above, below = np.isnan(values) | (values > limits.top), values < limits.bottom
@@ -101,7 +122,7 @@ def mark_edges(
 
 
 def write_title(axes: Axes, left: str, right: str = "") -> None:
-    """Write above a panel: bold what it shows, grey at the other end a remark."""
+    """Write a bold title above a panel, and a grey remark at its right end."""
     style: dict[str, Any] = {"transform": axes.transAxes, "va": "bottom", "parse_math": False}
     at = 1 + 0.07 / (axes.bbox.height / axes.figure.dpi)
     axes.text(0, at, drawable(shortened(left, 70)), weight="bold", ha="left", **style)

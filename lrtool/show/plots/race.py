@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lrtool.show import words
 from lrtool.show.plots import panels
-from lrtool.show.plots.canvas import GREY, INK, LEFT, WIDTH
+from lrtool.show.plots.canvas import GOOD, GREY, INK, LEFT, VECTOR_POINTS, WIDTH
 from lrtool.show.plots.limits import numbers
 from lrtool.show.plots.span import span
 
@@ -32,12 +32,10 @@ STEPS = 0.42  # of the width: the panel over steps
 GAP = 0.1  # likewise, between the two
 LABEL = 0.58  # inches between two rates that are both spelled on the axis
 COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#d4b514")  # viridis: from low to high rates
-GOOD = "#a9dcca"
-VECTOR_POINTS = 20_000  # more become a bitmap inside the SVG
-SMOOTH = 15  # a mean over so many parts of the steps lies on the raw losses
+SMOOTH = 15  # a running mean goes over one in so many of the steps
 
 
-def draw(figure: Figure, race: Race, said: Suggestion | None) -> None:
+def draw(figure: Figure, race: Race, suggestion: Suggestion | None) -> None:
     """Add the two panels and their legend to the lowest 3 inches of a figure."""
     candidates = sorted(race.candidates, key=lambda candidate: candidate.lr)
     colours = dict(
@@ -51,7 +49,7 @@ def draw(figure: Figure, race: Race, said: Suggestion | None) -> None:
     steps.set_label("race steps")
     rates.set_label("race rates")
     _draw_steps(steps, race, candidates, colours)
-    _draw_rates(rates, race, candidates, colours, said)
+    _draw_rates(rates, race, candidates, colours, suggestion)
     handles = [Line2D([], [], color=colours[r.lr], lw=2.5, marker="o", ms=5) for r in candidates]
     labels = [f"{words.rate(candidate.lr)} {candidate.outcome}" for candidate in candidates]
     style: dict[str, Any] = {"frameon": False, "ncols": len(candidates), "handlelength": 1.6}
@@ -104,42 +102,36 @@ def _draw_rates(
     race: Race,
     candidates: Sequence[Candidate],
     colours: dict[float, str],
-    said: Suggestion | None,
+    suggestion: Suggestion | None,
 ) -> None:
-    """Draw what was measured over the rate: half-way hollow, at the end with its error."""
+    """Draw the measured losses over the rate: half-way hollow, at the end with the error."""
     lr = np.array([candidate.lr for candidate in candidates])
     half = numbers([candidate.half_loss for candidate in candidates])
     final = numbers([candidate.final_loss for candidate in candidates])
     axes.set_xscale("log")
     axes.set_xlim(lr.min() / 1.5, lr.max() * 1.5)
-    limits = _limits(candidates, half, final)
+    sound = np.array([candidate.outcome != "diverged" for candidate in candidates], dtype=bool)
+    limits = span(np.concatenate((half[sound], final[sound])))
     unit = panels.set_y(axes, limits, ticks=5)
     for index, candidate in enumerate(candidates):
         color = colours[candidate.lr]
         _draw_candidate(axes, candidate, half[index], final[index], color=color, limits=limits)
-    if said and said.lr:
-        if region := words.good(said):
+    if suggestion and suggestion.lr:
+        if region := words.good(suggestion):
             axes.axvspan(*region, color=GOOD, alpha=0.35, lw=0, zorder=0, gid="good")
-        axes.axvline(said.lr, color=INK, lw=1.5, zorder=1, gid="suggestion")
+        axes.axvline(suggestion.lr, color=INK, lw=1.5, zorder=1, gid="suggestion")
     _spell_rates(axes, candidates)
     panels.open_frame(axes)
     if not np.isfinite([*half, *final]).any():
-        axes.text(0.5, 0.5, "nothing to compare", transform=axes.transAxes, ha="center", size=12)
-        axes.set_yticks([])
+        panels.say(axes, "nothing to compare")
     axes.set_xlabel("learning rate (log scale) · bar: standard error")
     panels.write_title(axes, f"race: {race.measure} loss{unit}", "hollow: half-way")
-
-
-def _limits(candidates: Sequence[Candidate], half: Array, final: Array) -> Span:
-    """Return an axis for all that was measured, but of what diverged."""
-    sound = np.array([candidate.outcome != "diverged" for candidate in candidates], dtype=bool)
-    return span(np.concatenate((half[sound], final[sound])))
 
 
 def _draw_candidate(
     axes: Axes, candidate: Candidate, half: float, final: float, *, color: str, limits: Span
 ) -> None:
-    """Draw one candidate: a stem from half-way to the end; at the edge if it has no number."""
+    """Draw a candidate: a line from half-way to the end; at the edge if it diverged."""
     style: dict[str, Any] = {"color": color, "marker": "o", "ls": "none", "zorder": 4}
     if candidate.outcome == "diverged":
         panels.mark_edges(axes, np.array([candidate.lr]), np.array([np.nan]), limits, color)
@@ -154,7 +146,7 @@ def _draw_candidate(
 
 
 def _spell_rates(axes: Axes, candidates: Sequence[Candidate]) -> None:
-    """Spell the candidates' rates under the axis, the winner's first, as long as there is room."""
+    """Write the candidates' rates under the axis where there is room, the winner's first."""
     left, right = np.log10(axes.get_xlim())
     per_decade = axes.bbox.width / axes.figure.dpi / (right - left)
     spelled: list[float] = []

@@ -31,8 +31,8 @@ def span(core: NDArray[np.float64], values: NDArray[np.float64] | None = None) -
 
     Args:
         core: what must be seen; NaN and infinity are left out.
-        values: what may stand beyond the axis: at most half of the core's range is added for it,
-            or as much again as the core is where it has no range.
+        values: what may lie beyond the axis: half of the core's range is added for it at most, or
+            the core's size if it has no range.
     """
     core = core[np.isfinite(core)]
     values = core if values is None else values[np.isfinite(values)]
@@ -52,11 +52,11 @@ def span(core: NDArray[np.float64], values: NDArray[np.float64] | None = None) -
 
 
 def of_losses(report: TrainReport) -> Span:
-    """Return an axis for a training's losses: neither spikes nor a diverged end squash it.
+    """Return an axis for a training's losses that neither spikes nor a diverged end squash.
 
-    What must be seen: every epoch's losses, 98% of the steps' and the first one, but none beyond
-    the `ceiling`; of a diverged training, those up to the smallest loss, where that is a fifth of
-    the steps or more.
+    It shows every epoch's losses, 98% of the steps' and the first one, but none above the
+    `ceiling`. If a training diverged after a fifth of its steps or more, only the losses up to the
+    smallest count.
     """
     steps = numbers(report.steps.loss)
     epochs = np.array(
@@ -79,10 +79,10 @@ def of_losses(report: TrainReport) -> Span:
 
 
 def ceiling(report: TrainReport) -> float:
-    """Return the loss above which a training has blown up; infinity where no step was finite.
+    """Return the loss above which a training has blown up; infinity if no step was finite.
 
-    Ten times that of the first step, whose weights nothing has spoilt yet, or of half the steps
-    where a training has gone on above it.
+    Ten times the loss of the first step; or ten times the median loss, if that is larger and the
+    training did not diverge.
     """
     steps = numbers(report.steps.loss)
     steps = steps[np.isfinite(steps)]
@@ -93,7 +93,7 @@ def ceiling(report: TrainReport) -> float:
 
 
 def of_rates(rates: NDArray[np.float64]) -> Span:
-    """Return an axis for learning rates: logarithmic where a linear one would hide most of them."""
+    """Return an axis for learning rates: logarithmic if a linear one would hide most of them."""
     if not rates.size:
         return Span(0.0, 1.0, log=False)
     low, middle, high = rates.min(), np.median(rates), rates.max()

@@ -1,8 +1,8 @@
 """The plot of a training: losses and metrics over epochs, the rate over steps.
 
-All panels share one axis, the updates made. A loss seen while training stands where its weights
-were: before its update; an epoch's mean stands in the middle of the epoch, the validation set's
-loss and metrics at its end. Two points above each other so belong to about the same weights.
+All panels share one axis, the updates made. A training loss is drawn before its update, an epoch's
+mean in the middle of the epoch, validation loss and metrics at its end: points above each other
+belong to about the same weights.
 """
 
 from __future__ import annotations
@@ -39,14 +39,7 @@ TITLE, LABELS, LEGEND_ROW = 0.36, 0.44, 0.22  # inches: above a panel, below it,
 
 
 def save(report: TrainReport, directory: Path) -> list[Path]:
-    """Draw the report into `plot.png` and `plot.svg`, whole; equal reports give equal bytes.
-
-    Returns:
-        The two paths.
-
-    Raises:
-        OSError: the directory cannot be written, or the disk is full.
-    """
+    """Draw the report into `plot.png` and `plot.svg`, as `canvas.save` does."""
     return canvas.save(draw(report), directory)
 
 
@@ -79,7 +72,7 @@ def draw(report: TrainReport) -> Figure:
 
 
 def _metrics(report: TrainReport) -> list[str]:
-    """Return the metrics, the best epoch's first, those that never have a value last."""
+    """Return the metrics: the one of the best epoch first, those without any value last."""
     names: dict[str, bool] = {}
     for epoch in report.epochs:
         for name, value in epoch.metrics.items():
@@ -111,7 +104,7 @@ def _header(report: TrainReport, left_out: int) -> tuple[str, list[str]]:
 
 
 def _draw_losses(axes: Axes, report: TrainReport) -> None:
-    """Draw the steps' losses faintly, each epoch's clearly, and what is beyond the axis."""
+    """Draw the losses of steps and epochs, and mark those beyond the axis."""
     limits = of_losses(report)
     ends, middles = _positions(report)
     steps = np.array(report.steps.step, dtype=float) - 1
@@ -139,8 +132,7 @@ def _draw_losses(axes: Axes, report: TrainReport) -> None:
             axes.plot(x, inside, label=label, **style)
     unit = panels.set_y(axes, limits)
     if not np.isfinite(numbers(report.steps.loss)).any() and not report.epochs:
-        axes.text(0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", size=12)
-        axes.set_yticks([])
+        panels.say(axes, "no finite loss")
     panels.write_title(axes, f"loss{unit}")
 
 
@@ -160,19 +152,16 @@ def _draw_metric(axes: Axes, report: TrainReport, name: str) -> None:
 
 
 def _draw_rate(axes: Axes, report: TrainReport) -> None:
-    """Draw each update's rate as a level from the update before to this one."""
     rates = np.array(report.steps.lr, dtype=float)
-    steps = np.array(report.steps.step, dtype=float)
     if rates.size:
-        x, y = np.append(steps - 1, steps[-1]), np.append(rates, rates[-1])
-        axes.plot(x, y, color=INK, lw=1.6, drawstyle="steps-post")
+        axes.plot(*panels.rate_levels(report.steps), color=INK, lw=1.6, drawstyle="steps-post")
     unit = panels.set_rates_y(axes, of_rates(rates))
     last = f"last {words.rate(rates[-1])}" if rates.size else ""
     panels.write_title(axes, f"learning rate{unit}", last)
 
 
 def _positions(report: TrainReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each epoch's end, and the middle of its updates' beginnings."""
+    """Return the step at each epoch's end, and the middle of the steps before its updates."""
     ends = np.array([epoch.step for epoch in report.epochs], dtype=float)
     starts = np.concatenate(([0.0], ends[:-1]))[: len(ends)]
     return ends, np.maximum(starts + ends - 1, 2 * starts) / 2
@@ -183,7 +172,7 @@ def _line(points: int) -> dict[str, Any]:
 
 
 def _set_x(axes: Axes, report: TrainReport, name: str) -> None:
-    """Let the x axis count epochs, or steps under the rate and where no epoch ended."""
+    """Count epochs on the x axis; steps under the rate, and if no epoch has ended."""
     panels.open_frame(axes)
     right = max(words.last_step(report), 1)
     axes.set_xlim(-0.012 * right, 1.012 * right)
@@ -230,10 +219,8 @@ def _draw_marks(axes: Axes, report: TrainReport) -> None:
 
 
 def _draw_legend(figure: Figure, losses: Axes) -> None:
-    """List each kind of mark once, above the losses: the series, and above them the marks."""
-    entries: dict[str, Any] = {}
-    for handle, label in zip(*losses.get_legend_handles_labels(), strict=True):
-        entries.setdefault(label, handle)
+    """List each kind of mark above the losses: the series, and above them the marks."""
+    entries = panels.legend_entries(losses)
     marks = {
         label: entries.pop(label)
         for label in [*entries]

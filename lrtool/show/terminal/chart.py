@@ -1,4 +1,4 @@
-"""The smooth curve as a small plot of characters, for a terminal of any width."""
+"""The smoothed curve as a small plot of characters."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def draw(report: FindReport, width: int, *, ascii_only: bool = False) -> str | N
     Args:
         report: any report.
         width: columns to fill, at most 100.
-        ascii_only: for terminals that show nothing else.
+        ascii_only: for terminals without UTF-8.
 
     Returns:
         Lines of text, or None without a curve to draw.
     """
     if report.curve is None or len(report.curve.lr) < 2:
         return None
-    limits, said = choose(report), report.suggestion
+    limits, suggestion = choose(report), report.suggestion
     x = np.array([limits.fraction(lr) for lr in report.curve.lr])
     y = numbers(report.curve.loss)
     if not np.isfinite(y).any():
@@ -53,7 +53,7 @@ def draw(report: FindReport, width: int, *, ascii_only: bool = False) -> str | N
         x_max=1.0,
         y_min=limits.bottom / unit,
         y_max=limits.top / unit,
-        x_gridlines=[limits.fraction(said.lr)] if said and said.lr else [],
+        x_gridlines=[limits.fraction(suggestion.lr)] if suggestion and suggestion.lr else [],
         y_gridlines=[],
         x_labels=False,
         color=False,
@@ -63,14 +63,14 @@ def draw(report: FindReport, width: int, *, ascii_only: bool = False) -> str | N
     columns = len(lines[0]) - 2
     scale = f" (× {number(unit, 1)})" if unit != 1 else ""
     lines = [f"loss over learning rate{scale}", *lines, " " + _rates(limits, columns)]
-    if said and said.lr:
-        lines.insert(-1, " " + _marker(said, said.lr, limits, columns))
+    if suggestion and suggestion.lr:
+        lines.insert(-1, " " + _marker(suggestion, suggestion.lr, limits, columns))
     text = "\n".join(line.rstrip() for line in lines)
     return text.translate(FRAME) if ascii_only else text
 
 
 def _rates(limits: Limits, columns: int) -> str:
-    """Write rates under their columns: as many decades as fit, or fifths of the axis."""
+    """Write rates under their columns: decades, as many as fit, or fifths of the axis."""
     ticks = []
     if limits.log:
         first, last = int(np.ceil(np.log10(limits.left))), int(np.log10(limits.right) // 1)
@@ -88,11 +88,11 @@ def _rates(limits: Limits, columns: int) -> str:
     return line
 
 
-def _marker(said: Suggestion, lr: float, limits: Limits, columns: int) -> str:
+def _marker(suggestion: Suggestion, lr: float, limits: Limits, columns: int) -> str:
     """Draw the interval and point at the rate: ━━▲━ 0.0032."""
     here = _column(lr, limits, columns)
-    low = _column(said.low, limits, columns) if said.low else here
-    high = _column(said.high, limits, columns) if said.high else here
+    low = _column(suggestion.low, limits, columns) if suggestion.low else here
+    high = _column(suggestion.high, limits, columns) if suggestion.high else here
     bar = "━" * (here - low) + "▲" + "━" * (high - here)
     label = words.rate(lr)
     if high + 1 + len(label) < columns:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
-    """Return a row for each run, all with the same keys: those for which any run has a value.
+    """Return a row for each run; their keys are those for which any run has a value.
 
-    A training's metrics are those of its best epoch, or of its last one where none is best. Where
-    there is no validation set, they are of the training set and called so: `train_accuracy`.
+    A training's metrics are those of its best epoch, or of its last one if none is best. Without a
+    validation set they are those of the training set: `train_accuracy`.
 
     Args:
-        reports: by the name that the run shall have.
+        reports: by the names of the runs.
     """
     facts = {
         name: _training(report) if isinstance(report, TrainReport) else _finding(report)
@@ -44,11 +44,11 @@ def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
 
 
 def _finding(report: FindReport) -> dict[str, Any]:
-    said = report.suggestion
+    suggestion = report.suggestion
     return {
-        "learning_rate": said.lr if said else None,
-        "verdict": said.verdict if said else None,
-        "interval": words.interval(said) if said else None,
+        "learning_rate": suggestion.lr if suggestion else None,
+        "verdict": suggestion.verdict if suggestion else None,
+        "interval": words.interval(suggestion) if suggestion else None,
         "steps": report.timing.steps,
     }
 

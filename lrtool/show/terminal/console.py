@@ -1,20 +1,30 @@
-"""What everything printed has in common: a console that changes no text, tables, plain values."""
+"""What all output in a terminal shares: a console that changes no text, tables, a live bar.
+
+Text of the user's is never read as markup. `NO_COLOR` and terminals that know only ASCII are
+honoured.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from lrtool.config.spelling import number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 LEAST_WIDTH = 40
+PIPED_WIDTH = 1000
+REFRESH_S = 0.1  # of a live bar
+FIRST_LINE_S, LINE_S = 2.0, 5.0  # between lines of progress, where no bar can be
 PLAIN = str.maketrans({"–": "-", "×": "x", "…": "...", "·": ",", "→": "->"})
 
 
@@ -29,6 +39,43 @@ def new_console(*, stderr: bool = False) -> Console:
     )
     console.width = max(console.width, LEAST_WIDTH)
     return console
+
+
+def start_bar(total: int | None) -> Bar | None:
+    """Start a live bar on stderr; None where it is no terminal that can show one."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+    bar = Bar(*columns, console=new_console(stderr=True), auto_refresh=False, transient=True)
+    bar.start()
+    bar.add_task("starting", total=total)
+    return bar
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a text that no terminal breaks into lines, such as a path."""
+    console.print(legible(Text(text), console), soft_wrap=True)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values on stdout, a line each."""
+    print_grid(
+        new_console(),
+        [(name.replace("_", " "), Text(spell(value))) for name, value in facts.items()],
+    )
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table on stdout; the keys of the first row are its heads."""
+    console = new_console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH  # for grep: a row is a line
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in rows[0] if rows else ():
+        table.add_column(head.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(legible(Text(spell(value)), console) for value in row.values()))
+    console.print(table)
 
 
 def print_grid(console: Console, rows: Sequence[tuple[str, Text]]) -> None:

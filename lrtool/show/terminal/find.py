@@ -1,48 +1,46 @@
-"""What a person sees in a terminal: progress on stderr, results on stdout.
-
-Text of the user's is never read as markup. `NO_COLOR` and terminals that know only ASCII are
-honoured.
-"""
+"""A find in a terminal: progress on stderr, the result on stdout."""
 
 from __future__ import annotations
 
-import os
-import sys
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.live import Live
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
 from rich.text import Text
 
 from lrtool.report.records import RaceRow, TrialRow
 from lrtool.show import words
 from lrtool.show.terminal import chart
 from lrtool.show.terminal import race as race_terminal
-from lrtool.show.terminal.console import legible, listed, new_console, print_grid, spell
+from lrtool.show.terminal.console import (
+    FIRST_LINE_S,
+    LINE_S,
+    REFRESH_S,
+    listed,
+    new_console,
+    print_grid,
+    print_line,
+    start_bar,
+)
 from lrtool.show.terminal.stderr import stderr_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from rich.progress import Progress as Bar
 
     from lrtool.report.records import Suggestion, SweepRow
     from lrtool.report.report import FindReport
 
     Row = SweepRow | RaceRow | TrialRow
 
-REFRESH_S = 0.1
-PIPED_WIDTH = 1000
-FIRST_LINE_S, LINE_S = 2.0, 5.0
 COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold red"}
 
 
 class Progress:
     """Shows on stderr how far sweeps, trials and race are: a live bar, then a live table.
 
-    Where neither can be it is a line now and then.
+    Without a terminal it is a line every few seconds.
 
     Args:
         repeats: how many sweeps.
@@ -66,20 +64,13 @@ class Progress:
         self._racing: dict[int, RaceRow | TrialRow] = {}
 
     def __enter__(self) -> Self:
-        live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        if live and not self._quiet:
-            columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
-            self._bar = Bar(
-                *columns, console=new_console(stderr=True), auto_refresh=False, transient=True
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=self._repeats * self._steps)
+        self._bar = None if self._quiet else start_bar(self._repeats * self._steps)
         self._started = monotonic()
         self._next = self._started + (REFRESH_S if self._bar else FIRST_LINE_S)
         return self
 
     def update(self, row: Row) -> None:
-        """Take one row into account; most calls cost less than a microsecond and show nothing."""
+        """Take one row into account; most calls take less than a microsecond and show nothing."""
         self._rows += 1
         self._last = row
         if isinstance(row, RaceRow):
@@ -113,7 +104,7 @@ class Progress:
         )
         if self._bar:
             done = row.repeat * self._steps + row.step + 1
-            self._bar.update(self._task, completed=done, description=text, refresh=True)
+            self._bar.update(self._bar.task_ids[0], completed=done, description=text, refresh=True)
         else:
             stderr_line(text)
 
@@ -131,7 +122,7 @@ class Progress:
 
 
 def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
-    """Print the result on stdout: a table, the curve, and where the files lie.
+    """Print the result on stdout: a table, the curve, and where the files are.
 
     Args:
         report: of a `find`.
@@ -139,22 +130,24 @@ def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
         config: the configuration's path, as the user typed it.
     """
     console = new_console()
-    said = report.suggestion
+    suggestion = report.suggestion
     rows: list[tuple[str, Text]] = []
-    if said and said.lr:
+    if suggestion and suggestion.lr:
         rate = Text.assemble(
-            (words.rate(said.lr), "bold"), "  ", (said.verdict, COLOURS[said.verdict])
+            (words.rate(suggestion.lr), "bold"),
+            "  ",
+            (suggestion.verdict, COLOURS[suggestion.verdict]),
         )
         rows.append(("Learning rate", rate))
-        rows.append(("Interval", Text(words.interval(said) or "–")))
-        rows.append(("For", Text(f"a {words.purpose(said)}")))
+        rows.append(("Interval", Text(words.interval(suggestion) or "–")))
+        rows.append(("For", Text(f"a {words.purpose(suggestion)}")))
     else:
         rows.append(("Learning rate", Text("no trustworthy suggestion", COLOURS["none"])))
     if report.status in {"interrupted", "failed"}:
         rows.append(("Status", Text(report.status, COLOURS["none"])))
     if report.reason:
         rows.append(("Why", Text(report.reason)))
-    rows += listed("Next", _next_steps(said, directory, config))
+    rows += listed("Next", _next_steps(suggestion, directory, config))
     if report.trials and report.trials.candidates:
         rows.append(("Trials", Text(race_terminal.trials(report.trials))))
     if report.race:
@@ -169,33 +162,16 @@ def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
         console.print()
         console.print(Text(picture), soft_wrap=True)
     console.print()
-    console.print(legible(Text(f"Report and plots: {directory}"), console), soft_wrap=True)
+    print_line(console, f"Report and plots: {directory}")
 
 
-def _next_steps(said: Suggestion | None, directory: Path, config: Path) -> list[str]:
-    steps = list(said.advice) if said else []
-    if said and said.lr:
+def _next_steps(suggestion: Suggestion | None, directory: Path, config: Path) -> list[str]:
+    steps = list(suggestion.advice) if suggestion else []
+    if suggestion and suggestion.lr:
         train = words.command("train", config, "--lr-from", directory)
-        steps = [train, f"or write `learning_rate: {words.rate(said.lr)}` into {config}", *steps]
+        steps = [
+            train,
+            f"or write `learning_rate: {words.rate(suggestion.lr)}` into {config}",
+            *steps,
+        ]
     return steps
-
-
-def print_facts(facts: Mapping[str, Any]) -> None:
-    """Print names and values on stdout, a line each."""
-    print_grid(
-        new_console(),
-        [(name.replace("_", " "), Text(spell(value))) for name, value in facts.items()],
-    )
-
-
-def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table on stdout; the keys of the first row are its heads."""
-    console = new_console()
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH  # for grep: a row is a line
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in rows[0] if rows else ():
-        table.add_column(head.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(legible(Text(spell(value)), console) for value in row.values()))
-    console.print(table)

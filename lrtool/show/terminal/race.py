@@ -1,4 +1,4 @@
-"""A race in a terminal: where its candidates are while they run, and what became of them."""
+"""A race in a terminal: its candidates while they train, and their outcomes."""
 
 from __future__ import annotations
 
@@ -73,26 +73,21 @@ def _losses(candidate: Candidate) -> tuple[str, str, str]:
     )
 
 
-def trials(tried: Race) -> str:
-    """Say what two trials came to: "0.0079 and 0.024, 90 steps each: validation loss 1 and 2"."""
-    rates, losses = (
-        " and ".join(values)
-        for values in (
-            [words.rate(trial.lr) for trial in tried.candidates],
-            [_end(trial) for trial in tried.candidates],
-        )
-    )
-    return f"{rates}, {tried.steps:,} steps each: {tried.measure} loss {losses}"
+def trials(race: Race) -> str:
+    """Say how two trials ended: "0.0079 and 0.024, 90 steps each: validation loss 1 and 2"."""
+    rates = " and ".join(words.rate(trial.lr) for trial in race.candidates)
+    losses = " and ".join(map(_end, race.candidates))
+    return f"{rates}, {race.steps:,} steps each: {race.measure} loss {losses}"
 
 
 def _end(trial: Candidate) -> str:
     if finite_or_none(trial.final_loss) is None:
-        return "not there yet" if trial.outcome == "unfinished" else "diverged"
+        return "unfinished" if trial.outcome == "unfinished" else "diverged"
     return words.value(trial.final_loss)
 
 
 def caption(race: Race) -> str:
-    """Say what raced and how: "3 rates over 100 steps (…); loss of 360 validation examples"."""
-    of = "validation examples" if race.measure == "validation" else "examples in training"
+    """Say what raced and how: "3 rates over 100 steps (…); loss of 360 validation samples"."""
+    part = "validation" if race.measure == "validation" else "training"
     rates = f"{len(race.candidates)} rates over {race.steps:,} steps"
-    return f"{rates} ({race.steps_spent:,.0f} in all); loss of {race.examples:,} {of}"
+    return f"{rates} ({race.steps_spent:,.0f} in all); loss of {race.examples:,} {part} samples"

@@ -1,4 +1,4 @@
-"""Plain lines on stderr, whoever reads them."""
+"""Plain lines on stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def stderr_line(text: str) -> None:
-    """Print a line on stderr; without a reader, nothing from here on."""
+    """Print a line on stderr; once its reader is gone, print nothing more."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201  (a plain line, whole)
     except BrokenPipeError:

@@ -1,37 +1,43 @@
-"""What a person sees of a training in a terminal: progress on stderr, the result on stdout."""
+"""A training in a terminal: progress on stderr, the result on stdout."""
 
 from __future__ import annotations
 
-import os
-import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 from rich.text import Text
 
 from lrtool.report.records import EpochRow, finite_or_none
 from lrtool.show import words
-from lrtool.show.terminal.console import legible, listed, new_console, print_grid
+from lrtool.show.terminal.console import (
+    FIRST_LINE_S,
+    LINE_S,
+    REFRESH_S,
+    listed,
+    new_console,
+    print_grid,
+    print_line,
+    start_bar,
+)
 from lrtool.show.terminal.stderr import stderr_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from rich.progress import Progress as Bar
+
     from lrtool.report.records import StepRow
     from lrtool.report.report import TrainReport
 
-REFRESH_S, EVALUATING_S = 0.1, 0.5
-FIRST_LINE_S, LINE_S = 2.0, 5.0
+EVALUATING_S = 0.5
 COLOURS = {"completed": "bold green", "interrupted": "bold yellow"}
 
 
 class TrainProgress:
-    """Shows on stderr how far a training is: a live bar, or lines where none can be.
+    """Shows on stderr how far a training is: a live bar.
 
-    Without a terminal that is a line every few seconds and one at each epoch's end.
+    Without a terminal it is a line every few seconds and one at each epoch's end.
 
     Args:
         epochs: how many are planned, if known.
@@ -54,13 +60,7 @@ class TrainProgress:
         self._samples, self._training_s = 0, 0.0  # of this epoch; evaluation does not count
 
     def __enter__(self) -> Self:
-        live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        if live and not self._quiet:
-            columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
-            console = new_console(stderr=True)
-            self._bar = Bar(*columns, console=console, auto_refresh=False, transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=self._steps)
+        self._bar = None if self._quiet else start_bar(self._steps)
         self._started = self._since = monotonic()
         self._next = self._started + (REFRESH_S if self._bar else FIRST_LINE_S)
         self._next_evaluating = self._started
@@ -143,13 +143,17 @@ class TrainProgress:
         if self._bar:
             total = self._planned()
             self._bar.update(
-                self._task, completed=row.step, total=total, description=text, refresh=True
+                self._bar.task_ids[0],
+                completed=row.step,
+                total=total,
+                description=text,
+                refresh=True,
             )
         else:
             stderr_line(text)
 
     def _planned(self) -> float | None:
-        """Return how many updates are planned: as told, or as the epochs so far suggest."""
+        """Return how many updates are planned, if need be by the length of the epochs so far."""
         if self._steps is None and self._epochs is not None and self._epoch is not None:
             return self._epoch.step / self._epoch.epoch * self._epochs
         return self._steps
@@ -168,10 +172,10 @@ def _of(number: int, planned: int | None) -> str:
 def _validation(row: EpochRow) -> list[str]:
     validated = row.validation_loss is not None
     loss = [f"validation loss {words.value(row.validation_loss)}"] * validated
-    return [*loss, *_named(row.metrics, validated=validated)]
+    return [*loss, *_metrics(row.metrics, validated=validated)]
 
 
-def _named(metrics: Mapping[str, float | None], *, validated: bool) -> list[str]:
+def _metrics(metrics: Mapping[str, float | None], *, validated: bool) -> list[str]:
     return [
         f"{words.metric(name, validated=validated)} {words.value(value)}"
         for name, value in metrics.items()
@@ -179,7 +183,7 @@ def _named(metrics: Mapping[str, float | None], *, validated: bool) -> list[str]
 
 
 def print_training(report: TrainReport, *, directory: Path, config: Path) -> None:
-    """Print the result on stdout: a table, and where everything lies.
+    """Print the result on stdout: a table, and where the files are.
 
     Args:
         report: of a `train`.
@@ -197,8 +201,8 @@ def print_training(report: TrainReport, *, directory: Path, config: Path) -> Non
         rows.append(("Last loss", Text(text)))
         if last.metrics:
             metrics = {name: finite_or_none(value) for name, value in last.metrics.items()}
-            named = ", ".join(_named(metrics, validated=validated))
-            rows.append(("Last metrics", Text(named)))
+            text = ", ".join(_metrics(metrics, validated=validated))
+            rows.append(("Last metrics", Text(text)))
     if report.learning_rate:
         rows.append(("Learning rate", Text(words.learning_rate(report))))
     rows.append(("Schedule", Text(words.schedule(report))))
@@ -211,9 +215,8 @@ def print_training(report: TrainReport, *, directory: Path, config: Path) -> Non
     print_grid(console, rows)
     console.print()
     if report.checkpoint:
-        text = f"Checkpoint: {directory / report.checkpoint}"
-        console.print(legible(Text(text), console), soft_wrap=True)
-    console.print(legible(Text(f"Report and plots: {directory}"), console), soft_wrap=True)
+        print_line(console, f"Checkpoint: {directory / report.checkpoint}")
+    print_line(console, f"Report and plots: {directory}")
 
 
 def _next_steps(report: TrainReport, directory: Path, config: Path) -> list[str]:
