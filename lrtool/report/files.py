@@ -1,4 +1,4 @@
-"""Files are written whole: a temporary file beside the target, flush, fsync, rename."""
+"""Files are written whole: to a temporary file beside the target, fsync, rename."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
-    """Yield the path of an empty file, which takes the name `path` when the block has written it.
+    """Yield the path of an empty temporary file, which is renamed to `path` after the block.
 
     A reader sees the old content or the new one, never a part. After an exception the old content
     stays and the temporary file is gone.
 
     Raises:
-        OSError: the directory cannot be written, or the disk is full; its file is `path`.
+        OSError: the directory cannot be written, or the disk is full; it names `path`.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
@@ -41,7 +41,7 @@ def whole_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that appears under `path` only when the block ends without an error.
+    """Open a binary file that becomes `path` when the block ends without an error.
 
     Raises:
         OSError: the directory cannot be written, or the disk is full.

@@ -34,12 +34,12 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def reopen(path: Path, size: int) -> IO[bytes]:
-    """Open the file to append to its first `size` bytes; what is beyond them is forgotten.
+    """Open the file to append to its first `size` bytes; the others are cut off.
 
-    Rows beyond those that a checkpoint knows of will be made again, the same ones.
+    They are rows since the checkpoint, which the resumed training makes again.
 
     Warns:
-        LrtoolWarning: it is shorter than that, so rows are missing.
+        LrtoolWarning: the file is shorter, so rows are missing.
 
     Raises:
         OSError: it cannot be written.
@@ -60,13 +60,13 @@ def reopen(path: Path, size: int) -> IO[bytes]:
 
 
 def append(file: IO[bytes], rows: Sequence[Row]) -> None:
-    """Write rows as JSON, a line each, and hand them to the system at once."""
+    """Write rows as JSON, a line each, and flush."""
     file.write("".join(f"{_line(row)}\n" for row in rows).encode())
     file.flush()
 
 
 def synced_size(file: IO[bytes]) -> int:
-    """Bring what was written to the disk and return the file's size."""
+    """Sync the file and return its size."""
     file.flush()
     os.fsync(file.fileno())
     return file.tell()
@@ -80,26 +80,26 @@ def _line(row: Row) -> str:
         values |= {name: getattr(row, name) for name in _NAMES[type(row)]}
     try:
         return _ENCODER.encode(values)
-    except ValueError:  # a number that JSON does not know
+    except ValueError:  # NaN or infinity: null, with a flag beside it
         flags = {name: flag for name, value in values.items() if (flag := _flag(value))}
         finite = {name: None if name in flags else value for name, value in values.items()}
         return _ENCODER.encode({**finite, "not_finite": flags})
 
 
 def _flag(value: Any) -> str | None:
-    """JSON knows no NaN: null stands in its place, and a flag beside it."""
+    """Return "nan", "inf" or "-inf" for a number that JSON cannot hold."""
     if not isinstance(value, float) or isfinite(value):
         return None
     return "nan" if isnan(value) else "inf" if value > 0 else "-inf"
 
 
 def read(path: Path, kind: type[AnyRow]) -> Iterator[AnyRow]:
-    """Yield the rows of one kind in a file, if it is there; a last line cut off is left out.
+    """Yield the rows of one kind, if the file exists; an incomplete last line is left out.
 
-    Lines of other kinds are passed over unread: a long training has a million steps.
+    Lines of other kinds are not parsed: a long training has a million steps.
 
     Warns:
-        LrtoolWarning: another line is damaged, and left out.
+        LrtoolWarning: another line is damaged and left out.
     """
     if not path.exists():
         return

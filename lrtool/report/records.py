@@ -1,8 +1,8 @@
 """What a run leaves: rows, the lines of metrics.jsonl, and records, the parts of report.json.
 
-The curve code computes with the records, and they are written as they are. Learning rates are
-positive floats. A loss is what was measured, never a made-up number: NaN and infinity are floats in
-memory and null in report.json, and null is read as NaN, or as None where that is allowed.
+The curve code computes with these records too. Learning rates are positive. Losses are what was
+measured: NaN and infinity in memory are null in report.json, and null is read as NaN, or as None
+where that is allowed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RaceOutcome = Literal["won", "lost", "dropped", "diverged", "unfinished"]
 
 
 def finite_or_none(value: float | None) -> float | None:
-    """Return a number as JSON can hold it: None, which is null, for NaN and infinity."""
+    """Return a number as JSON can hold it: None for NaN and infinity."""
     return value if value is not None and isfinite(value) else None
 
 
@@ -40,8 +40,8 @@ Loss = Annotated[
     PlainSerializer(finite_or_none, return_type=float | None, when_used="json"),
 ]
 
-# Types are strict, unknown keys are refused, every number but a `Loss` is finite, and every key is
-# always written.
+# Types are strict, unknown keys are refused, all numbers but a `Loss` are finite, and all keys are
+# written.
 RECORD = ConfigDict(
     extra="forbid",
     strict=True,
@@ -50,7 +50,7 @@ RECORD = ConfigDict(
 )
 
 
-# Rows of a find. One is made at each update, so nothing is checked.
+# Rows of a find. They are made at each update, so nothing is validated.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SweepRow:
         step: which step of the sweep, from 0.
         lr: the rate of this step's update.
         loss: mean loss of this step's batch (or of the probe), *before* this step's update.
-        skipped: the gradient scaler found overflowing gradients and made no update.
+        skipped: the gradients overflowed, and the scaler made no update.
     """
 
     repeat: int
@@ -74,10 +74,10 @@ class SweepRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One update of one of the two trials beside an estimate.
+    """One update of a trial.
 
     Attributes:
-        trial: which of them: 0 is the one at the lower rate.
+        trial: 0 is the one at the lower rate, 1 the other.
         step: updates made, this one included.
         lr: the trial's base rate, which the schedule multiplies.
         loss: as in a `RaceRow`.
@@ -94,7 +94,7 @@ class RaceRow:
     """One update of a candidate in a race.
 
     Attributes:
-        candidate: which one of the race, from 0.
+        candidate: which one, from 0.
         step: updates made, this one included.
         lr: the candidate's base rate, which the schedule multiplies.
         loss: mean over the samples of its batches, *before* the update; NaN or infinite only in a
@@ -122,7 +122,7 @@ class StepRow:
             training's last row.
         samples: how many samples these were.
         grad_norm: 2-norm of all gradients before clipping; None without clipping.
-        skipped: the gradient scaler found overflowing gradients and made no update.
+        skipped: the gradients overflowed, and the scaler made no update.
     """
 
     step: int
@@ -334,14 +334,14 @@ class Race:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """What the curve module makes of some sweeps.
+    """What a search makes of its sweeps.
 
     Attributes:
         suggestion: the rate to train with.
         suggestions: what every method says, by its name; "sweep" is "auto" before trials.
         curve: the smoothed loss; None without enough steps.
-        centre: the estimate of the best rate, around which to race: not lowered, as the suggestion
-            is, because too high costs more than too low. None without a suggestion.
+        centre: the estimate of the best rate, around which to race; the suggestion is a little
+            lower, since too high a rate costs more. None without a suggestion.
         trial_rates: the two rates beside it for the trials; None where trials could not tell
             anything.
     """

@@ -1,4 +1,4 @@
-"""The report of a run, `report.json`: typed and frozen. Plots and tables read nothing else."""
+"""The report of a run, `report.json`. Plots and tables read nothing else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _spell_non_finite(value: Any) -> Any:
 
 
 class RunReport(BaseModel):
-    """What every run has to say."""
+    """What the reports of all commands have in common."""
 
     model_config = ConfigDict(**RECORD, frozen=True)
 
@@ -115,9 +115,9 @@ KINDS: dict[str, type[AnyReport]] = {"find": FindReport, "train": TrainReport}
 
 
 def thin(rows: Iterable[StepRow], most: int = MOST_STEPS) -> Steps:
-    """Return at most `most` of the rows, evenly spaced, always with the first and the last.
+    """Return at most `most` of the rows, evenly spaced, with the first and the last.
 
-    The rows are read once, and never more than `most` are held: a generator may yield millions.
+    The rows are read once and at most `most` are in memory: a generator may yield millions.
 
     Args:
         rows: in the order of their steps.
@@ -179,7 +179,7 @@ def write(report: AnyReport, directory: Path) -> Path:
 
 
 class _Head(BaseModel):
-    """What tells which report a file holds."""
+    """The keys that tell the kind and version of a report."""
 
     model_config = ConfigDict(strict=True)
 
@@ -191,7 +191,7 @@ def read(path: Path) -> AnyReport:
     """Read a report that `write` wrote.
 
     Raises:
-        UserError: the file cannot be read, is no report, or comes from a newer lrtool.
+        UserError: the file cannot be read, is not a report, or comes from a newer lrtool.
     """
     try:
         content = path.read_bytes()

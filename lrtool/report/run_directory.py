@@ -1,11 +1,10 @@
-"""The run directory: where a command leaves what it made, and never over another run."""
+"""The run directory: where a command leaves its files, and never over another run's."""
 
 from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import count
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -24,10 +23,10 @@ LOCK = ".lock"
 
 
 def check(directory: Path, *, overwrite: bool) -> None:
-    """Refuse a directory that cannot become this run's, before anything is computed.
+    """Refuse a directory that holds a run or is a file, before anything is computed.
 
     Raises:
-        UserError: it holds a run and `overwrite` is not set, or it is a file.
+        UserError: it is a file, or holds a run and `overwrite` is not set.
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output {directory}: is a file; give a directory")
@@ -50,12 +49,12 @@ def opened(
     """Yield a run directory that no other process can use inside the block.
 
     Args:
-        output: the directory, which is made, or emptied of an earlier run's files; others' files
-            stay. None for a new one, `<parent>/<UTC time>-<command>`.
+        output: the directory, which is made if need be; None for a new one,
+            `<parent>/<UTC time>-<command>`.
         parent: where new ones are made.
         command: of the run.
         keep: leave an earlier run's files there.
-        overwrite: remove them, and refuse no directory that holds some.
+        overwrite: remove an earlier run's files rather than refuse the directory; other files stay.
 
     Raises:
         UserError: it cannot be written, another process is using it, or it holds a run.
@@ -84,7 +83,7 @@ def holds_run(directory: Path) -> bool:
 
 
 def _remove(run: Path) -> None:
-    """Remove what an earlier run left, and its folders where nothing else is in them."""
+    """Remove an earlier run's files, and its folders if nothing else is in them."""
     held = _held(run)
     for path in held:
         if path.is_dir():
@@ -92,7 +91,7 @@ def _remove(run: Path) -> None:
         else:
             path.unlink()
     for folder in {path.parent for path in held} - {run}:
-        with suppress(OSError):  # it holds what is someone else's
+        with suppress(OSError):  # it holds other files
             folder.rmdir()
 
 
@@ -100,20 +99,21 @@ def _new(parent: Path, command: str) -> Path:
     """Make `<parent>/<UTC time>-<command>`, with a number added when it exists."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}"
     parent.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        directory = parent / (name if number == 1 else f"{name}-{number}")
+    directory, number = parent / name, 1
+    while True:
         try:
             directory.mkdir()
         except FileExistsError:
-            continue
-        return directory
-    raise AssertionError("counting never ends")
+            number += 1
+            directory = parent / f"{name}-{number}"
+        else:
+            return directory
 
 
 def _held(directory: Path) -> list[Path]:
-    """Return what an earlier run left, and nothing that could be someone else's."""
-    folders = (directory / CHECKPOINTS / name for name in ("last", "previous", "best", ".new"))
-    own = [directory / name for name in RUN_FILES]
-    found = [directory / FIND / name for name in RUN_FILES]
+    """Return the files and folders of an earlier run, but none that may be the user's."""
+    files = [directory / name for name in RUN_FILES]
+    folders = [directory / CHECKPOINTS / name for name in ("last", "previous", "best", ".new")]
+    search = [directory / FIND / name for name in RUN_FILES]
     events = (directory / TENSORBOARD).glob("events.out.tfevents.*")
-    return [path for path in (*own, *folders, *found, *events) if path.exists()]
+    return [path for path in (*files, *folders, *search, *events) if path.exists()]
