@@ -47,9 +47,9 @@ def find_stop(
         stuck = _stuck(marks & ~np.isfinite(values))
         steps = np.flatnonzero(~marks)
         values = values[steps]
-    found = _first(values, steps)
-    if stuck is None or (found is not None and found[0] < stuck):
-        return found
+    stop = _first(values, steps)
+    if stuck is None or (stop is not None and stop[0] < stuck):
+        return stop
     return stuck, "diverged"
 
 

@@ -202,11 +202,13 @@ def _auto(
     return _answer(known_range, rate, (rate - half, rate + half), best.mean, doubts)
 
 
-def _rule(method: str, said: MethodSuggestion, fitted: Fit, doubts: list[Doubt]) -> _Answer | Doubt:
+def _rule(
+    method: str, suggestion: MethodSuggestion, fitted: Fit, doubts: list[Doubt]
+) -> _Answer | Doubt:
     """Take one rule's rate; the interval holds 80% of what it says about the replicates."""
-    if said.lr is None:
-        return verdict.silent(method, str(said.reason))
-    rate = float(np.log10(said.lr))
+    if suggestion.lr is None:
+        return verdict.silent(method, str(suggestion.reason))
+    rate = float(np.log10(suggestion.lr))
     again = [rules(fitted, loss)[method] for loss in fitted.replicates]
     rates = [each for each in again if each is not None]
     low, high = np.quantile([*rates, rate], (0.1, 0.9))

@@ -89,8 +89,8 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            found = f"{count} CUDA device(s)" if count else "no CUDA device"
-            raise _no_device(f"{name} is not available: torch finds {found}; use auto")
+            devices = f"{count} CUDA device(s)" if count else "no CUDA device"
+            raise _no_device(f"{name} is not available: torch finds {devices}; use auto")
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise _no_device("mps is not available: it needs an Apple GPU; use auto")

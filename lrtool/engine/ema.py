@@ -91,8 +91,8 @@ class MovingAverage:
 
 def floats(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and floating-point buffers by name, shared ones once."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return {name: tensor for name, tensor in named if tensor.is_floating_point()}
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
 
 
 def _is_averaged(tensor: Tensor) -> bool:

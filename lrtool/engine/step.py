@@ -177,10 +177,10 @@ def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
                 f"a batch with the keys {', '.join(map(str, batch))} has no targets: one of "
                 f"{', '.join(TARGET_KEYS)} is expected, or a model with training_loss(batch)"
             )
-        named = {name: value for name, value in batch.items() if name != key}
-        if len(named) == 1:
-            return model(*named.values()), batch[key]
-        return model(**named), batch[key]
+        keywords = {name: value for name, value in batch.items() if name != key}
+        if len(keywords) == 1:
+            return model(*keywords.values()), batch[key]
+        return model(**keywords), batch[key]
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise UserError(
             f"a batch must be (inputs, targets) or a mapping, not {type(batch).__name__}; "

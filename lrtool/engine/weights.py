@@ -145,8 +145,8 @@ def finite_buffers(model: nn.Module) -> dict[str, torch.Size]:
 
     Those of a lazy module, which has not seen a batch yet, are left out.
     """
-    named = plain(model).named_buffers()
-    buffers = {name: buffer for name, buffer in named if not nn.parameter.is_lazy(buffer)}
+    own = plain(model).named_buffers()
+    buffers = {name: buffer for name, buffer in own if not nn.parameter.is_lazy(buffer)}
     bad = _not_finite(buffers)
     return {name: buffer.shape for name, buffer in buffers.items() if name not in bad}
 
@@ -160,8 +160,8 @@ def first_bad_weight(model: nn.Module, buffers: Mapping[str, torch.Size]) -> str
             as attention masks, may be infinite on purpose; so may one that has changed its shape.
     """
     bare = plain(model)
-    named = {n: b for n, b in bare.named_buffers() if buffers.get(n) == b.shape}
-    return next(iter(_not_finite({**dict(bare.named_parameters()), **named})), None)
+    own = {n: b for n, b in bare.named_buffers() if buffers.get(n) == b.shape}
+    return next(iter(_not_finite({**dict(bare.named_parameters()), **own})), None)
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

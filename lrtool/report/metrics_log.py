@@ -45,10 +45,10 @@ def reopen(path: Path, size: int) -> IO[bytes]:
         OSError: it cannot be written.
     """
     file = path.open("a+b")
-    held = file.tell()
-    if held < size:
+    left = file.tell()
+    if left < size:
         warnings.warn(
-            f"{path} has lost rows: {held:,} bytes are left of {size:,}; the plots will lack them",
+            f"{path} has lost rows: {left:,} bytes are left of {size:,}; the plots will lack them",
             LrtoolWarning,
             stacklevel=2,
         )

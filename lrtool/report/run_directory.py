@@ -30,9 +30,9 @@ def check(directory: Path, *, overwrite: bool) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--output {directory}: is a file; give a directory")
-    if not overwrite and (held := _held(directory)):
+    if not overwrite and (files := _files_of_a_run(directory)):
         raise UserError(
-            f"--output {directory}: holds a run already ({held[0].name}); choose another "
+            f"--output {directory}: holds a run already ({files[0].name}); choose another "
             "directory, or --overwrite"
         )
 
@@ -79,18 +79,18 @@ def opened(
 
 def holds_run(directory: Path) -> bool:
     """Tell whether a run has left anything in a directory."""
-    return bool(_held(directory))
+    return bool(_files_of_a_run(directory))
 
 
 def _remove(run: Path) -> None:
     """Remove an earlier run's files, and its folders if nothing else is in them."""
-    held = _held(run)
-    for path in held:
+    files = _files_of_a_run(run)
+    for path in files:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    for folder in {path.parent for path in held} - {run}:
+    for folder in {path.parent for path in files} - {run}:
         with suppress(OSError):  # it holds other files
             folder.rmdir()
 
@@ -110,7 +110,7 @@ def _new(parent: Path, command: str) -> Path:
             return directory
 
 
-def _held(directory: Path) -> list[Path]:
+def _files_of_a_run(directory: Path) -> list[Path]:
     """Return the files and folders of an earlier run, but none that may be the user's."""
     files = [directory / name for name in RUN_FILES]
     folders = [directory / CHECKPOINTS / name for name in ("last", "previous", "best", ".new")]

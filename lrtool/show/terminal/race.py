@@ -52,9 +52,9 @@ def results(race: Race, console: Console) -> Table:
     """Return a table of a race's candidates by rate: losses half-way and at the end, outcomes."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in ("rate", "half-way", "at the end", "± error", "outcome"):
-        kept: dict[str, Any] = {"no_wrap": True} if head in {"rate", "outcome"} else {}
+        options: dict[str, Any] = {"no_wrap": True} if head in {"rate", "outcome"} else {}
         side: Any = "left" if head == "outcome" else "right"
-        table.add_column(legible(Text(head), console), justify=side, overflow="fold", **kept)
+        table.add_column(legible(Text(head), console), justify=side, overflow="fold", **options)
     for candidate in sorted(race.candidates, key=lambda candidate: candidate.lr):
         style = COLOURS.get(candidate.outcome, "")
         cells = (words.rate(candidate.lr), *_losses(candidate), candidate.outcome)
