@@ -35,6 +35,15 @@ def test_the_table(make, capsys):
     ]
 
 
+def test_nobody_is_told_to_edit_the_run_s_own_configuration(make, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    own = DIRECTORY / "config.yaml"
+    terminal.print_summary(make(), directory=DIRECTORY, config=own)
+    table = capsys.readouterr().out
+    assert f"lrtool train {own} --lr-from {DIRECTORY}" in table
+    assert "write `learning_rate" not in table
+
+
 def test_without_a_suggestion_the_table_says_why_and_what_next(odd_named, capsys):
     out = summary(odd_named("no suggestion, with a curve"), capsys)
     lines = [line.rstrip() for line in out.splitlines()]

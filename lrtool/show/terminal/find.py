@@ -168,10 +168,9 @@ def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
 def _next_steps(suggestion: Suggestion | None, directory: Path, config: Path) -> list[str]:
     steps = list(suggestion.advice) if suggestion else []
     if suggestion and suggestion.lr:
+        written = [f"or write `learning_rate: {words.rate(suggestion.lr)}` into {config}"]
+        # a run's own copy of its configuration is not for editing
+        own = config.parent == directory
         train = words.command("train", config, "--lr-from", directory)
-        steps = [
-            train,
-            f"or write `learning_rate: {words.rate(suggestion.lr)}` into {config}",
-            *steps,
-        ]
+        steps = [train, *([] if own else written), *steps]
     return steps
