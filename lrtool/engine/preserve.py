@@ -203,7 +203,10 @@ def _has_state(value: Any) -> bool:
 
 
 def _slots(value: Any) -> list[str]:
-    names = [name for cls in type(value).__mro__ for name in vars(cls).get("__slots__", ())]
+    names: list[str] = []
+    for cls in type(value).__mro__:
+        own = vars(cls).get("__slots__", ())
+        names += [own] if isinstance(own, str) else own
     return [name for name in names if hasattr(value, name) and name != "__weakref__"]
 
 
@@ -221,7 +224,8 @@ def _keep_slots(value: Any, names: list[str]) -> Restore:
 
     def restore() -> None:
         for name, item in content:
-            setattr(value, name, item)
+            if getattr(value, name, None) is not item:
+                object.__setattr__(value, name, item)  # a frozen dataclass forbids its own
 
     return restore
 

@@ -1,6 +1,7 @@
 """After the block everything is as it was, to the last bit and in the same objects."""
 
 import copy
+import dataclasses
 import random
 
 import numpy as np
@@ -520,3 +521,24 @@ def test_the_generators_of_a_loader_are_found_wherever_they_are():
     loader = torch.utils.data.DataLoader(dataset, generator=mine)
     found = preserve.loader_generators(Wrapped(loader), loader, [1, 2])
     assert {id(generator) for generator in found} == {id(mine), id(dataset.own)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    decay: float = 0.1
+
+
+class OneSlot:
+    __slots__ = "count"  # noqa: PLC0205  (it may be a string)
+
+
+def test_frozen_settings_and_a_single_slot_do_no_harm():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.settings, optimizer.counter = Settings(), OneSlot()
+    optimizer.counter.count = 1
+    with preserved(model, optimizer):
+        optimizer.counter.count = 2
+        object.__setattr__(optimizer.settings, "decay", 0.2)
+    assert optimizer.counter.count == 1
+    assert optimizer.settings == Settings(0.1)
