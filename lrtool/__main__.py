@@ -1,6 +1,6 @@
 """`python -m lrtool` is `lrtool`."""
 
-from lrtool.cli.app import main
+from lrtool.cli import main
 
 if __name__ == "__main__":
     main()

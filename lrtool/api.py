@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import json
 import warnings
 from dataclasses import dataclass
@@ -33,12 +32,12 @@ from lrtool.search.search import SearchPlan, run_search
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from matplotlib.figure import Figure
     from torch import nn
 
     from lrtool.engine.step import LossFunction
     from lrtool.report.records import Curve, Finding, Sweep, Verdict
     from lrtool.search.search import SearchResult
+    from lrtool.show.plots.canvas import Plot
 
 STAGES = {"trials": "a short training beside the estimate", "race": "the race"}
 
@@ -107,7 +106,7 @@ class FindResult:
             if "initial_lr" in group:  # what schedules multiply
                 group["initial_lr"] = self.lr * ratio
 
-    def plot(self, directory: Path | str | None = None) -> Figure:
+    def plot(self, directory: Path | str | None = None) -> Plot:
         """Draw the sweep. With a directory, which is created, save plot.png and plot.svg there."""
         from lrtool.show.plots import find as find_plot  # noqa: PLC0415  (matplotlib)
 
@@ -129,9 +128,7 @@ class FindResult:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: rate, verdict, reason and the picture."""
-        png = io.BytesIO()
-        self.plot().savefig(png, format="png", dpi=100)
-        picture = base64.b64encode(png.getvalue()).decode()
+        picture = base64.b64encode(self.plot()._repr_png_()).decode()
         title, *texts = (html.escape(text) for text in (str(self), self.reason, *self.advice))
         return (
             f"<p>{'<br>'.join([f'<b>{title}</b>', *texts])}</p>"

@@ -721,7 +721,8 @@ def test_what_a_prompt_and_a_notebook_show(tmp_path):
     assert result.reason in page
     picture = base64.b64decode(page.partition("base64,")[2].partition('"')[0])
     assert picture.startswith(b"\x89PNG")
-    result.plot(tmp_path / "runs" / "new")
+    figure = result.plot(tmp_path / "runs" / "new")
+    assert figure._repr_png_() == picture  # at the end of a cell, without a backend of notebooks
     assert (tmp_path / "runs" / "new" / "plot.png").exists()
 
 

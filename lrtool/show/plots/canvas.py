@@ -5,6 +5,7 @@ The colours are those of Okabe and Ito (2008), for colour-blind readers too.
 
 from __future__ import annotations
 
+import io
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +61,19 @@ def applied() -> AbstractContextManager[None]:
     return mpl.rc_context(STYLE)
 
 
-def new_figure(height: float) -> Figure:
+class Plot(Figure):
+    """A figure that shows itself at the end of a notebook's cell."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        with applied():
+            self.savefig(png, format="png", dpi=100)
+        return png.getvalue()
+
+
+def new_figure(height: float) -> Plot:
     """Return an empty figure, 9 inches wide, that needs no display."""
-    figure = Figure(figsize=(INCHES, height))
+    figure = Plot(figsize=(INCHES, height))
     FigureCanvasAgg(figure)
     return figure
 

@@ -50,7 +50,7 @@ def save(report: FindReport, directory: Path) -> list[Path]:
     return canvas.save(draw(report), directory)
 
 
-def draw(report: FindReport) -> Figure:
+def draw(report: FindReport) -> canvas.Plot:
     """Return the plot of a report: 9 × 6.4 inches, losses over rates; higher with a race."""
     with canvas.applied():
         figure = canvas.new_figure(HEIGHT + race_plot.HEIGHT * bool(report.race))
