@@ -17,7 +17,12 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Directory of the plot; a new one under runs/."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Directory of the plot; a new one under runs/.",
+            callback=flags.in_home,
+        ),
     ] = None,
     overwrite: flags.Overwrite = False,
     as_json: flags.Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,9 +21,26 @@ Sets = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Nothing but JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
+
+
+def in_home(path: Path | None) -> Path | None:
+    """Replace `~` by the home directory: a shell leaves it as it is in `--output=~/runs`."""
+    if path is None:
+        return None
+    found = os.path.expanduser(path)  # noqa: PTH111  (Path's own raises where there is no such user)
+    if found.startswith("~"):
+        raise typer.BadParameter(f"{path}: there is no user of that name; ./{path} names a folder")
+    return Path(found)
+
+
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Run directory; a new one under runs/ otherwise."),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Run directory; a new one under runs/ otherwise.",
+        callback=in_home,
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Loss = Annotated[str | None, typer.Option(help="Name or import path; see `lrtool list losses`.")]

@@ -16,7 +16,10 @@ COMPANIONS = (".csv", ".py", ".txt")
 
 def init(
     name: Annotated[str, typer.Argument(help="An example's name, such as digits.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write to.")] = Path(),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Directory to write to.", callback=flags.in_home),
+    ] = Path(),
     overwrite: flags.Overwrite = False,
 ) -> None:
     """Write a commented configuration to start from."""

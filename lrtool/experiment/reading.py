@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,4 +59,5 @@ def _with_direction(config: Config, directories: Sequence[Path]) -> Config:
 def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
     """Return the directories to look for data files and modules in, in order."""
     own = Path(document.name).resolve().parent
-    return (own, *(Path(extra) for extra in config.search_path), Path.cwd())
+    extra = [os.path.expanduser(path) for path in config.search_path]  # noqa: PTH111  (as in `find_file`)
+    return (own, *map(Path, extra), Path.cwd())

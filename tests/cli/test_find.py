@@ -476,3 +476,29 @@ def test_quiet_says_why_there_is_no_rate(here, write):
     done = here("find", "quick.yaml", "--start", "1e-9", "--end", "1e-5", "--quiet")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("lrtool: no suggestion: ")
+
+
+def test_a_tilde_is_the_home_directory(here, write, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "lib").mkdir(parents=True)
+    rows = "".join(f"{i},{i % 2}\n" for i in range(60))
+    (home / "lib/t.csv").write_text(f"a,y\n{rows}")
+    monkeypatch.setenv("HOME", str(home))
+    write("quick.yaml", QUICK)
+    assert here("find", "quick.yaml", "--quiet", "--output=~/out").returncode == 0
+    assert (home / "out" / "report.json").exists()
+    assert not (tmp_path / "~").exists()
+    write(
+        "table.yaml",
+        "search_path: ['~/lib']\n"
+        "data: {source: csv, args: {path: t.csv, target: y}, batch_size: 16}\n",
+    )
+    assert here("check", "table.yaml", "--quiet").returncode == 0
+
+
+def test_a_tilde_of_nobody_is_a_usage_error(here, write):
+    write("quick.yaml", QUICK)
+    done = here("find", "quick.yaml", "--output=~nobody-of-this-name/out")
+    assert done.returncode == 2
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert "~nobody-of-this-name/out: there is no user of that name" in words
