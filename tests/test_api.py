@@ -841,3 +841,36 @@ def test_momentum_of_an_optimizer_without_defaults_is_left_alone():
     )
     assert result.report()["trials"] is not None
     assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+class Moded(torch.optim.Adam):
+    """Steps in its training mode alone, as schedule-free optimizers do."""
+
+    training = False
+
+    def train(self):
+        self.training = True
+
+    def eval(self):
+        self.training = False
+
+    def step(self, closure=None):
+        assert self.training
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_optimizer_with_modes_is_left_in_the_one_that_it_was_in(training):
+    model = net()
+    optimizer = Moded(model.parameters())
+    optimizer.training = training
+    held_out, seen = validation(), []
+    model.register_forward_pre_hook(
+        lambda module, _: seen.append((module.training, optimizer.training))
+    )
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(), validation=held_out, for_steps=100
+    )
+    assert result.lr is not None
+    assert set(seen[1:]) == {(True, True), (False, False)}
+    assert optimizer.training is training

@@ -247,6 +247,8 @@ def _update(optimizer: Optimizer, scale: float, updates: int = 8) -> float:
     fresh = type(optimizer)([parameter], **{k: v for k, v in options.items() if k in accepted})
     parameter.grad = scale * torch.randn(4, 4, generator=generator)
     before = parameter.detach().clone()
+    if hasattr(fresh, "train"):  # a schedule-free one begins in evaluation mode
+        fresh.train()
     for _ in range(updates):
         before.copy_(parameter.detach())
         fresh.step()

@@ -73,6 +73,7 @@ def make_step(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def step(micro_batches: Sequence[Any], lr: float) -> StepOut:
+        set_mode(optimizer, training=True)
         set_rates(optimizer, ratios, lr)
         optimizer.zero_grad(set_to_none=True)
 
@@ -123,6 +124,16 @@ def set_rates(optimizer: torch.optim.Optimizer, ratios: Iterable[float], lr: flo
             group["lr"].fill_(lr * ratio)
         else:
             group["lr"] = lr * ratio
+
+
+def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+    """Put an optimizer that has modes into the one for training, or for evaluation.
+
+    Schedule-free optimizers train and evaluate at different weights (Defazio et al. 2024,
+    arXiv:2405.15682): `train()` and `eval()` put them into the model.
+    """
+    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
+        (optimizer.train if training else optimizer.eval)()
 
 
 def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:

@@ -17,7 +17,7 @@ from lrtool.curve.stopping import find_stop
 from lrtool.engine.evaluation import losses
 from lrtool.engine.loop import Position, failed, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
-from lrtool.engine.step import batch_loss, samples_in
+from lrtool.engine.step import batch_loss, samples_in, set_mode
 from lrtool.errors import LrtoolError
 from lrtool.report.records import RaceRow
 
@@ -193,6 +193,7 @@ def held_out_losses(runner: Runner, batches: Sequence[Any], random: RandomStates
     trainee = runner.ready()
     restore_random_states(random, trainee.generators)
     try:
+        set_mode(trainee.optimizer, training=False)  # the next step sets it back
         return losses(trainee.model, trainee.loss_fn, batches, runner.subject.runtime)
     except LrtoolError:
         raise

@@ -16,6 +16,7 @@ from lrtool.engine.checkpoint import BEST, TrainingState, load_checkpoint, save_
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
+from lrtool.engine.step import set_mode
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import UserError
 from lrtool.experiment.experiment import (
@@ -90,7 +91,8 @@ class Session:
         return self.state.position
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Use the moving average of the weights inside the block, if there is one."""
+        """Use the weights that are evaluated inside the block, such as their moving average."""
+        set_mode(self.built.optimizer, training=False)  # the next step sets it back
         average = self.state.average
         return average.in_place() if average is not None else nullcontext()
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrtool.engine.device import Runtime
-from lrtool.engine.step import batch_loss, forward, make_step, rate_ratios, samples_in
+from lrtool.engine.step import batch_loss, forward, make_step, rate_ratios, samples_in, set_mode
 from lrtool.errors import UserError
 
 CPU = Runtime(torch.device("cpu"))
@@ -224,3 +224,61 @@ def test_samples_are_counted_by_the_first_tensor_that_has_a_batch():
     assert samples_in({"name": ["a", "b", "c"], "x": x}) == 7
     assert samples_in({"meta": {"scale": torch.tensor(2.0)}, "x": [x]}) == 7
     assert samples_in({"name": "abc"}) == 1
+
+
+class ScheduleFree(torch.optim.Optimizer):
+    """SGD of Defazio et al. 2024 (arXiv:2405.15682): gradients at y, evaluation at the mean x."""
+
+    def __init__(self, params, lr=0.1, beta=0.9):
+        super().__init__(params, {"lr": lr, "beta": beta, "k": 0, "train_mode": False})
+
+    def _move(self, weight):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if "z" in self.state[p]:
+                    p.data.lerp_(self.state[p]["z"], weight(group["beta"]))
+
+    def train(self):
+        if not self.param_groups[0]["train_mode"]:
+            self._move(lambda beta: 1 - beta)  # y = beta x + (1 - beta) z
+            self.param_groups[0]["train_mode"] = True
+
+    def eval(self):
+        if self.param_groups[0]["train_mode"]:
+            self._move(lambda beta: 1 - 1 / beta)
+            self.param_groups[0]["train_mode"] = False
+
+    @torch.no_grad()
+    def step(self):
+        if not self.param_groups[0]["train_mode"]:
+            raise RuntimeError("Optimizer was not in train mode when step is called")
+        for group in self.param_groups:
+            group["k"] += 1
+            for p in group["params"]:
+                z = self.state[p].setdefault("z", p.detach().clone())
+                beta, share = group["beta"], 1 / group["k"]
+                x = (p - (1 - beta) * z) / beta
+                z -= group["lr"] * p.grad
+                x.lerp_(z, share)
+                p.copy_(beta * x + (1 - beta) * z)
+
+
+def test_an_optimizer_with_modes_trains_and_evaluates_in_its_own():
+    """Against the recursion written out: z_k, their mean x_k, gradients at y_k."""
+    x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0]])
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.5)
+    optimizer = ScheduleFree(model.parameters(), lr=0.05)
+    step = make_step(model, F.mse_loss, optimizer, CPU)
+    z = mean = at = 0.5
+    for k in range(1, 6):
+        step([(x, y)], 0.05)
+        gradient = ((at - 3) * 2 + (2 * at - 5) * 4) / 2
+        z -= 0.05 * gradient
+        mean += (z - mean) / k
+        at = 0.9 * mean + 0.1 * z
+        assert model.weight.item() == pytest.approx(at, rel=1e-5)
+        set_mode(optimizer, training=False)
+        assert model.weight.item() == pytest.approx(mean, rel=1e-5)
+        set_mode(optimizer, training=True)
+    set_mode(torch.optim.SGD(model.parameters(), lr=0.1), training=False)  # has no modes

@@ -1,6 +1,8 @@
 """A training yields plain rows and returns how it ended; it raises nothing."""
 
 import json
+import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,32 @@ def test_whoever_closes_it_early_keeps_what_was_logged(begin):
     shown = next(events)
     events.close()
     assert list(metrics_log.read(METRICS, StepRow)) == shown
+
+
+MODED = f"""{NET}
+class Moded(torch.optim.SGD):
+    training = False
+    calls = []
+
+    def train(self):
+        self.training = True
+
+    def eval(self):
+        self.training = False
+        Moded.calls.append("eval")
+
+    def step(self, closure=None):
+        assert self.training
+        Moded.calls.append("step")
+        return super().step(closure)
+"""
+
+
+def test_an_optimizer_with_modes_is_told_when_it_trains_and_when_not(begin):
+    session = begin("optimizer={name: 'net:Moded'}", net=MODED)
+    sys.modules["net"].Moded.calls.clear()  # of what the checks of a configuration have done
+    _, ending = ended(train(session))
+    assert ending == Ending("completed")
+    calls = sys.modules["net"].Moded.calls
+    assert calls.count("step") == 9
+    assert [call for call, _ in groupby(calls)] == ["step", "eval"] * 3  # each epoch is evaluated
