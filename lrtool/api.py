@@ -19,8 +19,9 @@ from lrtool.components.schedules import SCHEDULES
 from lrtool.config.schema import MAX_RATE, MIN_RATE
 from lrtool.config.spelling import number
 from lrtool.curve.suggest import METHODS
+from lrtool.data import batches
 from lrtool.engine.device import DTYPES, Runtime, environment
-from lrtool.engine.preserve import loader_generators, preserved
+from lrtool.engine.preserve import preserved
 from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
@@ -228,7 +229,7 @@ def find_lr(
         training=for_steps,
     )
     loaders = [loader] if validation is None else [loader, validation]
-    generators = loader_generators(*loaders)
+    generators = batches.generators(*loaders)
     with (
         torch.inference_mode(mode=False),  # whatever the caller has set
         torch.enable_grad(),

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from math import ceil
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -32,6 +33,7 @@ from lrtool.errors import DataError, LrtoolWarning
 if TYPE_CHECKING:
     from lrtool.data.part import Part
 
+DEPTH = 4  # objects between a loader and a generator that it draws from
 CHUNK = 64  # samples in a chunk of validation samples; a race pairs the losses by chunk
 LEAST_CHUNKS = 16  # of fewer samples each, where there are few
 
@@ -182,7 +184,7 @@ def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any
         order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
         loader = DataLoader(
             loader.dataset,
-            chunk_size(min(size, most)),
+            min(chunk_size(min(size, most)), loader.batch_size or 1),  # no more at once than that
             sampler=order.tolist(),
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
@@ -240,17 +242,21 @@ def batch_to(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def generators(loader: Any) -> list[torch.Generator]:
-    """Return the random generators that a DataLoader and its samplers draw from."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = (
-        loader,
-        getattr(loader, "sampler", None),
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-    )
-    held = [getattr(owner, "generator", None) for owner in owners]
-    return list({id(g): g for g in held if isinstance(g, torch.Generator)}.values())
+def generators(*loaders: Any) -> list[torch.Generator]:
+    """Return the torch generators that loaders, their samplers and their datasets draw from.
+
+    They are looked for in the attributes of a loader, a few objects deep: a loader may be wrapped.
+    """
+    seen: dict[int, Any] = {}  # holds each object, so that no other one takes its id
+    waiting = [(loader, 0) for loader in loaders]
+    for value, depth in waiting:
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if depth < DEPTH and not isinstance(value, Tensor | nn.Module | type | ModuleType):
+            attributes = getattr(value, "__dict__", {}).values()
+            waiting += [(attribute, depth + 1) for attribute in attributes]
+    return [value for value in seen.values() if isinstance(value, torch.Generator)]
 
 
 def _shuffled(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from lrtool.engine.randomness import random_states, restore_random_states
 from lrtool.errors import UserError
@@ -143,6 +144,8 @@ def _reachable(optimizer: torch.optim.Optimizer, known: set[int]) -> Iterator[An
         if id(value) in known or id(value) in seen:
             continue
         seen[id(value)] = value
+        if isinstance(value, DataLoader | Dataset):  # of a trainer, say: data are not copied
+            continue
         if depth == 0 and isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             raise UserError(
                 f"{name} is a {type(value).__name__}, which cannot be put back after a search; "
@@ -228,20 +231,6 @@ def _keep_slots(value: Any, names: list[str]) -> Restore:
                 object.__setattr__(value, name, item)  # a frozen dataclass forbids its own
 
     return restore
-
-
-def loader_generators(*loaders: object) -> list[torch.Generator]:
-    """Return the torch generators that loaders, their samplers and their datasets draw from."""
-    seen: dict[int, Any] = {}
-    waiting = [(loader, 0) for loader in loaders]
-    while waiting:
-        value, depth = waiting.pop(0)
-        if id(value) in seen:
-            continue
-        seen[id(value)] = value
-        if depth < DEPTH + 1 and _is_foreign(value):
-            waiting += [(child, depth + 1) for child in getattr(value, "__dict__", {}).values()]
-    return [value for value in seen.values() if isinstance(value, torch.Generator)]
 
 
 def _keep_content(container: Any) -> Restore:

@@ -265,6 +265,7 @@ def save(session: Session, log: IO[bytes]) -> None:
     Raises:
         OSError: it cannot be written; the one before is kept.
     """
+    set_mode(session.built.optimizer, training=False)  # `evaluate` may read these weights
     loss_fn = session.built.loss_fn
     save_checkpoint(
         session.state,

@@ -59,7 +59,7 @@ def after_ramp(body, steps, warmup):
     return [share * body[0] for share in ramp] + list(body[: steps - warmup])
 
 
-def agree(found, expected):
+def assert_close(found, expected):
     assert len(found) == len(expected)
     assert found == pytest.approx(list(expected), rel=1e-9, abs=1e-12)
 
@@ -83,7 +83,9 @@ every_length = pytest.mark.parametrize("length", list(cases()))
 def test_constant(length):
     steps, ramp, warmup = length
     body = rates(lambda o: theirs.ConstantLR(o, 1.0), steps)
-    agree(factors(build("constant", steps, warmup=ramp), steps), after_ramp(body, steps, warmup))
+    assert_close(
+        factors(build("constant", steps, warmup=ramp), steps), after_ramp(body, steps, warmup)
+    )
 
 
 def test_a_warm_up_by_hand():
@@ -98,7 +100,7 @@ def test_linear(length, end):
     left = steps - warmup
     body = rates(lambda o: theirs.LinearLR(o, 1.0, end, total_iters=left), left)
     found = factors(build("linear", steps, warmup=ramp, end_factor=end), steps)
-    agree(found, after_ramp(body, steps, warmup))
+    assert_close(found, after_ramp(body, steps, warmup))
 
 
 @every_length
@@ -108,7 +110,7 @@ def test_cosine(length, end):
     left = steps - warmup
     body = rates(lambda o: theirs.CosineAnnealingLR(o, left, eta_min=end), left)
     found = factors(build("cosine", steps, warmup=ramp, end_factor=end), steps)
-    agree(found, after_ramp(body, steps, warmup))
+    assert_close(found, after_ramp(body, steps, warmup))
 
 
 @every_length
@@ -118,7 +120,7 @@ def test_polynomial(length, power):
     left = steps - warmup
     body = rates(lambda o: theirs.PolynomialLR(o, total_iters=left, power=power), left)
     found = factors(build("polynomial", steps, warmup=ramp, power=power), steps)
-    agree(found, after_ramp(body, steps, warmup))
+    assert_close(found, after_ramp(body, steps, warmup))
 
 
 @every_length
@@ -133,7 +135,7 @@ def test_cosine_restarts(length, period, times):
     schedule = build(
         "cosine_restarts", steps, warmup=ramp, period=period, period_factor=times, low=0.05
     )
-    agree(factors(schedule, steps), after_ramp(rates(make, steps), steps, warmup))
+    assert_close(factors(schedule, steps), after_ramp(rates(make, steps), steps, warmup))
 
 
 @every_length
@@ -151,7 +153,7 @@ def test_triangles(length, period, name, args):
         )
 
     schedule = build(name, steps, warmup=ramp, period=period, low=0.2, **args)
-    agree(factors(schedule, steps), after_ramp(rates(make, steps), steps, warmup))
+    assert_close(factors(schedule, steps), after_ramp(rates(make, steps), steps, warmup))
 
 
 def test_triangles_by_hand():
@@ -180,7 +182,7 @@ def test_what_changes_with_the_epoch(length, name, args, make):
     by_epoch = rates(make, steps)
     shares = after_ramp([1.0] * steps, steps, warmup)
     expected = [share * by_epoch[step // PER_EPOCH] for step, share in enumerate(shares)]
-    agree(factors(build(name, steps, warmup=ramp, **args), steps), expected)
+    assert_close(factors(build(name, steps, warmup=ramp, **args), steps), expected)
 
 
 @every_length
@@ -196,13 +198,13 @@ def test_wsd(length, shape, decay):
     tail = 1 - (np.sqrt(passed) if shape == "sqrt" else passed)  # Hägele 2024, equation 1
     body = np.concatenate([np.ones(left - falls), tail])
     found = factors(build("wsd", steps, warmup=ramp, decay=decay, shape=shape), steps)
-    agree(found, after_ramp(body, steps, warmup))
+    assert_close(found, after_ramp(body, steps, warmup))
 
 
 def test_a_decay_that_fills_what_warm_up_leaves():
     # 3.5 and 3.5 of 7 updates are rounded to 4 and 4: one of them gives way
     found = factors(build("wsd", 7, warmup=0.5, decay=0.5, shape="linear"), 7)
-    agree(found, [0.2, 0.4, 0.6, 0.8, 1.0, 2 / 3, 1 / 3])
+    assert_close(found, [0.2, 0.4, 0.6, 0.8, 1.0, 2 / 3, 1 / 3])
 
 
 @every_length
@@ -213,7 +215,7 @@ def test_inverse_sqrt(length, timescale):
     scale = {None: warmup or 10_000, 30: 30, 0.2222: rounded[steps]}[timescale]
     body = np.sqrt(scale / (scale + np.arange(steps)))
     found = factors(build("inverse_sqrt", steps, warmup=ramp, timescale=timescale), steps)
-    agree(found, after_ramp(body, steps, warmup))
+    assert_close(found, after_ramp(body, steps, warmup))
 
 
 def test_inverse_sqrt_is_that_of_the_transformer():
@@ -222,7 +224,7 @@ def test_inverse_sqrt_is_that_of_the_transformer():
     found = factors(build("inverse_sqrt", None, warmup=warmup), 300)
     numbers = np.arange(1, 301)
     formula = np.minimum(numbers**-0.5, numbers * warmup**-1.5) / warmup**-0.5
-    agree(found[warmup:], formula[warmup - 1 : -1])  # the full rate comes one update later
+    assert_close(found[warmup:], formula[warmup - 1 : -1])  # the full rate comes one update later
     assert found[warmup - 1] < 1 == found[warmup]
 
 
@@ -278,7 +280,7 @@ def test_one_cycle_has_torchs_defaults(steps):
     expected = rates(
         lambda o: theirs.OneCycleLR(o, 1.0, total_steps=steps, cycle_momentum=False), steps
     )
-    agree(factors(build("one_cycle", steps), steps), expected)
+    assert_close(factors(build("one_cycle", steps), steps), expected)
 
 
 def test_one_cycle_that_rises_for_one_update():  # where torch divides by 0
@@ -525,9 +527,11 @@ def test_lengths_keep_their_share(name, given, same, steps_per_epoch):
 def test_epochs_pass_faster_too():
     """600 steps are 150 epochs of 4; in 100 steps one and a half pass with each step."""
     found = compressed("step", steps_per_epoch=4, step_size=50)
-    agree([found.factor(step, 0) for step in range(100)], [1.0] * 34 + [0.1] * 33 + [0.01] * 33)
+    assert_close(
+        [found.factor(step, 0) for step in range(100)], [1.0] * 34 + [0.1] * 33 + [0.01] * 33
+    )
     found = compressed("multi_step", steps_per_epoch=4, milestones=[75])
-    agree([found.factor(step, 0) for step in range(100)], [1.0] * 50 + [0.1] * 50)
+    assert_close([found.factor(step, 0) for step in range(100)], [1.0] * 50 + [0.1] * 50)
 
 
 def test_a_compressed_plateau_watches_as_it_did():

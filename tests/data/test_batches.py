@@ -356,3 +356,24 @@ def test_generators_are_found_once():
     nested = DataLoader(data, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
     assert batches.generators(nested) == [other]
     assert batches.generators(iter([])) == []
+
+
+def test_the_generators_of_a_loader_are_found_wherever_they_are():
+    class Wrapped:
+        def __init__(self, loader):
+            self.loader = loader
+
+    class Drawing(Dataset):
+        def __init__(self):
+            self.own, self.numbers = torch.Generator(), np
+
+    mine, dataset = torch.Generator(), Drawing()
+    loader = DataLoader(dataset, generator=mine)
+    found = batches.generators(Wrapped(loader), loader, [1, 2])
+    assert {id(generator) for generator in found} == {id(mine), id(dataset.own)}
+
+
+def test_held_out_batches_have_no_more_samples_than_the_loader_s():
+    """One sample may be a whole scan: more at once might not fit in memory."""
+    loader = DataLoader(Squares(1000), batch_size=2)
+    assert {len(x) for x, _ in batches.held_out(loader, 100, CPU)} == {2}

@@ -508,19 +508,26 @@ def test_a_moving_average_in_a_hook_is_put_back_and_a_list_that_watches_is_not()
     assert len(seen) == 5
 
 
-def test_the_generators_of_a_loader_are_found_wherever_they_are():
-    class Wrapped:
-        def __init__(self, loader):
-            self.loader = loader
+def test_the_data_of_a_trainer_are_not_copied():
+    """A hook may lead to whatever trains: its loaders and data sets are left alone."""
 
-    class Drawing(torch.utils.data.Dataset):
+    class Trainer:
         def __init__(self):
-            self.own = torch.Generator()
+            samples = torch.utils.data.TensorDataset(torch.zeros(4))
+            self.loader = torch.utils.data.DataLoader(samples)
+            self.steps = 0
 
-    mine, dataset = torch.Generator(), Drawing()
-    loader = torch.utils.data.DataLoader(dataset, generator=mine)
-    found = preserve.loader_generators(Wrapped(loader), loader, [1, 2])
-    assert {id(generator) for generator in found} == {id(mine), id(dataset.own)}
+        def follow(self, *_):
+            self.steps += 1
+            self.loader.dataset.tensors[0].add_(1)
+
+    model, trainer = nn.Linear(4, 4), Trainer()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(trainer.follow)
+    with preserved(model, optimizer):
+        train(model, optimizer, 2)
+    assert trainer.steps == 0
+    assert trainer.loader.dataset.tensors[0].tolist() == [2.0] * 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -140,11 +140,14 @@ class Moded(torch.optim.SGD):
 """
 
 
-def test_an_optimizer_with_modes_is_told_when_it_trains_and_when_not(begin):
-    session = begin("optimizer={name: 'net:Moded'}", net=MODED)
+@pytest.mark.parametrize(("every", "turns"), [("~", 3), ("1", 9)])
+def test_an_optimizer_with_modes_is_told_when_it_trains_and_when_not(begin, every, turns):
+    """Weights are evaluated, and saved, in its evaluation mode."""
+    sets = ("optimizer={name: 'net:Moded'}", f"train.checkpoint_every={every}")
+    session = begin(*sets, net=MODED)
     sys.modules["net"].Moded.calls.clear()  # of what the checks of a configuration have done
     _, ending = ended(train(session))
     assert ending == Ending("completed")
     calls = sys.modules["net"].Moded.calls
     assert calls.count("step") == 9
-    assert [call for call, _ in groupby(calls)] == ["step", "eval"] * 3  # each epoch is evaluated
+    assert [call for call, _ in groupby(calls)] == ["step", "eval"] * turns
