@@ -9,11 +9,10 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING
 
-import typer
-
 from lrtool.cli.streams import say
 from lrtool.data.workers import is_death_of_a_worker
 from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError
+from lrtool.show.terminal.stderr import stderr_line
 
 if TYPE_CHECKING:
     from lrtool.cli.signals import Stop
@@ -32,7 +31,7 @@ def of_run(status: Status, stop: Stop) -> int:
 def of_error(error: Exception) -> int:
     """Say what went wrong and return its exit code."""
     if isinstance(error, ConfigError):  # its lines begin with file:line:column already
-        typer.echo(str(error), err=True)
+        stderr_line(str(error))
         return USAGE
     if isinstance(error, LrtoolError):
         say(f"error: {error}")

@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lrtool.errors import LrtoolWarning
 from lrtool.show.terminal.stderr import stderr_line
@@ -21,10 +21,66 @@ def say(message: str) -> None:
     stderr_line(f"lrtool: {message}")
 
 
+class _Stream:
+    """A standard stream that knows what to do when it cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            return self.failed(error)
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self.failed(error)
+
+    def failed(self, error: OSError) -> int:
+        """Answer a failure."""
+        raise NotImplementedError
+
+
+class _Stderr(_Stream):
+    """Words may get lost, where a disk is full or a terminal has gone; the work goes on."""
+
+    def failed(self, _error: OSError) -> int:
+        _drop(self._stream)
+        return 0
+
+
+class _Stdout(_Stream):
+    """The result may not: a full disk is an error, and a reader that has gone ends the process."""
+
+    def failed(self, error: OSError) -> int:
+        if isinstance(error, BrokenPipeError) and hasattr(signal, "SIGPIPE"):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGPIPE)
+        error.filename = "stdout"
+        raise error
+
+
+def _drop(stream: TextIO) -> None:
+    """Send to nowhere what a stream holds back, and all that follows: it would only fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    stream.flush()
+
+
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """End the process when stdout is closed by its reader, as the shell expects, with code 141.
+    """Make a stderr that cannot be written harmless, and a stdout an error or the end.
 
+    When stdout is closed by its reader, the process ends as the shell expects, with code 141.
     Descriptors that are closed from the start are opened on the null device: the next file opened
     would take their number, and get what is printed.
     """
@@ -33,49 +89,27 @@ def standard_streams() -> Iterator[None]:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.dup(2), "w")
-    with _closed_pipes(signal.SIG_DFL):
-        try:
-            yield
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-
-
-@contextmanager
-def _closed_pipes(handler: signal.Handlers) -> Iterator[None]:
-    """Set what happens when the process writes to a pipe that nobody reads."""
-    if not hasattr(signal, "SIGPIPE"):  # Windows
-        yield
-        return
-    before = signal.signal(signal.SIGPIPE, handler)
+    before = sys.stdout, sys.stderr
+    stdout, stderr = (
+        stream or os.fdopen(os.dup(number), "w") for number, stream in enumerate(before, 1)
+    )
+    sys.stdout, sys.stderr = _Stdout(stdout), _Stderr(stderr)
     try:
         yield
     finally:
-        signal.signal(signal.SIGPIPE, before)
+        sys.stdout, sys.stderr = before
+        try:
+            stdout.flush()
+        except OSError:  # said already; Python would say it again
+            _drop(stdout)
 
 
 @contextmanager
 def stdout_for_the_result() -> Iterator[None]:
-    """Send to stderr what users' modules print, also from C or a child process.
-
-    If the reader of stderr closes it, the work inside the block goes on.
-    """
-    with _closed_pipes(signal.SIG_IGN), _stdout_to_stderr():
-        yield
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    try:
-        sys.stdout.flush()  # None where the descriptor is closed
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    except (OSError, AttributeError):  # closed, or no descriptors at all
-        with redirect_stdout(sys.stderr):
-            yield
-        return
+    """Send to stderr what users' modules print, also from C or a child process."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
     try:
         with redirect_stdout(sys.stderr):
             yield

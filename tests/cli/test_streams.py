@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,53 @@ def test_closed_streams_are_never_written_into_a_run_s_files(quick):
     rows = [json.loads(line) for line in (quick / "run/metrics.jsonl").read_text().splitlines()]
     assert rows
     assert json.loads((quick / "run/report.json").read_text())["status"] == "completed"
+
+
+def nowhere_to_write(number):
+    """Let a descriptor lead to a disk that is full."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    return lambda: os.dup2(full, number)
+
+
+def closed_terminal(number):
+    """Let a descriptor lead to a terminal whose window was closed."""
+    ours, theirs = pty.openpty()
+
+    def close():
+        os.dup2(theirs, number)
+        os.close(ours)
+
+    return close
+
+
+@pytest.mark.parametrize("broken", [nowhere_to_write, closed_terminal])
+@pytest.mark.parametrize("command", [("train", "--epochs", "3"), ("find",)])
+def test_progress_that_cannot_be_written_stops_nothing(broken, command, *, quick, start):
+    name, *flags = command
+    done = start(name, "quick.yaml", *flags, "-o", "run", "--json", prepare=broken(2)).wait()
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "completed")
+    assert json.loads((quick / "run/report.json").read_text())["status"] == "completed"
+
+
+@pytest.mark.parametrize("broken", [nowhere_to_write, closed_terminal])
+def test_an_error_that_cannot_be_said_keeps_its_exit_code(broken, start):
+    assert start("train", "missing.yaml", prepare=broken(2)).wait().returncode == 2
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code(quick):
+    with without_reader() as pipe:
+        assert started(quick, "check", "missing.yaml", stderr=pipe).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("schema",), ("list", "losses"), ("--help",)])
+def test_a_result_that_cannot_be_written_is_an_error(arguments, start):
+    done = start(*arguments, prepare=nowhere_to_write(1)).wait()
+    assert done.returncode == 2
+    assert done.stderr == "lrtool: error: stdout: No space left on device\n"
+
+
+def test_python_says_no_more_at_the_end_about_a_full_disk(quick):
+    with Path("/dev/full").open("w") as full:
+        done = started(quick, "list", "losses", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"lrtool: error: stdout: No space left on device\n"

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrtool.config.spelling import number
+from lrtool.show.terminal.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +73,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         console.width = PIPED_WIDTH  # for grep: a row is a line
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in rows[0] if rows else ():
-        table.add_column(head.replace("_", " "), overflow="fold")
+        table.add_column(legible(Text(head.replace("_", " ")), console), overflow="fold")
     for row in rows:
         table.add_row(*(legible(Text(spell(value)), console) for value in row.values()))
     console.print(table)
@@ -84,7 +85,7 @@ def print_grid(console: Console, rows: Sequence[tuple[str, Text]]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for title, text in rows:
-        table.add_row(Text(title), legible(text, console))
+        table.add_row(legible(Text(title), console), legible(text, console))
     console.print(table)
 
 
@@ -108,7 +109,8 @@ def spell(value: Any) -> str:  # noqa: PLR0911  (a table of cases)
 
 
 def legible(text: Text, console: Console) -> Text:
-    """Replace what a terminal without UTF-8 cannot show."""
+    """Replace what a terminal would obey, and what one without UTF-8 cannot show."""
+    text.plain = printable(text.plain)
     if console.options.ascii_only:
         text.plain = text.plain.translate(PLAIN).encode("ascii", "backslashreplace").decode()
     return text
