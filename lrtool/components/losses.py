@@ -191,6 +191,28 @@ def _weighted(
     return function(outputs, targets, **weights, **args)
 
 
+def ignored_index(name: str, loss: Loss) -> int | None:
+    """Return the label that a loss leaves out; None for a loss that is not known to have one.
+
+    Args:
+        name: as in the configuration.
+        loss: from `build_loss`.
+    """
+    entry = LOSSES.get(canonical(name))
+    if entry is not None and entry.takes != "classes":
+        return None
+    given = loss.keywords if isinstance(loss, functools.partial) else {}
+    default = getattr(loss, "ignore_index", None) if entry is None else -100
+    label = given.get("ignore_index", default)
+    return label if isinstance(label, int) else None
+
+
+def takes_classes(name: str) -> bool:
+    """Tell whether a built-in loss takes class indices; False for the user's own."""
+    entry = LOSSES.get(canonical(name))
+    return entry is not None and entry.takes == "classes"
+
+
 def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None:
     """Return why a loss does not fit a batch; None if it does.
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lrtool.data.batches import generators
+from lrtool.data.checks import MOST_CLASSES
 from lrtool.data.part import OwnLoader, Resident
 from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from lrtool.data.part import Part
+    from collections.abc import Iterator
+
+    from lrtool.data.part import Part, Streamed
 
 
 def first_batch(part: Part, name: str) -> Any:
@@ -59,36 +64,96 @@ def shapes(batch: Any) -> dict[str, tuple[int, ...]]:
     return {key: tuple(item.shape[1:]) for key, item in tensors.items()}
 
 
-def outputs_and_vocabulary(
-    train: Part, validation: Part | None, first: Any
-) -> tuple[int | None, int | None]:
-    """Return the number of outputs and the vocabulary, None where unknown."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a model must know of the data.
+
+    Attributes:
+        num_outputs: the number of classes, or of values to predict; None if unknown.
+        vocabulary: the number of different tokens among the inputs; None unless they are tokens.
+        unknown: why `num_outputs` is unknown; None if it is known.
+    """
+
+    num_outputs: int | None
+    vocabulary: int | None = None
+    unknown: str | None = None
+
+
+def facts_of(train: Part, validation: Part | None, first: Any, ignored: int | None) -> Facts:
+    """Return what the data tell without being read.
+
+    Args:
+        train: the training set.
+        validation: the validation set, or None.
+        first: a training batch.
+        ignored: the label that the loss leaves out, and that is no class; None: it leaves none out.
+    """
     if not is_pair(first):
-        return None, None
+        return Facts(None, unknown="its batches are not (inputs, targets)")
     inputs, targets = first
+    parts = [part for part in (train, validation) if part is not None]
     vocabulary = None
     if isinstance(train, Resident) and not inputs.is_floating_point():
-        vocabulary = _highest(train, validation, "inputs") + 1
-    if targets.is_floating_point():
-        outputs = targets.shape[1] if targets.ndim == 2 else 1 if targets.ndim == 1 else None
-        return outputs, vocabulary
-    if isinstance(train, Resident):
-        return _highest(train, validation, "targets") + 1, vocabulary
-    return _classes(train.loader.dataset if isinstance(train, OwnLoader) else train.dataset), None
+        in_memory = [part for part in parts if isinstance(part, Resident)]
+        vocabulary = max(int(part.inputs.max()) for part in in_memory) + 1
+    if not targets.is_floating_point():
+        return _of_classes(parts, vocabulary, ignored)
+    if targets.ndim > 2:
+        return Facts(None, vocabulary, f"each target has {targets.ndim - 1} dimensions")
+    return Facts(targets.shape[1] if targets.ndim == 2 else 1, vocabulary)
 
 
-def _highest(train: Resident, validation: Part | None, name: str) -> int:
-    parts = [part for part in (train, validation) if isinstance(part, Resident)]
-    return max(int(getattr(part, name).max()) for part in parts)
+def _of_classes(parts: list[Part], vocabulary: int | None, ignored: int | None) -> Facts:
+    named = _class_names(parts[0])
+    if named is not None:
+        return Facts(named, vocabulary)
+    known = [labels for part in parts if (labels := labels_of(part)) is not None]
+    if labels_of(parts[0]) is None:
+        why = "only reading all samples would tell the number of classes"
+        return Facts(None, vocabulary, why)
+    highest = max(_highest(labels, ignored) for labels in known)
+    if highest >= max(MOST_CLASSES, len(known[0])):
+        why = f"a target is {highest}, too large for a class; numbers to predict must be floats"
+        return Facts(None, vocabulary, why)
+    return Facts(highest + 1, vocabulary)
 
 
-def _classes(dataset: Any) -> int | None:
-    """Return the number of classes by the attributes of a dataset, or of the one it wraps."""
-    while dataset is not None:
-        if hasattr(dataset, "classes"):
-            return len(dataset.classes)
-        if hasattr(dataset, "targets"):
-            targets = torch.as_tensor(dataset.targets)
-            return None if targets.is_floating_point() else int(targets.max()) + 1
-        dataset = getattr(dataset, "dataset", None)
+def labels_of(part: Part) -> Tensor | None:
+    """Return the integer targets of all samples where they are at hand, else None.
+
+    They are in memory, or in a dataset's tensors, `targets` or `labels`. For a subset they are
+    those of the whole dataset, since the model must know all classes.
+    """
+    if isinstance(part, Resident):
+        return None if part.targets.is_floating_point() else part.targets
+    for dataset in _chain(part):
+        if isinstance(dataset, TensorDataset):
+            targets: Any = dataset.tensors[-1]
+        else:
+            targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
+        with suppress(Exception):  # names of classes, or anything else
+            labels = torch.as_tensor(targets)
+            if labels.ndim and labels.numel() and not labels.is_floating_point():
+                return labels
     return None
+
+
+def _class_names(part: Part) -> int | None:
+    """Return the number of a dataset's named classes."""
+    if isinstance(part, Resident):
+        return None
+    named = (getattr(dataset, "classes", None) for dataset in _chain(part))
+    return next((len(names) for names in named if isinstance(names, Sized)), None)
+
+
+def _chain(part: Streamed | OwnLoader) -> Iterator[Any]:
+    """Yield a dataset, and those that it wraps."""
+    dataset: Any = part.loader.dataset if isinstance(part, OwnLoader) else part.dataset
+    while dataset is not None:
+        yield dataset
+        dataset = getattr(dataset, "dataset", None)
+
+
+def _highest(labels: Tensor, ignored: int | None) -> int:
+    counted = labels if ignored is None else labels[labels != ignored]
+    return int(counted.max()) if counted.numel() else 0

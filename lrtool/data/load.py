@@ -35,6 +35,7 @@ class Loaded:
         input_shape: of one sample's inputs; None unless batches are (inputs, targets).
         num_outputs: the number of classes, of regression targets, or of tokens to predict; None
             if unknown without reading all data.
+        unknown: why `num_outputs` is unknown; None if it is known.
         vocabulary: the number of different tokens among the inputs; None unless they are tokens.
         samples: the number of samples in "train" and "validation", None where unknown.
         shapes: of one sample, by name: "inputs" and "targets", or a mapping's own keys.
@@ -46,6 +47,7 @@ class Loaded:
     batch_size: int
     input_shape: tuple[int, ...] | None
     num_outputs: int | None
+    unknown: str | None
     vocabulary: int | None
     samples: dict[str, int | None]
     shapes: dict[str, tuple[int, ...]]
@@ -58,6 +60,7 @@ def load(
     seed: int,
     factory: Callable[..., Any] | None,
     directories: Sequence[Path],
+    ignored: int | None = None,
 ) -> Loaded:
     """Read the data of a configuration.
 
@@ -66,6 +69,7 @@ def load(
         seed: of the split, and of the source `synthetic`.
         factory: what the import path `spec.source` leads to; None for a built-in source.
         directories: where relative paths are looked for, in this order.
+        ignored: the label that the loss leaves out; None: it leaves none out.
 
     Raises:
         DataError: a file cannot be read, or its data cannot be used.
@@ -85,13 +89,14 @@ def load(
         if (held_out := parts.validation) is not None:
             name = f"{spec.source}: validation"
             validation = to_resident(held_out.inputs, held_out.targets, name)
-        num_outputs: int | None = parts.num_outputs
-        vocabulary = parts.vocabulary
         first = facts.first_batch(train, spec.source)
+        known = facts.Facts(parts.num_outputs, parts.vocabulary)
+        if ignored is not None and ignored == parts.num_outputs - 1:
+            known = facts.facts_of(train, validation, first, ignored)
     else:
         train, validation = call_factory(factory, spec, split)
         first = facts.first_batch(train, spec.source)
-        num_outputs, vocabulary = facts.outputs_and_vocabulary(train, validation, first)
+        known = facts.facts_of(train, validation, first, ignored)
     _warn_of_ignored(spec, train)
     pair = facts.is_pair(first)
     return Loaded(
@@ -99,8 +104,9 @@ def load(
         validation=validation,
         batch_size=_batch_size(spec, train, first),
         input_shape=tuple(first[0].shape[1:]) if pair else None,
-        num_outputs=num_outputs,
-        vocabulary=vocabulary,
+        num_outputs=known.num_outputs,
+        unknown=known.unknown,
+        vocabulary=known.vocabulary,
         samples={
             "train": train.size,
             "validation": validation.size if validation is not None else 0,

@@ -77,7 +77,13 @@ def open_experiment(config: Config, document: Document) -> Experiment:
             import_path.resolve(source, directories) if import_path.is_import_path(source) else None
         )
         seed_everything(config.seed)  # a factory may draw numbers
-        data = load(config.data, seed=config.seed, factory=factory, directories=directories)
+        data = load(
+            config.data,
+            seed=config.seed,
+            factory=factory,
+            directories=directories,
+            ignored=losses.ignored_index(config.loss.name, loss_fn),
+        )
         if losses.wants_binary(config.loss.name):
             try:
                 data = as_binary(data)
@@ -138,7 +144,8 @@ def build(experiment: Experiment, seed: int) -> Built:
     seed_everything(seed)
     with located(experiment.document):
         model = place(
-            models.build_model(config.model, facts, experiment.directories), experiment.runtime
+            models.build_model(config.model, facts, experiment.directories, unknown=data.unknown),
+            experiment.runtime,
         )
         optimizer = optimizers.build_optimizer(
             config.optimizer, model, lr=1.0, directories=experiment.directories

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from lrtool import __version__
 from lrtool.components import losses, metrics
 from lrtool.components.metrics import METRICS
+from lrtool.components.models.convolutional import channels_last
 from lrtool.components.schedules import Schedule, build_schedule
 from lrtool.config.document import located
 from lrtool.data import batches
+from lrtool.data.checks import class_problem
+from lrtool.data.facts import labels_of
 from lrtool.data.part import Resident
 from lrtool.engine.device import environment
 from lrtool.engine.evaluation import evaluate, evaluating
 from lrtool.engine.step import forward
-from lrtool.errors import ConfigError, LrtoolError, Problem, UserError
+from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.experiment import (
     build,
     first_batches,
@@ -33,8 +38,6 @@ from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from torch import nn
 
     from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import LossFunction
@@ -75,6 +78,9 @@ def run_preflight(experiment: Experiment) -> Preflight:
     with located(experiment.document):
         _refuse_a_probe_of_nothing(experiment)
         _refuse_a_batch_of_one(experiment, built.model, batch)
+        if built.loss_fn is not None:
+            _refuse_bad_labels(experiment, built.loss_fn)
+    _warn_of_channels_last(experiment, built.model)
     outputs = targets = None
     failed = f"the model {config.model.name}"
     try:
@@ -227,6 +233,35 @@ def _refuse_a_misfit(loss: str, loss_fn: LossFunction, outputs: Any, targets: An
     problem = losses.fit_problem(loss, loss_fn, outputs, targets)
     if problem is not None:
         raise ConfigError(Problem(("loss",), problem))
+
+
+def _refuse_bad_labels(experiment: Experiment, loss_fn: LossFunction) -> None:
+    """Refuse labels that are no classes, or all the same, where a built-in loss needs classes."""
+    name = experiment.config.loss.name
+    labels = labels_of(experiment.data.train)
+    if labels is None or not losses.takes_classes(name):
+        return
+    problem = class_problem(labels, ignored=losses.ignored_index(name, loss_fn))
+    if problem is not None:
+        problem = f"the targets of {experiment.config.data.source}: {problem}"
+        raise ConfigError(Problem(("data", "source"), problem))
+
+
+def _warn_of_channels_last(experiment: Experiment, model: nn.Module) -> None:
+    """Warn where a convolution takes an image's height for its channels."""
+    shape = experiment.data.input_shape
+    if shape is None or not channels_last(shape):
+        return
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and first.in_channels == shape[0]:
+        warnings.warn(
+            f"an input of {experiment.config.data.source} has shape {shape}, as of an image with "
+            f"the channels last, and the model takes {shape[0]} for the number of channels: "
+            f"torch's convolutions expect (channels, height, width), as from "
+            "images.transpose(0, 3, 1, 2)",
+            LrtoolWarning,
+            stacklevel=2,
+        )
 
 
 def _refuse_a_batch_of_one(experiment: Experiment, model: nn.Module, batch: Any) -> None:

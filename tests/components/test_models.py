@@ -316,7 +316,8 @@ def test_refusals(name, facts, args, words):
 def test_a_fact_that_the_data_do_not_tell():
     nothing = {"input_shape": None, "num_outputs": None, "vocabulary": None}
     assert failure("mlp", nothing) == (
-        "mlp needs input_shape and num_outputs, unknown for this data; give it in model.args"
+        "mlp needs input_shape and num_outputs, which the data do not tell; give "
+        "model.args.input_shape, model.args.num_outputs"
     )
     assert count(make("mlp", nothing, input_shape=[5], num_outputs=3, hidden=[])) == 18
 
@@ -373,7 +374,7 @@ def test_a_users_factory_that_needs_an_unknown_fact(tmp_path, module):
     name = module("def make(num_outputs): ...")
     facts = {**VECTORS, "num_outputs": None}
     assert failure(f"{name}:make", facts, [tmp_path]) == (
-        f"{name}:make needs num_outputs, unknown for this data; give it in model.args"
+        f"{name}:make needs num_outputs, which the data do not tell; give model.args.num_outputs"
     )
 
 

@@ -30,7 +30,10 @@ FACTS = ("input_shape", "num_outputs", "vocabulary")
 
 
 def build_model(
-    component: ComponentConfig, facts: Mapping[str, Any], directories: Sequence[Path]
+    component: ComponentConfig,
+    facts: Mapping[str, Any],
+    directories: Sequence[Path],
+    unknown: str | None = None,
 ) -> nn.Module:
     """Return a model with weights drawn from torch's current random state.
 
@@ -39,6 +42,7 @@ def build_model(
         facts: of the data: `input_shape` (without the batch), `num_outputs`, `vocabulary`. The
             factory gets those that it has as parameters, unless the arguments set them.
         directories: where modules of import paths are looked for.
+        unknown: why `num_outputs` is None.
 
     Raises:
         ConfigError: the factory fails, or needs a fact that is unknown.
@@ -51,8 +55,11 @@ def build_model(
     required = import_path.required(factory)
     missing = [fact for fact, value in known.items() if value is None and fact in required]
     if missing:
-        what = " and ".join(missing)
-        raise _problem(f"{name} needs {what}, unknown for this data; give it in model.args")
+        keys = ", ".join(f"model.args.{fact}" for fact in missing)
+        why = f" ({unknown})" if unknown and "num_outputs" in missing else ""
+        raise _problem(
+            f"{name} needs {' and '.join(missing)}, which the data do not tell{why}; give {keys}"
+        )
     known = {k: v for k, v in known.items() if v is not None or not own}
     try:
         model = factory(**known, **args)

@@ -111,6 +111,13 @@ class Residual(nn.Module):
         return nn.functional.relu(self.body(x) + self.shortcut(x))
 
 
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Tell whether an input (., ., .) looks like an image (height, width, channels)."""
+    if len(shape) != 3 or shape[0] <= 4 or shape[1] <= 4:
+        return False
+    return shape[2] == 3 or (shape[2] in {1, 4} and shape[0] == shape[1])
+
+
 def check_image(shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
     """Return channels, height and width.
 
@@ -121,6 +128,11 @@ def check_image(shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
         raise UserError(
             f"takes images (channels, height, width), but an input has shape {shape}; "
             "use mlp or gru"
+        )
+    if channels_last(shape):
+        raise UserError(
+            f"takes images (channels, height, width), but an input has shape {shape}, as with the "
+            f"channels last: give the inputs as (N, {shape[2]}, {shape[0]}, {shape[1]})"
         )
     if min(shape[1:]) < least:
         raise UserError(

@@ -1,0 +1,126 @@
+"""Data from the user's own Python, through the command line."""
+
+import json
+
+import pytest
+
+MODULE = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+images = torch.rand(100, 16, 16, 3)
+
+
+class Conv(nn.Module):
+    def __init__(self, input_shape, num_outputs):
+        super().__init__()
+        self.conv = nn.Conv2d(input_shape[0], 4, 3, padding=1)
+        self.head = nn.Linear(4, num_outputs)
+
+    def forward(self, inputs):
+        return self.head(self.conv(inputs).mean((2, 3)))
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 1)
+
+    def training_loss(self, batch):
+        return self.layer(batch[0]).square().mean()
+
+
+def classes(first, step, last):
+    y = torch.arange(100) % 3 * step + first
+    y[8] = last
+    return x, y
+
+
+def one_class():
+    return x, torch.ones(100, dtype=torch.long)
+
+
+def one_class_in_a_loader():
+    loader = DataLoader(TensorDataset(*one_class()), 20)
+    return loader, loader
+
+
+def channels_last():
+    return images, torch.arange(100) % 2
+"""
+
+
+@pytest.fixture
+def check(here, write):
+    """Run `lrtool check` on a configuration of the module."""
+
+    def run(text):
+        write("mine.py", MODULE)
+        write("a.yaml", text)
+        return here("check", "a.yaml", "--json")
+
+    return run
+
+
+@pytest.mark.parametrize("source", ["one_class", "one_class_in_a_loader"])
+def test_one_class_is_nothing_to_learn(check, source):
+    done = check(f"data: {{source: 'mine:{source}'}}\nmodel: linear\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"a.yaml:1:16: data.source: the targets of mine:{source}: every target is 1: there is "
+        "nothing to learn from one class\n"
+    )
+
+
+def test_one_class_is_no_matter_for_a_model_with_its_own_loss(check):
+    done = check("data: {source: 'mine:one_class'}\nmodel: 'mine:Own'\n")
+    assert done.returncode == 0, done.stderr
+
+
+def of_classes(first, step, last, loss="cross_entropy"):
+    args = f"{{first: {first}, step: {step}, last: {last}}}"
+    return f"data: {{source: 'mine:classes', args: {args}}}\nmodel: linear\nloss: {loss}\n"
+
+
+def test_ignored_labels_are_no_classes(check):
+    for ignored, loss in (
+        (255, "{name: cross_entropy, args: {ignore_index: 255}}"),
+        (255, "{name: 'torch.nn:CrossEntropyLoss', args: {ignore_index: 255}}"),
+        (-1, "{name: cross_entropy, args: {ignore_index: -1}}"),
+        (-100, "cross_entropy"),
+    ):
+        done = check(of_classes(0, 1, ignored, loss))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["outputs"] == [64, 3]
+
+
+def test_labels_below_0(check):
+    done = check(of_classes(0, 1, -1))
+    assert done.returncode == 2
+    assert "the targets of mine:classes: 1 of 80 labels are below 0, down to -1, but" in done.stderr
+
+
+def test_numbers_that_are_no_classes(check):
+    done = check(of_classes(0, 1, 250_000))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "a.yaml:2:8: model: linear needs num_outputs, which the data do not tell (a target is "
+        "250000, too large for a class; numbers to predict must be floats); give "
+        "model.args.num_outputs\n"
+    )
+
+
+def test_images_with_the_channels_last(check):
+    data = "data: {source: 'mine:channels_last'}\nmodel: "
+    done = check(data + "{name: cnn, args: {channels: [4]}}\n")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "a.yaml:2:8: model: cnn takes images (channels, height, width), but an input has shape "
+        "(16, 16, 3), as with the channels last: give the inputs as (N, 3, 16, 16)\n"
+    )
+    done = check(data + "mine:Conv\n")
+    assert done.returncode == 0
+    assert "warning: an input of mine:channels_last has shape (16, 16, 3), as of an" in done.stderr
+    assert check(data + "mlp\n").stderr == ""
