@@ -18,20 +18,23 @@ import shutil
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.loop import BestTracker, Position
 from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.report.files import sync_directory, write_text
+from lrtool.report.files import in_a_line, reading, sync_directory, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from lrtool.engine.ema import MovingAverage
 
@@ -43,6 +46,8 @@ WEIGHTS, AVERAGE, STATE, MANIFEST = (
     "manifest.json",
 )
 _CHUNK = 1 << 22
+
+Plain = TypeVar("Plain")
 
 
 class Stateful(Protocol):
@@ -143,8 +148,30 @@ def load_checkpoint(training: TrainingState, checkpoint: Path, state: Mapping[st
         state: likewise.
 
     Raises:
-        UserError: the checkpoint is of another model or optimizer.
+        UserError: the checkpoint is of another model or optimizer, or is damaged.
     """
+    with restoring(checkpoint):
+        _load(training, checkpoint, state)
+
+
+@contextmanager
+def restoring(checkpoint: Path) -> Iterator[None]:
+    """Name the checkpoint in any error of restoring it, but for too little memory.
+
+    Raises:
+        UserError: it is damaged, or of another training.
+        OutOfMemoryError: it does not fit in memory.
+    """
+    with reading(checkpoint, "a checkpoint of this training"):
+        try:
+            yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError from error
+            raise
+
+
+def _load(training: TrainingState, checkpoint: Path, state: Mapping[str, Any]) -> None:
     model = plain(training.model)
     weights = {**read_weights(checkpoint / WEIGHTS), **state["extra"]}
     load_weights(model, weights, checkpoint)
@@ -158,8 +185,20 @@ def load_checkpoint(training: TrainingState, checkpoint: Path, state: Mapping[st
     training.schedule.load_state_dict(state["schedule"])
     if training.average is not None:
         training.average.load(read_weights(checkpoint / AVERAGE), state["average_updates"])
-    training.position = Position(**state["position"])
-    training.best = BestTracker(**state["best"])
+    training.position = of_plain(Position, state["position"])
+    training.best = of_plain(BestTracker, state["best"])
+
+
+def of_plain(kind: type[Plain], values: Mapping[str, Any]) -> Plain:
+    """Return an object of a dataclass from the plain values of its fields.
+
+    Raises:
+        TypeError, ValueError: a field is missing, unknown or of another type.
+    """
+    for name, annotation in get_type_hints(kind).items():
+        if name in values:
+            TypeAdapter(annotation).validate_python(values[name], strict=True)
+    return kind(**values)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
@@ -200,15 +239,31 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         problem = _problem(checkpoint)
         if problem is None:
             try:
-                state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+                state = _read_state(checkpoint / STATE)
             except pickle.UnpicklingError as error:
                 problem = f"{STATE} holds {_foreign(checkpoint / STATE, error)}"
-            except (RuntimeError, EOFError) as error:
-                problem = f"{STATE} cannot be read: {error}"
+            except Exception as error:  # noqa: BLE001  (foreign bytes: torch may raise anything)
+                problem = f"{STATE} cannot be read: {in_a_line(error)}"
             else:
                 return checkpoint, state
         warnings.warn(f"{checkpoint} is skipped: {problem}", LrtoolWarning, stacklevel=2)
     return None
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read a state; raise some error if it is not what `_state` makes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about a pickle that is none of ours
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise TypeError(f"it holds a {type(state).__name__}, not the parts of a checkpoint")
+    mappings = ("position", "best", "optimizer", "schedule", "extra", "buffers")
+    for name, kind in {**dict.fromkeys(mappings, dict), "average_updates": int}.items():
+        if not isinstance(state.get(name), kind):
+            raise TypeError(f"{name} is missing, or of another type")
+    of_plain(Position, state["position"])
+    of_plain(BestTracker, state["best"])
+    return state
 
 
 def _save_state(state: Mapping[str, Any], path: Path) -> None:
@@ -240,9 +295,11 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
 
 def _foreign(path: Path, error: Exception) -> str:
     """Say what pickle or torch has refused."""
-    names = str(error)
+    names = in_a_line(error)
     if isinstance(error, pickle.UnpicklingError):
-        names = ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+        with suppress(Exception):  # it reads no plain pickle, and none that is cut off
+            found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            names = ", ".join(sorted(found)) or names
     return f"objects that are neither tensors nor plain values ({names})"
 
 

@@ -1,4 +1,8 @@
-"""Weights as safetensors files, written whole, and loaded into a model."""
+"""Weights as safetensors files, written whole, and loaded into a model.
+
+A file of weights holds the CRC-32 of all its bytes, with zeros in the place of the sum itself. It
+stays with the file wherever that is copied to, and a flipped bit is noticed when it is read.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ import errno
 import json
 import os
 import re
+import zlib
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -15,15 +19,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.ema import floats
 from lrtool.errors import UserError
-from lrtool.report.files import whole_path
+from lrtool.report.files import in_a_line, reading, whole_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 _NOTES = "lrtool"
+_NO_SUM = "0" * 8
+_SUM = re.compile(rb'\\"crc32\\": \\"(.{8})\\"', re.DOTALL)  # in the header
+_CHUNK = 1 << 22
+_LONGEST_HEADER = 100_000_000  # of safetensors
 
 
 def write_weights(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
@@ -40,11 +49,12 @@ def write_weights(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]
         OSError: the file cannot be written, or the disk is full.
     """
     with whole_path(path) as temporary:
-        save_tensors(state, temporary, notes)
+        save_tensors(state, temporary, {**notes, "crc32": _NO_SUM})
+        _write_sum(temporary)
 
 
 def save_tensors(state: Mapping[str, Any], path: Path, notes: Mapping[str, Any]) -> None:
-    """Write as `write_weights` does, but into the file itself and without sync."""
+    """Write as `write_weights` does, but into the file itself, without sync and without a sum."""
     kept: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
@@ -75,37 +85,80 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return what `write_weights` wrote, on the CPU.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is damaged.
     """
-    with _opened(path) as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        shared = _notes(file)["shared"]
-    return {**weights, **{name: weights[first] for name, first in shared.items()}}
+    with reading(path, "a safetensors file"):
+        _check_sum(path)
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+            shared = _notes(file)["shared"]
+        return {**weights, **{name: weights[first] for name, first in shared.items()}}
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """Return the notes that `write_weights` left in a file.
+    """Return the notes that `write_weights` left in a file, whose tensors are not read.
 
     Raises:
         UserError: the file cannot be read.
     """
-    with _opened(path) as file:
+    with reading(path, "a safetensors file"), safe_open(path, framework="pt") as file:
         return _notes(file)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
 
 
 def _notes(file: Any) -> dict[str, Any]:
     text = (file.metadata() or {}).get(_NOTES, '{"shared": {}}')
     notes: dict[str, Any] = json.loads(text)
+    if not isinstance(notes, dict) or not isinstance(notes.get("shared"), dict):
+        raise ValueError("its notes are not those of lrtool")  # noqa: TRY004  (data, not a bug)
+    for key in ("epoch", "step"):
+        if type(notes.get(key, 0)) is not int:
+            raise ValueError(f"its {key} is no whole number")
     return notes
+
+
+def check_sum(path: Path) -> None:
+    """Read a whole file of weights, and compare the sum that it holds; older ones have none.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    with reading(path, "a safetensors file"):
+        _check_sum(path)
+
+
+def _check_sum(path: Path) -> None:
+    found = _find_sum(path)
+    if found and (crc := _crc(path, found)) != (stored := found[1].decode("ascii", "replace")):
+        raise UserError(f"{path}: damaged: its CRC-32 is {crc}, not {stored} as it was written")
+
+
+def _write_sum(path: Path) -> None:
+    """Put the sum into a file that holds zeros in its place."""
+    found = _find_sum(path)
+    assert found is not None, "the notes hold a place for it"
+    crc = _crc(path, found)
+    with path.open("r+b") as file:
+        file.seek(8 + found.start(1))
+        file.write(crc.encode())
+
+
+def _find_sum(path: Path) -> re.Match[bytes] | None:
+    """Find the sum in the header, which follows its own length in 8 bytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(min(length, _LONGEST_HEADER))
+    return _SUM.search(header)
+
+
+def _crc(path: Path, found: re.Match[bytes]) -> str:
+    """Return the CRC-32 of a file with zeros in the place of the sum itself."""
+    with path.open("rb") as file:
+        head = bytearray(file.read(8 + found.end()))
+        head[8 + found.start(1) : 8 + found.end(1)] = _NO_SUM.encode()
+        crc = zlib.crc32(head)
+        while chunk := file.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any], source: Path) -> None:
@@ -116,9 +169,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], source: Path) -> 
     """
     try:
         plain(model).load_state_dict(weights)
-    except RuntimeError as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"{source}: does not fit this model: {words}") from error
+    except Exception as error:  # a user's own set_extra_state may raise anything
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"{source}: does not fit this model: {in_a_line(error)}") from error
 
 
 def load_average(model: nn.Module, average: Mapping[str, Tensor], source: Path) -> None:
@@ -131,8 +185,9 @@ def load_average(model: nn.Module, average: Mapping[str, Tensor], source: Path) 
     weights = {name for name, tensor in live.items() if isinstance(tensor, nn.Parameter)}
     if names := ", ".join(sorted((average.keys() - live.keys()) | (weights - average.keys()))):
         raise UserError(f"{source}: does not fit this model: {names} is in one of them only")
-    for name, tensor in average.items():
-        live[name].detach().copy_(tensor)
+    with reading(source, "an average of this model"):
+        for name, tensor in average.items():
+            live[name].detach().copy_(tensor)
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -1,4 +1,7 @@
-"""Files are written whole: to a temporary file beside the target, fsync, rename."""
+"""Files are written whole: to a temporary file beside the target, fsync, rename.
+
+And read with care: whatever a damaged one makes its reader raise, the error names the file.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+LONGEST = 300  # characters of an exception's text in an error
 
 
 @contextmanager
@@ -54,6 +61,36 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever the reader of a file raises inside the block into an error that names the file.
+
+    Args:
+        path: of the file, or of the directory that is read.
+        what: it should be, with its article, such as "a report".
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+        OutOfMemoryError: it does not fit in memory.
+    """
+    try:
+        yield
+    except LrtoolError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{path}: out of memory while it was read") from error
+    except Exception as error:
+        raise UserError(f"{path}: damaged, or not {what}: {in_a_line(error)}") from error
+
+
+def in_a_line(error: Exception) -> str:
+    """Return an exception's text in one line that is not too long, or its type if it has none."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"
 
 
 def _umask() -> int:

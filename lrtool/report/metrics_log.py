@@ -6,8 +6,8 @@ import json
 import os
 import warnings
 from dataclasses import fields
-from math import isfinite, isnan
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from math import inf, isfinite, isnan
+from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from lrtool.errors import LrtoolWarning
 from lrtool.report.records import EpochRow, RaceRow, StepRow, SweepRow, TrialRow
@@ -31,6 +31,17 @@ _NAMES = {
     row: [field.name for field in fields(row)] for row in (SweepRow, TrialRow, RaceRow, StepRow)
 }
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_HUGE = 2**53
+
+
+def _types_in_json(annotation: Any) -> tuple[type, ...]:
+    return get_args(annotation) or ((float, int) if annotation is float else (annotation,))
+
+
+_TYPES = {
+    row: {name: _types_in_json(annotation) for name, annotation in get_type_hints(row).items()}
+    for row in _NAMES
+}
 
 
 def reopen(path: Path, size: int) -> IO[bytes]:
@@ -112,7 +123,7 @@ def read(path: Path, kind: type[AnyRow]) -> Iterator[AnyRow]:
                 continue
             try:
                 row = _row(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 warnings.warn(
                     f"{path}:{number}: this row is damaged and left out",
                     LrtoolWarning,
@@ -127,4 +138,19 @@ def _row(values: dict[str, Any]) -> Row:
     kind = KINDS[values.pop("kind")]
     for name, flag in values.pop("not_finite", {}).items():
         values[name] = float(flag)
-    return kind(**values)
+    row = kind(**values)
+    if not isinstance(row, EpochRow):  # which looks at its own values
+        _check(row)
+    return row
+
+
+def _check(row: SweepRow | TrialRow | RaceRow | StepRow) -> None:
+    """Raise an error if a value is not one that a run writes."""
+    for name, types in _TYPES[type(row)].items():
+        value = getattr(row, name)
+        if type(value) not in types:
+            raise TypeError(f"{name} is of another type")
+        if isinstance(value, int) and abs(value) > _HUGE:
+            raise ValueError(f"{name} is huge")
+        if name not in {"loss", "grad_norm"} and not 0 <= value < inf:
+            raise ValueError(f"{name} is out of its range")

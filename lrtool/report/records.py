@@ -29,8 +29,8 @@ def _nan_for_null(value: Any) -> Any:
     return nan if value is None else value
 
 
-Count = Annotated[int, Field(ge=0)]
-FromOne = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+FromOne = Annotated[int, Field(ge=1, le=2**53)]
 Rate = Annotated[float, Field(gt=0)]
 RateOrZero = Annotated[float, Field(ge=0)]  # schedules may begin or end at zero
 Loss = Annotated[

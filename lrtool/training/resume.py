@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from lrtool.components.schedules import build_schedule
 from lrtool.config.differences import differences
 from lrtool.config.schema import TrainConfig
-from lrtool.engine.checkpoint import LAST, newest_checkpoint
+from lrtool.engine.checkpoint import BEST, LAST, newest_checkpoint, restoring
 from lrtool.engine.loop import Position
+from lrtool.engine.weights import check_sum
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.experiment.experiment import (
     Experiment,
@@ -22,9 +23,12 @@ from lrtool.experiment.experiment import (
     training_steps,
 )
 from lrtool.report import report as reports
-from lrtool.report.run_directory import CHECKPOINTS, CONFIG, FIND, METRICS, holds_run
+from lrtool.report.records import LearningRate
+from lrtool.report.run_directory import CHECKPOINTS, CONFIG, FIND, METRICS, MODEL, holds_run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lrtool.errors import KeyPath
 
 # These keys may change when a run is resumed; all others must stay.
@@ -111,11 +115,35 @@ def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint 
     """
     checkpoint = find_checkpoint(directory)
     if checkpoint is not None:
-        _refuse_changes(experiment, checkpoint)
-        _warn_of_another_length(experiment, checkpoint)
+        with restoring(checkpoint.folder):
+            _check_types(checkpoint.state)
+            _refuse_changes(experiment, checkpoint)
+            _warn_of_another_length(experiment, checkpoint)
+        _warn_of_damaged_weights(directory / CHECKPOINTS / BEST / MODEL)
     elif any((directory / CHECKPOINTS / name).exists() for name in ("last", "previous")):
         raise UserError(f"--resume {directory}: none of its checkpoints is whole; begin a new run")
     return checkpoint
+
+
+def _check_types(state: Mapping[str, Any]) -> None:
+    """Raise an error if what a session adds to a checkpoint is not there, or of another type."""
+    kinds = {"config": dict, "data": str | None, "log_bytes": int, "loss": dict}
+    for name, kind in {**kinds, "random": dict, "epoch_random": dict}.items():
+        if name not in state or not isinstance(state[name], kind):
+            raise TypeError(f"{name} is missing, or of another type")
+    if state["log_bytes"] < 0:
+        raise ValueError("log_bytes is below 0")
+    LearningRate(**state["learning_rate"])
+
+
+def _warn_of_damaged_weights(best: Path) -> None:
+    """Warn if the best weights so far are damaged: a training goes on without reading them."""
+    if best.is_file():
+        try:
+            check_sum(best)
+        except UserError as error:
+            words = f"{error}; they are written anew after the next better epoch"
+            warnings.warn(words, LrtoolWarning, stacklevel=3)
 
 
 def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:

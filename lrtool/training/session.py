@@ -12,7 +12,13 @@ from lrtool import __version__
 from lrtool.components.metrics import higher_is_better, key
 from lrtool.data import batches
 from lrtool.engine import evaluation, weights
-from lrtool.engine.checkpoint import BEST, TrainingState, load_checkpoint, save_checkpoint
+from lrtool.engine.checkpoint import (
+    BEST,
+    TrainingState,
+    load_checkpoint,
+    restoring,
+    save_checkpoint,
+)
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
@@ -139,7 +145,8 @@ def begin(
         watch=watch,
     )
     if checkpoint is not None:
-        _restore(session, checkpoint)
+        with restoring(checkpoint.folder):
+            _restore(session, checkpoint)
     return session
 
 
@@ -153,7 +160,8 @@ def _restore(session: Session, checkpoint: Checkpoint) -> None:
         session.resumed_random = state["random"]
     if isinstance(loss_fn, nn.Module):
         loss_fn.load_state_dict(state["loss"])
-    restore_random_states(state["random"], session.generators)
+    for name in ("epoch_random", "random"):  # the first one is tried, should it be damaged
+        restore_random_states(state[name], session.generators)
     state.clear()
 
 

@@ -51,7 +51,11 @@ def load_stored_weights(model: nn.Module, run: Path, which: Which | None = None)
         if not best.is_file():
             raise UserError(f"{run}: has no checkpoint best; there is no {best}")
         path = best
-        weights.load_weights(model, weights.read_weights(path), path)
+        try:
+            stored = weights.read_weights(path)
+        except UserError as error:
+            raise UserError(f"{error}; --checkpoint last takes the last ones") from error
+        weights.load_weights(model, stored, path)
     else:
         last = find_checkpoint(run)
         if last is None:

@@ -64,6 +64,38 @@ def test_last_means_the_last_moving_average(here, run):
     assert all(torch.equal(average[name], final[name]) for name in average)
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1  # of the last weight
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_best_weights_is_noticed(here, run):
+    best = run / "checkpoints/best/model.safetensors"
+    flip(best)
+    done = here("evaluate", "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "run/checkpoints/best/model.safetensors: damaged: its CRC-32 is" in done.stderr
+    assert done.stderr.endswith("; --checkpoint last takes the last ones\n")
+    assert here("evaluate", "run", "--checkpoint", "last").returncode == 0
+    longer = ("train", "a.yaml", "-q", "--resume", "run", "--set", "train.schedule=cosine")
+    done = here(*longer)
+    assert done.returncode == 0
+    assert "damaged: its CRC-32 is" in done.stderr
+    assert "; they are written anew after the next better epoch" in done.stderr
+
+
+def test_a_flipped_bit_in_the_last_weights_is_noticed(here, run):
+    flip(run / "checkpoints/last/model.safetensors")
+    done = here("evaluate", "run", "--checkpoint", "last")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "lrtool: warning: run/checkpoints/last is skipped: model.safetensors is corrupted (its "
+        "CRC-32 differs)\n"
+    )
+    assert json.loads(done.stdout)["epoch"] == 3  # of the one before
+
+
 @pytest.mark.usefixtures("run")
 def test_data_and_metrics_may_be_others_and_nothing_else(here):
     sets = ("--set", "data.validation=60", "--set", "metrics=[accuracy, f1]")

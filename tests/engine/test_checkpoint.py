@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import os
+import pickle
 import re
 import warnings
 import zlib
@@ -428,6 +429,62 @@ def test_a_malicious_state_is_not_executed(tmp_path, monkeypatch):
     assert trap.exists()  # it would have worked
 
 
+def reseal(last, state):
+    """Put another state into a checkpoint, as whoever can write the one can write the other."""
+    torch.save(state, last / "state.pt")
+    (last / "manifest.json").unlink()
+    checkpoint.seal(last)
+
+
+def test_a_state_with_missing_or_mistyped_parts_is_skipped(tmp_path):
+    saved(tmp_path)
+    last = tmp_path / "last"
+    state = torch.load(last / "state.pt", weights_only=True)
+    strange = [3, [], None, {}, {**state, "average_updates": "4"}]
+    for name in ("position", "best", "optimizer", "schedule", "extra", "buffers"):
+        strange += [{**state, name: 3}, {k: v for k, v in state.items() if k != name}]
+    for part in ("position", "best"):
+        for name in state[part]:
+            strange.append({**state, part: {**state[part], name: [1]}})
+        strange.append({**state, part: {**state[part], "unknown": 1}})
+    for other in strange:
+        reseal(last, other)
+        with pytest.warns(LrtoolWarning, match=r"last is skipped: state\.pt cannot be read: "):
+            assert newest_checkpoint(tmp_path) is None
+    reseal(last, state)
+    assert newest_checkpoint(tmp_path) is not None
+
+
+def test_a_plain_pickle_in_place_of_the_state_is_skipped(tmp_path):
+    saved(tmp_path)
+    last = tmp_path / "last"
+    nested = []
+    for _ in range(200):
+        nested = [nested]
+    for content in (pickle.dumps({"a": {1, 2}}), pickle.dumps(nested), b"", b"PK\3\4", b"\x80\x02"):
+        (last / "state.pt").write_bytes(content)
+        (last / "manifest.json").unlink()
+        checkpoint.seal(last)
+        with pytest.warns(LrtoolWarning, match=r"last is skipped: state\.pt (holds|cannot be)"):
+            assert newest_checkpoint(tmp_path) is None
+
+
+def test_parts_that_do_not_fit_are_an_error_with_the_checkpoints_name(tmp_path):
+    saved(tmp_path)
+    last = tmp_path / "last"
+    state = torch.load(last / "state.pt", weights_only=True)
+    for name, value in {
+        "optimizer": {"state": 3, "param_groups": state["optimizer"]["param_groups"]},
+        "schedule": {},
+        "buffers": {"no.such": 3},
+        "extra": {"weight": torch.ones(7)},
+    }.items():
+        with pytest.raises(UserError, match=f"^{re.escape(str(last))}: "):
+            load_checkpoint(small(), last, {**state, name: value})
+    with pytest.raises(UserError, match="damaged, or not a checkpoint of this training: 'scaler'"):
+        load_checkpoint(small(scaler=True), last, {k: state[k] for k in state if k != "scaler"})
+
+
 class Foreign:
     """A class of the user's own."""
 
@@ -621,7 +678,7 @@ def test_files_that_are_no_safetensors(tmp_path):
             read(path)
     path.write_bytes(b"\0" * 40)
     for read in (read_weights, read_notes):
-        with pytest.raises(UserError, match=r"model\.safetensors: cannot be read: Error while"):
+        with pytest.raises(UserError, match=r"model\.safetensors: damaged, or not a safetensors f"):
             read(path)
 
 

@@ -66,18 +66,18 @@ numbers = st.floats(width=64)
 rows_of_any_kind = st.one_of(
     st.builds(
         StepRow,
-        step=st.integers(1),
-        epoch=st.integers(1),
+        step=st.integers(1, 2**53),
+        epoch=st.integers(1, 2**53),
         lr=st.floats(1e-300, 1e300),
         loss=numbers,
-        samples=st.integers(0),
+        samples=st.integers(0, 2**53),
         grad_norm=st.none() | numbers,
         skipped=st.booleans(),
     ),
     st.builds(
         lambda metrics, **own: EpochRow(**own, **metrics),
-        epoch=st.integers(1),
-        step=st.integers(1),
+        epoch=st.integers(1, 2**53),
+        step=st.integers(1, 2**53),
         lr=st.floats(1e-300, 1e300),
         train_loss=numbers,
         validation_loss=st.none() | numbers,
@@ -86,8 +86,8 @@ rows_of_any_kind = st.one_of(
     *(
         st.builds(
             kind,
-            st.integers(0),
-            step=st.integers(0),
+            st.integers(0, 2**53),
+            step=st.integers(0, 2**53),
             lr=st.floats(1e-300, 1e300),
             loss=numbers,
             **({"skipped": st.booleans()} if kind is SweepRow else {}),
@@ -196,7 +196,10 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, cut):
 
 @pytest.mark.parametrize(
     "damage",
-    [b"\0\0\0", b'{"kind": "step"}', b'{"kind": "x"}', b"[]", b'{"step": 1}', b"\xff"],
+    [
+        *(b"\0\0\0", b'{"kind": "step"}', b'{"kind": "x"}', b"[]", b'{"step": 1}', b"\xff"),
+        *(b'{"kind": {}}', b'{"kind": "step", "not_finite": 3}', b'{"a": ' + b"[" * 100_000),
+    ],
 )
 def test_a_damaged_line_is_left_out_with_a_warning(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
@@ -206,6 +209,23 @@ def test_a_damaged_line_is_left_out_with_a_warning(tmp_path, damage):
     words = f"{path}:2: this row is damaged and left out"
     with pytest.warns(LrtoolWarning, match=f"^{re.escape(words)}$"):
         assert list(metrics_log.read(path, StepRow)) == STEPS[:2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"step": "2"}, {"step": 2.0}, {"step": None}, {"step": True}, {"step": -1}),
+        *({"step": 10**400}, {"lr": -0.1}, {"lr": "0.1"}, {"lr": [0.1]}, {"lr": 10**4000}),
+        *({"skipped": 1}, {"loss": {}}, {"loss": 10**400}, {"grad_norm": "big"}, {"other": 1}),
+    ],
+)
+def test_a_row_with_values_that_no_run_writes_is_left_out(tmp_path, change):
+    path = tmp_path / "metrics.jsonl"
+    write(path, STEPS[:1])
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({**row, **change}) + "\n")
+    with pytest.warns(LrtoolWarning, match="jsonl:1: this row is damaged and left out"):
+        assert list(metrics_log.read(path, StepRow)) == []
 
 
 def test_steps_are_not_parsed_where_epochs_are_wanted(tmp_path, monkeypatch):
