@@ -114,3 +114,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean '{by_lower[close[0]]}'?)" if close else ""
+
+
+def said(error: BaseException) -> str:
+    """Return an exception's text."""
+    try:
+        return str(error)
+    except Exception as own:  # noqa: BLE001  (a user's exception may have a __str__ that fails)
+        return f"its __str__ raised {type(own).__name__}"

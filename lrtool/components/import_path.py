@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from lrtool.config.problems import TYPES
-from lrtool.errors import Problem, UserError, did_you_mean
+from lrtool.errors import Problem, UserError, did_you_mean, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -96,9 +96,9 @@ def _import(name: str, directories: Sequence[Path]) -> Any:
 
 def words(error: BaseException) -> str:
     """Return type, message and place of an exception that the user's code raised."""
-    said = error.msg if isinstance(error, SyntaxError) else _text(error)
-    what = f"{type(error).__name__}: {said}".removesuffix(": ")
-    in_worker = _WORKER.search(said)
+    text = error.msg if isinstance(error, SyntaxError) else said(error)
+    what = f"{type(error).__name__}: {text}".removesuffix(": ")
+    in_worker = _WORKER.search(text)
     if in_worker is not None:
         files = re.findall(r'^  File "(.+)", line (\d+)', in_worker["frames"], re.MULTILINE)
         own = [f"{name}:{line}" for name, line in files if _is_own(name)]
@@ -106,13 +106,6 @@ def words(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         what = f"it ended the program: sys.exit({error.code!r})"
     return f"{what}{place(error)}"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as own:  # noqa: BLE001  (a user's exception may have a __str__ that fails)
-        return f"its __str__ raised {type(own).__name__}"
 
 
 def place(error: BaseException) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from lrtool.errors import DataError
+from lrtool.errors import DataError, LrtoolError, OutOfMemoryError, said
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from io import BufferedIOBase, BufferedReader
+
+# Packed bytes may unpack to SMALL ones in any case, else to FOLD times as many: real data seldom
+# shrink below a hundredth, and zeros, of which bombs are made, to a thousandth.
+SMALL, FOLD = 2**27, 100
+_PIECE = 2**24  # bytes
 
 
 def find_file(path: str, directories: Sequence[Path], endings: Sequence[str] = ("",)) -> Path:
@@ -37,33 +45,86 @@ def find_file(path: str, directories: Sequence[Path], endings: Sequence[str] = (
     raise DataError(f"{names}: no such file{looked}")
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a file of foreign bytes; whatever their reader raises becomes an error with its name.
+
+    Raises:
+        DataError: the file cannot be opened, is empty, or its bytes cannot be read.
+        OutOfMemoryError: it does not fit into memory.
+    """
+    try:
+        with path.open("rb") as file:
+            if not file.peek(1):
+                raise DataError(f"{path}: the file is empty")
+            with reading(f"{path}:"):
+                yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Turn whatever a reader of foreign bytes raises into an error that begins with `place`.
+
+    A file can make a reader raise anything, so no list of exceptions would be complete.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a reader says to those who call it
+            yield
+    except (LrtoolError, OSError):
+        raise
+    except MemoryError:
+        raise OutOfMemoryError(f"{place} does not fit into memory") from None
+    except Exception as error:  # noqa: BLE001  (see above)
+        what = said(error) or type(error).__name__
+        raise DataError(f"{place} cannot be read; is the file broken? {what}") from None
+
+
+def read_up_to(file: IO[bytes] | BufferedIOBase, size: int) -> bytearray:
+    """Return the next `size` bytes, or those that there are; memory is taken as they come."""
+    content = bytearray()
+    while len(content) < size and (piece := file.read(min(size - len(content), _PIECE))):
+        content += piece
+    return content
+
+
+def most_unpacked(packed: int) -> int:
+    """Return how many bytes `packed` ones may be unpacked to; beyond that it is a bomb."""
+    return max(SMALL, FOLD * packed)
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the content of a file.
 
     Raises:
         DataError: it cannot be read, or it is empty.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content:
-        raise DataError(f"{path}: the file is empty")
-    return content
+    with opened(path) as file:
+        return file.read()
 
 
 def read_text(path: Path) -> str:
     """Return the content of a UTF-8 file, with or without a byte-order mark.
 
     Raises:
-        DataError: it cannot be read, is empty, or is not UTF-8.
+        DataError: it cannot be read, is empty, holds a zero byte, or is not UTF-8.
     """
-    content = read_bytes(path)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: line {line}: not UTF-8 text (byte {content[error.start]:#04x} at"
-            f" {error.start}); save the file as UTF-8"
-        ) from None
+    content = bytearray()
+    with opened(path) as file:
+        while b"\0" not in content[-_PIECE:] and (piece := file.read(_PIECE)):
+            content += piece  # as far as a zero byte: files of nothing else can be endless
+        whole, zero, _ = content.partition(b"\0")
+        line = whole.count(b"\n") + 1
+        try:
+            text = whole.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = whole.count(b"\n", 0, error.start) + 1
+            raise DataError(
+                f"{path}: line {line}: not UTF-8 text (byte {whole[error.start]:#04x} at"
+                f" {error.start}); save the file as UTF-8"
+            ) from None
+        if zero:
+            raise DataError(f"{path}: line {line}: a zero byte; this is not a text file")
+        return text

@@ -7,6 +7,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrtool.errors import said
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
@@ -38,7 +40,7 @@ def is_death_of_a_worker(error: BaseException) -> bool:
     torch raises a plain RuntimeError from a signal handler, which only its text tells from others.
     The connection to the worker may break before that.
     """
-    if "DataLoader worker (pid" in str(error):
+    if "DataLoader worker (pid" in said(error):
         return True
     frames = traceback.extract_tb(error.__traceback__)
     files = [Path(frame.filename).parts[-2:] for frame in frames]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lrtool.errors import ConfigError, Problem, UserError
+from lrtool.errors import ConfigError, Problem, UserError, said
 
 if TYPE_CHECKING:
     from lrtool.config.schema import RuntimeConfig
@@ -150,5 +150,5 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # Other devices, and torch's CPU allocator, raise a RuntimeError that only its text tells apart.
     return isinstance(error, RuntimeError) and (
-        "out of memory" in str(error) or "can't allocate memory" in str(error)
+        "out of memory" in said(error) or "can't allocate memory" in said(error)
     )

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 
+from lrtool.data import input_files
 from lrtool.data.sources.idx import idx
 from lrtool.errors import DataError
 
@@ -90,8 +91,8 @@ IMAGE_FILE, LABEL_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
             packed(IMAGES) + b"abc",
             LABELS,
             (
-                f"{IMAGE_FILE}: byte 256: 3 bytes too many after the values that the sizes (20, 4,"
-                " 3) of its header announce"
+                f"{IMAGE_FILE}: byte 256: more bytes after the values that the sizes (20, 4, 3) of"
+                " its header announce"
             ),
         ),
         (
@@ -150,6 +151,38 @@ def test_broken_gzip(write, split):
         place = rf"idx3-ubyte\.gz: the gzip data break before byte \d+ of {size}: .+; fetch the"
         with pytest.raises(DataError, match=place):
             idx(split(), path=".")
+
+
+def test_any_bit_that_is_flipped_in_gzip_is_noticed_or_changes_nothing(write, split, tmp_path):
+    write(IMAGES[:2], LABELS[:2])
+    expected = idx(split(), path=".").train.inputs
+    for file in tmp_path.iterdir():
+        file.unlink()
+    write(IMAGES[:2], LABELS[:2], end=".gz")
+    file = tmp_path / f"{IMAGE_FILE}.gz"
+    whole = file.read_bytes()
+    for place in range(8 * len(whole)):
+        wrong = bytearray(whole)
+        wrong[place // 8] ^= 1 << place % 8
+        file.write_bytes(wrong)
+        try:
+            inputs = idx(split(), path=".").train.inputs
+        except DataError as error:
+            assert str(error).startswith(f"{file}: ")  # noqa: PT017  (flips of the date do nothing)
+        else:
+            np.testing.assert_array_equal(inputs, expected)
+
+
+def test_a_gzip_bomb_is_not_unpacked(write, split, monkeypatch):
+    monkeypatch.setattr(input_files, "SMALL", 100_000)
+    write(np.zeros((20, 100, 100), np.uint8), end=".gz")
+    with pytest.raises(DataError, match=r"unpacks to more than 100,000 bytes, as only a gzip bomb"):
+        idx(split(), path=".")
+    write(packed(IMAGES) + bytes(10**6), gzip.compress(packed(LABELS)), end=".gz")
+    lie = gzip.compress(packed(IMAGES)[:4] + b"\xff" * 12 + bytes(10**6))
+    write(lie, gzip.compress(packed(LABELS)), end=".gz")
+    with pytest.raises(DataError, match=r"unpacks to more than 1\d\d,\d\d\d bytes"):
+        idx(split(), path=".")
 
 
 def test_missing_files(write, split, tmp_path):

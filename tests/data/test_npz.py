@@ -1,9 +1,12 @@
+import io
 import re
+import struct
 import zipfile
 
 import numpy as np
 import pytest
 
+from lrtool.data import input_files
 from lrtool.data.sources.npz import npz
 from lrtool.errors import DataError
 
@@ -83,7 +86,7 @@ def test_a_validation_archive(save, split):
         (
             {"x": X.astype(object), "y": Y},
             (
-                "{file}: 'x' is pickled, which could run code, or not an .npz file; save plain"
+                "{file}: 'x' is pickled, which could run code; save plain"
                 " arrays of numbers with numpy.savez"
             ),
         ),
@@ -157,18 +160,164 @@ def test_broken_archives(save, split, tmp_path):
             npz(split(), path="broken.npz")
         return str(caught.value).removeprefix(f"{broken}")
 
-    assert refused(whole[:-30]).startswith(" cannot be read; the file is broken: ")
+    assert refused(whole[:-30]).startswith(": cannot be read; is the file broken? ")
     assert refused(b"") == ": the file is empty"
-    assert "is pickled, which could run code, or not an .npz file" in refused(b"\x80\x04N.")
-    assert "is pickled, which could run code, or not an .npz file" in refused(b"hello, world")
+    save_again = "is no .npz file; save plain arrays of numbers with numpy.savez"
+    assert refused(b"\x80\x04N.") == refused(b"hello, world") == f": {save_again}"
     start = whole.index(b"y.npy") + 30  # inside the compressed data of y
     bad = whole[:start] + bytes(byte ^ 0xFF for byte in whole[start : start + 8])
     assert refused(bad + whole[start + 8 :]).startswith(
-        ": 'y' cannot be read; the file is broken: "
+        ": 'y' cannot be read; is the file broken? "
     )
     with zipfile.ZipFile(broken, "w") as archive:
         archive.writestr("x.npy", b"PK")
-    assert refused(broken.read_bytes()) == ": 'x' is not an array; the file is broken"
+    assert refused(broken.read_bytes()).startswith(": 'x' cannot be read; is the file broken? ")
+
+
+def packed(tmp_path, members, method=zipfile.ZIP_STORED, name="made.npz"):
+    """Write an archive from the bytes of its members."""
+    with zipfile.ZipFile(tmp_path / name, "w", method) as archive:
+        for member, content in members:
+            archive.writestr(member, content)
+    return name
+
+
+def npy(array, version=(1, 0)):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version)
+    return file.getvalue()
+
+
+def headed(header, content=b""):
+    """Return a .npy file with a header of our own."""
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize(
+    "x", [np.asfortranarray(X), X.astype(">f8"), X.astype("<f2"), X.astype(np.longdouble)]
+)
+def test_all_that_numpy_writes_of_numbers(version, x, *, split, tmp_path):
+    y = Y.astype(">i2")
+    path = packed(tmp_path, [("x.npy", npy(x, version)), ("y.npy", npy(y, version))])
+    train = npz(split(), path=path).train
+    assert (train.inputs.tolist(), train.targets.tolist()) == (X.tolist(), Y.tolist())
+    assert train.inputs.dtype.isnative
+
+
+@pytest.mark.parametrize("save_with", [np.savez, np.savez_compressed])
+def test_any_bit_that_is_flipped_is_noticed_or_changes_nothing(save_with, split, tmp_path):
+    file = tmp_path / "flipped.npz"
+    save_with(file, x=X[:3], y=Y[:3])
+    whole, refused = file.read_bytes(), 0
+    for place in range(8 * len(whole)):
+        wrong = bytearray(whole)
+        wrong[place // 8] ^= 1 << place % 8
+        file.write_bytes(wrong)
+        try:
+            train = npz(split(), path="flipped.npz").train
+        except DataError as error:
+            assert str(error).startswith(f"{file}: ")  # noqa: PT017  (some flips are harmless)
+            refused += 1
+        else:
+            assert (train.inputs.tolist(), train.targets.tolist()) == (
+                X[:3].tolist(),
+                Y[:3].tolist(),
+            )
+    assert refused > 4 * len(whole)
+
+
+NESTED = "(" * 4000 + "1" + ")" * 4000
+Y_MEMBER = ("y.npy", npy(Y))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (headed("{"), "'x' cannot be read; is the file broken? "),
+        (headed("{'descr': '<f4', 'fortran_order': 3, 'shape': (1,)}"), "'x' cannot be read"),
+        (headed("{'descr': [], 'fortran_order': False, 'shape': (1,)}"), "'x' "),
+        (headed("{'descr': '<f4', 'fortran_order': False, 'shape': " + NESTED), "'x' cannot be"),
+        (headed("-" * 9000 + "1"), "'x' cannot be read"),
+        (headed("\0" * 100), "'x' cannot be read"),
+        (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 10**30)}"), "'x' cannot"),
+        (
+            headed(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {10**30})}}"),
+            "'x' cannot be read",
+        ),
+        (
+            headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2)}", bytes(16)),
+            "'x' cannot be read; is the file broken? negative dimensions are not allowed",
+        ),
+        (
+            headed(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**12}, 9)}}"),
+            (
+                f"'x' is broken: the shape ({10**12}, 9) of float32 in its header needs"
+                f" {36 * 10**12} bytes, but there are 0"
+            ),
+        ),
+        (
+            npy(X)[:-8],
+            (
+                "'x' is broken: the shape (6, 2) of float64 in its header needs 96 bytes, but"
+                " there are 88"
+            ),
+        ),
+        (npy(X) + b"more", "'x' is broken: the shape (6, 2) of float64 in its header needs 96"),
+        (npy(X).replace(b"NUMPY\x01", b"NUMPY\x03"), "'x' cannot be read; is the file broken? "),
+        (npy(np.zeros(3, [("a", "f4")])), "'x' is of type [('a', '<f4')]; it must hold numbers"),
+        (npy(np.zeros((6, 0))), "'x' has the shape (6, 0), so there is no value"),
+    ],
+)
+def test_members_that_are_no_arrays(content, message, *, split, tmp_path):
+    path = packed(tmp_path, [("x.npy", content), Y_MEMBER])
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / path}: {message}")):
+        npz(split(), path=path)
+
+
+def test_an_object_is_never_unpickled(split, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (pytest.fail, ("it ran",))
+
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.array([Evil()], object), allow_pickle=True)
+    path = packed(tmp_path, [("x.npy", file.getvalue()), Y_MEMBER])
+    with pytest.raises(DataError, match="'x' is pickled, which could run code; save plain arrays"):
+        npz(split(), path=path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archives_that_numpy_never_writes(split, tmp_path):
+    def refused(path):
+        with pytest.raises(DataError) as caught:
+            npz(split(), path=path)
+        return str(caught.value).removeprefix(f"{tmp_path / path}: ")
+
+    x = ("x.npy", npy(X))
+    assert refused(packed(tmp_path, [x, x, Y_MEMBER])) == "holds 'x' 2 times"
+    assert refused(packed(tmp_path, [x, ("x", npy(X)), Y_MEMBER])) == "holds 'x' 2 times"
+    assert refused(packed(tmp_path, [x, Y_MEMBER], zipfile.ZIP_LZMA)) == (
+        "'x' is packed by method 14, not by NumPy"
+    )
+    assert refused(packed(tmp_path, [])) == "no array 'x'; it holds none"
+    many = [(f"../{number}.npy", b"") for number in range(30)]
+    assert refused(packed(tmp_path, many)).endswith("../18, ../19, …")
+    whole = bytearray((tmp_path / packed(tmp_path, [x, Y_MEMBER])).read_bytes())
+    whole[whole.index(b"PK\x01\x02") + 8] |= 1  # of the flags
+    (tmp_path / "made.npz").write_bytes(whole)
+    assert refused("made.npz").startswith("'x' is encrypted; save plain arrays")
+
+
+def test_a_zip_bomb_is_not_unpacked(split, tmp_path, monkeypatch):
+    monkeypatch.setattr(input_files, "SMALL", 10_000)
+    zeros = ("x.npy", npy(np.zeros((6, 10_000))))
+    path = packed(tmp_path, [zeros, Y_MEMBER], zipfile.ZIP_DEFLATED)
+    message = r"'x': \d+ bytes unpack to 480,128, as only a zip bomb does; if they are data, save"
+    with pytest.raises(DataError, match=message):
+        npz(split(), path=path)
+    assert npz(split(), path=packed(tmp_path, [zeros, Y_MEMBER])).train.inputs.shape == (6, 10_000)
 
 
 def test_a_single_array(split, tmp_path):

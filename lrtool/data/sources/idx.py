@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import zlib
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrtool.data.input_files import find_file, read_bytes
+from lrtool.data.input_files import find_file, most_unpacked, opened, read_up_to
 from lrtool.data.samples import Parts, Samples, divide
 from lrtool.data.split import Split
 from lrtool.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from io import BufferedIOBase
 
     from numpy.typing import NDArray
 
@@ -98,47 +98,53 @@ def _read_pair(
 
 
 def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Return the array of a file: a magic number, the sizes (4 bytes each), the values."""
-    content = _content(path)
+    """Return the array of a file, packed by gzip if its name ends in .gz."""
+    with opened(path) as file:
+        if path.suffix != ".gz":
+            return _array(file, path, dimensions)
+        try:
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _array(unpacked, path, dimensions)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(
+                f"{path}: the gzip data break before byte {file.tell()} of {path.stat().st_size}:"
+                f" {error}; fetch the file again"
+            ) from None
+
+
+def _array(file: BufferedIOBase, path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Read a magic number, the sizes (4 bytes each), the values, and the end."""
     magic = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
-    if content[:4] != magic:
+    start = 4 + 4 * dimensions
+    header = file.read(start)
+    if header[:4] != magic:
         raise DataError(
-            f"{path}: byte 0: the magic number is 0x{content[:4].hex()}, but 0x{magic.hex()} marks"
+            f"{path}: byte 0: the magic number is 0x{header[:4].hex()}, but 0x{magic.hex()} marks"
             f" an IDX file of unsigned bytes in {dimensions} dimension{'s'[: dimensions > 1]}"
         )
-    header = 4 + 4 * dimensions
-    if len(content) < header:
-        raise DataError(f"{path}: ends at byte {len(content)}, inside the {header}-byte header")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    expected = header + math.prod(shape)
-    if not math.prod(shape):
+    if len(header) < start:
+        raise DataError(f"{path}: ends at byte {len(header)}, inside the {start}-byte header")
+    shape = tuple(int(size) for size in np.frombuffer(header, ">u4", dimensions, offset=4))
+    size, most = math.prod(shape), most_unpacked(path.stat().st_size)
+    if not size:
         raise DataError(f"{path}: byte 4: the header gives the sizes {shape}, so there is no value")
-    if len(content) < expected:
+    content = read_up_to(file, min(size, most))
+    if len(content) < min(size, most):
         raise DataError(
-            f"{path}: truncated: ends at byte {len(content)}, but the sizes {shape} of its header"
-            f" need {expected} bytes"
+            f"{path}: truncated: ends at byte {start + len(content)}, but the sizes {shape} of its"
+            f" header need {start + size} bytes"
         )
-    if len(content) > expected:
+    if size > most:
         raise DataError(
-            f"{path}: byte {expected}: {len(content) - expected} bytes too many after the values"
-            f" that the sizes {shape} of its header announce"
+            f"{path}: unpacks to more than {most:,} bytes, as only a gzip bomb does; if they are"
+            " data, unpack the file with gunzip"
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _content(path: Path) -> bytes:
-    content = read_bytes(path)
-    if path.suffix != ".gz":
-        return content
-    packed = io.BytesIO(content)
-    try:
-        with gzip.GzipFile(fileobj=packed) as file:
-            return file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    if file.read(1):
         raise DataError(
-            f"{path}: the gzip data break before byte {packed.tell()} of {len(content)}: {error};"
-            " fetch the file again"
-        ) from None
+            f"{path}: byte {start + size}: more bytes after the values that the sizes {shape} of"
+            " its header announce"
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _size(images: NDArray[np.uint8]) -> str:

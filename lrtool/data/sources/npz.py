@@ -3,26 +3,29 @@
 
 from __future__ import annotations
 
-import io
+import math
 import zipfile
-import zlib
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtool.data.input_files import find_file, read_bytes
+from lrtool.data.input_files import find_file, most_unpacked, opened, read_up_to, reading
 from lrtool.data.samples import Parts, Samples, check_finite, divide
 from lrtool.data.split import Split
 from lrtool.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-_BROKEN = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_PLAIN = "save plain arrays of numbers with numpy.savez"
+_ENCRYPTED = 1  # a bit of a member's flags
+_NAMED = 20  # so many arrays of an archive are named in a message
 _MOST_CLASSES = 1000  # integers above this, and above the number of rows, are not classes
 
 
@@ -75,48 +78,85 @@ def _read(path: Path, inputs: str, targets: str) -> Samples:
     for name, array in ((inputs, x), (targets, y)):
         if array.ndim == 0:
             raise DataError(f"{path}: '{name}' is a single value, not one for each sample")
-        if array.dtype.kind not in "fiub":
-            raise DataError(f"{path}: '{name}' is of type {array.dtype}; it must hold numbers")
     if len(x) != len(y):
         raise DataError(f"{path}: '{inputs}' has {len(x)} rows and '{targets}' has {len(y)}")
     if not len(x):
         raise DataError(f"{path}: '{inputs}' and '{targets}' have no rows")
+    for name, array in ((inputs, x), (targets, y)):
+        if not array.size:
+            raise DataError(f"{path}: '{name}' has the shape {array.shape}, so there is no value")
     return Samples(_as_inputs(x, f"{path}: '{inputs}'"), _as_targets(y, f"{path}: '{targets}'"))
 
 
 def _arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
-    content = io.BytesIO(read_bytes(path))  # numpy.load leaves a broken file open
-    with _worded(f"{path}"):
-        loaded = np.load(content, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        raise DataError(f"{path}: holds one array; save two by name with numpy.savez")
-    arrays = []
-    for name in names:
-        if name not in loaded.files:
+    """Read arrays by name.
+
+    Not with `numpy.load`: it believes the header, and stops at the last number that it announces,
+    before the member's end, where the checksum is compared.
+    """
+    with opened(path) as file:
+        start = file.peek(6)
+        if start.startswith(b"\x93NUMPY"):
+            raise DataError(f"{path}: holds one array; save two by name with numpy.savez")
+        if not start.startswith(b"PK"):
+            raise DataError(f"{path}: is no .npz file; {_PLAIN}")
+        members: dict[str, list[zipfile.ZipInfo]] = {}
+        archive = zipfile.ZipFile(file)
+        for member in archive.infolist():
+            members.setdefault(member.filename.removesuffix(".npy"), []).append(member)
+        arrays = []
+        for name in names:
+            if name not in members:
+                hint = did_you_mean(name, members)
+                held = ", ".join(list(members)[:_NAMED]) + ", …" * (len(members) > _NAMED)
+                raise DataError(f"{path}: no array '{name}'{hint}; it holds {held or 'none'}")
+            if len(members[name]) > 1:
+                raise DataError(f"{path}: holds '{name}' {len(members[name])} times")
+            place = f"{path}: '{name}'"
+            with reading(place):
+                arrays.append(_array(archive, members[name][0], place))
+        return arrays
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str) -> NDArray[Any]:
+    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise DataError(f"{place} is packed by method {member.compress_type}, not by NumPy")
+    if member.flag_bits & _ENCRYPTED:
+        raise DataError(f"{place} is encrypted; {_PLAIN}")
+    with archive.open(member) as file:
+        shape, columns_first, dtype = _header(file)
+        if dtype.hasobject:
+            raise DataError(f"{place} is pickled, which could run code; {_PLAIN}")
+        if dtype.kind not in "fiub":
+            raise DataError(f"{place} is of type {dtype}; it must hold numbers")
+        announced, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        if announced != held:
             raise DataError(
-                f"{path}: no array '{name}'{did_you_mean(name, loaded.files)}; it holds"
-                f" {', '.join(loaded.files) or 'none'}"
+                f"{place} is broken: the shape {shape} of {dtype} in its header needs {announced}"
+                f" bytes, but there are {held}"
             )
-        with _worded(f"{path}: '{name}'"):
-            array = loaded[name]
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{path}: '{name}' is not an array; the file is broken")
-        arrays.append(array)
-    return arrays
-
-
-@contextmanager
-def _worded(place: str) -> Iterator[None]:
-    """Turn what NumPy raises for a broken file into a DataError."""
-    try:
-        yield
-    except _BROKEN as error:
-        if "pickle" in str(error):  # only the text tells it from NumPy's other errors
+        if member.file_size > most_unpacked(member.compress_size):
             raise DataError(
-                f"{place} is pickled, which could run code, or not an .npz file; save plain arrays"
-                " of numbers with numpy.savez"
-            ) from None
-        raise DataError(f"{place} cannot be read; the file is broken: {error}") from None
+                f"{place}: {member.compress_size:,} bytes unpack to {member.file_size:,}, as only a"
+                " zip bomb does; if they are data, save them with numpy.savez, which does not pack"
+            )
+        content = read_up_to(file, held)
+    if len(content) != held:
+        raise DataError(f"{place} is broken: it ends after {len(content)} of {held} bytes")
+    return np.ndarray(shape, dtype, buffer=content, order="F" if columns_first else "C")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether columns come first, and type; the file is then at the numbers."""
+    version = np.lib.format.read_magic(file)
+    read = _HEADERS.get(version)
+    if read is None:
+        raise ValueError(f"it has version {version} of the .npy format, which is not for numbers")
+    try:
+        shape, columns_first, dtype = read(file)
+    except MemoryError:  # of Python's parser
+        raise ValueError("its header is nested too deeply") from None
+    return shape, columns_first, dtype
 
 
 def _as_inputs(x: NDArray[Any], origin: str) -> NDArray[Any]:
