@@ -98,6 +98,7 @@ def train(experiment: Experiment, lr: float, seed: int, steps: int) -> tuple[flo
         for epoch in count()
     )
     recent: list[torch.Tensor] = []
+    assert experiment.loss_fn is not None, "the tasks have losses"
     for _ in range(steps):
         x, y = next(stream)
         loss = experiment.loss_fn(model(x), y)
@@ -116,6 +117,7 @@ def evaluate(experiment: Experiment, model: torch.nn.Module) -> tuple[float, flo
     """Return loss and accuracy (NaN for regression) on the validation set."""
     model.eval()
     assert experiment.data.validation is not None
+    assert experiment.loss_fn is not None
     total = right = count = predictions = 0.0
     for x, y in batches.ordered(
         experiment.data.validation, batch_size=500, device=torch.device("cpu")

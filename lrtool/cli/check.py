@@ -35,7 +35,7 @@ def check(
         run_training_preflight(experiment)
         facts = {
             "config": document.name,
-            "config_hash": settings.digest(),
+            "config_hash": experiment.config.digest(),
             "device": str(experiment.runtime.device),
             "samples": experiment.data.samples,
             "batch_size": experiment.data.batch_size,

@@ -53,7 +53,7 @@ def evaluate(
             raise UserError("nothing to evaluate on: the data have no validation set")
         metrics = metrics_of(experiment)
         built = build(experiment, experiment.config.seed)
-        stored = load_stored_weights(built.model, run, checkpoint)
+        stored = load_stored_weights(built.model, run, checkpoint, built.loss_fn)
         facts = {"run": str(run), **asdict(stored), **_evaluate(experiment, built, metrics)}
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 

@@ -84,13 +84,13 @@ def train(
             **flags.common(loss, optimizer, batch_size, device, seed),
         }
         settings, document = flags.read(config, sets, given)
-        if lr_from and run_report:
-            initial_rate.warn_of_differences(lr_from, run_report, settings)
         rate = initial_rate.given_rate(settings, document, by_flag=lr is not None, run=lr_from)
         earlier = _run_to_resume(document, resume, output, overwrite=overwrite)
 
         # Everything that can fail early fails before the run directory is touched.
         experiment = open_experiment(settings, document)
+        if lr_from and run_report:
+            initial_rate.warn_of_differences(lr_from, run_report, experiment.config)
         preflight = run_preflight(experiment)
         run_training_preflight(experiment)
 

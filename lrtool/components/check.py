@@ -15,6 +15,7 @@ from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.components.models import MODELS
 from lrtool.components.optimizers import OPTIMIZERS, UNUSABLE
 from lrtool.components.schedules import SCHEDULES, Length
+from lrtool.config.schema import OWN
 from lrtool.errors import Problem, UserError, did_you_mean
 from lrtool.report.records import EpochRow
 
@@ -73,7 +74,11 @@ def _model(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
 
 def _loss(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
     name, path = component.name, ("loss", "name")
-    if import_path.is_import_path(name):
+    if name == OWN:
+        if component.args:
+            words = "own takes no arguments: the model computes its loss itself"
+            yield Problem(("loss", "args"), words)
+    elif import_path.is_import_path(name):
         loss, problems = _import(name, path, directories)
         yield from problems
         if loss is not None:  # a class is built with the arguments, a function called with them
@@ -82,7 +87,7 @@ def _loss(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
     elif losses.canonical(name) in LOSSES:
         yield from _below(("loss", "args"), losses.check_args(name, component.args))
     else:
-        yield _unknown(name, [*LOSSES, *ALIASES], "loss", path, listed=LOSSES)
+        yield _unknown(name, [*LOSSES, *ALIASES, OWN], "loss", path, listed=[*LOSSES, OWN])
 
 
 def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrtool.components import import_path
@@ -20,7 +20,7 @@ from lrtool.config.spelling import spell
 from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from lrtool.config.schema import ComponentConfig
@@ -176,12 +176,25 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
         if not callable(loss):
             problem = f"{component.name} is a {type(loss).__name__}; it cannot be called"
             raise ConfigError(Problem(("loss", "name"), problem))
+        if args and isinstance(loss, nn.Module):
+            return _WithArgs(loss, args)
         return functools.partial(loss, **args) if args else loss
     function: Callable[..., Tensor] = LOSSES[canonical(component.name)].function
     weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}
     if weights:
         function = functools.partial(_weighted, function, weights)
     return functools.partial(function, **{k: v for k, v in args.items() if k not in _TENSORS})
+
+
+class _WithArgs(nn.Module):
+    """A loss that is a module, called with further arguments."""
+
+    def __init__(self, loss: nn.Module, args: dict[str, Any]) -> None:
+        super().__init__()
+        self.loss, self.args = loss, args
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        return self.loss(outputs, targets, **self.args)
 
 
 def _weighted(
@@ -246,7 +259,14 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
 def not_tensors(outputs: Any, targets: Any) -> str:
     """Return why a batch that is not two tensors does not fit a built-in loss or metric."""
     types = f"{type(outputs).__name__} and {type(targets).__name__}"
-    return f"compares two tensors, but outputs and targets are {types}"
+    words = f"compares two tensors, but outputs and targets are {types}"
+    if not isinstance(outputs, Tensor) and _has_loss(outputs):
+        words = f"{words}; loss: own takes the loss that the model returns"
+    return words
+
+
+def _has_loss(outputs: Any) -> bool:
+    return hasattr(outputs, "loss") or (isinstance(outputs, Mapping) and "loss" in outputs)
 
 
 def shapes(outputs: Any, targets: Any) -> str:

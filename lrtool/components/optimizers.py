@@ -53,11 +53,12 @@ def default_rate(cls: Callable[..., Any]) -> float | None:
 def build_optimizer(
     spec: OptimizerConfig,
     model: nn.Module,
+    loss_fn: object = None,
     *,
     lr: float | None,
     directories: Sequence[Path],
 ) -> Optimizer:
-    """Return the optimizer of a model's trainable parameters.
+    """Return the optimizer of the trainable parameters of a model, and of its loss if it has any.
 
     The first group has the parameters that no `groups.match` finds; then come the groups in the
     configuration's order. Without `decay_norm_and_bias`, a group without a weight decay of its own
@@ -68,6 +69,7 @@ def build_optimizer(
     Args:
         spec: name, arguments and parameter groups.
         model: on its device.
+        loss_fn: a module may have parameters; their names begin with `loss.`.
         lr: the base rate; None: the one among the arguments, or the class's default.
         directories: where modules of import paths are looked for.
 
@@ -92,7 +94,7 @@ def build_optimizer(
             raise ConfigError(Problem(("optimizer", "args"), problem))
         lr = float(given)
     args["lr"] = lr
-    groups = _groups(spec, model, lr)
+    groups = _groups(spec, _trainable(model, loss_fn), lr)
     try:
         optimizer = _fused(cls, groups, args) or cls(groups, **args)
     except (Exception, SystemExit) as error:
@@ -116,14 +118,25 @@ def build_optimizer(
     return optimizer
 
 
-def _groups(spec: OptimizerConfig, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+def _trainable(model: nn.Module, loss_fn: object) -> list[tuple[str, nn.Parameter]]:
+    """Return names and trainable parameters; those of the loss come last."""
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trainable:
         problem = "it has no trainable parameter, so there is nothing to optimize"
         raise ConfigError(Problem(("model",), problem))
+    if isinstance(loss_fn, nn.Module):
+        known = {id(parameter) for _, parameter in trainable}
+        own = loss_fn.named_parameters("loss")
+        trainable += [(name, p) for name, p in own if p.requires_grad and id(p) not in known]
+    return trainable
+
+
+def _groups(
+    spec: OptimizerConfig, trainable: list[tuple[str, nn.Parameter]], lr: float
+) -> list[dict[str, Any]]:
     base: list[nn.Parameter] = []
     members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
-    for name, parameter in trainable.items():
+    for name, parameter in trainable:
         matching = (i for i, group in enumerate(spec.groups) if re.search(group.match, name))
         index = next(matching, None)
         (base if index is None else members[index]).append(parameter)
@@ -132,7 +145,7 @@ def _groups(spec: OptimizerConfig, model: nn.Module, lr: float) -> list[dict[str
     problems = []
     for index, (group, parameters) in enumerate(zip(spec.groups, members, strict=True)):
         if not parameters:
-            problems.append(_matches_nothing(index, group.match, list(trainable)))
+            problems.append(_matches_nothing(index, group.match, [name for name, _ in trainable]))
         rate, decay = lr * group.lr_ratio, group.weight_decay
         if decay is not None:
             groups.append({"params": parameters, "lr": rate, "weight_decay": decay})

@@ -65,14 +65,23 @@ class ModelConfig(ComponentConfig):
     name: str = Field("mlp", min_length=1, description="a built-in model, or an import path")
 
 
+OWN = "own"
+
+
 class LossConfig(ComponentConfig):
     """The loss, a mean over samples."""
 
     name: str = Field(
         "cross_entropy",
         min_length=1,
-        description="a loss of torch.nn.functional, Keras's name for it, or an import path",
+        description="a loss of torch.nn.functional, Keras's name for it, or an import path; own or "
+        "null: the loss that the model computes itself",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null(cls, value: Any) -> Any:
+        return {"name": OWN} if value is None else value
 
 
 class OptimizerConfig(ComponentConfig):
@@ -318,5 +327,8 @@ def json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     for component in (ModelConfig, LossConfig, OptimizerConfig, ScheduleConfig):
         mapping = schema["$defs"][component.__name__]
-        schema["$defs"][component.__name__] = {"anyOf": [{"type": "string"}, mapping]}  # a name
+        forms = [{"type": "string"}, mapping]  # a name alone is enough
+        if component is LossConfig:
+            forms.append({"type": "null"})
+        schema["$defs"][component.__name__] = {"anyOf": forms}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

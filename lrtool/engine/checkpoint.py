@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from lrtool.engine.ema import MovingAverage
 
 NEW, LAST, PREVIOUS, BEST = ".new", "last", "previous", "best"
-WEIGHTS, AVERAGE, STATE, MANIFEST = (
+WEIGHTS, LOSS, AVERAGE, STATE, MANIFEST = (
     "model.safetensors",
+    "loss.safetensors",  # of `best` alone; `last` has it in its state
     "average.safetensors",
     "state.pt",
     "manifest.json",

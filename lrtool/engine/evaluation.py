@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lrtool.engine.step import forward, own_loss, samples_in, scalar
+from lrtool.engine.lightning import transferred
+from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
+from lrtool.engine.step import TARGET_KEYS, all_skipped, forward, samples_in, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator
 
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction
@@ -66,13 +69,15 @@ def evaluate(
     total, samples = 0.0, 0
     for metric in metrics.values():
         metric.reset()
-    with evaluating(model):
+    with evaluating(model, loss_fn):
         for batch in batches:
             count = samples_in(batch)
             with torch.no_grad(), runtime.autocast():
-                pending.append(_loss(model, loss_fn, batch, metrics.values()))
-            counts.append(count)
-            samples += count
+                loss = _loss(model, loss_fn, batch, metrics.values())
+            if loss is not None:
+                pending.append(loss)
+                counts.append(count)
+                samples += count
             if len(pending) >= READ_AFTER_BATCHES:
                 total += _weighted(pending, counts)
             yield samples
@@ -85,27 +90,50 @@ def losses(
     model: nn.Module, loss_fn: LossFunction | None, batches: Iterable[Any], runtime: Runtime
 ) -> list[float]:
     """Return the mean loss of each batch, as `evaluate` sees it; the batches can be used again."""
-    with evaluating(model), torch.no_grad(), runtime.autocast():
-        each = [_loss(model, loss_fn, copy.deepcopy(batch), ()) for batch in batches]
+    each = []
+    with evaluating(model, loss_fn), torch.no_grad(), runtime.autocast():
+        for batch in batches:
+            loss = _loss(model, loss_fn, copy.deepcopy(batch), ())
+            if loss is None:
+                raise all_skipped()
+            each.append(loss)
     values: list[float] = torch.stack(each).tolist() if each else []
     return values
 
 
 def _loss(
     model: nn.Module, loss_fn: LossFunction | None, batch: Any, metrics: Iterable[Metric]
-) -> Tensor:
-    """Return the loss of a batch and show its outputs to the metrics."""
+) -> Tensor | None:
+    """Return the loss of a batch, None if the model skips it; show its outputs to the metrics."""
+    batch = transferred(model, batch)
     metrics = list(metrics)
-    outputs = targets = None
+    outputs = targets = loss = None
     if loss_fn is not None or metrics:
-        outputs, targets = forward(model, batch)
+        outputs, targets, loss = outputs_of(model, loss_fn, batch)
     for metric in metrics:
         metric.update(outputs, targets)
     if loss_fn is not None:
         return scalar(loss_fn(outputs, targets))
     if hasattr(model, "validation_loss"):
         return scalar(model.validation_loss(batch))  # type: ignore[operator]
-    return scalar(own_loss(model, batch))
+    if loss is None:
+        loss = own_loss(model, batch)
+    return None if loss is None else scalar(loss)
+
+
+def outputs_of(
+    model: nn.Module, loss_fn: LossFunction | None, batch: Any
+) -> tuple[Any, Any, Tensor | None]:
+    """Return the outputs and targets that metrics compare, and the loss if the outputs have one.
+
+    A model whose `forward` returns its own loss, as Hugging Face's, gets its targets too.
+    """
+    if loss_fn is None and method_of(model) is None and isinstance(batch, Mapping):
+        returned = model(**batch)
+        targets = next((batch[key] for key in TARGET_KEYS if key in batch), None)
+        return outputs_in(returned, targets), targets, loss_in(returned)
+    outputs, targets = forward(model, batch)
+    return (outputs if loss_fn is not None else outputs_in(outputs, targets)), targets, None
 
 
 def _weighted(losses: list[Tensor], counts: list[int]) -> float:
@@ -117,11 +145,38 @@ def _weighted(losses: list[Tensor], counts: list[int]) -> float:
     return float(total)
 
 
+def set_training(model: nn.Module) -> None:
+    """Put a new model into training mode, but for what its author has frozen.
+
+    That is what was left in evaluation mode inside a model in training mode, and is either a batch
+    norm or has nothing to train. A pretrained part comes in evaluation mode by itself, and is
+    trained.
+    """
+    frozen = list(_frozen(model)) if model.training else []
+    model.train()
+    for module in frozen:
+        module.eval()
+
+
+def _frozen(model: nn.Module) -> Iterator[nn.Module]:
+    for child in model.children():
+        if child.training:
+            yield from _frozen(child)
+        elif _is_norm(child) or not any(p.requires_grad for p in child.parameters()):
+            yield child
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._NormBase)  # noqa: SLF001  (torch's public base of these has no public name)
+
+
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(*parts: object) -> Iterator[None]:
     """Put every module into evaluation mode inside the block, then back into its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    roots = [part for part in parts if isinstance(part, nn.Module)]
+    modes = [(module, module.training) for root in roots for module in root.modules()]
+    for root in roots:
+        root.eval()
     try:
         yield
     finally:

@@ -50,15 +50,19 @@ def first_update(
         micro_batches: of one update.
         runtime: device and precision.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
+    own = {p: None for module in modules for p in module.parameters() if p.requires_grad}
+    parameters = list(own)
     state = [p.detach().clone() for p in parameters]
     updates = 0.0
     overflow = True
     while overflow and updates < SCALINGS:  # a gradient scaler may have to lower its scale first
         with torch.random.fork_rng(devices=_devices(runtime)):
-            skipped = step(copy.deepcopy(micro_batches), 1.0).skipped  # they may change in place
+            out = step(copy.deepcopy(micro_batches), 1.0)  # they may change in place
+        if out is None:  # the model skips these batches
+            return FirstUpdate(None, None, updates)
         updates += 1
-        overflow = skipped is not None and bool(skipped)
+        overflow = out.skipped is not None and bool(out.skipped)
     for p in parameters:
         p.grad = None
     with torch.no_grad():
@@ -84,7 +88,8 @@ def first_update(
                     raise
                 return math.inf
             shares = sample_shares(micro_batches)
-            return float(sum(share * part for share, part in zip(shares, parts, strict=True)))
+            each = zip(shares, parts, strict=True)
+            return float(sum(share * part for share, part in each if part is not None))
 
     critical = _last_descent(loss_at, ratio)
     return FirstUpdate(

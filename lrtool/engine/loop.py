@@ -100,6 +100,7 @@ def train_epoch(
     """
     readout = Readout()
     made: list[tuple[int, float, int, int]] = []
+    skipped = 0  # batches since the last update
     while max_steps is None or position.step + len(made) < max_steps:
         number = position.step + len(made)
         try:
@@ -108,18 +109,20 @@ def train_epoch(
                 position.exhausted = True
                 break
             rate = lr * schedule.factor(number, position.epoch)
-            momentum = schedule.momentum(number)
-            if momentum is not None:
-                set_momentum(optimizer, momentum)
+            _set_momentum(optimizer, schedule.momentum(number))
             out = step(group, rate)
         except Exception:
             if made:
                 yield _rows(made, readout, position)
             raise
+        if out is None:
+            skipped += len(group)
+            continue
         readout.add(out)
         if average is not None:
             average.update(out.skipped)
-        made.append((number + 1, rate, len(group), sum(map(samples_in, group))))
+        made.append((number + 1, rate, skipped + len(group), sum(map(samples_in, group))))
+        skipped = 0
         paused = pause_every is not None and (number + 1) % pause_every == 0
         if paused or readout.due():
             rows = _rows(made, readout, position)
@@ -128,6 +131,12 @@ def train_epoch(
                 return
     if made:
         yield _rows(made, readout, position)
+    position.batches += skipped
+
+
+def _set_momentum(optimizer: torch.optim.Optimizer, momentum: float | None) -> None:
+    if momentum is not None:
+        set_momentum(optimizer, momentum)
 
 
 def _rows(

@@ -6,12 +6,14 @@ bit. The only `backward()` of the package is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lrtool.engine.lightning import transferred
+from lrtool.engine.own_loss import own_loss
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ class StepOut(NamedTuple):
     skipped: Tensor | None
 
 
-Step = Callable[[Sequence[Any], float], StepOut]
+# None: the model's own training_step has skipped every batch, and nothing was updated.
+Step = Callable[[Sequence[Any], float], StepOut | None]
+
+SKIPPED_AT_MOST = 1_000  # updates in a row
 
 
 def make_step(
@@ -49,7 +54,7 @@ def make_step(
     clip_norm: float | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Step:
-    """Return `step(micro_batches, lr) → StepOut`.
+    """Return `step(micro_batches, lr) → StepOut`, or None where the model skips all batches.
 
     Args:
         model: on the runtime's device.
@@ -72,7 +77,7 @@ def make_step(
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def step(micro_batches: Sequence[Any], lr: float) -> StepOut:
+    def step(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
         set_mode(optimizer, training=True)
         set_rates(optimizer, ratios, lr)
         optimizer.zero_grad(set_to_none=True)
@@ -82,11 +87,14 @@ def make_step(
         for batch, share in zip(micro_batches, shares, strict=True):
             with runtime.autocast():
                 part = batch_loss(model, loss_fn, batch)
+            if part is None:
+                continue
             if share != 1.0:
                 part = part * share
             (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
             loss = part.detach() if loss is None else loss + part.detach()
-        assert loss is not None
+        if loss is None:
+            return None
 
         skipped = None
         if scaler is not None:
@@ -104,6 +112,24 @@ def make_step(
         return StepOut(loss, norm, skipped)
 
     return step
+
+
+def update(step: Step, micro_batches: Iterator[Sequence[Any]], lr: float) -> StepOut:
+    """Make an update with the next batches that the model does not skip.
+
+    Raises:
+        UserError: it has skipped very many in a row.
+    """
+    for _ in range(SKIPPED_AT_MOST):
+        out = step(next(micro_batches), lr)
+        if out is not None:
+            return out
+    raise all_skipped()
+
+
+def all_skipped() -> UserError:
+    """Return the error to raise for a model that skips all batches."""
+    return UserError("training_step returned None for every batch, so nothing can be learned")
 
 
 def rate_ratios(optimizer: torch.optim.Optimizer) -> list[float]:
@@ -146,18 +172,25 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
             group["betas"] = (momentum, *group["betas"][1:])
 
 
-def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor:
-    """Return the scalar loss of one batch, with its graph.
+def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor | None:
+    """Return the scalar loss of one batch, with its graph; None if the model skips the batch.
 
     With `loss_fn`, the batch is `(inputs…, targets)`, or a mapping with one of `TARGET_KEYS`.
     Inputs in a mapping are passed to the model by keyword, others by position. Without `loss_fn`,
-    the model computes its own loss: `training_loss(batch)`, or `training_step(batch, 0)` as in
-    Lightning, or `model(**batch).loss` as in Hugging Face's models.
+    the model computes its own loss: `training_loss(batch)`, or `training_step(batch, index)` as in
+    Lightning, where None skips the batch, or `model(**batch).loss` as in Hugging Face's models.
 
     Raises:
         UserError: the batch or the loss is none of these.
     """
-    loss = scalar(own_loss(model, batch) if loss_fn is None else loss_fn(*forward(model, batch)))
+    batch = transferred(model, batch)
+    if loss_fn is None:
+        value = own_loss(model, batch)
+        if value is None:
+            return None
+    else:
+        value = loss_fn(*forward(model, batch))
+    loss = scalar(value)
     if torch.is_grad_enabled() and not loss.requires_grad:
         raise UserError("no trainable parameter takes part in the loss, so nothing can be learned")
     return loss
@@ -201,27 +234,6 @@ def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
         return model(**inputs[0]), targets
     return model(*inputs), targets
-
-
-def own_loss(model: nn.Module, batch: Any) -> Any:
-    """Return the loss that a model computes itself.
-
-    Raises:
-        UserError: it has none.
-    """
-    if hasattr(model, "training_loss"):
-        return model.training_loss(batch)  # type: ignore[operator]
-    if hasattr(model, "training_step"):
-        result = model.training_step(batch, 0)  # type: ignore[operator]
-        return result["loss"] if isinstance(result, Mapping) else result
-    if isinstance(batch, Mapping):
-        loss = getattr(model(**batch), "loss", None)
-        if loss is not None:
-            return loss
-    raise UserError(
-        f"no loss function was given, and {type(model).__name__} has no loss of its own: neither "
-        "training_loss(batch), nor training_step(batch, index), nor .loss of what it returns"
-    )
 
 
 def sample_shares(micro_batches: Sequence[Any]) -> list[float]:

@@ -37,7 +37,7 @@ class Stopwatch:
     def counted(self, step: Step) -> Step:
         """Return a `step` that is counted."""
 
-        def count(micro_batches: Sequence[Any], lr: float) -> StepOut:
+        def count(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
             self.steps += 1
             self.samples += sum(samples_in(batch) for batch in micro_batches)
             return step(micro_batches, lr)

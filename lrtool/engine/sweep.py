@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lrtool.curve.stopping import find_stop
 from lrtool.engine.evaluation import evaluating
 from lrtool.engine.readout import Readout
-from lrtool.engine.step import batch_loss
+from lrtool.engine.step import all_skipped, batch_loss, update
 from lrtool.report.records import StopReason, Sweep, SweepRow
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sweep(
         failure: Exception | None = None
         try:
             probed = None if probe is None else probe()
-            out: StepOut = step(next(micro_batches), lr)
+            out: StepOut = update(step, micro_batches, lr)
             readout.add(out if probed is None else out._replace(loss=probed))
         except Exception as error:  # noqa: BLE001  (raised below, unless the sweep has stopped before)
             failure = error
@@ -102,17 +102,20 @@ def make_probe(
     """
 
     def probe() -> Tensor:
-        with torch.no_grad(), runtime.autocast(), _probing(model):
-            return batch_loss(model, loss_fn, copy.deepcopy(batch))  # it may be changed in place
+        with torch.no_grad(), runtime.autocast(), _probing(model, loss_fn):
+            loss = batch_loss(model, loss_fn, copy.deepcopy(batch))  # it may be changed in place
+        if loss is None:
+            raise all_skipped()
+        return loss
 
     return probe
 
 
 @contextmanager
-def _probing(model: nn.Module) -> Iterator[None]:
+def _probing(model: nn.Module, loss_fn: LossFunction | None) -> Iterator[None]:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001  (torch's public base of all batch norms has no public name)
     tracking = [norm.track_running_stats for norm in norms]
-    with evaluating(model):
+    with evaluating(model, loss_fn):
         for norm in norms:
             norm.training = True
             norm.track_running_stats = False

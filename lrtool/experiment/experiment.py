@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -15,12 +17,16 @@ from torch import nn
 
 from lrtool.components import import_path, losses, models, optimizers
 from lrtool.config.document import located
+from lrtool.config.schema import OWN, LossConfig
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
 from lrtool.engine.device import open_runtime, place, to_memory_format
+from lrtool.engine.evaluation import set_training
+from lrtool.engine.lightning import attach, is_own
+from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, without_loss
 from lrtool.engine.randomness import seed_everything
-from lrtool.engine.step import make_step
+from lrtool.engine.step import TARGET_KEYS, make_step
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
 from lrtool.experiment.reading import directories_of
 
@@ -41,7 +47,7 @@ class Experiment:
         directories: where data files and modules are looked for.
         runtime: device and precision.
         data: the training and the validation set, on the device where they are in memory.
-        loss_fn: copied for each training if it is a module.
+        loss_fn: copied for each training if it is a module; None for the model's own loss.
         generator_states: of the user's own loaders, before anything was read from them.
         started: when it was opened, by `perf_counter`.
     """
@@ -51,7 +57,7 @@ class Experiment:
     directories: tuple[Path, ...]
     runtime: Runtime
     data: Loaded
-    loss_fn: LossFunction
+    loss_fn: LossFunction | None
     generator_states: list[torch.Tensor]
     started: float
 
@@ -69,7 +75,8 @@ def open_experiment(config: Config, document: Document) -> Experiment:
     directories = directories_of(config, document)
     with located(document):
         runtime = open_runtime(config.runtime)
-        loss_fn = losses.build_loss(config.loss, directories)
+        seed_everything(config.seed)  # a loss may have weights
+        loss_fn = None if config.loss.name == OWN else losses.build_loss(config.loss, directories)
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(runtime.device)
         source = config.data.source
@@ -92,8 +99,58 @@ def open_experiment(config: Config, document: Document) -> Experiment:
                 raise ConfigError(Problem(("loss",), problem)) from error
     states = [generator.get_state() for generator in _own_generators(data)]
     experiment = Experiment(config, document, directories, runtime, data, loss_fn, states, started)
-    memory_format = to_memory_format(runtime, build(experiment, config.seed).model)
-    return replace(experiment, data=to_device(data, runtime.device, memory_format))
+    model = build(experiment, config.seed).model
+    memory_format = to_memory_format(runtime, model)
+    experiment = replace(experiment, data=to_device(data, runtime.device, memory_format))
+    return _with_own_loss(experiment, model)
+
+
+def _with_own_loss(experiment: Experiment, model: nn.Module) -> Experiment:
+    """Take the model's own loss where the configuration has none.
+
+    Raises:
+        ConfigError: the configuration asks for it, and the model has none.
+
+    Warns:
+        LrtoolWarning: the model's own loss is not used, or it is taken by itself.
+    """
+    config, name = experiment.config, experiment.config.model.name
+    method, may_return = method_of(model), may_return_loss(model, TARGET_KEYS)
+    if experiment.loss_fn is None:
+        if method is None and not may_return:
+            with located(experiment.document):
+                raise ConfigError(Problem(("loss",), f"own: {without_loss(name)}"))
+        return experiment
+    if "loss" in config.model_fields_set:
+        if method is not None:
+            warnings.warn(
+                f"the {method} of {name} is not used, for loss is {config.loss.name}; loss: own "
+                "takes it",
+                LrtoolWarning,
+                stacklevel=3,
+            )
+        return experiment
+    if method is None and not (may_return and _returns_loss(experiment, model)):
+        return experiment
+    if method != "training_loss":
+        source = method or "forward"
+        warnings.warn(
+            f"the loss is that of {name}'s {source}, as the configuration has none; loss: own says "
+            "so, and the name of a loss takes that instead",
+            LrtoolWarning,
+            stacklevel=3,
+        )
+    config = config.model_copy(update={"loss": LossConfig(name=OWN)})
+    return replace(experiment, config=config, loss_fn=None)
+
+
+def _returns_loss(experiment: Experiment, model: nn.Module) -> bool:
+    """Tell whether a model returns its own loss for a batch."""
+    with suppress(Exception, SystemExit):  # the preflight names what is wrong
+        batch = first_batches(experiment)[0]
+        with experiment.runtime.autocast():
+            return isinstance(batch, Mapping) and loss_in(model(**batch)) is not None
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +160,7 @@ class Built:
     Attributes:
         model: on the device, in training mode.
         loss_fn: None for a model that computes its own loss.
-        optimizer: over the model's parameters.
+        optimizer: over the parameters of the model, and of the loss if it has any.
         ratios: each parameter group's rate divided by the base rate.
     """
 
@@ -147,20 +204,22 @@ def build(experiment: Experiment, seed: int) -> Built:
             models.build_model(config.model, facts, experiment.directories, unknown=data.unknown),
             experiment.runtime,
         )
+        loss_fn = experiment.loss_fn
+        if isinstance(loss_fn, nn.Module):
+            loss_fn = copy.deepcopy(loss_fn)  # its state must not pass from one training to another
         optimizer = optimizers.build_optimizer(
-            config.optimizer, model, lr=1.0, directories=experiment.directories
+            config.optimizer, model, loss_fn, lr=1.0, directories=experiment.directories
         )
-        if hasattr(model, "training_loss"):
-            _refuse_metrics_of_nothing(config, model)
-    ratios = [float(group["lr"]) for group in optimizer.param_groups]
-    loss_fn = None if hasattr(model, "training_loss") else experiment.loss_fn
-    if isinstance(loss_fn, nn.Module):
-        loss_fn = copy.deepcopy(loss_fn)  # its state must not pass from one training to the next
-    model.train()
-    if experiment.runtime.compile:
         if loss_fn is None:
+            _refuse_metrics_of_nothing(config, model)
+        attach(model, optimizer)
+    ratios = [float(group["lr"]) for group in optimizer.param_groups]
+    set_training(model)
+    if experiment.runtime.compile:
+        method = method_of(model)
+        if loss_fn is None and method is not None:
             warnings.warn(
-                "runtime.compile is ignored: training_loss(batch) is not the model's forward",
+                f"runtime.compile is ignored: {method}(batch) is not the model's forward",
                 LrtoolWarning,
                 stacklevel=2,
             )
@@ -172,11 +231,11 @@ def build(experiment: Experiment, seed: int) -> Built:
 
 def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
     """Refuse metrics where a model computes its own loss and has no outputs."""
-    without = getattr(model.forward, "__func__", None) is nn.Module.forward
-    if config.metrics and without:
+    method = method_of(model)
+    if config.metrics and method is not None and not is_own(model, "forward"):
         problem = (
             f"{', '.join(config.metrics)} cannot be computed: {config.model.name} has "
-            "training_loss(batch) but no forward; give it a forward(inputs) that returns what "
+            f"{method}(batch) but no forward; give it a forward(inputs) that returns what "
             "metrics compare with the targets, or remove metrics"
         )
         raise ConfigError(Problem(("metrics",), problem))

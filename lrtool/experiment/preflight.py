@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,8 @@ from lrtool.data.checks import class_problem
 from lrtool.data.facts import labels_of
 from lrtool.data.part import Resident
 from lrtool.engine.device import environment
-from lrtool.engine.evaluation import evaluate, evaluating
+from lrtool.engine.evaluation import evaluate, evaluating, outputs_of
+from lrtool.engine.lightning import transferred
 from lrtool.engine.step import forward
 from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.experiment import (
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import LossFunction
-    from lrtool.experiment.experiment import Experiment
+    from lrtool.experiment.experiment import Built, Experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class Preflight:
         inputs: shape, with the batch dimension; None for what is no tensor.
         targets: likewise; None for a model that computes its own loss.
         outputs: likewise.
-        loss: before any update.
-        parameters: number of the model's parameters.
+        loss: before any update; NaN where the model skips the batch.
+        parameters: number of the parameters of the model, and of the loss if it has any.
         trainable: number of those that are trained.
     """
 
@@ -86,25 +88,31 @@ def run_preflight(experiment: Experiment) -> Preflight:
     try:
         if built.loss_fn is not None:
             with located(experiment.document), torch.no_grad(), runtime.autocast():
-                outputs, targets = forward(built.model, batch)
+                outputs, targets = forward(built.model, transferred(built.model, batch))
                 _refuse_a_misfit(config.loss.name, built.loss_fn, outputs, targets)
         failed = f"a step of {config.optimizer.name} with the model {config.model.name}"
         step = step_of(experiment, built, runtime.scaler())
-        loss = step([batch], config.find.start).loss
+        out = step([batch], config.find.start)
     except LrtoolError:
         raise
     except (Exception, SystemExit) as error:
         shape = _shape(_first_input(batch))
         raise explain(experiment, error, f"{failed} failed on a batch of inputs {shape}") from error
-    sizes = [(p.numel(), p.requires_grad) for p in built.model.parameters()]
+    sizes = [(p.numel(), p.requires_grad) for p in _parameters(built)]
     return Preflight(
         inputs=_shape(_first_input(batch)),
         targets=_shape(targets),
         outputs=_shape(outputs),
-        loss=float(loss),
+        loss=nan if out is None else float(out.loss),
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
     )
+
+
+def _parameters(built: Built) -> list[nn.Parameter]:
+    """Return the parameters of the model, and of the loss if it has any, each once."""
+    modules = [part for part in (built.model, built.loss_fn) if isinstance(part, nn.Module)]
+    return list({p: None for module in modules for p in module.parameters()})
 
 
 def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
@@ -199,7 +207,8 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
             torch.no_grad(),
             experiment.runtime.autocast(),
         ):
-            outputs, targets = forward(built.model, batch)
+            batch = transferred(built.model, batch)
+            outputs, targets, _ = outputs_of(built.model, built.loss_fn, batch)
             return metrics.build_metrics(
                 config.metrics,
                 loss=config.loss.name,

@@ -12,6 +12,7 @@ import torch
 
 from lrtool.components.schedules import named_schedule
 from lrtool.data import batches
+from lrtool.engine.lightning import attach
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
 from lrtool.engine.step import make_step, samples_in
@@ -94,6 +95,7 @@ class ObjectSubject:
                 generator.manual_seed(int(words[1]))
         if not self.model.training:
             self.model.train()
+        attach(self.model, self.optimizer)
         step = make_step(
             self.model,
             self.loss_fn,

@@ -15,9 +15,10 @@ import torch
 
 from lrtool.curve.stopping import find_stop
 from lrtool.engine.evaluation import losses
+from lrtool.engine.lightning import placed
 from lrtool.engine.loop import Position, failed, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
-from lrtool.engine.step import batch_loss, samples_in, set_mode
+from lrtool.engine.step import all_skipped, batch_loss, samples_in, set_mode
 from lrtool.errors import LrtoolError
 from lrtool.report.records import RaceRow
 
@@ -105,7 +106,13 @@ def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
         try:
             for rows in train_epoch(
                 step,
-                _batches(runner),
+                placed(
+                    trainee.model,
+                    _batches(runner),
+                    step=position.step,
+                    epoch=position.epoch,
+                    batch=position.batches,
+                ),
                 position,
                 lr=runner.lr,
                 schedule=runner.schedule,
@@ -120,6 +127,8 @@ def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
                 raise
             runner.broken = True
         if position.exhausted:
+            if not position.samples:
+                raise all_skipped()
             position.next_epoch()
         runner.random = random_states(trainee.generators)
 
@@ -164,9 +173,13 @@ def untrained_loss(runner: Runner, steps: int) -> tuple[float, float]:
         first = subject.batches(runner.attempt, 0, 0)
         for group in islice(first, max(1, steps // LAST_SHARE)):
             for batch in group:
-                batch_losses.append(batch_loss(trainee.model, trainee.loss_fn, batch))
-                sizes.append(samples_in(batch))
+                loss = batch_loss(trainee.model, trainee.loss_fn, batch)
+                if loss is not None:
+                    batch_losses.append(loss)
+                    sizes.append(samples_in(batch))
             updates += 1
+    if not batch_losses:
+        raise all_skipped()
     values = torch.stack(batch_losses).tolist()  # one wait for the device
     total = sum(loss * size for loss, size in zip(values, sizes, strict=True))
     return total / sum(sizes), FORWARD * updates

@@ -181,7 +181,7 @@ def _first_update(state: _SearchState) -> None:
     subject = state.subject
     trainee = subject.fresh(0)
     step = state.watch.counted(trainee.step)
-    batches = next(updates(subject, 0))
+    batches = next(updates(subject, 0, trainee.model))
     update = first_update(step, trainee.model, trainee.loss_fn, batches, subject.runtime)
     optimizer = trainee.optimizer
     state.first_update = replace(update, opening=optimizers.opening(optimizer))
@@ -194,7 +194,7 @@ def _sweep(state: _SearchState, repeat: int) -> Iterator[SweepRow]:
     rates = sweep_rates(plan.start, plan.end, plan.steps, plan.mode)
     trainee = subject.fresh(repeat)
     probe = subject.probe(trainee)
-    step, batches = watch.counted(trainee.step), updates(subject, repeat)
+    step, batches = watch.counted(trainee.step), updates(subject, repeat, trainee.model)
     yield from watch.timed(sweep(step, batches, rates, repeat=repeat, probe=probe))
     synchronize(subject.runtime.device)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lrtool.engine.lightning import placed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -79,7 +81,11 @@ class Subject(Protocol):
         """Return a function that measures a sweep's loss; None: the batch's own loss is taken."""
 
 
-def updates(subject: Subject, attempt: int) -> Iterator[Sequence[Any]]:
-    """Yield the batches of each update, epoch after epoch, without end."""
+def updates(subject: Subject, attempt: int, model: nn.Module) -> Iterator[Sequence[Any]]:
+    """Yield the batches of each update, epoch after epoch, without end; `model` sees them."""
+    step = 0
     for epoch in count():
-        yield from subject.batches(attempt, epoch, 0)
+        groups = placed(model, subject.batches(attempt, epoch, 0), step=step, epoch=epoch)
+        for group in groups:
+            step += 1
+            yield group

@@ -118,9 +118,11 @@ def first_cause(session: Session, checkpoint: Checkpoint | None) -> Cause | None
     deadline = perf_counter() + REPLAY_S
     causes: list[Cause] = []
 
-    def watched_step(group: Sequence[Any], lr: float) -> StepOut:
+    def watched_step(group: Sequence[Any], lr: float) -> StepOut | None:
         with watched(model) as suspects:
             out = replay.step(group, lr)
+        if out is None:
+            return None
         skipped = out.skipped is not None and bool(out.skipped)
         if not finite(out.loss) or (suspects.gradient is not None and not skipped):
             place = _place(position.step + 1, position.epoch, lr)

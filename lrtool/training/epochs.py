@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from lrtool.config.spelling import count
 from lrtool.data import batches
 from lrtool.engine.loop import failed
+from lrtool.engine.step import all_skipped
 from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow, StepRow
@@ -99,7 +100,7 @@ def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | No
             if config.checkpoint_every and position.step % config.checkpoint_every == 0:
                 _save(session, log)
         if not position.samples:
-            raise batches.empty_epoch(position.epoch)
+            raise all_skipped() if position.batches else batches.empty_epoch(position.epoch)
 
         # Evaluate, log and save, unless a resumed training had already done so at this step.
         if position.evaluated != position.step:

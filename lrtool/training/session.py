@@ -14,12 +14,14 @@ from lrtool.data import batches
 from lrtool.engine import evaluation, weights
 from lrtool.engine.checkpoint import (
     BEST,
+    LOSS,
     TrainingState,
     load_checkpoint,
     restoring,
     save_checkpoint,
 )
 from lrtool.engine.ema import MovingAverage
+from lrtool.engine.lightning import placed
 from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
 from lrtool.engine.step import set_mode
@@ -38,7 +40,7 @@ from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import CHECKPOINTS, MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -177,7 +179,7 @@ def _best(experiment: Experiment) -> BestTracker:
     return BestTracker(key(stopping.metric), higher, stopping.min_delta)
 
 
-def updates(session: Session) -> Iterator[list[Any]]:
+def updates(session: Session) -> Iterator[Sequence[Any]]:
     """Return the batches of each update of the current epoch, or of the rest of it."""
     experiment, position = session.experiment, session.position
     if position.exhausted:
@@ -198,7 +200,13 @@ def updates(session: Session) -> Iterator[list[Any]]:
     if session.resumed_random is not None:
         restore_random_states(session.resumed_random, session.generators)
         session.resumed_random = None
-    return batches.micro_batches(made, experiment.config.train.accumulate)
+    return placed(
+        session.built.model,
+        batches.micro_batches(made, experiment.config.train.accumulate),
+        step=position.step,
+        epoch=position.epoch,
+        batch=position.batches,
+    )
 
 
 def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[list[StepRow]]:
@@ -274,12 +282,11 @@ def save(session: Session, log: IO[bytes]) -> None:
         OSError: it cannot be written; the one before is kept.
     """
     set_mode(session.built.optimizer, training=False)  # `evaluate` may read these weights
-    loss_fn = session.built.loss_fn
     save_checkpoint(
         session.state,
         session.directory / CHECKPOINTS,
         lrtool=__version__,
-        loss=loss_fn.state_dict() if isinstance(loss_fn, nn.Module) else {},
+        loss=_loss_state(session),
         config=resolved_config(session.experiment),
         data=session.experiment.data.digest,
         learning_rate=asdict(session.rate),
@@ -303,14 +310,24 @@ def save_weights(session: Session, path: Path, notes: dict[str, Any]) -> None:
 
 
 def save_best(session: Session, row: EpochRow) -> None:
-    """Write `checkpoints/best`: the weights of the best epoch so far.
+    """Write `checkpoints/best`: the weights of the best epoch so far, the loss's own included.
 
     Raises:
         OSError: they cannot be written.
     """
     best = session.state.best
     notes = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
-    save_weights(session, session.directory / CHECKPOINTS / BEST / MODEL, notes)
+    folder = session.directory / CHECKPOINTS / BEST
+    if loss := _loss_state(session):
+        folder.mkdir(parents=True, exist_ok=True)
+        weights.write_weights(loss, folder / LOSS, notes)
+    save_weights(session, folder / MODEL, notes)
+
+
+def _loss_state(session: Session) -> dict[str, Any]:
+    """Return the weights and buffers of a loss that is a module; {} without any."""
+    loss_fn = session.built.loss_fn
+    return loss_fn.state_dict() if isinstance(loss_fn, nn.Module) else {}
 
 
 @contextmanager

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from torch import nn
+
 from lrtool.engine import weights
-from lrtool.engine.checkpoint import AVERAGE, BEST
+from lrtool.engine.checkpoint import AVERAGE, BEST, LOSS
 from lrtool.errors import UserError
 from lrtool.report.run_directory import CHECKPOINTS, MODEL
 from lrtool.training.resume import find_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import nn
 
 Which = Literal["best", "last"]
 
@@ -34,34 +34,43 @@ class StoredWeights:
     step: int | None
 
 
-def load_stored_weights(model: nn.Module, run: Path, which: Which | None = None) -> StoredWeights:
+def load_stored_weights(
+    model: nn.Module, run: Path, which: Which | None = None, loss_fn: object = None
+) -> StoredWeights:
     """Load a run's weights into a model, or their moving average if there is one.
 
     Args:
         model: as the run's configuration builds it.
         run: its directory.
         which: "best" or "last"; None for the best ones if there are any, else the last ones.
+        loss_fn: if it is a module, it gets its own weights and buffers of then.
 
     Raises:
         UserError: there are none, or they do not fit.
     """
     best = run / CHECKPOINTS / BEST / MODEL
     which = which or ("best" if best.is_file() else "last")
+    has_state = isinstance(loss_fn, nn.Module) and bool(loss_fn.state_dict())
     if which == "best":
         if not best.is_file():
             raise UserError(f"{run}: has no checkpoint best; there is no {best}")
         path = best
         try:
             stored = weights.read_weights(path)
+            loss = weights.read_weights(path.with_name(LOSS)) if has_state else {}
         except UserError as error:
             raise UserError(f"{error}; --checkpoint last takes the last ones") from error
         weights.load_weights(model, stored, path)
+        if isinstance(loss_fn, nn.Module) and has_state:
+            weights.load_weights(loss_fn, loss, path.with_name(LOSS))
     else:
         last = find_checkpoint(run)
         if last is None:
             raise UserError(f"{run}: has no checkpoint that is whole")
         path, average = last.folder / MODEL, last.folder / AVERAGE
         weights.load_weights(model, {**weights.read_weights(path), **last.state["extra"]}, path)
+        if isinstance(loss_fn, nn.Module):
+            weights.load_weights(loss_fn, last.state["loss"], last.folder)
         if average.exists():
             weights.load_average(model, weights.read_weights(average), average)
     notes = weights.read_notes(path)
