@@ -204,13 +204,15 @@ def _weighted(
     return function(outputs, targets, **weights, **args)
 
 
-def ignored_index(name: str, loss: Loss) -> int | None:
+def ignored_index(name: str, loss: Loss | None) -> int | None:
     """Return the label that a loss leaves out; None for a loss that is not known to have one.
 
     Args:
         name: as in the configuration.
-        loss: from `build_loss`.
+        loss: from `build_loss`; None: the model's own, which is taken for one as torch's.
     """
+    if loss is None:
+        return -100
     entry = LOSSES.get(canonical(name))
     if entry is not None and entry.takes != "classes":
         return None
