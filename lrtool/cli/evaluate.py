@@ -17,6 +17,7 @@ from lrtool.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lrtool.data.part import Part
     from lrtool.engine.evaluation import Metric
     from lrtool.experiment.experiment import Built, Experiment
 
@@ -32,7 +33,7 @@ def evaluate(
     sets: flags.Sets = None,
     device: flags.Device = None,
 ) -> None:
-    """Evaluate a training's weights on the validation set: metrics as JSON."""
+    """Evaluate a training's weights on its validation set, or on other data: metrics as JSON."""
     config = run / "config.yaml"
     with stdout_for_the_result(), without_dynamo():
         if not config.is_file():
@@ -40,28 +41,31 @@ def evaluate(
         for key in (text.partition("=")[0] for text in sets or ()):
             if key.split(".")[0] not in MAY_CHANGE:
                 raise UserError(f"--set {key}: evaluate may change only data, metrics and runtime")
-        from lrtool.experiment.experiment import build, open_experiment
+        from lrtool.experiment.experiment import build
         from lrtool.experiment.preflight import metrics_of
+        from lrtool.training.evaluated_data import open_evaluated_data
         from lrtool.training.resume import is_find
         from lrtool.training.stored_weights import load_stored_weights
 
         settings, document = flags.read(config, sets, {"--device": ("runtime.device", device)})
         if is_find(run):
             raise UserError(f"{run}: is the run of a find, which has no weights")
-        experiment = open_experiment(settings, document)
-        if experiment.data.validation is None:
-            raise UserError("nothing to evaluate on: the data have no validation set")
+        own, _ = flags.read(config, None, {})
+        data = open_evaluated_data(run, own, settings, document)
+        experiment = data.experiment
         metrics = metrics_of(experiment)
         built = build(experiment, experiment.config.seed)
         stored = load_stored_weights(built.model, run, checkpoint, built.loss_fn)
-        facts = {"run": str(run), **asdict(stored), **_evaluate(experiment, built, metrics)}
+        other = {} if data.other is None else {"data": data.other}
+        values = _evaluate(experiment, built, data.part, metrics)
+        facts = {"run": str(run), **asdict(stored), **other, **values}
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
 def _evaluate(
-    experiment: Experiment, built: Built, metrics: Mapping[str, Metric]
+    experiment: Experiment, built: Built, part: Part, metrics: Mapping[str, Metric]
 ) -> dict[str, Any]:
-    """Evaluate a model on the validation set.
+    """Evaluate a model on a part of the data.
 
     Raises:
         UserError, OutOfMemoryError: model, loss, metrics and data do not fit each other.
@@ -74,9 +78,8 @@ def _evaluate(
     from lrtool.experiment.preflight import empty_validation
     from lrtool.report.records import finite_or_none
 
-    assert experiment.data.validation is not None, "`evaluate` refuses data without one"
     samples = batches.ordered(
-        experiment.data.validation,
+        part,
         batch_size=experiment.data.batch_size,
         device=experiment.runtime.device,
     )

@@ -116,6 +116,7 @@ def _logged_search(
     They are written too if an exception is thrown in, or if this is closed early.
     """
     from lrtool.config.document import dump
+    from lrtool.data import encoding
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.errors import InterruptedRunError
     from lrtool.experiment.experiment import resolved_config
@@ -126,6 +127,7 @@ def _logged_search(
     from lrtool.search.search import search
 
     files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
+    encoding.write(experiment.data.encoding, directory)
     rows = search(ExperimentSubject(experiment), plan, Stopwatch(experiment.started))
     error: Exception | None = None
     with metrics_log.reopen(directory / METRICS, 0) as log:

@@ -185,6 +185,7 @@ def _train(
     """
     from lrtool.cli.pump import pump
     from lrtool.config.document import dump
+    from lrtool.data import encoding
     from lrtool.experiment.experiment import resolved_config
     from lrtool.experiment.failures import conclude
     from lrtool.report import files
@@ -194,6 +195,7 @@ def _train(
     from lrtool.training.session import begin, writing
 
     files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
+    encoding.write(experiment.data.encoding, directory)
     if checkpoint is not None:
         rate = LearningRate(**checkpoint.state["learning_rate"])
     rate, search = _rate_and_search(experiment, preflight, directory, rate, stop, quiet=quiet)

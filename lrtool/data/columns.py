@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrtool.data.encoding import Classes, WordsColumn
 from lrtool.data.input_files import read_text
 from lrtool.errors import ConfigError, DataError, Problem, did_you_mean
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+
+    from lrtool.data.encoding import TableInputs, Targets
 
 MISSING = frozenset(
     {"", "?", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "none"}
@@ -156,29 +159,29 @@ def frame_of(table: Table, features: Sequence[str], categorical: Collection[str]
                 f"{table.place(odd[0])}: column {name!r} holds {fields[odd[0]]!r} among numbers;"
                 " correct it, empty it, or name the column in data.args.categorical"
             )
-        infinite = np.flatnonzero(np.isinf(numbers))
-        if len(infinite):
-            row = int(infinite[0])
-            raise DataError(
-                f"{table.place(row)}: column {name!r} holds {fields[row]!r}, which is not finite;"
-                " correct it, or empty it if it is missing"
-            )
+        _check_finite(table, name, numbers)
         columns[name] = numbers
     return pd.DataFrame(columns)
 
 
-def target_of(table: Table, target: str, task: str, count: int) -> tuple[NDArray[Any], int | None]:
-    """Return class indices and the number of classes, or regression targets and None.
+def _check_finite(table: Table, name: str, numbers: NDArray[np.float64]) -> None:
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if len(infinite):
+        row = int(infinite[0])
+        raise DataError(
+            f"{table.place(row)}: column {name!r} holds {table.columns[name][row]!r}, which is not"
+            " finite; correct it, or empty it if it is missing"
+        )
+
+
+def target_of(
+    table: Table, target: str, task: str, count: int
+) -> tuple[NDArray[Any], Classes | None]:
+    """Return class indices and the classes, or regression targets and None.
 
     The first `count` rows are those of the training table.
     """
-    fields = table.columns[target]
-    missing = [row for row, field in enumerate(fields) if field is None]
-    if missing:
-        raise DataError(
-            f"{table.place(missing[0])}: the target {target!r} is missing, as in {len(missing)} of"
-            f" {len(fields)} rows; remove these rows or fill it in"
-        )
+    fields = _target_fields(table, target)
     if len(set(fields[:count])) == 1:
         raise DataError(
             f"{table.path}: every target {target!r} is {fields[0]!r}; there is nothing to learn"
@@ -198,7 +201,7 @@ def target_of(table: Table, target: str, task: str, count: int) -> tuple[NDArray
             )
         return numbers, None
     labels = np.array(fields, dtype=object) if odd else numbers
-    classes, indices = np.unique(labels, return_inverse=True)
+    classes, first, indices = np.unique(labels, return_index=True, return_inverse=True)
     if len(classes) > max(_MOST_WORDS, len(fields) // 2):
         raise DataError(
             f"{table.path}: the target {target!r} has {len(classes)} different values in"
@@ -211,7 +214,100 @@ def target_of(table: Table, target: str, task: str, count: int) -> tuple[NDArray
         raise DataError(
             f"{table.place(row)}: the class {fields[row]!r} of {target!r} is not in {table.path}"
         )
-    return indices.astype(np.int64), len(classes)
+    names = tuple(str(fields[row]) for row in first)
+    return indices.astype(np.int64), Classes(target, names, numbers=not odd)
+
+
+def _target_fields(table: Table, target: str) -> list[str | None]:
+    """Return the fields of the target, none of which may be missing."""
+    fields = table.columns[target]
+    missing = [row for row, field in enumerate(fields) if field is None]
+    if missing:
+        raise DataError(
+            f"{table.place(missing[0])}: the target {target!r} is missing, as in {len(missing)} of"
+            f" {len(fields)} rows; remove these rows or fill it in"
+        )
+    return fields
+
+
+# What a run has learned, for other tables.
+
+
+def check_trained(table: Table, names: Sequence[str]) -> None:
+    """Raise DataError if columns are missing that a run was trained on."""
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{table.path}: line 1: no column {', '.join(map(repr, missing))}, which the run was"
+            f" trained on{did_you_mean(missing[0], table.columns)}; there are"
+            f" {', '.join(map(repr, table.columns))}"
+        )
+
+
+def columns_as(table: Table, known: TableInputs) -> dict[str, Any]:
+    """Return the input columns, each as numbers or words as in the training.
+
+    Raises:
+        DataError: a column of numbers holds something else, with file and line.
+    """
+    columns: dict[str, Any] = {}
+    for column in known.columns:
+        name = column.name
+        fields = table.columns[name]
+        if isinstance(column, WordsColumn):
+            columns[name] = ["" if field is None else field for field in fields]
+            continue
+        numbers = _numbers(fields)
+        if odd := _odd(fields, numbers):
+            raise DataError(
+                f"{table.place(odd[0])}: column {name!r} holds {fields[odd[0]]!r}, but in the"
+                " training it was a column of numbers; correct it, or empty it if it is missing"
+            )
+        _check_finite(table, name, numbers)
+        columns[name] = numbers
+    return columns
+
+
+def target_as(
+    table: Table, target: str, known: Targets | None
+) -> tuple[NDArray[Any], Classes | None]:
+    """Return the class indices of a run and its classes, or regression targets and None.
+
+    Raises:
+        DataError: a target is missing, no number, or a class that the run does not know, with file
+            and line.
+    """
+    fields = _target_fields(table, target)
+    numbers = _numbers(fields)
+    if not isinstance(known, Classes):
+        odd = _odd(fields, numbers) or np.flatnonzero(np.isinf(numbers)).tolist()
+        if odd:
+            raise DataError(
+                f"{table.place(odd[0])}: the target {target!r} is {fields[odd[0]]!r}, not a"
+                " number, and the run was trained on numbers"
+            )
+        return numbers, None
+    keys: list[Any] = (
+        [float(name) for name in known.classes] if known.numbers else list(known.classes)
+    )
+    index = {key: number for number, key in enumerate(keys)}
+    values = numbers.tolist() if known.numbers else fields
+    found = np.array([index.get(value, -1) for value in values], np.int64)
+    if (found < 0).any():
+        row = int((found < 0).argmax())
+        unknown = sorted({str(fields[each]) for each in np.flatnonzero(found < 0)})
+        raise DataError(
+            f"{table.place(row)}: the class {fields[row]!r} of {target!r} is not one that the run"
+            f" knows, as in {int((found < 0).sum())} of {len(fields)} rows"
+            f" ({named(unknown)}); it was trained on {named(known.classes)}"
+        )
+    return found, known
+
+
+def named(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names, and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(map(repr, names[:most]))}{more}"
 
 
 def _numbers(fields: Sequence[str | None]) -> NDArray[np.float64]:

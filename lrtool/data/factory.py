@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 def call_factory(
     factory: Callable[..., Any], spec: DataConfig, split: Split
-) -> tuple[Part, Part | None]:
+) -> tuple[Part, Part | None, bool]:
     """Call the factory with `data.args` and return the training and the validation set.
+
+    The third value tells whether the validation set was split off here.
 
     The factory may return (train, validation) or train alone, each a pair (inputs, targets) of
     tensors or arrays, a Dataset or a DataLoader. Two arrays are always (inputs, targets). Without a
@@ -48,19 +50,20 @@ def call_factory(
     first, second = _unpack(made, name)
     train = _part(first, spec.workers, f"{name}: train")
     if second is not None:
-        if "validation" in spec.model_fields_set:
+        # A run's own configuration sets every key.
+        if "validation" in spec.model_fields_set and split.encoding is None:
             _warn(f"data.validation is ignored: {spec.source} returns a validation set of its own")
-        return train, _part(second, spec.workers, f"{name}: validation")
+        return train, _part(second, spec.workers, f"{name}: validation"), False
     if not spec.validation:
-        return train, None
+        return train, None, False
     if isinstance(train, OwnLoader) or (isinstance(train, Streamed) and train.iterable):
         kind = "a DataLoader" if isinstance(train, OwnLoader) else "an iterable dataset"
         _warn(
             f"data.validation is ignored: {spec.source} returns {kind}, which cannot be split;"
             " there is no validation set unless it returns (train, validation)"
         )
-        return train, None
-    return _split(train, split, name)
+        return train, None, False
+    return *_split(train, split, name), True
 
 
 def _unpack(made: Any, name: str) -> tuple[Any, Any]:

@@ -13,12 +13,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrtool.data.batches import generators
 from lrtool.data.checks import MOST_CLASSES
+from lrtool.data.encoding import ArrayInputs, ClassIndices, Values
 from lrtool.data.part import OwnLoader, Resident
 from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrtool.data.encoding import Inputs, Targets
     from lrtool.data.part import Part, Streamed
 
 
@@ -116,6 +118,16 @@ def _of_classes(parts: list[Part], vocabulary: int | None, ignored: int | None) 
         why = f"a target is {highest}, too large for a class; numbers to predict must be floats"
         return Facts(None, vocabulary, why)
     return Facts(highest + 1, vocabulary)
+
+
+def as_they_are(first: Any, num_outputs: int | None) -> tuple[Inputs | None, Targets | None]:
+    """Return how a factory's inputs and targets are encoded: not at all."""
+    if not is_pair(first):
+        return None, None
+    inputs = ArrayInputs(str(first[0].dtype).removeprefix("torch."))
+    if first[1].is_floating_point():
+        return inputs, Values()
+    return inputs, ClassIndices(num_outputs) if num_outputs and num_outputs > 0 else None
 
 
 def labels_of(part: Part) -> Tensor | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtool.data import facts
+from lrtool.data.encoding import ClassIndices, Encoding, StoredSplit, Values
 from lrtool.data.factory import call_factory, to_resident
 from lrtool.data.part import OwnLoader, Resident, samples_in
 from lrtool.data.sources import SOURCES
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from lrtool.config.schema import DataConfig
+    from lrtool.data.encoding import Inputs, Targets
     from lrtool.data.part import Part
 
 
@@ -32,26 +36,45 @@ class Loaded:
         train: the training set.
         validation: the validation set, or None.
         batch_size: samples in a training batch.
-        input_shape: of one sample's inputs; None unless batches are (inputs, targets).
-        num_outputs: the number of classes, of regression targets, or of tokens to predict; None
-            if unknown without reading all data.
-        unknown: why `num_outputs` is unknown; None if it is known.
-        vocabulary: the number of different tokens among the inputs; None unless they are tokens.
-        samples: the number of samples in "train" and "validation", None where unknown.
+        unknown: why the number of outputs is unknown; None if it is known.
         shapes: of one sample, by name: "inputs" and "targets", or a mapping's own keys.
-        digest: SHA-256 of all samples, in hexadecimal; None unless all are in memory.
+        encoding: how they were made, and what a model must know of them.
     """
 
     train: Part
     validation: Part | None
     batch_size: int
-    input_shape: tuple[int, ...] | None
-    num_outputs: int | None
     unknown: str | None
-    vocabulary: int | None
-    samples: dict[str, int | None]
     shapes: dict[str, tuple[int, ...]]
-    digest: str | None
+    encoding: Encoding
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Of one sample's inputs; None unless batches are (inputs, targets)."""
+        return self.encoding.input_shape
+
+    @property
+    def num_outputs(self) -> int | None:
+        """The number of classes, of regression targets, or of tokens to predict.
+
+        None if unknown without reading all data.
+        """
+        return self.encoding.num_outputs
+
+    @property
+    def vocabulary(self) -> int | None:
+        """The number of different tokens among the inputs; None unless they are tokens."""
+        return self.encoding.vocabulary
+
+    @property
+    def samples(self) -> dict[str, int | None]:
+        """The number of samples in "train" and "validation", None where unknown."""
+        return self.encoding.split.samples
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of all samples, in hexadecimal; None unless all are in memory."""
+        return self.encoding.split.digest
 
 
 def load(
@@ -61,6 +84,7 @@ def load(
     factory: Callable[..., Any] | None,
     directories: Sequence[Path],
     ignored: int | None = None,
+    encoding: Encoding | None = None,
 ) -> Loaded:
     """Read the data of a configuration.
 
@@ -70,18 +94,20 @@ def load(
         factory: what the import path `spec.source` leads to; None for a built-in source.
         directories: where relative paths are looked for, in this order.
         ignored: the label that the loss leaves out; None: it leaves none out.
+        encoding: what a run has learned, to read the data with; None: it is learned from them.
 
     Raises:
-        DataError: a file cannot be read, or its data cannot be used.
+        DataError: a file cannot be read, its data cannot be used, or they do not fit `encoding`.
         ConfigError: a key of the section does not fit the data, or the factory returned something
             that cannot be used.
 
     Warns:
         LrtoolWarning: a setting is ignored.
     """
-    split = Split(spec.validation, seed, tuple(directories))
+    split = Split(spec.validation, seed, tuple(directories), encoding)
     train: Part
     validation: Part | None
+    is_split = True
     if factory is None:
         parts = SOURCES[spec.source](split, **spec.args)
         train = to_resident(parts.train.inputs, parts.train.targets, f"{spec.source}: train")
@@ -89,31 +115,85 @@ def load(
         if (held_out := parts.validation) is not None:
             name = f"{spec.source}: validation"
             validation = to_resident(held_out.inputs, held_out.targets, name)
+        learned: tuple[Inputs | None, Targets | None] = parts.learned
         first = facts.first_batch(train, spec.source)
         known = facts.Facts(parts.num_outputs, parts.vocabulary)
         if ignored is not None and ignored == parts.num_outputs - 1:
             known = facts.facts_of(train, validation, first, ignored)
+            if isinstance(learned[1], ClassIndices):  # names stay
+                learned = learned[0], facts.as_they_are(first, known.num_outputs)[1]
     else:
-        train, validation = call_factory(factory, spec, split)
+        train, validation, is_split = call_factory(factory, spec, split)
         first = facts.first_batch(train, spec.source)
         known = facts.facts_of(train, validation, first, ignored)
+        learned = facts.as_they_are(first, known.num_outputs)
     _warn_of_ignored(spec, train)
-    pair = facts.is_pair(first)
+    found = Encoding(
+        source=spec.source,
+        inputs=learned[0],
+        targets=learned[1],
+        input_shape=tuple(first[0].shape[1:]) if facts.is_pair(first) else None,
+        num_outputs=known.num_outputs,
+        vocabulary=known.vocabulary,
+        split=StoredSplit(
+            validation=spec.validation if is_split else None,
+            seed=seed,
+            samples={
+                "train": train.size,
+                "validation": validation.size if validation is not None else 0,
+            },
+            digest=_digest(train, validation),
+        ),
+    )
+    if encoding is not None:
+        found = _as_trained(found, encoding, [train, validation], ignored)
     return Loaded(
         train=train,
         validation=validation,
-        batch_size=_batch_size(spec, train, first),
-        input_shape=tuple(first[0].shape[1:]) if pair else None,
-        num_outputs=known.num_outputs,
+        batch_size=_batch_size(spec, train, first, learning=encoding is None),
         unknown=known.unknown,
-        vocabulary=known.vocabulary,
-        samples={
-            "train": train.size,
-            "validation": validation.size if validation is not None else 0,
-        },
         shapes=facts.shapes(first),
-        digest=_digest(train, validation),
+        encoding=found,
     )
+
+
+def _as_trained(
+    found: Encoding, known: Encoding, parts: Sequence[Part | None], ignored: int | None
+) -> Encoding:
+    """Return what a run has learned, with the split of other data.
+
+    Raises:
+        DataError: the run's model cannot read these data.
+    """
+    # Datasets and loaders may give any length, and so may tokens.
+    same_shape = isinstance(parts[0], Resident) and known.vocabulary is None
+    if same_shape and found.input_shape != known.input_shape:
+        raise _misfit(f"have inputs of shape {found.input_shape}", f"{known.input_shape}")
+    if found.targets is not None and type(found.targets) is not type(known.targets):
+        raise _misfit(f"have {_kind(found.targets)} as targets", _kind(known.targets))
+    if isinstance(known.targets, Values) and found.num_outputs != known.num_outputs:
+        raise _misfit(f"have {found.num_outputs} targets for a sample", f"{known.num_outputs}")
+    for part in parts:
+        if isinstance(part, Resident):
+            counted = part.targets if ignored is None else part.targets[part.targets != ignored]
+            _check_below(known.vocabulary, part.inputs, "the token")
+            _check_below(known.classes, counted, "the class")
+    # A binary loss has made one output of two classes; that comes later.
+    binary = known.num_outputs == 1 and known.classes == 2
+    return replace(known, num_outputs=2 if binary else known.num_outputs, split=found.split)
+
+
+def _check_below(count: int | None, values: Tensor, what: str) -> None:
+    if count is not None and values.numel() and (highest := int(values.max())) >= count:
+        raise _misfit(f"hold {what} {highest}", f"0 to {count - 1}")
+
+
+def _kind(targets: Targets | None) -> str:
+    return "numbers" if isinstance(targets, Values) else "classes"
+
+
+def _misfit(found: str, known: str) -> DataError:
+    return DataError(f"the data {found}, but the run was trained on {known}")
 
 
 def as_binary(loaded: Loaded) -> Loaded:
@@ -144,7 +224,8 @@ def as_binary(loaded: Loaded) -> Loaded:
         return Resident(part.inputs, part.targets[:, None].to(torch.get_default_dtype()))
 
     shapes = {**loaded.shapes, "targets": (1,)}
-    return replace(_with_resident(loaded, binary), num_outputs=1, shapes=shapes)
+    encoding = replace(loaded.encoding, num_outputs=1)
+    return replace(_with_resident(loaded, binary), encoding=encoding, shapes=shapes)
 
 
 def to_device(loaded: Loaded, device: torch.device, memory_format: torch.memory_format) -> Loaded:
@@ -169,8 +250,8 @@ def _with_resident(loaded: Loaded, change: Callable[[Resident], Resident]) -> Lo
     )
 
 
-def _batch_size(spec: DataConfig, train: Part, first: Any) -> int:
-    """Return the number of samples in a training batch."""
+def _batch_size(spec: DataConfig, train: Part, first: Any, *, learning: bool) -> int:
+    """Return the number of samples in a batch, which only a training may ask too much of."""
     size = spec.batch_size
     if isinstance(train, OwnLoader):
         own = train.loader.batch_size
@@ -181,6 +262,8 @@ def _batch_size(spec: DataConfig, train: Part, first: Any) -> int:
             raise ConfigError(Problem(("data", "batch_size"), problem))
         return train.size
     if train.size is not None and size > train.size:
+        if not learning:
+            return train.size
         problem = (
             f"{size} is more than the {train.size} training samples of {spec.source};"
             " give a smaller number, or full"

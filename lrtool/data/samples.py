@@ -12,6 +12,7 @@ from lrtool.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lrtool.data.encoding import Inputs, Targets
     from lrtool.data.split import Rows
 
 
@@ -36,12 +37,14 @@ class Parts:
     Attributes:
         train: the training set.
         validation: the validation set, or None.
+        learned: how inputs and targets were made.
         num_outputs: the number of classes, of regression targets, or of tokens to predict.
         vocabulary: the number of different tokens among the inputs; None for numeric inputs.
     """
 
     train: Samples
     validation: Samples | None
+    learned: tuple[Inputs, Targets]
     num_outputs: int
     vocabulary: int | None = None
 
@@ -52,6 +55,7 @@ def divide(
     rows: Rows,
     held_out: Rows | None,
     *,
+    learned: tuple[Inputs, Targets],
     num_outputs: int,
     vocabulary: int | None = None,
 ) -> Parts:
@@ -59,20 +63,10 @@ def divide(
     return Parts(
         train=Samples(inputs[rows], targets[rows]),
         validation=None if held_out is None else Samples(inputs[held_out], targets[held_out]),
+        learned=learned,
         num_outputs=num_outputs,
         vocabulary=vocabulary,
     )
-
-
-def standardise(values: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-    """Standardise each column of `values` (N, k) with mean and deviation of `rows` alone.
-
-    A constant column becomes 0.
-    """
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415  (slow to import)
-
-    scaled: NDArray[Any] = StandardScaler().fit(values[rows]).transform(values)
-    return scaled.astype(np.float32)
 
 
 def check_finite(values: NDArray[Any], origin: str) -> None:

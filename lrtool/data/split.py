@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lrtool.data.encoding import Encoding
+
     Rows = NDArray[np.intp]
 
 
@@ -26,11 +28,14 @@ class Split:
             0 for none.
         seed: of the split, and of the source's other random numbers.
         directories: where relative paths are looked for, in this order.
+        encoding: what a run has learned, to read data with; None: it is learned from the training
+            set.
     """
 
     validation: float | int | str
     seed: int
     directories: tuple[Path, ...]
+    encoding: Encoding | None = None
 
     @property
     def path(self) -> str | None:

@@ -33,6 +33,7 @@ from lrtool.experiment.reading import directories_of
 if TYPE_CHECKING:
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
+    from lrtool.data.encoding import Encoding
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
 
@@ -62,8 +63,15 @@ class Experiment:
     started: float
 
 
-def open_experiment(config: Config, document: Document) -> Experiment:
+def open_experiment(
+    config: Config, document: Document, encoding: Encoding | None = None
+) -> Experiment:
     """Open the device, read the data, and build the loss.
+
+    Args:
+        config: the configuration.
+        document: the file it was read from.
+        encoding: what a run has learned, to read the data with; None: it is learned from them.
 
     Raises:
         UserError: something that the configuration names cannot be built.
@@ -90,6 +98,7 @@ def open_experiment(config: Config, document: Document) -> Experiment:
             factory=factory,
             directories=directories,
             ignored=losses.ignored_index(config.loss.name, loss_fn),
+            encoding=encoding,
         )
         if losses.wants_binary(config.loss.name):
             try:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
+ENCODING = "encoding.json"
 PLOTS = ("plot.png", "plot.svg", "comparison.png", "comparison.svg")
-RUN_FILES = ("report.json", *PLOTS, CONFIG, METRICS, MODEL)
+RUN_FILES = ("report.json", *PLOTS, CONFIG, ENCODING, METRICS, MODEL)
 CHECKPOINTS, FIND, TENSORBOARD = "checkpoints", "find", "tensorboard"
 LOCK = ".lock"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lrtool.components.schedules import build_schedule
 from lrtool.config.differences import differences
 from lrtool.config.schema import TrainConfig
+from lrtool.data import encoding
 from lrtool.engine.checkpoint import BEST, LAST, newest_checkpoint, restoring
 from lrtool.engine.loop import Position
 from lrtool.engine.weights import check_sum
@@ -175,7 +176,11 @@ def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
             f"--resume {run}: the configuration has changed: {'; '.join(forbidden)}. Change it "
             f"back (the run's own is {run / CONFIG}), or begin a new run"
         )
-    if checkpoint.state["data"] != experiment.data.digest:
+    now, before = experiment.data.encoding, encoding.read(run)
+    changed = checkpoint.state["data"] != now.split.digest
+    if now.split.digest is None and before is not None:  # what is known of data not in memory
+        changed = before.split.samples != now.split.samples
+    if changed:
         raise UserError(f"--resume {run}: the data have changed since; begin a new run")
 
 

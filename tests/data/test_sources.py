@@ -9,7 +9,8 @@ import pytest
 import sklearn.datasets
 from sklearn.model_selection import train_test_split
 
-from lrtool.data.samples import check_finite, standardise
+from lrtool.data.encoding import TableInputs, learn_numbers
+from lrtool.data.samples import check_finite
 from lrtool.data.sources import SOURCES
 from lrtool.errors import ConfigError, DataError
 
@@ -102,7 +103,8 @@ def test_a_set_without_files_takes_no_path(split):
 
 def test_standardise_by_hand():
     values = np.array([[0.0, 5.0], [2.0, 5.0], [100.0, 7.0]])
-    scaled = standardise(values, np.array([0, 1]))
+    inputs = TableInputs(learn_numbers(["a", "b"], values[:2]))
+    scaled = inputs.encode({"a": values[:, 0], "b": values[:, 1]})
     assert scaled.tolist() == [[-1, 0], [1, 0], [99, 2]]  # the constant column keeps its deviation
 
 

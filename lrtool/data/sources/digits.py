@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lrtool.data.encoding import ArrayInputs, ClassIndices
 from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
 
@@ -22,4 +23,5 @@ def digits(split: Split) -> Parts:
         images = file["images"].astype(np.float32)[:, None] / 16  # exact: 16 is a power of 2
         targets = file["labels"].astype(np.int64)
     rows, held_out = split.indices(len(targets), "digits", targets)
-    return divide(images, targets, rows, held_out, num_outputs=10)
+    learned = ArrayInputs("float32"), ClassIndices(10)
+    return divide(images, targets, rows, held_out, learned=learned, num_outputs=10)

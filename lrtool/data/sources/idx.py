@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrtool.data.encoding import ClassIndices, GreyInputs, of_kind
 from lrtool.data.input_files import find_file, most_unpacked, opened, read_up_to
-from lrtool.data.samples import Parts, Samples, divide
+from lrtool.data.samples import Parts, Samples
 from lrtool.data.split import Split
 from lrtool.errors import DataError
 
@@ -43,7 +44,8 @@ def idx(split: Split, *, path: str) -> Parts:
     images_file, images, labels = _read_pair(path, split.directories)
     if split.path is None:
         rows, held_out = split.indices(len(labels), str(images_file), labels)
-        parts = divide(images, labels, rows, held_out, num_outputs=int(labels.max()) + 1)
+        chosen = [rows] if held_out is None else [rows, held_out]
+        parts = [Samples(images[part], labels[part]) for part in chosen]
     else:
         other_file, other_images, other_labels = _read_pair(split.path, split.directories)
         if other_images.shape[1:] != images.shape[1:]:
@@ -51,25 +53,24 @@ def idx(split: Split, *, path: str) -> Parts:
                 f"{other_file}: images of {_size(other_images)} pixels, but {images_file} has"
                 f" images of {_size(images)}"
             )
-        parts = Parts(
-            train=Samples(images, labels),
-            validation=Samples(other_images, other_labels),
-            num_outputs=int(max(labels.max(), other_labels.max())) + 1,
-        )
-    grey = _standardised_grey(parts.train.inputs)
-
-    def to_inputs(part: Samples) -> Samples:
-        return Samples(grey[part.inputs][:, None], part.targets)
-
+        parts = [Samples(images, labels), Samples(other_images, other_labels)]
+    if split.encoding is None:
+        grey = _learn_grey(parts[0].inputs)
+        classes = ClassIndices(int(max(part.targets.max() for part in parts)) + 1)
+    else:
+        grey = of_kind(split.encoding, split.encoding.inputs, GreyInputs)
+        classes = of_kind(split.encoding, split.encoding.targets, ClassIndices)
+    train, *rest = [Samples(grey.encode(part.inputs), part.targets) for part in parts]
     return Parts(
-        train=to_inputs(parts.train),
-        validation=None if parts.validation is None else to_inputs(parts.validation),
-        num_outputs=parts.num_outputs,
+        train=train,
+        validation=rest[0] if rest else None,
+        learned=(grey, classes),
+        num_outputs=classes.count,
     )
 
 
-def _standardised_grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the 256 grey values, standardised by the pixels of `images`."""
+def _learn_grey(images: NDArray[np.uint8]) -> GreyInputs:
+    """Learn mean and deviation of all pixels."""
     # In parts, because bincount copies its input to 8-byte integers.
     counts = np.sum(
         [np.bincount(part.ravel(), minlength=256) for part in np.array_split(images, 64)], axis=0
@@ -77,7 +78,7 @@ def _standardised_grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     grey = np.arange(256) / 255
     mean = np.average(grey, weights=counts)
     deviation = math.sqrt(np.average((grey - mean) ** 2, weights=counts))
-    return ((grey - mean) / (deviation or 1)).astype(np.float32)
+    return GreyInputs(float(mean), deviation or 1.0)
 
 
 def _read_pair(

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrtool.data.encoding import ArrayInputs, ClassIndices, Values
 from lrtool.data.input_files import find_file, most_unpacked, opened, read_up_to, reading
 from lrtool.data.samples import Parts, Samples, check_finite, divide
 from lrtool.data.split import Split
@@ -52,7 +53,11 @@ def npz(split: Split, *, path: str, inputs: str = "x", targets: str = "y") -> Pa
         x, y = samples.inputs, samples.targets
         classes = y if y.dtype == np.int64 and y.ndim == 1 else None
         rows, held_out = split.indices(len(y), str(archive), classes)
-        return divide(x, y, rows, held_out, num_outputs=_outputs(y), vocabulary=_vocabulary(x))
+        num_outputs, vocabulary = _outputs(y), _vocabulary(x)
+        learned = _learned(samples, num_outputs)
+        return divide(
+            x, y, rows, held_out, learned=learned, num_outputs=num_outputs, vocabulary=vocabulary
+        )
     other = find_file(split.path, split.directories)
     validation = _read(other, inputs, targets)
     for name, here, there in (
@@ -64,13 +69,21 @@ def npz(split: Split, *, path: str, inputs: str = "x", targets: str = "y") -> Pa
                 f"{other}: '{name}' is {there.dtype} with shape {there.shape}, which does not fit"
                 f" {here.dtype} and {here.shape} in {archive}"
             )
-    vocabulary = [v for part in (samples, validation) if (v := _vocabulary(part.inputs))]
+    vocabularies = [v for part in (samples, validation) if (v := _vocabulary(part.inputs))]
+    num_outputs = max(_outputs(samples.targets), _outputs(validation.targets))
     return Parts(
         train=samples,
         validation=validation,
-        num_outputs=max(_outputs(samples.targets), _outputs(validation.targets)),
-        vocabulary=max(vocabulary, default=None),
+        learned=_learned(samples, num_outputs),
+        num_outputs=num_outputs,
+        vocabulary=max(vocabularies, default=None),
     )
+
+
+def _learned(samples: Samples, num_outputs: int) -> tuple[ArrayInputs, ClassIndices | Values]:
+    classes = samples.targets.dtype == np.int64
+    targets = ClassIndices(num_outputs) if classes else Values()
+    return ArrayInputs(str(samples.inputs.dtype)), targets
 
 
 def _read(path: Path, inputs: str, targets: str) -> Samples:

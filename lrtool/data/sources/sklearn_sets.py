@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtool.data.samples import Parts, divide, standardise
+from lrtool.data.encoding import Classes, numbers_learned, values_learned
+from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def wine(split: Split) -> Parts:
@@ -52,13 +56,35 @@ def diabetes(split: Split) -> Parts:
 
     bunch = load_diabetes(scaled=False)
     rows, held_out = split.indices(len(bunch.target), "diabetes")
-    inputs, targets = (standardise(v, rows) for v in (bunch.data, bunch.target[:, None]))
-    return divide(inputs, targets, rows, held_out, num_outputs=1)
+    columns = _columns(bunch)
+    inputs = numbers_learned(split, columns, rows)
+    values = values_learned(split, "progression", bunch.target, rows)
+    return divide(
+        inputs.encode(columns),
+        values.encode(bunch.target),
+        rows,
+        held_out,
+        learned=(inputs, values),
+        num_outputs=1,
+    )
 
 
 def _measurements(split: Split, name: str, bunch: Any) -> Parts:
     """Split a table of numbers with classes, and standardise the numbers."""
     targets = bunch.target.astype(np.int64)
     rows, held_out = split.indices(len(targets), name, targets)
-    inputs = standardise(bunch.data, rows)
-    return divide(inputs, targets, rows, held_out, num_outputs=len(bunch.target_names))
+    columns = _columns(bunch)
+    inputs = numbers_learned(split, columns, rows)
+    classes = Classes(None, tuple(map(str, bunch.target_names)))
+    return divide(
+        inputs.encode(columns),
+        targets,
+        rows,
+        held_out,
+        learned=(inputs, classes),
+        num_outputs=len(bunch.target_names),
+    )
+
+
+def _columns(bunch: Any) -> dict[str, NDArray[np.float64]]:
+    return dict(zip(map(str, bunch.feature_names), bunch.data.T, strict=True))

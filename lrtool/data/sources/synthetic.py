@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lrtool.data.samples import Parts, divide, standardise
+from lrtool.data.encoding import ClassIndices, numbers_learned, values_learned
+from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
 from lrtool.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def synthetic(
@@ -58,8 +62,17 @@ def synthetic(
         random = np.random.default_rng(split.seed)
         targets = signal + noise * signal.std() * random.standard_normal(samples)
         rows, held_out = split.indices(samples, "synthetic")
-        scaled = standardise(targets[:, None], rows)
-        return divide(standardise(inputs, rows), scaled, rows, held_out, num_outputs=1)
+        columns = _columns(inputs)
+        table = numbers_learned(split, columns, rows)
+        values = values_learned(split, "y", targets, rows)
+        return divide(
+            table.encode(columns),
+            values.encode(targets),
+            rows,
+            held_out,
+            learned=(table, values),
+            num_outputs=1,
+        )
 
     classes = 2 if classes is None else classes
     if classes < 2:
@@ -83,7 +96,20 @@ def synthetic(
     )
     labels = labels.astype(np.int64)
     rows, held_out = split.indices(samples, "synthetic", labels)
-    return divide(standardise(inputs, rows), labels, rows, held_out, num_outputs=classes)
+    columns = _columns(inputs)
+    table = numbers_learned(split, columns, rows)
+    return divide(
+        table.encode(columns),
+        labels,
+        rows,
+        held_out,
+        learned=(table, ClassIndices(classes)),
+        num_outputs=classes,
+    )
+
+
+def _columns(inputs: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    return {f"x{number}": column for number, column in enumerate(inputs.T)}
 
 
 def _check(*, samples: int, features: int, informative: int) -> None:

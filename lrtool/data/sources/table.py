@@ -1,30 +1,30 @@
 """Tables of numbers and words in a text file (CSV)."""
-# ruff: noqa: PLC0415  (pandas and scikit-learn are imported only when they are needed)
 # ruff: noqa: TC001  (annotations are evaluated, to check data.args)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lrtool.data.columns import (
     append,
     check_known,
+    check_trained,
+    columns_as,
     features_of,
     frame_of,
     read_table,
+    target_as,
     target_of,
 )
+from lrtool.data.encoding import TableInputs, learn_table, of_kind, values_learned
 from lrtool.data.input_files import find_file
-from lrtool.data.samples import Parts, divide, standardise
+from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from lrtool.data.split import Rows
+    from lrtool.data.encoding import Targets
 
 
 def csv(
@@ -64,44 +64,41 @@ def csv(
         ConfigError: an argument names a column that is not there.
     """
     table = read_table(find_file(path, split.directories), delimiter)
-    features = features_of(table, target, columns, drop)
-    check_known("categorical", categorical, features, table.path)
+    if split.encoding is None:
+        features = features_of(table, target, columns, drop)
+        check_known("categorical", categorical, features, table.path)
+    else:
+        known = of_kind(split.encoding, split.encoding.inputs, TableInputs)
+        features = [column.name for column in known.columns]
+        check_trained(table, [*features, target])
     count = len(table.places)
     if split.path is not None:
         other = read_table(find_file(split.path, split.directories), delimiter)
         table = append(table, other, [*features, target])
-    frame = frame_of(table, features, categorical)
-    labels, classes = target_of(table, target, task, count)
+    if split.encoding is None:
+        labels, classes = target_of(table, target, task, count)
+    else:
+        labels, classes = target_as(table, target, split.encoding.targets)
     if split.path is None:
-        strata = labels if classes else None
-        rows, held_out = split.indices(count, str(table.path), strata)
+        rows, held_out = split.indices(count, str(table.path), labels if classes else None)
     else:
         rows, held_out = np.arange(count), np.arange(count, len(table.places))
+    if split.encoding is None:
+        frame = frame_of(table, features, categorical)
+        inputs = learn_table(frame.iloc[rows])
+        encoded = inputs.encode(frame)
+    else:
+        inputs = known
+        encoded = inputs.encode(columns_as(table, known), warn=True)
+    learned: Targets | None = classes
+    if learned is None:
+        learned = values_learned(split, target, labels, rows)
+        labels = learned.encode(labels)
     return divide(
-        _encode(frame, rows),
-        labels if classes else standardise(labels[:, None], rows),
+        encoded,
+        labels,
         rows,
         held_out,
-        num_outputs=classes or 1,
+        learned=(inputs, learned),
+        num_outputs=len(classes.classes) if classes else 1,
     )
-
-
-def _encode(frame: pd.DataFrame, rows: Rows) -> NDArray[np.float32]:
-    """Turn all rows into numbers, fitted on `rows` alone."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    numeric = [name for name in frame.columns if frame[name].dtype == np.float64]
-    words = [name for name in frame.columns if name not in numeric]
-    median = SimpleImputer(strategy="median", keep_empty_features=True)
-    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    transformer = ColumnTransformer(
-        [
-            ("numeric", make_pipeline(median, StandardScaler()), numeric),
-            ("words", one_hot, words),
-        ]
-    )
-    encoded: NDArray[Any] = transformer.fit(frame.iloc[rows]).transform(frame)
-    return encoded.astype(np.float32)

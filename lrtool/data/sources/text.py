@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrtool.data.encoding import CharacterInputs, ClassIndices, code_points, of_kind
 from lrtool.data.input_files import find_file, read_text
 from lrtool.data.samples import Parts, Samples
 from lrtool.data.split import Split
@@ -51,12 +52,17 @@ def text(split: Split, *, path: str, context: int = 64) -> Parts:
             # The last target of the training set is the first input of the validation set.
             end = (windows - held_out) * context
             codes, validation_codes = codes[: end + 1], codes[end:]
-    known = np.unique(codes)
+    if split.encoding is None:
+        known = CharacterInputs("".join(map(chr, np.unique(codes).tolist())))
+    else:
+        known = of_kind(split.encoding, split.encoding.inputs, CharacterInputs)
+    tokens = len(known.characters) + 1
     return Parts(
         train=_windows(codes, known, context),
         validation=None if validation_codes is None else _windows(validation_codes, known, context),
-        num_outputs=len(known) + 1,
-        vocabulary=len(known) + 1,
+        learned=(known, ClassIndices(tokens)),
+        num_outputs=tokens,
+        vocabulary=tokens,
     )
 
 
@@ -68,14 +74,12 @@ def _codes(path: Path, context: int) -> NDArray[np.uint32]:
             f"{path}: {len(content)} characters are too few for one window of data.args.context"
             f" {context} and the character after it"
         )
-    return np.frombuffer(content.encode("utf-32-le"), np.dtype("<u4"))
+    return code_points(content)
 
 
-def _windows(codes: NDArray[np.uint32], known: NDArray[np.uint32], context: int) -> Samples:
-    """Cut into windows; a character that is not `known` becomes the token len(known)."""
-    tokens = np.searchsorted(known, codes)
-    unseen = known[np.minimum(tokens, len(known) - 1)] != codes
-    tokens = np.where(unseen, len(known), tokens).astype(np.int64)
+def _windows(codes: NDArray[np.uint32], known: CharacterInputs, context: int) -> Samples:
+    """Cut into windows."""
+    tokens = known.encode(codes)
     length = (len(tokens) - 1) // context * context
     return Samples(
         inputs=tokens[:length].reshape(-1, context),
