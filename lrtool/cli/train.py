@@ -190,12 +190,13 @@ def _train(
     from lrtool.experiment.failures import conclude
     from lrtool.report import files
     from lrtool.report.records import LearningRate
-    from lrtool.report.run_directory import CONFIG
+    from lrtool.report.run_directory import CONFIG, ENCODING
     from lrtool.training import epochs
     from lrtool.training.session import begin, writing
 
     files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
-    encoding.write(experiment.data.encoding, directory)
+    if checkpoint is None or not (directory / ENCODING).exists():
+        encoding.write(experiment.data.encoding, directory)
     if checkpoint is not None:
         rate = LearningRate(**checkpoint.state["learning_rate"])
     rate, search = _rate_and_search(experiment, preflight, directory, rate, stop, quiet=quiet)

@@ -128,7 +128,7 @@ def _other_path(own: Config, document: Document, changes: list[Difference]) -> s
         elif path[1] in OF_A_FILE:
             what = "is for the files of another data set; name it with data.args.path"
         else:
-            before = spell(change.before)
+            before = "not given" if change.before is None else spell(change.before)
             what = f"was {before} in the training, and the model was made for that; leave it out"
         problems.append((path, what))
     if problems:

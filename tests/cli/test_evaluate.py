@@ -97,22 +97,32 @@ def test_a_flipped_bit_in_the_last_weights_is_noticed(here, run):
 
 
 @pytest.mark.usefixtures("run")
-def test_data_and_metrics_may_be_others_and_nothing_else(here):
-    sets = ("--set", "data.validation=60", "--set", "metrics=[accuracy, f1]")
+def test_metrics_may_be_others(here):
+    sets = ("--set", "data.batch_size=11", "--set", "metrics=[accuracy, f1]")
     facts = json.loads(here("evaluate", "run", *sets).stdout)
-    assert facts["samples"] == 60
+    assert facts["samples"] == 30
     assert "f1" in facts
+
+
+@pytest.mark.usefixtures("run")
+def test_what_was_chosen_for_the_training_stays(here):
     done = here("evaluate", "run", "--set", "data.batch_size=7", "--set", "model=cnn")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "lrtool: error: --set model: evaluate may change only data, metrics and runtime\n"
     )
-    done = here("evaluate", "run", "--set", "data.validation=0")
-    assert done.returncode == 2
-    assert done.stderr.endswith("nothing to evaluate on: the data have no validation set\n")
+    for split in ("0", "0.5", "60", "other.csv"):
+        done = here("evaluate", "run", "--set", f"data.validation={split}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "--set data.validation: which samples are for validation was chosen for the training;"
+            " leave it out\n"
+        )
     done = here("evaluate", "run", "--set", "data.source=wine")
-    assert done.returncode == 2
-    assert "does not fit this model" in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "--set data.source: the run was trained on iris, and can read nothing else\n"
+    )
 
 
 def test_what_cannot_be_evaluated(here, run, tmp_path):

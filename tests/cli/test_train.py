@@ -50,7 +50,8 @@ def test_a_training_leaves_everything_and_prints_a_table(here, tmp_path):
     assert re.fullmatch(r"\d{8}T\d{6}Z-train", run.name)
     names = {path.name for path in run.iterdir()}
     plots = {"plot.png", "plot.svg"}
-    made = {"report.json", "config.yaml", "metrics.jsonl", "model.safetensors", "checkpoints"}
+    made = {"report.json", "config.yaml", "encoding.json", "metrics.jsonl"}
+    made |= {"model.safetensors", "checkpoints"}
     assert names == made | plots | {".lock"}
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last", "previous", "best"}
     report = report_of(run)
