@@ -14,6 +14,7 @@ import lrtool
 PACKAGE = Path(lrtool.__file__).parent
 FLOORS = {
     "errors": 0,
+    "batch": 1,
     "config": 1,
     "report": 1,
     "curve": 2,

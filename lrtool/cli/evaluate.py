@@ -74,6 +74,7 @@ def _evaluate(
     from lrtool.cli.signals import Stop
     from lrtool.data import batches
     from lrtool.engine import evaluation
+    from lrtool.engine.denominator import reduction_of
     from lrtool.experiment.failures import explain
     from lrtool.experiment.preflight import empty_validation
     from lrtool.report.records import finite_or_none
@@ -90,5 +91,7 @@ def _evaluate(
         raise explain(experiment, error) from error
     if not result.samples:
         raise empty_validation()
+    if result.denominator == 0:
+        raise reduction_of(built.loss_fn).no_targets("the validation data")
     values = {name: finite_or_none(value) for name, value in result.metrics.items()}
     return {"samples": result.samples, "validation_loss": finite_or_none(result.loss), **values}

@@ -1,6 +1,7 @@
 """Losses: those of torch.nn.functional, under torch's or Keras's names, or an import path.
 
-Each is a mean over samples.
+Each is a mean over the samples of a batch: over all of their elements, or over the targets that are
+not ignored.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ Outputs = Literal[
 ]
 
 
+@functools.wraps(F.cross_entropy, assigned=(), updated=())  # which it computes
 def _cross_entropy(
     outputs: Tensor,
     targets: Tensor,
@@ -181,9 +183,7 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
         return functools.partial(loss, **args) if args else loss
     function: Callable[..., Tensor] = LOSSES[canonical(component.name)].function
     weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}
-    if weights:
-        function = functools.partial(_weighted, function, weights)
-    return functools.partial(function, **{k: v for k, v in args.items() if k not in _TENSORS})
+    return functools.partial(_weighted(function) if weights else function, **{**args, **weights})
 
 
 class _WithArgs(nn.Module):
@@ -197,11 +197,18 @@ class _WithArgs(nn.Module):
         return self.loss(outputs, targets, **self.args)
 
 
-def _weighted(
-    function: Loss, weights: dict[str, Tensor], outputs: Tensor, targets: Tensor, **args: Any
-) -> Tensor:
-    weights = {name: weight.to(outputs) for name, weight in weights.items()}
-    return function(outputs, targets, **weights, **args)
+def _weighted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the loss with its tensors moved to the outputs' device and type."""
+
+    @functools.wraps(function)
+    def weighted(outputs: Tensor, targets: Tensor, **args: Any) -> Tensor:
+        moved = {
+            name: value.to(outputs, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in args.items()
+        }
+        return function(outputs, targets, **moved)
+
+    return weighted
 
 
 def ignored_index(name: str, loss: Loss | None) -> int | None:

@@ -69,7 +69,7 @@ OWN = "own"
 
 
 class LossConfig(ComponentConfig):
-    """The loss, a mean over samples."""
+    """The loss, a mean over the samples of a batch."""
 
     name: str = Field(
         "cross_entropy",

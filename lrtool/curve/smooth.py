@@ -77,11 +77,11 @@ class Fit:
 def effects(sweep: Sweep) -> Points:
     """Return log10(lr) of the updates that were made and the loss after each, both shape (n,).
 
-    The loss of a step is measured before its update, so lr[i] shows in loss[i+1]. Skipped steps and
-    losses too large for float32 are left out.
+    The loss of a step is measured before its update, so lr[i] shows in loss[i+1]. Skipped steps,
+    those without targets, and losses too large for float32 are left out.
     """
     loss = np.asarray(sweep.loss, dtype=float)
-    made = ~np.isin(np.arange(loss.size), sweep.skipped)
+    made = ~np.isin(np.arange(loss.size), (*sweep.skipped, *sweep.without_targets))
     usable = made[:-1] & made[1:] & (np.abs(loss[1:]) <= LARGEST)
     return np.log10(np.asarray(sweep.lr, dtype=float))[:-1][usable], loss[1:][usable]
 

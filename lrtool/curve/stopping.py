@@ -21,7 +21,9 @@ RESOLUTION = 32 * float(np.finfo(np.float32).eps)  # losses are computed in floa
 
 
 def find_stop(
-    losses: Sequence[float] | NDArray[np.float64], skipped: ArrayLike | None = None
+    losses: Sequence[float] | NDArray[np.float64],
+    skipped: ArrayLike | None = None,
+    without_targets: ArrayLike | None = None,
 ) -> tuple[int, StopReason] | None:
     """Return the first step at which a sweep must stop, and why; None if it may go on.
 
@@ -38,16 +40,20 @@ def find_stop(
         skipped: which steps the gradient scaler skipped, one for each loss; none by default. Their
             losses are ignored, but 8 in a row that are not finite are a divergence: the forward
             pass overflows, and no scale can help.
+        without_targets: which steps have no loss, as all of their targets are ignored; none by
+            default. They are as if they had not been made.
     """
     values = np.asarray(losses, dtype=float)
     steps = np.arange(values.size)
+    if without_targets is not None:
+        steps = np.flatnonzero(~np.asarray(without_targets, dtype=bool))
     stuck = None
     if skipped is not None:
-        marks = np.asarray(skipped, dtype=bool)
-        stuck = _stuck(marks & ~np.isfinite(values))
-        steps = np.flatnonzero(~marks)
-        values = values[steps]
-    stop = _first(values, steps)
+        marks = np.asarray(skipped, dtype=bool)[steps]
+        late = _stuck(marks & ~np.isfinite(values[steps]))
+        stuck = None if late is None else int(steps[late])
+        steps = steps[~marks]
+    stop = _first(values[steps], steps)
     if stuck is None or (stop is not None and stop[0] < stuck):
         return stop
     return stuck, "diverged"

@@ -65,6 +65,11 @@ def too_short(sweeps: Sequence[Sweep]) -> Doubt:
             f"the gradient scaler skipped {len(longest.skipped)} of {steps} steps",
             "Use runtime.precision bf16 or fp32, or look for losses too large for fp16.",
         )
+    if len(longest.without_targets) > steps / 2:
+        return Doubt(
+            f"all targets of {len(longest.without_targets)} of {steps} steps are ignored",
+            "Use larger batches (data.batch_size), or leave out samples without targets.",
+        )
     match longest.stop_reason:
         case "nan" | "inf":
             word = "NaN" if longest.stop_reason == "nan" else "infinite"

@@ -25,8 +25,9 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from lrtool.batch import samples_in
 from lrtool.data import workers
-from lrtool.data.part import Resident, Streamed, length, samples_in
+from lrtool.data.part import Resident, Streamed, length
 from lrtool.data.whole_batches import whole_batches
 from lrtool.errors import DataError, LrtoolWarning
 

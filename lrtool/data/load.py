@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lrtool.batch import samples_in
 from lrtool.data import facts
 from lrtool.data.encoding import ClassIndices, Encoding, StoredSplit, Values
 from lrtool.data.factory import call_factory, to_resident
-from lrtool.data.part import OwnLoader, Resident, samples_in
+from lrtool.data.part import OwnLoader, Resident
 from lrtool.data.sources import SOURCES
 from lrtool.data.split import Split
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem

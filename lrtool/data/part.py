@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import Tensor
 from torch.utils.data import IterableDataset
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.utils.data import DataLoader, Dataset
 
 
@@ -74,12 +74,3 @@ def length(loader: DataLoader[Any]) -> int | None:
 
 
 Part: TypeAlias = Resident | Streamed | OwnLoader
-
-
-def samples_in(batch: Any) -> int:
-    """Return the first dimension of the first tensor, or 1 without one."""
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    items = batch if isinstance(batch, tuple | list) else [batch]
-    sizes = [len(item) for item in items if isinstance(item, Tensor) and item.ndim]
-    return sizes[0] if sizes else 1

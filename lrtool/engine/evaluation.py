@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lrtool.batch import TARGET_KEYS, samples_in
+from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
-from lrtool.engine.step import TARGET_KEYS, all_skipped, forward, samples_in, scalar
+from lrtool.engine.step import all_skipped, forward, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
+    from lrtool.engine.denominator import Denominator
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction
 
@@ -42,13 +45,15 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-        loss: sum over samples / number of samples.
+        loss: of all batches as of one, by `Reduction`; NaN if every target is ignored.
         samples: how many there were.
+        denominator: what the loss is a mean over; None: it is a sum.
         metrics: each one's value by its name.
     """
 
     loss: float
     samples: int
+    denominator: float | None
     metrics: dict[str, float]
 
 
@@ -64,26 +69,27 @@ def evaluate(
     Dropout is off and batch norm uses its running statistics. Without `loss_fn`, the loss is the
     model's `validation_loss(batch)` if it has that, else its training loss.
     """
+    reduction = reduction_of(loss_fn)
     pending: list[Tensor] = []
-    counts: list[int] = []
-    total, samples = 0.0, 0
+    denominators: list[Denominator] = []
+    total, samples = LossTotal(), 0
     for metric in metrics.values():
         metric.reset()
     with evaluating(model, loss_fn):
         for batch in batches:
-            count = samples_in(batch)
+            count, denominator = samples_in(batch), reduction.denominator(batch)
             with torch.no_grad(), runtime.autocast():
                 loss = _loss(model, loss_fn, batch, metrics.values())
             if loss is not None:
                 pending.append(loss)
-                counts.append(count)
+                denominators.append(denominator)
                 samples += count
             if len(pending) >= READ_AFTER_BATCHES:
-                total += _weighted(pending, counts)
+                _read(pending, denominators, total)
             yield samples
-        total += _weighted(pending, counts)
+        _read(pending, denominators, total)
         values = {name: metric.compute() for name, metric in metrics.items()}
-    return Evaluation(total / samples if samples else float("nan"), samples, values)
+    return Evaluation(total.mean(), samples, total.denominator, values)
 
 
 def losses(
@@ -136,13 +142,13 @@ def outputs_of(
     return (outputs if loss_fn is not None else outputs_in(outputs, targets)), targets, None
 
 
-def _weighted(losses: list[Tensor], counts: list[int]) -> float:
-    """Read losses in bulk, sum them weighted by samples, and forget them."""
+def _read(losses: list[Tensor], denominators: list[Denominator], total: LossTotal) -> None:
+    """Read losses in bulk, add them to the total, and forget them."""
     values = torch.stack(losses).tolist() if losses else []
-    total = sum(loss * count for loss, count in zip(values, counts, strict=True))
+    for loss, denominator in zip(values, to_numbers(denominators), strict=True):
+        total.add(loss, denominator)
     losses.clear()
-    counts.clear()
-    return float(total)
+    denominators.clear()
 
 
 def set_training(model: nn.Module) -> None:

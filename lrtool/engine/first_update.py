@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import RESOLUTION
+from lrtool.engine.denominator import loss_of_all, reduction_of
 from lrtool.engine.device import is_out_of_memory
-from lrtool.engine.step import batch_loss, sample_shares
+from lrtool.engine.step import batch_loss
 from lrtool.report.records import FirstUpdate
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def first_update(
     if ratio is None:
         return FirstUpdate(None, None, updates)
     forwards = 0
+    denominators = list(map(reduction_of(loss_fn).denominator, micro_batches))
 
     def loss_at(log_lr: float) -> float:
         nonlocal forwards
@@ -87,9 +89,7 @@ def first_update(
                 if rate == 0 or is_out_of_memory(error):
                     raise
                 return math.inf
-            shares = sample_shares(micro_batches)
-            each = zip(shares, parts, strict=True)
-            return float(sum(share * part for share, part in each if part is not None))
+            return loss_of_all(parts, denominators)
 
     critical = _last_descent(loss_at, ratio)
     return FirstUpdate(

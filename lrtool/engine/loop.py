@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lrtool.batch import samples_in
+from lrtool.engine.denominator import LossTotal
 from lrtool.engine.readout import Readout
-from lrtool.engine.step import samples_in, set_momentum
+from lrtool.engine.step import set_momentum
 from lrtool.report.records import StepRow
 
 if TYPE_CHECKING:
@@ -42,8 +44,9 @@ class Position:
         step: updates made.
         epoch: epochs finished.
         batches: batches seen of the current epoch.
-        loss_sum: sum of the losses of that epoch's samples.
-        samples: how many these were.
+        loss_sum: sum of their losses, each times its denominator.
+        denominator: sum of these; None where losses are added, not averaged.
+        samples: how many samples they hold.
         lr: the base rate of the last update.
         skips: how many of the latest updates in a row the gradient scaler skipped.
         evaluated: the step at which the model was last evaluated.
@@ -54,6 +57,7 @@ class Position:
     epoch: int = 0
     batches: int = 0
     loss_sum: float = 0.0
+    denominator: float | None = 0.0
     samples: int = 0
     lr: float = 0.0
     skips: int = 0
@@ -61,13 +65,14 @@ class Position:
     exhausted: bool = False
 
     def train_loss(self) -> float:
-        """Return the mean loss over the samples of the current epoch."""
-        return self.loss_sum / self.samples if self.samples else float("nan")
+        """Return the loss of the current epoch's batches as of one; NaN without a target."""
+        return LossTotal(self.loss_sum, self.denominator).mean()
 
     def next_epoch(self) -> None:
         """Begin a new epoch."""
         self.epoch += 1
-        self.batches, self.loss_sum, self.samples, self.exhausted = 0, 0.0, 0, False
+        self.batches, self.samples, self.exhausted = 0, 0, False
+        self.loss_sum, self.denominator = 0.0, 0.0
 
 
 def train_epoch(
@@ -153,11 +158,14 @@ def _rows(
             samples=samples,
             grad_norm=values.grad_norm,
             skipped=values.skipped,
+            denominator=values.denominator,
         )
         rows.append(row)
         position.step = number
         position.batches += batches
-        position.loss_sum += values.loss * samples
+        total = LossTotal(position.loss_sum, position.denominator)
+        total.add(values.loss, values.denominator)
+        position.loss_sum, position.denominator = total.loss, total.denominator
         position.samples += samples
         position.lr = rate
         position.skips = position.skips + 1 if values.skipped else 0
@@ -170,11 +178,12 @@ def _rows(
 def failed(row: StepRow, position: Position) -> bool:
     """Tell whether a training has failed at this row, the last one of `position`.
 
-    The loss is not finite, or the gradients are not and no scaler has skipped the update, or the
-    scaler has skipped too many updates in a row.
+    The loss is not finite though there are targets, or the gradients are not and no scaler has
+    skipped the update, or the scaler has skipped too many updates in a row.
     """
+    bad_loss = not isfinite(row.loss) and row.denominator != 0
     bad_gradients = row.grad_norm is not None and not isfinite(row.grad_norm) and not row.skipped
-    return not isfinite(row.loss) or bad_gradients or position.skips >= SKIPS_IN_A_ROW
+    return bad_loss or bad_gradients or position.skips >= SKIPS_IN_A_ROW
 
 
 @dataclass(slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import nan
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+
+from lrtool.engine.denominator import to_numbers
 
 if TYPE_CHECKING:
     from lrtool.engine.step import StepOut
@@ -15,11 +18,12 @@ READ_AFTER_SECONDS = 0.1
 
 
 class StepValues(NamedTuple):
-    """A `StepOut` on the host."""
+    """A `StepOut` on the host; the loss is NaN where all targets are ignored."""
 
     loss: float
     grad_norm: float | None
     skipped: bool
+    denominator: float | None
 
 
 class Readout:
@@ -43,10 +47,16 @@ class Readout:
         losses = _to_host([out.loss for out in pending])
         norms = _to_host([out.grad_norm for out in pending if out.grad_norm is not None])
         marks = _to_host([out.skipped for out in pending if out.skipped is not None])
+        denominators = to_numbers([out.denominator for out in pending])
         self._deadline = perf_counter() + READ_AFTER_SECONDS
         return [
-            StepValues(loss, norms[i] if norms else None, bool(marks[i]) if marks else False)
-            for i, loss in enumerate(losses)
+            StepValues(
+                loss if denominator != 0 else nan,
+                norms[i] if norms else None,
+                bool(marks[i]) if marks else False,
+                denominator,
+            )
+            for i, (loss, denominator) in enumerate(zip(losses, denominators, strict=True))
         ]
 
 

@@ -12,30 +12,35 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lrtool.batch import TARGET_KEYS, target_key
+from lrtool.engine.denominator import in_all, reduction_of, shares
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import own_loss
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
+    from lrtool.engine.denominator import Denominator, Reduction
     from lrtool.engine.device import Runtime
 
 LossFunction = Callable[[Any, Any], Tensor]
-TARGET_KEYS = ("targets", "target", "labels", "label", "y")
 
 
 class StepOut(NamedTuple):
     """The result of a step: scalar tensors on the device, so that nothing waits for them.
 
     Attributes:
-        loss: mean over the samples of all micro-batches, before the update.
+        loss: of all micro-batches as of one, before the update.
         grad_norm: 2-norm of all gradients before clipping; None without clipping.
         skipped: whether the gradient scaler found an overflow and made no update; None without
             a scaler.
+        denominator: what the loss is a mean over, by `Reduction`; 0: all targets are ignored, so
+            there is no loss, and the gradients are 0.
     """
 
     loss: Tensor
     grad_norm: Tensor | None
     skipped: Tensor | None
+    denominator: Denominator = 1.0
 
 
 # None: the model's own training_step has skipped every batch, and nothing was updated.
@@ -58,7 +63,7 @@ def make_step(
 
     Args:
         model: on the runtime's device.
-        loss_fn: `loss(outputs, targets)`, a mean over samples; None: the model's own loss.
+        loss_fn: `loss(outputs, targets)`; None: the model's own loss.
         optimizer: over the model's parameters.
         runtime: device and precision.
         ratios: the rate of each parameter group over `lr`; by default the ratios that the
@@ -76,24 +81,17 @@ def make_step(
         )
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    reduction = reduction_of(loss_fn)
 
     def step(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
         set_mode(optimizer, training=True)
         set_rates(optimizer, ratios, lr)
         optimizer.zero_grad(set_to_none=True)
 
-        shares = sample_shares(micro_batches)
-        loss: Tensor | None = None
-        for batch, share in zip(micro_batches, shares, strict=True):
-            with runtime.autocast():
-                part = batch_loss(model, loss_fn, batch)
-            if part is None:
-                continue
-            if share != 1.0:
-                part = part * share
-            (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
-            loss = part.detach() if loss is None else loss + part.detach()
-        if loss is None:
+        made = _backward(
+            model, loss_fn, micro_batches, reduction=reduction, runtime=runtime, scaler=scaler
+        )
+        if made is None:
             return None
 
         skipped = None
@@ -109,9 +107,43 @@ def make_step(
         else:
             scaler.step(optimizer)  # waits for the device, but for fused optimizers
             scaler.update()
-        return StepOut(loss, norm, skipped)
+        return StepOut(made[0], norm, skipped, made[1])
 
     return step
+
+
+def _backward(
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    micro_batches: Sequence[Any],
+    *,
+    reduction: Reduction,
+    runtime: Runtime,
+    scaler: torch.amp.GradScaler | None,
+) -> tuple[Tensor, Denominator] | None:
+    """Add up the gradients of all micro-batches; return their loss and denominator as of one.
+
+    None if the model's own training_step has skipped every batch.
+    """
+    denominators = [reduction.denominator(batch) for batch in micro_batches]
+    kept: list[Denominator] = []
+    loss: Tensor | None = None
+    for batch, own, share in zip(micro_batches, denominators, shares(denominators), strict=True):
+        with runtime.autocast():
+            part = batch_loss(model, loss_fn, reduction.countable(batch, own))
+        if part is None:
+            continue
+        if isinstance(share, Tensor) or share != 1.0:
+            part = part * share
+        (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
+        loss = part.detach() if loss is None else loss + part.detach()
+        kept.append(own)
+    if loss is None:
+        return None
+    total, made = in_all(denominators), in_all(kept)
+    if len(kept) < len(denominators) and total is not None and made is not None:
+        loss = loss * (total / made)  # batches that were skipped have no loss
+    return loss, made
 
 
 def update(step: Step, micro_batches: Iterator[Sequence[Any]], lr: float) -> StepOut:
@@ -215,7 +247,7 @@ def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
         UserError: the batch has no targets.
     """
     if isinstance(batch, Mapping):
-        key = next((key for key in TARGET_KEYS if key in batch), None)
+        key = target_key(batch)
         if key is None:
             raise UserError(
                 f"a batch with the keys {', '.join(map(str, batch))} has no targets: one of "
@@ -234,28 +266,6 @@ def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
         return model(**inputs[0]), targets
     return model(*inputs), targets
-
-
-def sample_shares(micro_batches: Sequence[Any]) -> list[float]:
-    """Return each micro-batch's share of all samples: the weight of its mean loss."""
-    if len(micro_batches) == 1:
-        return [1.0]
-    counts = [samples_in(batch) for batch in micro_batches]
-    return [count / sum(counts) for count in counts]
-
-
-def samples_in(batch: Any) -> int:
-    """Return the first dimension of the first tensor in a batch that has one; 1 without any."""
-    return _first_size(batch) or 1
-
-
-def _first_size(batch: Any) -> int | None:
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else None
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        return None
-    return next((size for value in values if (size := _first_size(value)) is not None), None)
 
 
 def _any_overflow(parameters: list[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrtool.engine.step import samples_in
+from lrtool.batch import samples_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ from lrtool.curve.stopping import find_stop
 from lrtool.engine.evaluation import evaluating
 from lrtool.engine.readout import Readout
 from lrtool.engine.step import all_skipped, batch_loss, update
-from lrtool.report.records import StopReason, Sweep, SweepRow
+from lrtool.report.records import StepRow, StopReason, Sweep, SweepRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,15 +48,14 @@ def sweep(
     `row.loss` is that of its batch, or of the probe, before the update with `row.lr`. An exception
     from a step after the stop ends the sweep too: diverged weights break models in many ways.
     """
-    losses: list[float] = []
-    skipped: list[bool] = []
+    rows: list[SweepRow] = []
     readout = Readout()
     for index, lr in enumerate(rates):
         failure: Exception | None = None
         try:
             probed = None if probe is None else probe()
             out: StepOut = update(step, micro_batches, lr)
-            readout.add(out if probed is None else out._replace(loss=probed))
+            readout.add(out if probed is None else out._replace(loss=probed, denominator=1.0))
         except Exception as error:  # noqa: BLE001  (raised below, unless the sweep has stopped before)
             failure = error
         last = index == len(rates) - 1 or failure is not None
@@ -64,14 +63,11 @@ def sweep(
             continue
 
         # Rows end at the stop, so the curve does not depend on how often losses are read.
-        done = len(losses)
-        for values in readout.take():
-            losses.append(values.loss)
-            skipped.append(values.skipped)
-        stop = find_stop(losses, skipped)
-        end = len(losses) if stop is None else stop[0] + 1
-        for i in range(done, end):
-            yield SweepRow(repeat, i, rates[i], losses[i], skipped[i])
+        done = len(rows)
+        for i, (loss, _, skipped, denominator) in enumerate(readout.take(), start=done):
+            rows.append(SweepRow(repeat, i, rates[i], loss, skipped, denominator))
+        stop = stop_of(rows)
+        yield from rows[done : None if stop is None else stop[0] + 1]
         if stop is not None:
             return
         if failure is not None:
@@ -80,15 +76,24 @@ def sweep(
 
 def to_sweep(rows: Sequence[SweepRow], *, seed: int, planned: int) -> Sweep:
     """Return the rows of one repeat as a record; it ended early with fewer than `planned` steps."""
-    losses, skipped = [row.loss for row in rows], [row.skipped for row in rows]
-    stop = find_stop(losses, skipped)
+    stop = stop_of(rows)
     reason: StopReason = "completed" if len(rows) == planned else "interrupted"
     return Sweep(
         seed=seed,
         lr=tuple(row.lr for row in rows),
-        loss=tuple(losses),
+        loss=tuple(row.loss for row in rows),
         skipped=tuple(index for index, row in enumerate(rows) if row.skipped),
         stop_reason=reason if stop is None else stop[1],
+        without_targets=tuple(index for index, row in enumerate(rows) if row.denominator == 0),
+    )
+
+
+def stop_of(rows: Sequence[SweepRow | StepRow]) -> tuple[int, StopReason] | None:
+    """Return what `find_stop` says of the steps so far."""
+    return find_stop(
+        [row.loss for row in rows],
+        [row.skipped for row in rows],
+        [row.denominator == 0 for row in rows],
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lrtool.batch import TARGET_KEYS
 from lrtool.components import import_path, losses, models, optimizers
 from lrtool.config.document import located
 from lrtool.config.schema import OWN, LossConfig
@@ -26,11 +27,13 @@ from lrtool.engine.evaluation import set_training
 from lrtool.engine.lightning import attach, is_own
 from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, without_loss
 from lrtool.engine.randomness import seed_everything
-from lrtool.engine.step import TARGET_KEYS, make_step
+from lrtool.engine.step import make_step
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
 from lrtool.experiment.reading import directories_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
     from lrtool.data.encoding import Encoding
@@ -252,6 +255,15 @@ def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
 
 def first_batches(experiment: Experiment) -> list[Any]:
     """Return the batches of the first update."""
+    return next(first_epoch(experiment))
+
+
+def first_epoch(experiment: Experiment) -> Iterator[list[Any]]:
+    """Yield the batches of each update of the first epoch.
+
+    Raises:
+        DataError: there are none.
+    """
     made = batches.epoch(
         experiment.data.train,
         batch_size=experiment.data.batch_size,
@@ -259,7 +271,7 @@ def first_batches(experiment: Experiment) -> list[Any]:
         epoch=0,
         device=experiment.runtime.device,
     )
-    return next(batches.some(batches.micro_batches(made, experiment.config.train.accumulate), 0))
+    return batches.some(batches.micro_batches(made, experiment.config.train.accumulate), 0)
 
 
 def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler | None) -> Step:

@@ -22,6 +22,7 @@ from lrtool.data import batches
 from lrtool.data.checks import class_problem
 from lrtool.data.facts import labels_of
 from lrtool.data.part import Resident
+from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import environment
 from lrtool.engine.evaluation import evaluate, evaluating, outputs_of
 from lrtool.engine.lightning import transferred
@@ -29,7 +30,7 @@ from lrtool.engine.step import forward
 from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.experiment import (
     build,
-    first_batches,
+    first_epoch,
     resolved_config,
     step_of,
     steps_per_epoch,
@@ -76,7 +77,7 @@ def run_preflight(experiment: Experiment) -> Preflight:
     """
     config, runtime = experiment.config, experiment.runtime
     built = build(experiment, config.seed)
-    batch = _first_of(experiment)
+    batch = _first_of(experiment, built.loss_fn)
     with located(experiment.document):
         _refuse_a_probe_of_nothing(experiment)
         _refuse_a_batch_of_one(experiment, built.model, batch)
@@ -199,7 +200,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
     if not config.metrics:
         return {}
     built = build(experiment, config.seed)
-    batch = _first_of(experiment)
+    batch = _first_of(experiment, built.loss_fn)
     try:
         with (
             located(experiment.document),
@@ -222,10 +223,19 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
         raise explain(experiment, error, "the metrics failed on a training batch") from error
 
 
-def _first_of(experiment: Experiment) -> Any:
-    """Return the first batch of the training set."""
+def _first_of(experiment: Experiment, loss_fn: LossFunction | None) -> Any:
+    """Return the first batch of the training set that has a target which is not ignored.
+
+    Raises:
+        DataError: there is none.
+    """
+    reduction = reduction_of(loss_fn)
     with _data_source(experiment):
-        return first_batches(experiment)[0]
+        for group in first_epoch(experiment):
+            for batch in group:
+                if reduction.denominator(batch) != 0:
+                    return batch
+    raise reduction.no_targets("the training data")
 
 
 @contextmanager

@@ -152,5 +152,5 @@ def _check(row: SweepRow | TrialRow | RaceRow | StepRow) -> None:
             raise TypeError(f"{name} is of another type")
         if isinstance(value, int) and abs(value) > _HUGE:
             raise ValueError(f"{name} is huge")
-        if name not in {"loss", "grad_norm"} and not 0 <= value < inf:
+        if name not in {"loss", "grad_norm"} and value is not None and not 0 <= value < inf:
             raise ValueError(f"{name} is out of its range")

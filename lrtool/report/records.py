@@ -61,8 +61,9 @@ class SweepRow:
         repeat: which sweep of the run, from 0.
         step: which step of the sweep, from 0.
         lr: the rate of this step's update.
-        loss: mean loss of this step's batch (or of the probe), *before* this step's update.
+        loss: of this step's batch (or of the probe), *before* this step's update.
         skipped: the gradients overflowed, and the scaler made no update.
+        denominator: what the loss is a mean over, as in a `StepRow`.
     """
 
     repeat: int
@@ -70,6 +71,7 @@ class SweepRow:
     lr: float
     loss: float
     skipped: bool
+    denominator: float | None = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,8 +99,8 @@ class RaceRow:
         candidate: which one, from 0.
         step: updates made, this one included.
         lr: the candidate's base rate, which the schedule multiplies.
-        loss: mean over the samples of its batches, *before* the update; NaN or infinite only in a
-            candidate's last row.
+        loss: of its batches as of one, *before* the update; NaN or infinite only in a candidate's
+            last row, or where all targets are ignored.
     """
 
     candidate: int
@@ -118,11 +120,14 @@ class StepRow:
         step: updates made, this one included.
         epoch: which epoch it belongs to, from 1.
         lr: the base rate of this update; parameter groups keep their ratios to it.
-        loss: mean over the samples of its batches, *before* the update; NaN or infinite only in a
-            training's last row.
+        loss: of its batches as of one, *before* the update; NaN or infinite only in a training's
+            last row, or where all targets are ignored.
         samples: how many samples these were.
         grad_norm: 2-norm of all gradients before clipping; None without clipping.
         skipped: the gradients overflowed, and the scaler made no update.
+        denominator: what the loss is a mean over: samples, targets that are not ignored, or the
+            weights of their classes. 0: all targets are ignored, so there is no loss and the
+            gradients are 0. None: the loss is a sum.
     """
 
     step: int
@@ -132,6 +137,7 @@ class StepRow:
     samples: int
     grad_norm: float | None
     skipped: bool
+    denominator: float | None = 1.0
 
 
 # A model, because each metric is a further key: EpochRow(epoch=1, …, accuracy=0.9).
@@ -150,7 +156,7 @@ class EpochRow(BaseModel):
     step: Count = Field(description="steps since the training began")
     lr: RateOrZero = Field(description="the base learning rate of the last step")
     train_loss: Loss = Field(
-        description="mean over its samples, each before the step it took part in"
+        description="of its batches as of one, each before the step it took part in"
     )
     validation_loss: Loss | None = Field(
         description="on the validation set, with the weights at the end of the epoch, or with "
@@ -200,17 +206,25 @@ class Sweep:
     lr: tuple[Rate, ...]
     loss: Annotated[
         tuple[Loss, ...],
-        Field(description="the raw losses; null: NaN or infinite, see stop_reason"),
+        Field(
+            description="the raw losses; null: NaN or infinite, see stop_reason, or a step without "
+            "targets"
+        ),
     ]
     skipped: Annotated[
         tuple[Count, ...],
         Field(description="the steps, from 0, that the gradient scaler skipped"),
     ]
     stop_reason: StopReason
+    without_targets: Annotated[
+        tuple[Count, ...],
+        Field(description="the steps, from 0, whose targets are all ignored: they have no loss"),
+    ] = ()
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
-        if len(self.lr) != len(self.loss) or max(self.skipped, default=-1) >= len(self.lr):
+        left_out = (*self.skipped, *self.without_targets)
+        if len(self.lr) != len(self.loss) or max(left_out, default=-1) >= len(self.lr):
             raise ValueError("a sweep has one loss for each rate, and skips only steps it has")
         return self
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrtool.batch import samples_in
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
-from lrtool.engine.step import samples_in
+from lrtool.engine.denominator import reduction_of, to_numbers
 from lrtool.report.records import Candidate, Race, TrialRow
 from lrtool.search.runner import (
     FORWARD,
@@ -45,14 +46,21 @@ TRIAL_SAMPLES = 256  # but at least so many
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A candidate's loss on each chunk of samples, and the size of each chunk."""
+    """A candidate's loss on each chunk of samples.
+
+    Attributes:
+        losses: of each chunk.
+        sizes: what each is a mean over.
+        samples: in all chunks.
+    """
 
     losses: Array
     sizes: Array
+    samples: int
 
     @property
     def mean(self) -> float:
-        """The loss over all samples."""
+        """The loss of all chunks as of one."""
         return float(self.losses @ self.sizes / self.sizes.sum())
 
 
@@ -229,14 +237,22 @@ def _train(entry: Entry, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
 def _measure(contest: Contest, runner: Runner) -> Measurement:
     """Measure a candidate on the held-out batches, or by its last training losses."""
     if contest.held_out is None:
-        losses, sizes = last_losses(runner)
+        losses, sizes, samples = last_losses(runner)
     else:
-        sizes = [float(samples_in(batch)) for batch in contest.held_out]
-        losses = [nan] * len(sizes)
+        samples = sum(map(samples_in, contest.held_out))
+        reduction = reduction_of(runner.ready().loss_fn)
+        denominators = to_numbers([reduction.denominator(batch) for batch in contest.held_out])
+        losses = [nan] * len(denominators)
         if not runner.broken:
             losses = held_out_losses(runner, contest.held_out, contest.random)
             contest.evaluation_cost += contest.cost_of_evaluation()
-    return Measurement(np.array(losses), np.array(sizes))
+        if None in denominators:  # sums, of which all together is `chunks` times the mean
+            losses = [loss * len(losses) for loss in losses]
+        counted = [i for i, denominator in enumerate(denominators) if denominator != 0]
+        if not counted:
+            raise reduction.no_targets("the validation data")
+        losses, sizes = [losses[i] for i in counted], [denominators[i] or 1.0 for i in counted]
+    return Measurement(np.array(losses), np.array(sizes), samples)
 
 
 def _drop(contest: Contest, entries: Sequence[Entry]) -> None:
@@ -277,13 +293,13 @@ def judge(contest: Contest) -> tuple[Race, Choice] | None:
         interrupted=not contest.finished,
     )
     choice = decisions.lengthen(choice, contest.training, contest.steps)
-    updates = sum(len(entry.runner.loss) for entry in contest.entries)
+    updates = sum(len(entry.runner.rows) for entry in contest.entries)
     race = Race(
         seed=contest.subject.seed(contest.attempt),
         steps=contest.steps,
         steps_spent=updates + contest.evaluation_cost,
         measure="training" if contest.held_out is None else "validation",
-        examples=int(sizes.sum()) if present else 0,
+        examples=present[0].samples if present else 0,
         untrained_loss=contest.untrained,
         candidates=tuple(
             _record(entry, float(error), best=entry.runner.number == choice.best)
@@ -315,7 +331,7 @@ def _record(entry: Entry, error: float, *, best: bool) -> Candidate:
     return Candidate(
         lr=10.0**entry.log_lr,
         origin=entry.origin,
-        loss=tuple(entry.runner.loss),
+        loss=tuple(row.loss for row in entry.runner.rows),
         half_loss=None if entry.half is None else entry.half.mean,
         final_loss=None if entry.final is None else entry.final.mean,
         standard_error=error if isfinite(error) else None,

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lrtool.batch import samples_in
 from lrtool.components.schedules import named_schedule
 from lrtool.data import batches
 from lrtool.engine.lightning import attach
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
-from lrtool.engine.step import make_step, samples_in
+from lrtool.engine.step import make_step
 from lrtool.search.subject import Trainee
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrtool.curve.stopping import find_stop
-from lrtool.engine.evaluation import losses
+from lrtool.engine import evaluation
+from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import placed
 from lrtool.engine.loop import Position, failed, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
-from lrtool.engine.step import all_skipped, batch_loss, samples_in, set_mode
+from lrtool.engine.step import all_skipped, batch_loss, set_mode
+from lrtool.engine.sweep import stop_of
 from lrtool.errors import LrtoolError
 from lrtool.report.records import RaceRow
 
@@ -48,9 +49,7 @@ class Runner:
         random: random states at its last pause.
         epoch_random: random states at the start of the current epoch.
         position: steps and batches so far.
-        loss: of each update.
-        samples: in each update.
-        skipped: updates that the gradient scaler skipped.
+        rows: of all updates.
         broken: losses or gradients are no longer finite, or the weights broke the model.
         wake: restores it after others have trained; None if not needed.
     """
@@ -64,9 +63,7 @@ class Runner:
     random: RandomStates = field(default_factory=dict)
     epoch_random: RandomStates = field(default_factory=dict)
     position: Position = field(default_factory=Position)
-    loss: list[float] = field(default_factory=list)
-    samples: list[int] = field(default_factory=list)
-    skipped: list[bool] = field(default_factory=list)
+    rows: list[StepRow] = field(default_factory=list)
     broken: bool = False
     wake: Callable[[], object] | None = None
 
@@ -148,51 +145,56 @@ def _batches(runner: Runner) -> Iterator[Sequence[Any]]:
 
 def _record(runner: Runner, rows: Sequence[StepRow]) -> Iterator[RaceRow]:
     for row in rows:
-        runner.loss.append(row.loss)
-        runner.samples.append(row.samples)
-        runner.skipped.append(row.skipped)
+        runner.rows.append(row)
         runner.broken = failed(row, runner.position)
     for row in rows:
         yield RaceRow(runner.number, row.step, runner.lr, row.loss)
 
 
 def _has_diverged(runner: Runner) -> bool:
-    return find_stop(runner.loss, runner.skipped) is not None
+    return stop_of(runner.rows) is not None
 
 
 def untrained_loss(runner: Runner, steps: int) -> tuple[float, float]:
-    """Return the mean training loss before any update, and the cost of this, in steps.
+    """Return the training loss before any update, and the cost of this, in steps.
 
-    The mean is over the batches of as many updates as `last_losses` has for a candidate of `steps`
+    It is that of the batches of as many updates as `last_losses` has for a candidate of `steps`
     steps: one batch would be too noisy. The runner must be at its start, and is used up.
     """
     trainee, subject = runner.ready(), runner.subject
     restore_random_states(runner.random, trainee.generators)
-    batch_losses, sizes, updates = [], [], 0
+    reduction, total = reduction_of(trainee.loss_fn), LossTotal()
+    batch_losses, denominators, updates = [], [], 0
     with torch.no_grad(), subject.runtime.autocast():
         first = subject.batches(runner.attempt, 0, 0)
         for group in islice(first, max(1, steps // LAST_SHARE)):
             for batch in group:
+                denominator = reduction.denominator(batch)
                 loss = batch_loss(trainee.model, trainee.loss_fn, batch)
                 if loss is not None:
                     batch_losses.append(loss)
-                    sizes.append(samples_in(batch))
+                    denominators.append(denominator)
             updates += 1
     if not batch_losses:
         raise all_skipped()
     values = torch.stack(batch_losses).tolist()  # one wait for the device
-    total = sum(loss * size for loss, size in zip(values, sizes, strict=True))
-    return total / sum(sizes), FORWARD * updates
+    for loss, denominator in zip(values, to_numbers(denominators), strict=True):
+        total.add(loss, denominator)
+    mean = total.mean()
+    return mean / updates if total.denominator is None else mean, FORWARD * updates
 
 
-def last_losses(runner: Runner) -> tuple[list[float], list[float]]:
-    """Return the losses of the last quarter of a candidate's updates, and their sample counts.
+def last_losses(runner: Runner) -> tuple[list[float], list[float], int]:
+    """Return the losses of a candidate's last quarter of updates, their denominators, and samples.
 
-    The losses are NaN if the candidate is broken.
+    Updates without targets do not count. Losses that are sums are averaged over updates, since
+    there are more of them at the end than half-way. All are NaN if the candidate is broken.
     """
     last = max(1, runner.position.step // LAST_SHARE)
-    sizes = [float(count) for count in runner.samples[-last:]]
-    return [math.nan] * len(sizes) if runner.broken else runner.loss[-last:], sizes
+    rows = [row for row in runner.rows if row.denominator != 0][-last:]
+    denominators = [1.0 if row.denominator is None else row.denominator for row in rows]
+    losses = [math.nan if runner.broken else row.loss for row in rows]
+    return losses, denominators, sum(row.samples for row in rows)
 
 
 def held_out_losses(runner: Runner, batches: Sequence[Any], random: RandomStates) -> list[float]:
@@ -207,7 +209,7 @@ def held_out_losses(runner: Runner, batches: Sequence[Any], random: RandomStates
     restore_random_states(random, trainee.generators)
     try:
         set_mode(trainee.optimizer, training=False)  # the next step sets it back
-        return losses(trainee.model, trainee.loss_fn, batches, runner.subject.runtime)
+        return evaluation.losses(trainee.model, trainee.loss_fn, batches, runner.subject.runtime)
     except LrtoolError:
         raise
     except Exception:

@@ -13,8 +13,10 @@ from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.curve.race import average, conclude, too_expensive, usual_rate, without_race
 from lrtool.curve.suggest import suggest
+from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import synchronize
 from lrtool.engine.first_update import first_update
+from lrtool.engine.lightning import placed
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
@@ -22,11 +24,11 @@ from lrtool.search.candidates import Contest, judge, open_race, open_trials, run
 from lrtool.search.subject import updates
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.report.records import Finding, FirstUpdate, Race, Sweep
-    from lrtool.search.subject import Subject
+    from lrtool.search.subject import Subject, Trainee
 
 Row = SweepRow | TrialRow | RaceRow
 Stage = Literal["first update", "sweep", "trials", "race"]
@@ -181,11 +183,24 @@ def _first_update(state: _SearchState) -> None:
     subject = state.subject
     trainee = subject.fresh(0)
     step = state.watch.counted(trainee.step)
-    batches = next(updates(subject, 0, trainee.model))
+    batches = _first_with_targets(subject, trainee)
     update = first_update(step, trainee.model, trainee.loss_fn, batches, subject.runtime)
     optimizer = trainee.optimizer
     state.first_update = replace(update, opening=optimizers.opening(optimizer))
     state.optimizer, state.family = optimizers.kind(optimizer), optimizers.family(optimizer)
+
+
+def _first_with_targets(subject: Subject, trainee: Trainee) -> Sequence[Any]:
+    """Return the batches of the first update that has a target which is not ignored.
+
+    Raises:
+        DataError: there is none in the first epoch.
+    """
+    reduction = reduction_of(trainee.loss_fn)
+    for group in placed(trainee.model, subject.batches(0, 0, 0), step=0, epoch=0):
+        if reduction.of_group(group) != 0:
+            return group
+    raise reduction.no_targets("the first epoch")
 
 
 def _sweep(state: _SearchState, repeat: int) -> Iterator[SweepRow]:

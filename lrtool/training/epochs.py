@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from lrtool.config.spelling import count
 from lrtool.data import batches
+from lrtool.engine.denominator import reduction_of
 from lrtool.engine.loop import failed
 from lrtool.engine.step import all_skipped
 from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning
@@ -101,6 +102,9 @@ def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | No
                 _save(session, log)
         if not position.samples:
             raise all_skipped() if position.batches else batches.empty_epoch(position.epoch)
+        if position.exhausted and position.denominator == 0:
+            reduction = reduction_of(session.built.loss_fn)
+            raise reduction.no_targets(f"epoch {position.epoch + 1}")
 
         # Evaluate, log and save, unless a resumed training had already done so at this step.
         if position.evaluated != position.step:

@@ -20,6 +20,7 @@ from lrtool.engine.checkpoint import (
     restoring,
     save_checkpoint,
 )
+from lrtool.engine.denominator import reduction_of
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.lightning import placed
 from lrtool.engine.loop import BestTracker, Position, train_epoch
@@ -256,6 +257,8 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
             restore_random_states(before, session.generators)
         if not result.samples:
             raise empty_validation()
+        if result.denominator == 0:
+            raise reduction_of(built.loss_fn).no_targets("the validation data")
         loss = None if validation is None else result.loss
         metrics = result.metrics
     return EpochRow(

@@ -67,7 +67,7 @@ def test_a_training_leaves_everything_and_prints_a_table(here, tmp_path):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows] == [*["step"] * 4, "epoch"] * 2
     keys = ["kind", "step", "epoch", "lr", "loss", "samples", "grad_norm", "skipped"]
-    assert list(rows[0]) == keys
+    assert list(rows[0]) == [*keys, "denominator"]
     assert [row["samples"] for row in rows if row["kind"] == "step"] == [30] * 8
     first = [row["loss"] for row in rows[:4]]
     assert rows[4]["train_loss"] == pytest.approx(np.mean(first))  # four batches of one size

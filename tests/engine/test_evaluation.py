@@ -167,7 +167,7 @@ def test_a_models_own_loss():
     model = OwnLoss()
     found, _ = result(evaluate(model, None, batches, CPU, {}))
     # 2·1 - 1 = 1 for three samples, 2·1 - 0 = 2 for one
-    assert found == Evaluation((3 * 1 + 1 * 4) / 4, 4, {})
+    assert found == Evaluation((3 * 1 + 1 * 4) / 4, 4, 4.0, {})
     assert model.calls == ["training_loss", "forward"] * 2
 
 
@@ -175,7 +175,7 @@ def test_a_models_own_validation_loss_wins_and_metrics_see_its_outputs():
     batches = [(torch.ones(3, 1), torch.ones(3, 1)), (torch.ones(1, 1), torch.zeros(1, 1))]
     model = OwnValidation()
     found, _ = result(evaluate(model, None, batches, CPU, {"mean": Outputs()}))
-    assert found == Evaluation((3 * 6 + 1 * 2) / 4, 4, {"mean": 2.0})
+    assert found == Evaluation((3 * 6 + 1 * 2) / 4, 4, 4.0, {"mean": 2.0})
     assert model.calls == ["forward", "validation_loss"] * 2
 
 

@@ -83,6 +83,8 @@ def given_steps(outs):
         out = next(left)
         if isinstance(out, Exception):
             raise out
+        if isinstance(out, StepOut):
+            return out
         loss, norm, skipped = out if isinstance(out, tuple) else (out, None, None)
         return StepOut(
             torch.tensor(loss),
@@ -166,7 +168,7 @@ def test_mse_and_one_sgd_update_by_hand():
     assert row.loss == pytest.approx(10 / 3, rel=1e-6)
     assert model.weight.item() == pytest.approx(2 + 0.1 * 16 / 3, rel=1e-6)
     assert model.bias.item() == pytest.approx(1 + 0.1 * 4 / 3, rel=1e-6)
-    assert row == StepRow(1, 1, 0.1, row.loss, 3, None, skipped=False)
+    assert row == StepRow(1, 1, 0.1, row.loss, 3, None, skipped=False, denominator=3.0)
     assert (position.step, position.batches, position.samples, position.lr) == (1, 1, 3, 0.1)
 
 
@@ -187,10 +189,11 @@ def test_a_sweep_at_a_constant_rate_gives_the_trainers_losses():
 
 
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 50)), min_size=1, max_size=40))
-def test_the_loss_of_an_epoch_is_weighted_by_samples(seen):
+def test_the_loss_of_an_epoch_is_weighted_by_denominators(seen):
     losses, sizes = zip(*seen, strict=True)
     micro_batches = [[(torch.ones(size, 1), torch.ones(size, 1))] for size in sizes]
-    _, position = train(given_steps(losses), micro_batches)
+    outs = [StepOut(torch.tensor(loss), None, None, size) for loss, size in seen]
+    _, position = train(given_steps(outs), micro_batches)
     stored = [torch.tensor(loss).item() for loss in losses]  # in single precision
     exact = math.fsum(loss * size for loss, size in zip(stored, sizes, strict=True)) / sum(sizes)
     assert position.train_loss() == pytest.approx(exact, rel=1e-9, abs=1e-9)
@@ -199,7 +202,7 @@ def test_the_loss_of_an_epoch_is_weighted_by_samples(seen):
 
 def test_an_epoch_without_samples_has_no_loss_and_the_next_one_begins_at_nought():
     assert math.isnan(Position().train_loss())
-    position = Position(step=7, epoch=2, batches=3, loss_sum=5.0, samples=4)
+    position = Position(step=7, epoch=2, batches=3, loss_sum=5.0, denominator=4, samples=9)
     assert position.train_loss() == 1.25
     position.next_epoch()
     assert position == Position(step=7, epoch=3)

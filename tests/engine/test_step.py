@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrtool.engine.device import Runtime
-from lrtool.engine.step import batch_loss, forward, make_step, rate_ratios, samples_in, set_mode
+from lrtool.engine.step import batch_loss, forward, make_step, rate_ratios, set_mode
 from lrtool.errors import UserError
 
 CPU = Runtime(torch.device("cpu"))
@@ -208,22 +208,6 @@ def test_what_cannot_be_a_loss(call, words):
     with pytest.raises(UserError) as caught:
         call()
     assert str(caught.value) == words
-
-
-def test_samples_are_counted_in_the_first_tensor():
-    assert samples_in((torch.ones(7, 2), torch.ones(3))) == 7
-    assert samples_in({"a": {"b": [torch.ones(5)]}}) == 5
-    assert samples_in({"id": "text", "x": torch.ones(4)}) == 4
-    assert samples_in(torch.tensor(1.0)) == 1
-    assert samples_in("text") == 1
-
-
-def test_samples_are_counted_by_the_first_tensor_that_has_a_batch():
-    x = torch.zeros(7, 3)
-    assert samples_in((x, torch.zeros(2))) == 7
-    assert samples_in({"name": ["a", "b", "c"], "x": x}) == 7
-    assert samples_in({"meta": {"scale": torch.tensor(2.0)}, "x": [x]}) == 7
-    assert samples_in({"name": "abc"}) == 1
 
 
 class ScheduleFree(torch.optim.Optimizer):

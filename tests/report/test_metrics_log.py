@@ -14,9 +14,10 @@ from lrtool.report.records import EpochRow, RaceRow, StepRow, SweepRow, TrialRow
 
 STEPS = [
     StepRow(1, 1, 0.1, 2.5, 32, None, skipped=False),
-    StepRow(2, 1, 1e-300, 0.1 + 0.2, 7, 3.25, skipped=True),
+    StepRow(2, 1, 1e-300, 0.1 + 0.2, 7, 3.25, skipped=True, denominator=31.5),
     StepRow(3, 2, 0.1, math.nan, 32, math.inf, skipped=False),
-    StepRow(4, 2, 0.1, -math.inf, 32, None, skipped=False),
+    StepRow(4, 2, 0.1, -math.inf, 32, None, skipped=False, denominator=None),
+    StepRow(5, 2, 0.1, math.nan, 32, None, skipped=False, denominator=0.0),
 ]
 EPOCHS = [
     EpochRow(epoch=1, step=2, lr=0.1, train_loss=1.5, validation_loss=None),
@@ -124,6 +125,7 @@ def test_a_line_is_json_that_knows_no_nan(tmp_path):
         "samples": 32,
         "grad_norm": None,
         "skipped": False,
+        "denominator": 1.0,
         "not_finite": {"loss": "nan", "grad_norm": "inf"},
     }
     assert epoch == {
@@ -143,14 +145,15 @@ def test_lines_byte_for_byte(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path, [FIND[0], *FIND[3:5], *STEPS[:2], EPOCHS[0]])
     assert path.read_text() == (
-        '{"kind": "sweep", "repeat": 0, "step": 0, "lr": 1e-07, "loss": 2.5, "skipped": false}\n'
+        '{"kind": "sweep", "repeat": 0, "step": 0, "lr": 1e-07, "loss": 2.5, "skipped": false, '
+        '"denominator": 1.0}\n'
         '{"kind": "trial", "trial": 0, "step": 3, "lr": 0.1, "loss": null, '
         '"not_finite": {"loss": "nan"}}\n'
         '{"kind": "race", "candidate": 2, "step": 100, "lr": 0.01, "loss": 0.30000000000000004}\n'
         '{"kind": "step", "step": 1, "epoch": 1, "lr": 0.1, "loss": 2.5, "samples": 32, '
-        '"grad_norm": null, "skipped": false}\n'
+        '"grad_norm": null, "skipped": false, "denominator": 1.0}\n'
         '{"kind": "step", "step": 2, "epoch": 1, "lr": 1e-300, "loss": 0.30000000000000004, '
-        '"samples": 7, "grad_norm": 3.25, "skipped": true}\n'
+        '"samples": 7, "grad_norm": 3.25, "skipped": true, "denominator": 31.5}\n'
         '{"kind": "epoch", "epoch": 1, "step": 2, "lr": 0.1, "train_loss": 1.5, '
         '"validation_loss": null}\n'
     )

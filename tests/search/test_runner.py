@@ -13,7 +13,7 @@ from lrtool.engine.randomness import random_states
 from lrtool.engine.step import StepOut, make_step
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import UserError
-from lrtool.report.records import RaceRow
+from lrtool.report.records import RaceRow, StepRow
 from lrtool.search.runner import Runner, advance, held_out_losses
 from lrtool.search.subject import Trainee
 
@@ -101,12 +101,13 @@ def test_candidates_that_take_turns_train_like_plain_loops_to_the_last_bit(rungs
             torch.rand(3)  # what happens between turns is nobody's business
             rows += go(each, rung)
     for each in runners:
-        assert each.loss == plain(each.lr, 20)
+        losses = [row.loss for row in each.rows]
+        assert losses == plain(each.lr, 20)
         own = [row for row in rows if row.candidate == each.number]
         assert own == [
-            RaceRow(each.number, step + 1, each.lr, loss) for step, loss in enumerate(each.loss)
+            RaceRow(each.number, step + 1, each.lr, loss) for step, loss in enumerate(losses)
         ]
-        assert each.samples == [16] * 20
+        assert [row.samples for row in each.rows] == [16] * 20
         assert not each.broken
 
 
@@ -124,7 +125,7 @@ def test_measuring_a_candidate_leaves_it_as_it_is():
     )
     assert one.trainee.model.training
     go(one, 20)
-    assert one.loss == plain(0.1, 20)
+    assert [row.loss for row in one.rows] == plain(0.1, 20)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(examples, kept, strict=True))
 
 
@@ -199,7 +200,9 @@ def test_a_model_that_diverged_weights_break_in_evaluation_measures_nan():
     one = runner(0, 0.1, Fragile(8, 3))
     with pytest.raises(ValueError, match="beyond"):
         held_out_losses(one, [batch(9, 0)], random_states())
-    one.loss = [2.0] * 10 + [50.0 + i for i in range(10)]
-    one.skipped = [False] * 20
+    losses = [2.0] * 10 + [50.0 + i for i in range(10)]
+    one.rows = [
+        StepRow(i + 1, 1, 0.1, loss, 16, None, skipped=False) for i, loss in enumerate(losses)
+    ]
     [found] = held_out_losses(one, [batch(9, 0)], random_states())
     assert math.isnan(found)

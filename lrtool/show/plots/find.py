@@ -123,10 +123,11 @@ def _draw_sweeps(axes: Axes, sweeps: tuple[Sweep, ...], limits: Limits) -> None:
         color, marker = SERIES[index % len(SERIES)]
         name = f"{len(sweeps)} sweeps" if many else f"sweep {index + 1}"
         lr, loss = np.array(sweep.lr), numbers(sweep.loss)
-        above = np.isnan(loss) | (loss > limits.top)
+        without = np.isin(np.arange(len(lr)), sweep.without_targets)
+        above = (np.isnan(loss) & ~without) | (loss > limits.top)
         below = loss < limits.bottom
         skipped = np.isin(np.arange(len(lr)), sweep.skipped) & ~(above | below)
-        inside = ~(above | below | skipped)
+        inside = ~(above | below | skipped | without)
         low, high = np.full(len(lr), 0.015), np.full(len(lr), 0.985)
         for there, height, label, style in (
             (inside, loss, name, {"marker": marker, "ms": 3.8, "mew": 0, "alpha": 0.55}),

@@ -1,0 +1,79 @@
+"""A batch: its targets, their weights, and how many samples it has.
+
+A batch is (inputs…, targets), a mapping with one of `TARGET_KEYS`, or an object of the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+TARGET_KEYS = ("targets", "target", "labels", "label", "y")
+
+
+def target_key(batch: Mapping[Any, Any]) -> str | None:
+    """Return the key of a mapping's targets; None without any."""
+    return next((key for key in TARGET_KEYS if key in batch), None)
+
+
+def targets_of(batch: Any) -> Any:
+    """Return a batch's targets; None if it has none.
+
+    They are the last of several parts, the value of one of `TARGET_KEYS`, or an attribute of such
+    a name, as in the graph batches of PyTorch Geometric.
+    """
+    if isinstance(batch, Tensor | PackedSequence | str | bytes):
+        return None
+    if isinstance(batch, Mapping):
+        key = target_key(batch)
+        return None if key is None else batch[key]
+    if isinstance(batch, Sequence):
+        return batch[-1] if len(batch) > 1 else None
+    return next((getattr(batch, key) for key in TARGET_KEYS if hasattr(batch, key)), None)
+
+
+def with_targets(batch: Any, targets: Any) -> Any:
+    """Return a copy of a batch with other targets."""
+    if isinstance(batch, Mapping):
+        return {**batch, target_key(batch): targets}
+    return (*batch[:-1], targets)
+
+
+def samples_in(batch: Any) -> int:
+    """Return the number of a batch's samples: the first dimension of its targets.
+
+    Inputs may begin with the time, or be packed, or the nodes of many graphs. Without targets, it
+    is the first dimension of the first tensor that has one; 1 without any.
+    """
+    size = _rows(targets_of(batch))
+    if size is None:
+        size = _first_size(batch)
+    return 1 if size is None else size
+
+
+def _rows(targets: Any) -> int | None:
+    """Return for how many samples these are targets; None where that does not show."""
+    if isinstance(targets, list | tuple) and not isinstance(targets, PackedSequence):
+        sizes = {_first_size(part) if isinstance(part, Tensor) else None for part in targets}
+        if len(sizes) == 1 and None not in sizes:  # several targets of each sample
+            return sizes.pop()
+        return len(targets)  # an object for each sample, such as a mapping of boxes and labels
+    if isinstance(targets, Tensor) and not targets.ndim:
+        return 1
+    return _first_size(targets)
+
+
+def _first_size(part: Any) -> int | None:
+    if isinstance(part, PackedSequence):
+        return int(part.batch_sizes[0])
+    if isinstance(part, Tensor):
+        return part.size(0) if part.ndim else None
+    if isinstance(graphs := getattr(part, "num_graphs", None), int):
+        return graphs
+    values = part.values() if isinstance(part, Mapping) else part
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        return None
+    return next((size for value in values if (size := _first_size(value)) is not None), None)

@@ -1,0 +1,249 @@
+"""What the loss of a batch is a mean over, so that the loss of many batches is that of one.
+
+A mean is taken over samples, over targets that are not ignored, or over the weights of their
+classes. The loss of a part of the data, of an update of several batches, or of an epoch is the one
+that the loss function gives for all of it as a single batch: Σ dᵢ·lossᵢ / Σ dᵢ, where dᵢ is the
+denominator of batch i. A loss that is a sum over its batch (`reduction="sum"`) has none: such
+losses are added.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Hashable
+from dataclasses import dataclass
+from math import nan
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lrtool.batch import samples_in, targets_of, with_targets
+from lrtool.engine.weights import plain
+from lrtool.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+# A tensor without dimensions where it depends on the targets, which lie on an accelerator: nothing
+# waits for it. None: losses are added.
+Denominator: TypeAlias = Tensor | float | None
+
+Over = Literal["targets", "elements", "samples"]
+
+IGNORED = -100  # torch's default of `ignore_index`
+
+# What the losses of torch are means over. All others are taken for means over samples.
+_OVER: dict[Callable[..., Any], Over] = {
+    F.cross_entropy: "targets",
+    F.nll_loss: "targets",
+    F.mse_loss: "elements",
+    F.l1_loss: "elements",
+    F.smooth_l1_loss: "elements",
+    F.huber_loss: "elements",
+    F.poisson_nll_loss: "elements",
+    F.binary_cross_entropy: "elements",
+    F.binary_cross_entropy_with_logits: "elements",
+    F.kl_div: "elements",
+    F.soft_margin_loss: "elements",
+    F.hinge_embedding_loss: "elements",
+}
+_MODULES: dict[type[nn.Module], Callable[..., Any]] = {
+    nn.CrossEntropyLoss: F.cross_entropy,
+    nn.NLLLoss: F.nll_loss,
+    nn.MSELoss: F.mse_loss,
+    nn.L1Loss: F.l1_loss,
+    nn.SmoothL1Loss: F.smooth_l1_loss,
+    nn.HuberLoss: F.huber_loss,
+    nn.PoissonNLLLoss: F.poisson_nll_loss,
+    nn.BCELoss: F.binary_cross_entropy,
+    nn.BCEWithLogitsLoss: F.binary_cross_entropy_with_logits,
+    nn.KLDivLoss: F.kl_div,
+    nn.SoftMarginLoss: F.soft_margin_loss,
+    nn.HingeEmbeddingLoss: F.hinge_embedding_loss,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """How a loss makes one number of a batch.
+
+    Attributes:
+        over: what its mean is taken over: targets that are not ignored, weighted by their classes;
+            elements of the targets; or samples.
+        summed: it is a sum instead.
+        ignored: the class index of targets that are ignored.
+        weight: of each class; None: all are alike.
+        counted: a class that counts.
+    """
+
+    over: Over
+    summed: bool = False
+    ignored: int = IGNORED
+    weight: Tensor | None = None
+    counted: int = 0
+
+    def denominator(self, batch: Any) -> Denominator:
+        """Return the denominator of a batch's loss; 0 where all of its targets are ignored."""
+        targets = targets_of(batch)
+        if self.summed:
+            return None
+        if self.over == "samples" or not isinstance(targets, Tensor):
+            return samples_in(batch)
+        if self.over == "elements":
+            return targets.numel()
+        if targets.is_floating_point():  # a probability for each class
+            return targets.numel() / (targets.shape[1] if targets.ndim > 1 else targets.numel())
+        counted = targets.ne(self.ignored)
+        if self.weight is None:
+            total = counted.sum()
+        else:
+            weight = self.weight.to(targets.device, non_blocking=True)
+            total = (weight[targets.where(counted, 0).long()] * counted).sum()
+        if total.device.type != "cpu":
+            return total
+        number: float = total.item()
+        return number
+
+    def of_group(self, batches: Iterable[Any]) -> Denominator:
+        """Return the denominator of the loss of several batches as of one."""
+        return in_all(map(self.denominator, batches))
+
+    def no_targets(self, part: str) -> DataError:
+        """Return the error for a part of the data that has no target which counts."""
+        weights = ", or has a class of weight 0" if self.weight is not None else ""
+        return DataError(
+            f"every target of {part} is {self.ignored}, which the loss ignores{weights}: "
+            "there is nothing to learn from"
+        )
+
+    def countable(self, batch: Any, denominator: Denominator) -> Any:
+        """Return the batch, with other targets if all of its own are ignored.
+
+        The loss of such a batch is 0/0, and so may be its gradient. That of the other targets is
+        finite, and counts with the weight 0.
+        """
+        targets = targets_of(batch)
+        if self.over != "targets" or not isinstance(targets, Tensor):
+            return batch
+        if isinstance(denominator, Tensor):
+            return with_targets(batch, targets.masked_fill(denominator == 0, self.counted))
+        if denominator == 0:
+            return with_targets(batch, torch.full_like(targets, self.counted))
+        return batch
+
+
+def reduction_of(loss_fn: Callable[..., Any] | None) -> Reduction:
+    """Return how a loss makes one number of a batch; None: the model's own loss.
+
+    Known are the losses of `torch.nn` and `torch.nn.functional`, also by `functools.partial`. A
+    module of the user's that has attributes `ignore_index`, `weight` or `reduction` uses them as
+    torch does. Any other loss is taken for a mean over samples.
+    """
+    given: dict[str, Any] = {}
+    function: Any = loss_fn
+    while isinstance(function, functools.partial):
+        given = {**function.keywords, **given}
+        function = function.func
+    function = inspect.unwrap(function) if callable(function) else function
+    over: Over = "samples"
+    if isinstance(function, nn.Module):
+        module = plain(function)
+        names = ("ignore_index", "weight", "reduction")
+        given = {name: getattr(module, name) for name in names if hasattr(module, name)}
+        over = "targets" if "ignore_index" in given else "samples"
+        for own, like in _MODULES.items():
+            if isinstance(module, own) and type(module).forward is own.forward:
+                over = _OVER[like]
+    elif isinstance(function, Hashable):
+        over = _OVER.get(function, "samples")  # type: ignore[call-overload]
+    reduction = given.get("reduction")
+    if reduction == "batchmean":
+        over = "samples"
+    summed = reduction == "sum"
+    if over != "targets":
+        return Reduction(over, summed)
+    ignored, weight = given.get("ignore_index", IGNORED), given.get("weight")
+    weight = weight if isinstance(weight, Tensor) else None
+    return Reduction(over, summed, ignored, weight, _counted(ignored, weight))
+
+
+def _counted(ignored: int, weight: Tensor | None) -> int:
+    """Return a class that is not ignored and has a weight above 0, if there is one."""
+    if weight is None:
+        return int(ignored == 0)
+    weights: list[float] = weight.tolist()
+    if 0 <= ignored < len(weights):
+        weights[ignored] = 0.0
+    return weights.index(max(weights))
+
+
+def shares(denominators: Sequence[Denominator]) -> list[Tensor | float]:
+    """Return what each batch's loss is multiplied by in the loss of all; 0 for one without targets.
+
+    They add up to 1, or are all 1 where losses are added.
+    """
+    total = in_all(denominators)
+    if total is None:
+        return [1.0] * len(denominators)
+    total = total.where(total > 0, 1) if isinstance(total, Tensor) else total or 1.0
+    return [d / total for d in denominators if d is not None]
+
+
+def in_all(denominators: Iterable[Denominator]) -> Denominator:
+    """Return the denominator of several batches together."""
+    total: Denominator = 0
+    for denominator in denominators:
+        if denominator is None:
+            return None
+        total = total + denominator  # type: ignore[operator]
+    return total
+
+
+def to_numbers(denominators: Sequence[Denominator]) -> list[float | None]:
+    """Copy denominators to the host, all at once."""
+    tensors = [d for d in denominators if isinstance(d, Tensor)]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [
+        None if d is None else float(next(numbers) if isinstance(d, Tensor) else d)
+        for d in denominators
+    ]
+
+
+@dataclass(slots=True)
+class LossTotal:
+    """The loss of many batches as that of one.
+
+    Attributes:
+        loss: Σ dᵢ·lossᵢ, or Σ lossᵢ where losses are added.
+        denominator: Σ dᵢ; None where losses are added.
+    """
+
+    loss: float = 0.0
+    denominator: float | None = 0.0
+
+    def add(self, loss: float, denominator: float | None) -> None:
+        """Add a batch; one without targets changes nothing."""
+        if denominator is None:
+            self.loss += loss
+            self.denominator = None
+        elif denominator and self.denominator is not None:
+            self.loss += loss * denominator
+            self.denominator += denominator
+
+    def mean(self) -> float:
+        """Return the loss of all; NaN if there was no target."""
+        if self.denominator is None:
+            return self.loss
+        return self.loss / self.denominator if self.denominator else nan
+
+
+def loss_of_all(losses: Sequence[Tensor | None], denominators: Sequence[Denominator]) -> float:
+    """Read the losses of batches, and return that of all as of one; None: it was skipped."""
+    total = LossTotal()
+    for loss, denominator in zip(losses, to_numbers(denominators), strict=True):
+        if loss is not None:
+            total.add(float(loss), denominator)
+    return total.mean()
