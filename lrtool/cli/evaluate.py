@@ -41,6 +41,7 @@ def evaluate(
         for key in (text.partition("=")[0] for text in sets or ()):
             if key.split(".")[0] not in MAY_CHANGE:
                 raise UserError(f"--set {key}: evaluate may change only data, metrics and runtime")
+        from lrtool.data.encoding import target_scale
         from lrtool.experiment.experiment import build
         from lrtool.experiment.preflight import metrics_of
         from lrtool.training.evaluated_data import open_evaluated_data
@@ -58,6 +59,8 @@ def evaluate(
         stored = load_stored_weights(built.model, run, checkpoint, built.loss_fn)
         other = {} if data.other is None else {"data": data.other}
         values = _evaluate(experiment, built, data.part, metrics)
+        if scale := target_scale(experiment.data.encoding):
+            values["target"] = asdict(scale)
         facts = {"run": str(run), **asdict(stored), **other, **values}
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 

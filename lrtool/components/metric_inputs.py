@@ -30,6 +30,18 @@ Kind = Literal["two classes", "classes", "labels", "values"]
 
 
 @dataclass(frozen=True, slots=True)
+class Units:
+    """The units of values that were standardised: y = mean + deviation × standardised."""
+
+    mean: float
+    deviation: float
+
+    def restore(self, standardised: Tensor) -> Tensor:
+        """Return values in their own units."""
+        return standardised * self.deviation + self.mean
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a batch's outputs and targets are.
 

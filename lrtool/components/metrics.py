@@ -20,7 +20,15 @@ from torch.nn import functional as F
 
 from lrtool.components import import_path
 from lrtool.components.losses import not_tensors, shapes
-from lrtool.components.metric_inputs import Compares, Reading, prepare, read, sum_type, why_not
+from lrtool.components.metric_inputs import (
+    Compares,
+    Reading,
+    Units,
+    prepare,
+    read,
+    sum_type,
+    why_not,
+)
 from lrtool.components.user_metrics import UserMetric, user_metric, worded
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 
@@ -60,6 +68,7 @@ def build_metrics(
     device: torch.device,
     directories: Sequence[Path],
     loss_args: Mapping[str, Any] | None = None,
+    units: Units | None = None,
 ) -> dict[str, BuiltInMetric | UserMetric]:
     """Build metrics, try each on one batch, and return them empty, by their keys.
 
@@ -77,6 +86,7 @@ def build_metrics(
         device: of both.
         directories: where modules of import paths are looked for.
         loss_args: the loss's arguments; `ignore_index` and `log_input` matter.
+        units: in which metrics compare values; None: those of outputs and targets.
 
     Raises:
         ConfigError: metrics cannot be built or do not fit the batch; all problems at once.
@@ -87,9 +97,10 @@ def build_metrics(
         try:
             metric: BuiltInMetric | UserMetric
             if import_path.is_import_path(name):
-                metric = user_metric(name, device, directories)
+                metric = user_metric(name, device, directories, units)
             else:
-                metric = BuiltInMetric(name, _reading(name, loss, loss_args, outputs, targets))
+                reading = _reading(name, loss, loss_args, outputs, targets)
+                metric = BuiltInMetric(name, reading, units)
             metric.probe(outputs, targets)
         except UserError as error:
             problems.append(Problem(("metrics", index), str(error)))
@@ -127,9 +138,10 @@ def _reading(
 class BuiltInMetric:
     """A built-in metric for batches of a known kind."""
 
-    def __init__(self, name: str, reading: Reading) -> None:
+    def __init__(self, name: str, reading: Reading, units: Units | None = None) -> None:
         self._name = name
         self._reading = reading
+        self._units = units if reading.kind == "values" else None
         self._compares = METRICS[name].compares
         self._warned = False
         with warnings.catch_warnings():
@@ -156,6 +168,8 @@ class BuiltInMetric:
         """Add a batch."""
         with torch.no_grad():
             predicted, true, nan = prepare(self._compares, self._reading, outputs, targets)
+            if self._units is not None:
+                predicted, true = self._units.restore(predicted), self._units.restore(true)
             self._nan = self._nan | nan
             self._compared += true.numel()
             if true.numel():

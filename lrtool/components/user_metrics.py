@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from lrtool.components.metric_inputs import Units
 
-def user_metric(name: str, device: torch.device, directories: Sequence[Path]) -> UserMetric:
+
+def user_metric(
+    name: str, device: torch.device, directories: Sequence[Path], units: Units | None = None
+) -> UserMetric:
     """Return the metric that an import path leads to.
+
+    It gets outputs and targets in `units` where outputs are floats of the targets' shape.
 
     Raises:
         UserError: it leads nowhere, or not to a metric.
@@ -35,18 +41,19 @@ def user_metric(name: str, device: torch.device, directories: Sequence[Path]) ->
         if isinstance(metric, nn.Module):
             metric = metric.to(device)
     if all(callable(getattr(metric, part, None)) for part in ("update", "compute", "reset")):
-        return UserMetric(name, metric)
+        return UserMetric(name, metric, units)
     if not callable(metric):
         raise UserError(f"{name} is a {type(metric).__name__}; it cannot be called")
-    return UserMetric(name, _Mean(name, metric))
+    return UserMetric(name, _Mean(name, metric), units)
 
 
 class UserMetric:
     """A user's metric, with its errors put into words and its value as a float."""
 
-    def __init__(self, name: str, metric: Any) -> None:
+    def __init__(self, name: str, metric: Any, units: Units | None = None) -> None:
         self._name = name
         self._metric = metric
+        self._units = units
         self._warned = False
         self.reset()
 
@@ -74,6 +81,8 @@ class UserMetric:
             half = outputs.dtype in {torch.bfloat16, torch.float16}
             outputs = outputs.detach().float() if half else outputs.detach()
         with worded(self._name), torch.no_grad():
+            if self._units is not None and _alike(outputs, targets):
+                outputs, targets = self._units.restore(outputs), self._units.restore(targets)
             self._metric.update(outputs, targets)
         self._updates += 1
 
@@ -124,6 +133,16 @@ class _Mean:
 
     def compute(self) -> Tensor | float:
         return self._sum / self._samples
+
+
+def _alike(outputs: Any, targets: Any) -> bool:
+    return (
+        isinstance(outputs, Tensor)
+        and isinstance(targets, Tensor)
+        and outputs.is_floating_point()
+        and targets.is_floating_point()
+        and outputs.shape == targets.shape
+    )
 
 
 def _scalar(name: str, value: Any) -> float:

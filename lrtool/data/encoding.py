@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from lrtool.errors import DataError, LrtoolWarning, UserError, key_path
 from lrtool.report.files import write_text
-from lrtool.report.records import RECORD, Count, FromOne
+from lrtool.report.records import RECORD, Count, FromOne, TargetScale
 from lrtool.report.run_directory import ENCODING
 
 if TYPE_CHECKING:
@@ -204,11 +204,6 @@ class Values:
     deviation: Deviation = 1.0
     kind: Literal["values"] = "values"
 
-    @property
-    def standardised(self) -> bool:
-        """Whether the model learns something else than the values themselves."""
-        return (self.mean, self.deviation) != (0.0, 1.0)
-
     def encode(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return numbers (N,) as targets, (N, 1)."""
         with np.errstate(over="ignore"):  # too large for float32: refused as infinite
@@ -268,6 +263,14 @@ class Encoding:
         if isinstance(self.targets, Classes):
             return len(self.targets.classes)
         return self.targets.count if isinstance(self.targets, ClassIndices) else None
+
+
+def target_scale(encoding: Encoding) -> TargetScale | None:
+    """Return the scale of the target; None if it was not standardised."""
+    targets = encoding.targets
+    if not isinstance(targets, Values) or (targets.mean, targets.deviation) == (0.0, 1.0):
+        return None
+    return TargetScale(targets.name, targets.mean, targets.deviation)
 
 
 def _refuse_repeated(names: Sequence[str]) -> None:

@@ -14,12 +14,14 @@ from torch import nn
 
 from lrtool import __version__
 from lrtool.components import losses, metrics
+from lrtool.components.metric_inputs import Units
 from lrtool.components.metrics import METRICS
 from lrtool.components.models.convolutional import channels_last
 from lrtool.components.schedules import Schedule, build_schedule
 from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.checks import class_problem
+from lrtool.data.encoding import target_scale
 from lrtool.data.facts import labels_of
 from lrtool.data.part import Resident
 from lrtool.engine.denominator import reduction_of
@@ -127,6 +129,7 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
             samples={k: n for k, n in data.samples.items() if n is not None},
             shapes=data.shapes,
             hash=data.digest,
+            target=target_scale(data.encoding),
         ),
         "model": ModelFacts(
             name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
@@ -218,9 +221,16 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
                 targets=targets,
                 device=experiment.runtime.device,
                 directories=experiment.directories,
+                units=_units(experiment),
             )
     except (Exception, SystemExit) as error:
         raise explain(experiment, error, "the metrics failed on a training batch") from error
+
+
+def _units(experiment: Experiment) -> Units | None:
+    """Return the units of the target, in which metrics are given; None if they are the loss's."""
+    scale = target_scale(experiment.data.encoding)
+    return None if scale is None else Units(scale.mean, scale.deviation)
 
 
 def _first_of(experiment: Experiment, loss_fn: LossFunction | None) -> Any:

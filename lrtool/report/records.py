@@ -416,6 +416,18 @@ class Steps:
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
+class TargetScale:
+    """How the target y of a regression was standardised: (y − mean) / deviation.
+
+    Losses are of that; metrics are in the units of y.
+    """
+
+    name: Annotated[str | None, Field(description="of its column")]
+    mean: float
+    deviation: Annotated[float, Field(gt=0)]
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
 class DataFacts:
     """Facts of the data: samples of each part (train, validation), and shapes of one sample.
 
@@ -425,6 +437,9 @@ class DataFacts:
     samples: dict[str, int]
     shapes: dict[str, tuple[int, ...]]
     hash: Annotated[str | None, Field(description="null: too large, or made as it is read")]
+    target: Annotated[
+        TargetScale | None, Field(description="null: it was not standardised, or is a class")
+    ] = None
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)

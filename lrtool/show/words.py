@@ -62,6 +62,18 @@ def subject(report: AnyReport) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def target_scale(report: AnyReport) -> str | None:
+    """Say in which units losses and metrics of a regression are; None if they are the same."""
+    scale = report.data.target if report.data else None
+    if scale is None:
+        return None
+    what = scale.name or "target"
+    deviation = number(scale.deviation, 4)
+    return (
+        f"{what}, standardised: 1 in a loss is its deviation, {deviation}; metrics are in its units"
+    )
+
+
 def setting(report: AnyReport, *keys: str) -> Any:
     """Return a value of the configuration; None if it has none."""
     here: Any = report.config

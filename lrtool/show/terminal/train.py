@@ -211,6 +211,8 @@ def print_training(report: TrainReport, *, directory: Path, config: Path) -> Non
     if report.reason:
         rows.append(("Why", Text(report.reason)))
     rows += listed("Next", _next_steps(report, directory, config))
+    if scale := words.target_scale(report):
+        rows.append(("Target", Text(scale)))
     rows.append(("Took", Text(words.took(report))))
     print_grid(console, rows)
     console.print()

@@ -1,0 +1,78 @@
+"""A regression on a table: metrics in the target's units, losses in its deviations."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lrtool.config.spelling import number
+from lrtool.data import encoding as encodings
+from lrtool.engine.weights import read_weights
+
+PRICES = """
+data: {source: csv, args: {path: prices.csv, target: price}, batch_size: 32}
+model: linear
+loss: mse
+metrics: [mae, r2]
+optimizer: adam
+learning_rate: 0.1
+train: {epochs: 12, early_stopping: {metric: mae, patience: 12}}
+runtime: {device: cpu}
+"""
+
+
+@pytest.fixture
+def prices(write):
+    draw = np.random.default_rng(0)
+    area = draw.uniform(50, 300, 200)
+    price = 1000 * area + draw.normal(0, 20_000, 200)
+    rows = "".join(f"{a},{p}\n" for a, p in zip(area, price, strict=True))
+    write("prices.csv", f"area,price\n{rows}")
+    write("a.yaml", PRICES)
+    return area, price
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_metrics_are_in_units_and_losses_in_deviations(here, prices, tmp_path):
+    done = here("train", "a.yaml", "-o", "run")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    scale = report["data"]["target"]
+    assert scale["name"] == "price"
+    shown = f"price, standardised: 1 in a loss is its deviation, {number(scale['deviation'], 4)};"
+    assert shown in " ".join(done.stdout.split())
+
+    # by hand, from the weights and the table
+    facts = json.loads(here("evaluate", "run").stdout)
+    area, price = prices
+    known = encodings.read(tmp_path / "run")
+    held_out = np.sort(np.random.RandomState(0).permutation(200)[:40])
+    train = np.setdiff1d(np.arange(200), held_out)
+    assert scale["mean"] == pytest.approx(price[train].mean(), rel=1e-12)
+    assert scale["deviation"] == pytest.approx(price[train].std(), rel=1e-12)
+    weights = read_weights(tmp_path / "run/checkpoints/best/model.safetensors")
+    weight, bias = (float(weights[name]) for name in sorted(weights, reverse=True))
+    (column,) = known.inputs.columns
+    standardised = (area[held_out] - column.mean) / column.deviation * weight + bias
+    error = scale["mean"] + scale["deviation"] * standardised - price[held_out]
+    assert facts["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
+    assert facts["validation_loss"] == pytest.approx(
+        (error**2).mean() / scale["deviation"] ** 2, rel=1e-5
+    )
+    assert facts["target"] == scale
+    assert 10_000 < facts["mae"] < 40_000
+
+    # the best epoch is that of the least mae
+    maes = [row["mae"] for row in report["epochs"]]
+    assert report["best"] == {
+        "epoch": int(np.argmin(maes)) + 1,
+        "step": 5 * (int(np.argmin(maes)) + 1),
+        "metric": "mae",
+        "value": min(maes),
+    }
+
+
+@pytest.mark.usefixtures("no_plots", "prices")
+def test_a_find_says_it_too(here):
+    done = here("find", "a.yaml", "-o", "run", "--start", 1e-4, "--steps", 30, "--no-verify")
+    assert "price, standardised: 1 in a loss is its deviation" in " ".join(done.stdout.split())
