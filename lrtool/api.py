@@ -21,12 +21,14 @@ from lrtool.config.spelling import number
 from lrtool.curve.suggest import METHODS
 from lrtool.data import batches
 from lrtool.engine.device import DTYPES, Runtime, environment
+from lrtool.engine.lightning import warn_of_hooks
 from lrtool.engine.preserve import preserved
 from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
 from lrtool.report.records import Environment, ModelFacts, Timing
 from lrtool.report.report import FindReport
+from lrtool.search import arguments
 from lrtool.search.object_subject import ObjectSubject, again
 from lrtool.search.search import SearchPlan, run_search
 
@@ -101,6 +103,7 @@ class FindResult:
         """
         if self.lr is None:
             raise UserError(f"there is no rate to apply: {self.reason}")
+        optimizer = arguments.one_optimizer(optimizer)
         ratios = rate_ratios(optimizer)
         set_rates(optimizer, ratios, self.lr)
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
@@ -139,8 +142,8 @@ class FindResult:
 
 def find_lr(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_fn: LossFunction | None,
+    optimizer: torch.optim.Optimizer | Any,
+    loss_fn: LossFunction | str | None,
     loader: Iterable[Any],
     *,
     validation: Iterable[Any] | None = None,
@@ -173,9 +176,11 @@ def find_lr(
 
     Args:
         model: on its device. A model in evaluation mode is trained in training mode.
-        optimizer: over the model's parameters. The result is the rate of the first parameter
-            group whose rate is not 0; the other groups keep their ratio to it.
-        loss_fn: `loss(outputs, targets)`, a mean over samples. None for a model with a loss of
+        optimizer: over the model's parameters, and the loss's if it has any. The result is the rate
+            of the first parameter group whose rate is not 0; the other groups keep their ratio to
+            it. What Lightning's `configure_optimizers` returns is taken too, if it holds one.
+        loss_fn: `loss(outputs, targets)`, a mean over samples, or its name in a configuration.
+            None for a model with a loss of
             its own: `training_loss(batch)`, Lightning's `training_step`, or Hugging Face's
             `.loss`.
         loader: yields batches: `(inputs, targets)`, with more inputs before the targets, or a
@@ -201,7 +206,8 @@ def find_lr(
             fit the model, or something could not be restored.
 
     Warns:
-        LrtoolWarning: a short training failed; the result is that of the search before it.
+        LrtoolWarning: a short training failed; the result is that of the search before it. Or
+            something that was given is ignored.
     """
     # Check the arguments.
     steps, repeats, accumulate = index(steps), index(repeats), index(accumulate)
@@ -214,8 +220,18 @@ def find_lr(
     _check_choice("method", method, METHODS)
     _check_choice("schedule", schedule, tuple(SCHEDULES))
 
+    arguments.check_model(model)
+    optimizer = arguments.one_optimizer(optimizer, schedule)
+    loss_fn = arguments.check_loss(loss_fn, model)
+    arguments.check_loader("loader", loader)
+    if validation is not None:
+        arguments.check_loader("validation", validation)
+
     # Search, with everything put back at the end.
-    runtime = Runtime(_device_of(model, optimizer, loss_fn), DTYPES[precision])
+    device = _device_of(model)
+    arguments.check_optimized(model, optimizer, loss_fn)
+    warn_of_hooks(model)
+    runtime = Runtime(device, DTYPES[precision])
     scaler = scaler or runtime.scaler()
     plan = SearchPlan(
         start=float(start),
@@ -340,9 +356,7 @@ def _check_numbers(
             raise UserError(f"{name} must be at least {least}, not {count}")
 
 
-def _device_of(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: LossFunction | None
-) -> torch.device:
+def _device_of(model: nn.Module) -> torch.device:
     """Return the model's device.
 
     Raises:
@@ -353,10 +367,6 @@ def _device_of(
         raise UserError("the model has no parameters, so there is nothing to train")
     if any(parameter.is_meta for parameter in parameters):
         raise UserError("the model is on the meta device, without weights; load or make them first")
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    own = [*parameters, *(loss_fn.parameters() if isinstance(loss_fn, torch.nn.Module) else [])]
-    if not any(id(parameter) in trained for parameter in own):
-        raise UserError("the optimizer has no parameter of this model; build it from this model's")
     return parameters[0].device
 
 

@@ -121,6 +121,9 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
     yield from problems
     if optimizer is None:
         return
+    if spec.args.get("maximize"):
+        problem = "lrtool lowers the loss; give the loss with the other sign"
+        yield Problem(("optimizer", "args", "maximize"), problem)
     wrong = list(_call(optimizer, spec.args, ("optimizer", "args"), given=("lr",), positional=1))
     yield from wrong
     if not wrong and spec.name in OPTIMIZERS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lrtool.batch import TARGET_KEYS, samples_in
+from lrtool.batch import samples_in, targets_of
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
@@ -136,7 +136,7 @@ def outputs_of(
     """
     if loss_fn is None and method_of(model) is None and isinstance(batch, Mapping):
         returned = model(**batch)
-        targets = next((batch[key] for key in TARGET_KEYS if key in batch), None)
+        targets = targets_of(batch)
         return outputs_in(returned, targets), targets, loss_in(returned)
     outputs, targets = forward(model, batch)
     return (outputs if loss_fn is not None else outputs_in(outputs, targets)), targets, None

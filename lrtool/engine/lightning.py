@@ -119,9 +119,6 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
     Raises:
         UserError: the module makes its updates itself.
-
-    Warns:
-        LrtoolWarning: it has hooks that are not called.
     """
     model = plain(model)
     if not hasattr(model, "training_step"):
@@ -139,10 +136,22 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             vars(module).update(log=_log_nothing, log_dict=_log_nothing)
             if vars(module).get("_trainer") is None and vars(module).get("_fabric") is None:
                 vars(module)["_trainer"] = stand_in
+
+
+def warn_of_hooks(model: nn.Module) -> None:
+    """Warn of hooks that only a Trainer calls.
+
+    Warns:
+        LrtoolWarning: a module with a `training_step` has some.
+    """
     hooks = [name for name in _NOT_CALLED if is_own(model, name)]
-    if hooks:
-        words = f"{type(model).__name__}: lrtool does not call {', '.join(hooks)}"
-        warnings.warn(words, LrtoolWarning, stacklevel=2)
+    if hooks and hasattr(plain(model), "training_step"):
+        warnings.warn(
+            f"{', '.join(hooks)} of {type(plain(model)).__name__} will not be called: there is no "
+            "Lightning Trainer here",
+            LrtoolWarning,
+            stacklevel=3,
+        )
 
 
 def _log_nothing(*_args: Any, **_keywords: Any) -> None:

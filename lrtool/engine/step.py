@@ -6,6 +6,7 @@ bit. The only `backward()` of the package is here.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,13 +73,10 @@ def make_step(
         scaler: for fp16; its overflowing steps are marked as skipped.
 
     Raises:
-        UserError: the optimizer needs more than one evaluation of the loss; from the step, when the
-            loss is not a scalar or depends on no trainable parameter.
+        UserError: the optimizer needs more than one evaluation of the loss, or maximizes it; from
+            the step, when the loss is not a scalar or depends on no trainable parameter.
     """
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise UserError(
-            "LBFGS evaluates the loss several times within a step; lrtool's step does it once"
-        )
+    _refuse_unusable(optimizer)
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     reduction = reduction_of(loss_fn)
@@ -102,14 +100,41 @@ def make_step(
         if clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
 
+        _update_weights(optimizer, scaler)
+        return StepOut(made[0], norm, skipped, made[1])
+
+    return step
+
+
+def _refuse_unusable(optimizer: torch.optim.Optimizer) -> None:
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if isinstance(optimizer, torch.optim.LBFGS) or (closure and closure.default is closure.empty):
+        raise _needs_closure(optimizer)
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise UserError(
+            f"{type(optimizer).__name__} has maximize=True, so it raises the loss; give the loss "
+            "with the other sign, and the optimizer without it"
+        )
+
+
+def _update_weights(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> None:
+    try:
         if scaler is None:
             optimizer.step()
         else:
             scaler.step(optimizer)  # waits for the device, but for fused optimizers
             scaler.update()
-        return StepOut(made[0], norm, skipped, made[1])
+    except Exception as error:
+        if "closure" in str(error).lower():  # "SAM requires a closure"
+            raise _needs_closure(optimizer) from error
+        raise
 
-    return step
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> UserError:
+    name = type(optimizer).__name__
+    return UserError(
+        f"{name} evaluates the loss several times within a step; lrtool's step does it once"
+    )
 
 
 def _backward(

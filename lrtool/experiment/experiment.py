@@ -24,7 +24,7 @@ from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
 from lrtool.engine.device import open_runtime, place, to_memory_format
 from lrtool.engine.evaluation import set_training
-from lrtool.engine.lightning import attach, is_own
+from lrtool.engine.lightning import attach, is_own, warn_of_hooks
 from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, without_loss
 from lrtool.engine.randomness import seed_everything
 from lrtool.engine.step import make_step
@@ -114,6 +114,14 @@ def open_experiment(
     model = build(experiment, config.seed).model
     memory_format = to_memory_format(runtime, model)
     experiment = replace(experiment, data=to_device(data, runtime.device, memory_format))
+    warn_of_hooks(model)
+    if "optimizer" not in config.model_fields_set and is_own(model, "configure_optimizers"):
+        warnings.warn(
+            f"configure_optimizers of {config.model.name} is not used: the optimizer is "
+            f"{config.optimizer.name}, as the configuration names none",
+            LrtoolWarning,
+            stacklevel=2,
+        )
     return _with_own_loss(experiment, model)
 
 

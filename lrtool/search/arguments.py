@@ -1,0 +1,184 @@
+"""What `find_lr` was given: taken where it is clear, refused in words where it is a mistake."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from lrtool.components.losses import ALIASES, LOSSES, build_loss
+from lrtool.config.schema import LossConfig
+from lrtool.engine.lightning import optimizers_in
+from lrtool.engine.own_loss import method_of
+from lrtool.errors import LrtoolWarning, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from lrtool.engine.step import LossFunction
+
+
+def check_model(model: object) -> None:
+    """Refuse what is not a model.
+
+    Raises:
+        UserError: it is a class, or something else.
+    """
+    _refuse_class("model", model, nn.Module)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model must be a torch.nn.Module, not {_kind(model)}")
+
+
+def one_optimizer(given: Any, schedule: str | None = None) -> torch.optim.Optimizer:
+    """Return an optimizer, or the one in what Lightning's `configure_optimizers` returns.
+
+    Args:
+        given: an optimizer; or a list, tuple or mapping with one, and its schedules.
+        schedule: of the training, as the caller says it; None: it does not matter here.
+
+    Raises:
+        UserError: it holds none, or several.
+
+    Warns:
+        LrtoolWarning: it holds a schedule, and the caller says that there is none.
+    """
+    found = optimizers_in(given)
+    if len(found) > 1:
+        raise UserError(
+            f"{len(found)} optimizers, as for a GAN: find_lr finds the rate of one. Call it once "
+            "for each, with the loss that it lowers; or give one optimizer with several groups"
+        )
+    if not found:
+        _refuse_class("optimizer", given, torch.optim.Optimizer, "model.parameters()")
+        raise UserError(f"optimizer must be a torch.optim.Optimizer, not {_kind(given)}")
+    if schedule == "constant" and _holds_a_schedule(given):
+        warnings.warn(
+            "the schedule beside the optimizer is ignored: say which one it is, such as "
+            'schedule="cosine"',
+            LrtoolWarning,
+            stacklevel=3,
+        )
+    return found[0]
+
+
+def _holds_a_schedule(given: Any) -> bool:
+    if isinstance(given, Mapping):
+        return given.get("lr_scheduler") is not None
+    if isinstance(given, list | tuple):
+        return any(map(_holds_a_schedule, given))
+    return not hasattr(given, "param_groups") and hasattr(given, "get_last_lr")
+
+
+def check_optimized(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: object) -> None:
+    """Refuse an optimizer that has nothing of this model.
+
+    Raises:
+        UserError: it has no parameter of the model or of its loss.
+
+    Warns:
+        LrtoolWarning: the loss has trainable parameters that the optimizer does not have.
+    """
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    of_loss = list(loss_fn.parameters()) if isinstance(loss_fn, nn.Module) else []
+    if not any(id(p) in trained for p in [*model.parameters(), *of_loss]):
+        raise UserError("the optimizer has no parameter of this model; build it from this model's")
+    left = [p for p in of_loss if p.requires_grad and id(p) not in trained]
+    if left:
+        warnings.warn(
+            f"{type(loss_fn).__name__} has {sum(p.numel() for p in left):,} trainable parameters "
+            "that the optimizer does not have, so they are not trained",
+            LrtoolWarning,
+            stacklevel=3,
+        )
+
+
+def check_loss(loss_fn: Any, model: nn.Module) -> LossFunction | None:
+    """Return a loss; that of a name, as in a configuration; None for the model's own.
+
+    Raises:
+        UserError: it is no loss.
+
+    Warns:
+        LrtoolWarning: the model has a loss of its own, which is not used.
+    """
+    method = method_of(model)
+    if loss_fn is not None and method is not None:
+        warnings.warn(
+            f"the {method} of {type(model).__name__} is not used, for loss_fn is given; None takes "
+            "it",
+            LrtoolWarning,
+            stacklevel=3,
+        )
+    if isinstance(loss_fn, str):
+        if loss_fn not in {*LOSSES, *ALIASES}:
+            hint = did_you_mean(loss_fn, [*LOSSES, *ALIASES])
+            raise UserError(f"no loss is called {loss_fn!r}{hint}; give a function or a name")
+        return build_loss(LossConfig(name=loss_fn), ())
+    _refuse_class("loss_fn", loss_fn, nn.Module)
+    if loss_fn is not None and not callable(loss_fn):
+        raise UserError(
+            f"loss_fn must be a function loss(outputs, targets), or None, not {_kind(loss_fn)}"
+        )
+    return loss_fn  # type: ignore[no-any-return]
+
+
+def check_loader(name: str, loader: Any) -> None:
+    """Refuse what does not yield batches.
+
+    Args:
+        name: of the argument.
+        loader: its value.
+
+    Raises:
+        UserError: it yields samples or nothing.
+    """
+    _refuse_class(name, loader, object)
+    what = _kind(loader)
+    if loader is None:
+        raise UserError(
+            f"{name} is None; find_lr trains on batches: give an iterable of them, such as a "
+            "DataLoader. Data that a training makes as it goes, as in reinforcement learning, may "
+            "come from a generator"
+        )
+    arrays = loader if isinstance(loader, tuple) else (loader,)
+    if arrays and all(hasattr(part, "shape") for part in arrays):
+        raise UserError(
+            f"{name} is {what}, not batches; give "
+            "DataLoader(TensorDataset(inputs, targets), batch_size=64, shuffle=True)"
+        )
+    if _is_dataset(loader):
+        raise UserError(
+            f"{name} is {what}, which yields samples, not batches; give DataLoader(data, "
+            "batch_size=64, shuffle=True), or with batch_size=None if its items are batches"
+        )
+    if hasattr(loader, "train_dataloader"):
+        raise UserError(f"{name} is {what}; give what its train_dataloader() returns")
+    if isinstance(loader, Mapping | str | bytes) or not (
+        isinstance(loader, Iterable) or hasattr(loader, "__getitem__")
+    ):
+        raise UserError(f"{name} must yield batches, as a DataLoader does; it is {what}")
+
+
+def _is_dataset(loader: Any) -> bool:
+    """Tell a map-style data set, torch's or Hugging Face's, from what may yield batches."""
+    hugging_face = type(loader).__module__.partition(".")[0] == "datasets"
+    torchs = isinstance(loader, Dataset) and not isinstance(loader, IterableDataset | DataLoader)
+    return torchs or hugging_face
+
+
+def _refuse_class(name: str, value: object, kind: type, arguments: str = "…") -> None:
+    if inspect.isclass(value) and issubclass(value, kind):
+        what = value.__name__
+        raise UserError(f"{name} is the class {what}; give an object: {what}({arguments})")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if inspect.isclass(value):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
