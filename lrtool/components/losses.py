@@ -193,6 +193,10 @@ class _WithArgs(nn.Module):
         super().__init__()
         self.loss, self.args = loss, args
 
+    @property
+    def __wrapped__(self) -> nn.Module:
+        return self.loss
+
     def forward(self, outputs: Any, targets: Any) -> Any:
         return self.loss(outputs, targets, **self.args)
 
