@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from math import isfinite
 
 import typer
@@ -47,9 +48,11 @@ def check(
             "trainable": preflight.trainable,
             "training_steps": training_steps(experiment),
         }
+        columns = experiment.data.columns
     if as_json:
+        facts["columns"] = [asdict(column) for column in columns]
         typer.echo(json.dumps(facts, indent=2))
     elif not quiet:
         from lrtool.show.terminal.console import print_facts
 
-        print_facts(facts)
+        print_facts(facts, columns)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lrtool.config.schema import DataConfig
     from lrtool.data.encoding import Inputs, Targets
     from lrtool.data.part import Part
+    from lrtool.report.records import ColumnFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,7 @@ class Loaded:
         unknown: why the number of outputs is unknown; None if it is known.
         shapes: of one sample, by name: "inputs" and "targets", or a mapping's own keys.
         encoding: how they were made, and what a model must know of them.
+        columns: how each column of a table was read; empty for other data.
     """
 
     train: Part
@@ -48,6 +50,7 @@ class Loaded:
     unknown: str | None
     shapes: dict[str, tuple[int, ...]]
     encoding: Encoding
+    columns: tuple[ColumnFacts, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -108,6 +111,7 @@ def load(
     split = Split(spec.validation, seed, tuple(directories), encoding)
     train: Part
     validation: Part | None
+    columns: tuple[ColumnFacts, ...] = ()
     is_split = True
     if factory is None:
         parts = SOURCES[spec.source](split, **spec.args)
@@ -116,6 +120,7 @@ def load(
         if (held_out := parts.validation) is not None:
             name = f"{spec.source}: validation"
             validation = to_resident(held_out.inputs, held_out.targets, name)
+        columns = parts.columns
         learned: tuple[Inputs | None, Targets | None] = parts.learned
         first = facts.first_batch(train, spec.source)
         known = facts.Facts(parts.num_outputs, parts.vocabulary)
@@ -155,6 +160,7 @@ def load(
         unknown=known.unknown,
         shapes=facts.shapes(first),
         encoding=found,
+        columns=columns,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from lrtool.data.encoding import Inputs, Targets
     from lrtool.data.split import Rows
+    from lrtool.report.records import ColumnFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,7 @@ class Parts:
         learned: how inputs and targets were made.
         num_outputs: the number of classes, of regression targets, or of tokens to predict.
         vocabulary: the number of different tokens among the inputs; None for numeric inputs.
+        columns: how each column of a table was read; empty for other data.
     """
 
     train: Samples
@@ -47,6 +49,7 @@ class Parts:
     learned: tuple[Inputs, Targets]
     num_outputs: int
     vocabulary: int | None = None
+    columns: tuple[ColumnFacts, ...] = ()
 
 
 def divide(

@@ -130,6 +130,7 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
             shapes=data.shapes,
             hash=data.digest,
             target=target_scale(data.encoding),
+            columns=data.columns,
         ),
         "model": ModelFacts(
             name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable

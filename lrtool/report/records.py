@@ -428,6 +428,25 @@ class TargetScale:
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
+class ColumnFacts:
+    """How a column of a table was read."""
+
+    name: str
+    use: Literal["input", "target", "left out"]
+    kind: Annotated[
+        Literal["number", "words"] | None,
+        Field(description="words: an input, or a class, for each; null: left out"),
+    ] = None
+    low: Annotated[float | None, Field(description="the lowest number")] = None
+    high: Annotated[float | None, Field(description="the highest number")] = None
+    words: Annotated[
+        Count | None, Field(description="how many different words, or classes of the target")
+    ] = None
+    missing: Annotated[Count, Field(description="how many fields are missing")] = 0
+    reason: Annotated[str | None, Field(description="why it is left out")] = None
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
 class DataFacts:
     """Facts of the data: samples of each part (train, validation), and shapes of one sample.
 
@@ -440,6 +459,9 @@ class DataFacts:
     target: Annotated[
         TargetScale | None, Field(description="null: it was not standardised, or is a class")
     ] = None
+    columns: Annotated[
+        tuple[ColumnFacts, ...], Field(description="of a table; empty for other data")
+    ] = ()
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)

@@ -9,7 +9,7 @@ from lrtool.config.spelling import number
 from lrtool.curve import constants
 
 if TYPE_CHECKING:
-    from lrtool.report.records import Suggestion
+    from lrtool.report.records import ColumnFacts, Suggestion
     from lrtool.report.report import AnyReport, TrainReport
 
 
@@ -72,6 +72,23 @@ def target_scale(report: AnyReport) -> str | None:
     return (
         f"{what}, standardised: 1 in a loss is its deviation, {deviation}; metrics are in its units"
     )
+
+
+def column(column: ColumnFacts) -> str:
+    """Say how a column was read: "age: number, 20 to 70, 1 missing"."""
+    name = column.name or "''"
+    if column.use == "left out":
+        return f"{name}: left out, {column.reason}"
+    what = "number"
+    if column.words is not None:
+        what = f"words × {column.words:,}"
+        if column.use == "target":
+            what = f"{column.words:,} classes"
+    elif column.low is not None and column.high is not None:
+        what += f", {number(column.low, 6)} to {number(column.high, 6)}"
+    target = "target, " if column.use == "target" else ""
+    missing = f", {column.missing:,} missing" if column.missing else ""
+    return f"{name}: {target}{what}{missing}"
 
 
 def setting(report: AnyReport, *keys: str) -> Any:

@@ -28,7 +28,9 @@ from lrtool.errors import DataError, LrtoolWarning, UserError
 
 TABLE = "size,city,kind\n" + "".join(
     f"{size},{city},{kind}\n"
-    for size, city, kind in zip(range(30), ["Rome", "Oslo", ""] * 10, ["b", "a"] * 15, strict=True)
+    for size, city, kind in zip(
+        range(0, 60, 2), ["Rome", "Oslo", ""] * 10, ["b", "a"] * 15, strict=True
+    )
 )
 
 

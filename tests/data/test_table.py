@@ -80,7 +80,7 @@ def test_a_split_does_not_leak(write, split):
 )
 def test_the_task_by_the_target(target, task, outputs, dtype, *, write, split):
     rows = [
-        (i, ["a", "b"][i % 2], ["True", "False"][i % 2], i % 3, 0.5 * (i % 4), i % 21)
+        (2 * i, ["a", "b"][i % 2], ["True", "False"][i % 2], i % 3, 0.5 * (i % 4), i % 21)
         for i in range(42)
     ]
     table = "x,word,flag,whole,real,many\n" + "".join(
@@ -124,7 +124,7 @@ def test_a_column_without_values_is_0(write, split):
     assert parts.train.inputs.tolist() == [[-1, 0], [1, 0]]
 
 
-MANY = "".join(f"{i},name{i},{i % 2}\n" for i in range(30))
+MANY = "".join(f"{2 * i},name{i},{i % 2}\n" for i in range(30))
 TYPO = "".join(f"{i},{i % 2}\n" for i in range(20))
 REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
 
@@ -155,7 +155,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             {},
             (
                 "{file}: line 1: the header is a single field, 'x;y'; if it should be more, set"
-                " data.args.delimiter"
+                ' data.args.delimiter: ";"'
             ),
         ),
         ("y\n1\n2\n", {}, "{file}: no input column is left besides the target 'y'"),
@@ -168,7 +168,7 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
         (
             "x,y\n1,a\n",
             {"columns": ["x", "y"]},
-            "data.args.columns: no such column in {file}: 'y'; there are 'x'",
+            "data.args.columns: 'y' is data.args.target, which is no input",
         ),
         (
             "x,w,y\n1,2,a\n",
@@ -176,11 +176,11 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             "data.args.categorical: no such column in {file}: 'w'; there are 'x'",
         ),
         (
-            ",x,y\n0,1,a\n1,2,b\n",
+            ",x,y\n0,1,a\n0,2,b\n",
             {},
             (
-                "{file}: line 1: column 1 has no name; if it holds row numbers, leave it out with"
-                " data.args.drop: [''], else name it"
+                "{file}: line 1: column 1 has no name; leave it out with data.args.drop: [''], else"
+                " name it"
             ),
         ),
         (
@@ -228,8 +228,9 @@ REAL = "".join(f"{i},{i * 1.5}\n" for i in range(25))
             "x,y\n" + TYPO + "12a,0\n",
             {},
             (
-                "{file}: line 22: column 'x' holds '12a' among numbers; correct it, empty it, or"
-                " name the column in data.args.categorical"
+                "{file}: line 22: column 'x' holds '12a' among numbers; correct it, empty it, say"
+                " what is missing with data.args.na_values, or name the column in"
+                " data.args.categorical"
             ),
         ),
         (

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lrtool.data.columns import (
-    append,
     check_known,
     check_trained,
-    columns_as,
+    facts_of,
     features_of,
     frame_of,
-    read_table,
+    kinds_of,
+    row_numbers,
     target_as,
     target_of,
 )
@@ -22,8 +23,10 @@ from lrtool.data.encoding import TableInputs, learn_table, of_kind, values_learn
 from lrtool.data.input_files import find_file
 from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
+from lrtool.data.text_table import append, read_table, table_format
 
 if TYPE_CHECKING:
+    from lrtool.data.columns import Kind
     from lrtool.data.encoding import Targets
 
 
@@ -31,12 +34,17 @@ def csv(
     split: Split,
     *,
     path: str,
-    target: str,
+    target: str | int,
     task: Literal["auto", "classification", "regression"] = "auto",
-    columns: list[str] | None = None,
-    drop: list[str] = [],  # noqa: B006  (never changed; the annotation stays plain)
-    categorical: list[str] = [],  # noqa: B006  (likewise)
+    columns: list[str | int] | None = None,
+    drop: list[str | int] = [],  # noqa: B006  (never changed; the annotation stays plain)
+    categorical: list[str | int] = [],  # noqa: B006  (likewise)
+    numeric: list[str | int] = [],  # noqa: B006  (likewise)
     delimiter: str = ",",
+    header: bool | list[str] = True,
+    na_values: list[str | int | float] | None = None,
+    decimal: Literal[".", ","] = ".",
+    thousands: Literal["", ",", ".", " ", "'", "_"] = "",
 ) -> Parts:
     """A table with a header: numbers and words, one column to predict.
 
@@ -44,8 +52,10 @@ def csv(
     become the median, then the column is standardised. Categorical inputs: one column for each
     value, all 0 for a value not seen in training; missing is a value of its own. Regression targets
     are standardised too, so always predicting the mean costs a mean squared error of 1. All of it
-    is fitted on the training set alone. Empty fields and `?`, `NA`, `N/A`, `NaN`, `null` or `None`
-    are missing.
+    is fitted on the training set alone. `lrtool check` shows how each column was read.
+
+    A column whose words look like numbers, such as $1,250.00, 45% or dates, is an error that says
+    which argument to set. Row numbers and columns without name and values are left out.
 
     Args:
         split: how to split; `data.validation` may be the path of another table of this form.
@@ -54,51 +64,80 @@ def csv(
         task: auto: classification if the target holds words, or at most 20 different whole
             numbers; otherwise regression.
         columns: the inputs; null: every column but the target.
-        drop: columns to leave out.
-        categorical: numeric columns to treat as words.
+        drop: columns to leave out; '' for all that have no name.
+        categorical: columns to treat as words.
+        numeric: columns to treat as numbers: currency and percent signs, units, footnotes and
+            parentheses (negative) are taken off, and row numbers are kept.
         delimiter: the character between fields.
+        header: whether the first line is a header; without one, columns are named 0, 1, 2, …, or
+            as in this list.
+        na_values: what is missing, besides empty fields; null: `?`, `NA`, `N/A`, `NaN`, `null`,
+            `None` and the like.
+        decimal: the decimal mark.
+        thousands: what stands between groups of three digits.
 
     Raises:
         DataError: not UTF-8, rows of different lengths, a missing or unsuitable target, or a column
             that cannot be used; with file and line.
         ConfigError: an argument names a column that is not there.
+
+    Warns:
+        LrtoolWarning: a column is left out, or may be meant otherwise.
     """
-    table = read_table(find_file(path, split.directories), delimiter)
+    target, drop_names = str(target), [str(name) for name in drop]
+    input_names = None if columns is None else [str(name) for name in columns]
+    word_names, number_names = [str(n) for n in categorical], [str(n) for n in numeric]
+    form = table_format(
+        delimiter=delimiter,
+        header=header,
+        na_values=na_values,
+        decimal=decimal,
+        thousands=thousands,
+        numeric=number_names,
+    )
+    table = read_table(find_file(path, split.directories), form)
+    learned: TableInputs | None = None
+    left_out: dict[str, str]
+    kinds: dict[str, Kind]
     if split.encoding is None:
-        features = features_of(table, target, columns, drop)
-        check_known("categorical", categorical, features, table.path)
+        features, left_out = features_of(table, target, input_names, drop_names)
+        check_known("categorical", word_names, features, table.path)
+        check_known("numeric", number_names, [*features, target], table.path)
+        kinds = kinds_of(table, features, word_names)
+        meant = {*(input_names or []), *word_names, *number_names}
+        left_out |= row_numbers(table, kinds, meant)
+        kinds = {name: kind for name, kind in kinds.items() if name not in left_out}
     else:
-        known = of_kind(split.encoding, split.encoding.inputs, TableInputs)
-        features = [column.name for column in known.columns]
-        check_trained(table, [*features, target])
-    count = len(table.places)
+        learned = of_kind(split.encoding, split.encoding.inputs, TableInputs)
+        kinds = {column.name: column.kind for column in learned.columns}
+        check_trained(table, [*kinds, target])
+        left_out = dict.fromkeys({*table.columns} - {*kinds, target}, "no input of the run")
+    whole = table
     if split.path is not None:
-        other = read_table(find_file(split.path, split.directories), delimiter)
-        table = append(table, other, [*features, target])
+        other = read_table(find_file(split.path, split.directories), form)
+        whole = append(table, other, [*kinds, target])
+    count = len(table.places)
     if split.encoding is None:
-        labels, classes = target_of(table, target, task, count)
+        labels, classes = target_of(whole, target, task, count)
     else:
-        labels, classes = target_as(table, target, split.encoding.targets)
+        labels, classes = target_as(whole, target, split.encoding.targets)
     if split.path is None:
         rows, held_out = split.indices(count, str(table.path), labels if classes else None)
     else:
-        rows, held_out = np.arange(count), np.arange(count, len(table.places))
-    if split.encoding is None:
-        frame = frame_of(table, features, categorical)
-        inputs = learn_table(frame.iloc[rows])
-        encoded = inputs.encode(frame)
-    else:
-        inputs = known
-        encoded = inputs.encode(columns_as(table, known), warn=True)
-    learned: Targets | None = classes
-    if learned is None:
-        learned = values_learned(split, target, labels, rows)
-        labels = learned.encode(labels)
-    return divide(
+        rows, held_out = np.arange(count), np.arange(count, len(whole.places))
+    frame = frame_of(whole, kinds)
+    inputs = learned or learn_table(frame.iloc[rows])
+    encoded = inputs.encode(frame, warn=learned is not None)
+    targets: Targets | None = classes
+    if targets is None:
+        targets = values_learned(split, target, labels, rows)
+        labels = targets.encode(labels)
+    parts = divide(
         encoded,
         labels,
         rows,
         held_out,
-        learned=(inputs, learned),
+        learned=(inputs, targets),
         num_outputs=len(classes.classes) if classes else 1,
     )
+    return replace(parts, columns=facts_of(table, kinds, left_out, target, classes))

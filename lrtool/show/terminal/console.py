@@ -17,11 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from lrtool.config.spelling import number
+from lrtool.show import words
 from lrtool.show.terminal.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lrtool.report.records import ColumnFacts
+
+MOST_COLUMNS = 50
 LEAST_WIDTH = 40
 PIPED_WIDTH = 1000
 REFRESH_S = 0.1  # of a live bar
@@ -58,12 +62,13 @@ def print_line(console: Console, text: str) -> None:
     console.print(legible(Text(text), console), soft_wrap=True)
 
 
-def print_facts(facts: Mapping[str, Any]) -> None:
-    """Print names and values on stdout, a line each."""
-    print_grid(
-        new_console(),
-        [(name.replace("_", " "), Text(spell(value))) for name, value in facts.items()],
-    )
+def print_facts(facts: Mapping[str, Any], columns: Sequence[ColumnFacts] = ()) -> None:
+    """Print names and values on stdout, a line each, and the columns of a table."""
+    rows = [(name.replace("_", " "), Text(spell(value))) for name, value in facts.items()]
+    lines = [words.column(column) for column in columns[:MOST_COLUMNS]]
+    if len(columns) > len(lines):
+        lines.append(f"… and {len(columns) - len(lines):,} more, which --json shows")
+    print_grid(new_console(), [*rows, *listed("columns", lines)])
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:

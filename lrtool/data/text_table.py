@@ -1,0 +1,270 @@
+"""Tables in a text file: fields, and which of them are missing."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import io
+import json
+import warnings
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lrtool.data.input_files import read_text
+from lrtool.data.number_format import NumberFormat
+from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MISSING = ("?", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "none")
+_DELIMITERS = (";", "\t", "|", ",")
+
+
+@dataclass(frozen=True, slots=True)
+class TableFormat:
+    """How a table is written.
+
+    Attributes:
+        delimiter: the character between fields.
+        header: whether the first line holds the columns' names; or the names.
+        missing: the fields that are missing, besides empty ones.
+        missing_numbers: the numbers that are missing.
+        numbers: how numbers are written.
+        with_marks: the columns of numbers with marks, such as "$" or "%".
+    """
+
+    delimiter: str
+    header: bool | tuple[str, ...]
+    missing: frozenset[str]
+    missing_numbers: frozenset[float]
+    numbers: NumberFormat
+    with_marks: frozenset[str]
+
+
+def table_format(
+    *,
+    delimiter: str,
+    header: bool | list[str],
+    na_values: Sequence[str | float] | None,
+    decimal: str,
+    thousands: str,
+    numeric: Sequence[str],
+) -> TableFormat:
+    """Return a table's format by `data.args`.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise wrong_argument("delimiter", f"must be one character, not {delimiter!r}")
+    if decimal == thousands:
+        problem = f"{thousands!r} is the decimal mark too; set data.args.decimal"
+        raise wrong_argument("thousands", problem)
+    values = MISSING if na_values is None else na_values
+    return TableFormat(
+        delimiter=delimiter,
+        header=header if isinstance(header, bool) else tuple(header),
+        missing=frozenset({"", *map(str, values)}),
+        missing_numbers=frozenset(v for v in values if not isinstance(v, str)),
+        numbers=NumberFormat(decimal, thousands),
+        with_marks=frozenset(numeric),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Fields as text, None where missing, and the file and line of each row.
+
+    Attributes:
+        path: of the file.
+        format: how it is written.
+        columns: by name; one without a name is called as by pandas, `Unnamed: 3` for the fourth.
+        nameless: the names of those.
+        places: file and line of each row.
+        missing: how the missing fields of a column are spelled, where there are any.
+    """
+
+    path: Path
+    format: TableFormat
+    columns: dict[str, list[str | None]]
+    nameless: tuple[str, ...]
+    places: list[tuple[Path, int]]
+    missing: dict[str, set[str]]
+    _numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def place(self, row: int) -> str:
+        """Return file and line of a row, for a message."""
+        path, line = self.places[row]
+        return f"{path}: line {line}"
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return the fields of a column as numbers, NaN for missing ones and words."""
+        if name not in self._numbers:
+            fields, numbers = self.columns[name], self.format.numbers
+            if name in self.format.with_marks:
+                by_field = {text: numbers.value(text) for text in set(fields) if text is not None}
+                values = np.array([by_field[f] if f is not None else np.nan for f in fields])
+            else:
+                values = numbers.numbers(fields)
+            self._numbers[name] = values
+        return self._numbers[name]
+
+    def odd(self, name: str) -> list[int]:
+        """Return the rows of a column that hold a word."""
+        fields = self.columns[name]
+        nan = np.flatnonzero(np.isnan(self.numbers(name))).tolist()
+        return [row for row in nan if fields[row] is not None]
+
+    def exact(self, name: str, text: str) -> Decimal:
+        """Return a field of a column of numbers, exactly."""
+        numbers = self.format.numbers
+        if name in self.format.with_marks:
+            return Decimal(repr(numbers.value(text)))
+        return numbers.exact(text)
+
+    def is_plain(self, name: str) -> bool:
+        """Tell whether the numbers of a column are written as Python writes them."""
+        return self.format.numbers == NumberFormat() and name not in self.format.with_marks
+
+
+def read_table(path: Path, table_format: TableFormat) -> Table:
+    """Read a table.
+
+    Raises:
+        DataError: not a text file, rows of different lengths, none, or two columns of a name.
+        ConfigError: not as many columns as names in `data.args.header`.
+
+    Warns:
+        LrtoolWarning: rows without any value are left out.
+    """
+    lines, rows = _rows(path, table_format.delimiter)
+    header, header_line = _header(path, table_format, rows, lines)
+    kept = [row for row, fields in enumerate(rows) if any(fields)]
+    if not kept:
+        raise DataError(f"{path}: holds no row below the header")
+    if len(kept) < len(rows):
+        first = next(line for line, fields in zip(lines, rows, strict=True) if not any(fields))
+        warnings.warn(
+            f"{path}: line {first}: no field holds a value, as in {len(rows) - len(kept)} of"
+            f" {len(rows)} rows; they are left out",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+        rows, lines = [rows[row] for row in kept], [lines[row] for row in kept]
+    names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise DataError(
+                f"{path}: line {header_line}: two columns are named {name!r}{header_hint(header)}"
+            )
+    columns: dict[str, list[str | None]] = {}
+    missing: dict[str, set[str]] = {}
+    for name, fields in zip(names, zip(*rows, strict=True), strict=True):
+        missing[name] = {field for field in set(fields) if _is_missing(field, table_format)}
+        columns[name] = [None if field in missing[name] else field for field in fields]
+    return Table(
+        path=path,
+        format=table_format,
+        columns=columns,
+        nameless=tuple(name for name, given in zip(names, header, strict=True) if not given),
+        places=[(path, line) for line in lines],
+        missing=missing,
+    )
+
+
+def _rows(path: Path, delimiter: str) -> tuple[list[int], list[list[str]]]:
+    """Return the lines that are not blank: their numbers, and as many fields in each."""
+    content = read_text(path)
+    if (zero := content.find("\0")) >= 0:
+        line = content.count("\n", 0, zero) + 1
+        raise DataError(f"{path}: line {line}: a zero byte; this is not a text file")
+    reader = csv_format.reader(
+        io.StringIO(content, newline=""),
+        delimiter=delimiter,
+        skipinitialspace=delimiter != " ",
+        strict=True,
+    )
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    try:
+        for fields in reader:
+            if not fields:
+                continue
+            if rows and len(fields) != len(rows[0]):
+                raise DataError(
+                    f"{path}: line {reader.line_num}: {len(fields)} field{'s'[: len(fields) != 1]},"
+                    f" but the header has {len(rows[0])}{delimiter_hint(rows[0])}"
+                )
+            rows.append([field.strip() for field in fields])
+            lines.append(reader.line_num)
+    except csv_format.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: not a table: {error}") from None
+    return lines, rows
+
+
+def _header(
+    path: Path, table_format: TableFormat, rows: list[list[str]], lines: list[int]
+) -> tuple[Sequence[str], int]:
+    """Return the names of the columns, and their line; they are taken off the rows."""
+    given = table_format.header
+    if given is True:
+        return (rows.pop(0), lines.pop(0)) if rows else ([], 1)
+    width = len(rows[0]) if rows else 0
+    if given is False:
+        return [str(number) for number in range(width)], 1
+    if len(given) != width:
+        problem = f"these are {len(given)} names, but {path} has {width} columns"
+        raise wrong_argument("header", problem)
+    return given, 1
+
+
+def _is_missing(field: str, table_format: TableFormat) -> bool:
+    if field in table_format.missing:
+        return True
+    numbers = table_format.missing_numbers
+    return bool(numbers) and table_format.numbers.read(field) in numbers
+
+
+def delimiter_hint(header: Sequence[str]) -> str:
+    """Say which delimiter a header of a single field seems to have."""
+    if len(header) != 1:
+        return ""
+    best = max(_DELIMITERS, key=header[0].count)
+    value = f": {json.dumps(best)}" if best in header[0] else ""
+    return f"; if it should be more, set data.args.delimiter{value}"
+
+
+def header_hint(header: Sequence[str]) -> str:
+    """Say what to do if the header seems to be the first row of the data."""
+    if not any(NumberFormat().read(name) is not None for name in header):
+        return ""
+    return "; if the first line is no header, set data.args.header: false"
+
+
+def append(table: Table, other: Table, names: Sequence[str]) -> Table:
+    """Append the rows of a validation table to the training table."""
+    for name in names:
+        if name not in other.columns:
+            raise DataError(
+                f"{other.path}: line 1: no column {name!r}, which {table.path} has"
+                f"{did_you_mean(name, other.columns)}"
+            )
+    return Table(
+        path=table.path,
+        format=table.format,
+        columns={name: table.columns[name] + other.columns[name] for name in names},
+        nameless=table.nameless,
+        places=table.places + other.places,
+        missing={name: table.missing[name] | other.missing[name] for name in names},
+    )
+
+
+def wrong_argument(argument: str, problem: str) -> ConfigError:
+    """Return the error for an argument of `data.args`."""
+    return ConfigError(Problem(("data", "args", argument), problem))
