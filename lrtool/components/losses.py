@@ -269,6 +269,18 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
     return f"{name} {problem}{shapes(outputs, targets)}; {advice}"
 
 
+def compares_in_pairs(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
+    """Tell whether a loss compares output i with target i, rather than with every target.
+
+    A loss that subtracts (N, 1) and (N,) broadcasts them to (N, N). The mean over all of these does
+    not depend on the targets' order.
+    """
+    drawn = torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+    with torch.no_grad():
+        losses = [loss(drawn, targets.roll(shift, 0)) for shift in range(3)]
+    return any(not torch.allclose(losses[0], other, rtol=1e-4) for other in losses[1:])
+
+
 def not_tensors(outputs: Any, targets: Any) -> str:
     """Return why a batch that is not two tensors does not fit a built-in loss or metric."""
     types = f"{type(outputs).__name__} and {type(targets).__name__}"

@@ -27,6 +27,7 @@ from torch.utils.data import (
 
 from lrtool.batch import samples_in
 from lrtool.data import workers
+from lrtool.data.conversion import Conversion, collate, convert
 from lrtool.data.part import Resident, Streamed, length
 from lrtool.data.whole_batches import whole_batches
 from lrtool.errors import DataError, LrtoolWarning
@@ -78,7 +79,9 @@ def epoch(
         loader = whole_batches(part.loader)
     stream: Iterator[Any] = iter(loader)
     skipped = sum(1 for _ in islice(stream, skip))
-    return (batch_to(batch, device) for batch in _all(stream, loader, skipped))
+    return (
+        batch_to(convert(batch, part.conversion), device) for batch in _all(stream, loader, skipped)
+    )
 
 
 def some(groups: Iterator[list[Any]], number: int) -> Iterator[list[Any]]:
@@ -147,7 +150,7 @@ def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[An
     else:
         loader = whole_batches(part.loader)
     for batch in _all(iter(loader), loader):
-        yield batch_to(batch, device)
+        yield batch_to(convert(batch, part.conversion), device)
 
 
 def micro_batches(stream: Iterable[Any], accumulate: int) -> Iterator[list[Any]]:
@@ -173,7 +176,9 @@ def one_pass(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
         raise DataError("the loader yields no batch; give it at least one")
 
 
-def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any]:
+def held_out(
+    loader: Iterable[Any], most: int, device: torch.device, conversion: Conversion | None = None
+) -> list[Any]:
     """Return batches of a validation loader with at least `most` samples, or all.
 
     From a DataLoader over a map-style dataset they are chunks of random samples, the same at each
@@ -194,7 +199,10 @@ def held_out(loader: Iterable[Any], most: int, device: torch.device) -> list[Any
             timeout=loader.timeout,
             generator=torch.Generator(),
         )
-    return at_least(one_pass(loader, device), most)
+    made = one_pass(loader, device)
+    if conversion is not None:
+        made = (convert(batch, conversion) for batch in made)
+    return at_least(made, most)
 
 
 def _takes_samples_by_index(loader: DataLoader[Any]) -> bool:
@@ -309,6 +317,7 @@ def _loader(
         num_workers=part.workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=workers.begin,
+        collate_fn=collate,
         generator=generator,
     )
     if not skip:
@@ -319,6 +328,7 @@ def _loader(
         batch_sampler=_Later(loader.batch_sampler, skip),
         num_workers=part.workers,
         pin_memory=loader.pin_memory,
+        collate_fn=collate,
         generator=generator,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from lrtool.data.conversion import (
+    FLOATS,
+    Conversion,
+    as_array,
+    as_tensor,
+    convert,
+    is_list_of_numbers,
+)
 from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.data.samples import not_finite
 from lrtool.data.workers import begin
@@ -80,18 +89,21 @@ def _unpack(made: Any, name: str) -> tuple[Any, Any]:
 
 
 def _is_pair(value: Any) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(isinstance(item, Tensor | np.ndarray) for item in value)
-    )
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_are_values, value))
+
+
+def _are_values(value: Any) -> bool:
+    """Tell whether this is an array, a tensor, a data frame or a list of numbers."""
+    if isinstance(value, Tensor | np.ndarray) or is_list_of_numbers(value):
+        return True
+    return hasattr(value, "to_numpy") and not isinstance(value, Dataset)
 
 
 def _is_source(value: Any) -> bool:
     if _is_pair(value) or isinstance(value, Dataset | DataLoader):
         return True
     # Datasets of other libraries need not have torch's base class.
-    plain = isinstance(value, tuple | list | dict | str | bytes | Tensor | np.ndarray)
+    plain = isinstance(value, tuple | list | dict | str | bytes) or _are_values(value)
     return not plain and hasattr(value, "__getitem__") and hasattr(value, "__len__")
 
 
@@ -129,10 +141,9 @@ def _pair_of(dataset: Any) -> tuple[Tensor, Tensor] | None:
 
 
 def to_resident(inputs: Any, targets: Any, name: str) -> Resident:
-    """Turn two arrays or tensors into a part in memory.
+    """Turn two arrays, tensors, data frames or lists of numbers into a part in memory.
 
-    Values stay as they are. Floats, and inputs of bytes or booleans, become torch's default type,
-    other integers and boolean targets int64. Float targets (N,) become (N, 1).
+    Values and types of floats stay as they are; all else is as in `conversion`.
 
     Raises:
         ConfigError: not numbers, different lengths, no samples, or values that are not finite.
@@ -142,32 +153,25 @@ def to_resident(inputs: Any, targets: Any, name: str) -> Resident:
         raise _wrong(f"{name}: {len(x)} inputs, but {len(y)} targets")
     if not len(x):
         raise _wrong(f"{name}: has no samples")
-    as_float = x.is_floating_point() or x.dtype in {torch.uint8, torch.bool}
-    x = x.to(torch.get_default_dtype() if as_float else torch.int64)
-    if y.is_floating_point():
-        y = y.to(torch.get_default_dtype())
-        y = y[:, None] if y.ndim == 1 else y
-    else:
-        y = y.to(torch.int64)
+    x, y = convert((x, y), Conversion((torch.get_default_dtype(), *FLOATS)))
     for values, what in ((x, "inputs"), (y, "targets")):
-        if values.is_floating_point() and not bool(values.isfinite().all()):
-            raise _wrong(f"{name}: {what}: {not_finite(values.cpu().double().numpy())}")
+        if values.is_floating_point():
+            converted = values.to(torch.get_default_dtype())  # may be too large for it
+            if not bool(converted.isfinite().all()):
+                raise _wrong(f"{name}: {what}: {not_finite(converted.cpu().double().numpy())}")
     return Resident(x, y)
 
 
 def _tensor(values: Any, origin: str) -> Tensor:
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind not in "fiub":
-            raise _wrong(f"{origin} are of type {values.dtype}; they must be numbers")
-        native = values.astype(values.dtype.newbyteorder("="), copy=False)
-        # torch refuses negative strides, and warns of read-only memory
-        values = torch.from_numpy(np.require(native, requirements=["C", "W"]))
-    tensor: Tensor = values.detach()
+    tensor = as_tensor(values)
+    if tensor is None:
+        kind = getattr(as_array(values), "dtype", f"a {type(values).__name__}")
+        raise _wrong(f"{origin} are of type {kind}; they must be numbers")
     if tensor.is_complex():
         raise _wrong(f"{origin} are of type {tensor.dtype}; they must be real numbers")
     if tensor.ndim == 0:
         raise _wrong(f"{origin} are a single value, not one for each sample")
-    return tensor
+    return tensor.detach()
 
 
 def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, Part | None]:
@@ -181,7 +185,7 @@ def _split(train: Resident | Streamed, split: Split, name: str) -> tuple[Part, P
 
     def part(indices: Rows) -> Part:
         if isinstance(train, Streamed):
-            return Streamed(Subset(train.dataset, indices.tolist()), train.workers)
+            return replace(train, dataset=Subset(train.dataset, indices.tolist()))
         x, y = train.inputs, train.targets
         index = torch.from_numpy(indices)
         return Resident(x[index.to(x.device)], y[index.to(y.device)])

@@ -13,15 +13,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrtool.data.batches import generators
 from lrtool.data.checks import MOST_CLASSES
+from lrtool.data.conversion import collate, convert
 from lrtool.data.encoding import ArrayInputs, ClassIndices, Values
-from lrtool.data.part import OwnLoader, Resident
+from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lrtool.data.encoding import Inputs, Targets
-    from lrtool.data.part import Part, Streamed
+    from lrtool.data.part import Part
 
 
 def first_batch(part: Part, name: str) -> Any:
@@ -32,11 +33,14 @@ def first_batch(part: Part, name: str) -> Any:
     """
     if isinstance(part, Resident):
         return part.inputs[:1], part.targets[:1]
-    loader = part.loader if isinstance(part, OwnLoader) else DataLoader(part.dataset, batch_size=1)
+    if isinstance(part, OwnLoader):
+        loader = part.loader
+    else:
+        loader = DataLoader(part.dataset, batch_size=1, collate_fn=collate)
     states = [(generator, generator.get_state()) for generator in generators(loader)]
     try:
         with torch.random.fork_rng(devices=[]):
-            return next(iter(loader))
+            return convert(next(iter(loader)), part.conversion)
     except StopIteration:
         problem = f"{name}: yields no training batch"
         raise ConfigError(Problem(("data", "source"), problem)) from None

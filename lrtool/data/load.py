@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrtool.batch import samples_in
+from lrtool.batch import samples_in, target_key
 from lrtool.data import facts
+from lrtool.data.conversion import Conversion, convert
 from lrtool.data.encoding import ClassIndices, Encoding, StoredSplit, Values
 from lrtool.data.factory import call_factory, to_resident
 from lrtool.data.part import OwnLoader, Resident
@@ -89,6 +90,7 @@ def load(
     directories: Sequence[Path],
     ignored: int | None = None,
     encoding: Encoding | None = None,
+    binary: bool = False,
 ) -> Loaded:
     """Read the data of a configuration.
 
@@ -99,6 +101,7 @@ def load(
         directories: where relative paths are looked for, in this order.
         ignored: the label that the loss leaves out; None: it leaves none out.
         encoding: what a run has learned, to read the data with; None: it is learned from them.
+        binary: the loss takes targets 0.0 and 1.0; datasets and loaders may give integers.
 
     Raises:
         DataError: a file cannot be read, its data cannot be used, or they do not fit `encoding`.
@@ -130,6 +133,9 @@ def load(
                 learned = learned[0], facts.as_they_are(first, known.num_outputs)[1]
     else:
         train, validation, is_split = call_factory(factory, spec, split)
+        if binary:
+            train = _with_conversion(train, Conversion(binary=True))
+            validation = validation and _with_conversion(validation, Conversion(binary=True))
         first = facts.first_batch(train, spec.source)
         known = facts.facts_of(train, validation, first, ignored)
         learned = facts.as_they_are(first, known.num_outputs)
@@ -204,7 +210,7 @@ def _misfit(found: str, known: str) -> DataError:
 
 
 def as_binary(loaded: Loaded) -> Loaded:
-    """Turn two classes into targets 0.0 and 1.0, (N, 1), for a binary loss.
+    """Turn integer targets into 0.0 and 1.0 for a binary loss: two classes (N, 1), labels (N, k).
 
     Float targets stay as they are.
 
@@ -221,6 +227,9 @@ def as_binary(loaded: Loaded) -> Loaded:
             f" have {first[1].dtype}; let the dataset return such floats"
         )
     shape = loaded.shapes["targets"]
+    if len(shape) == 1 and shape[0] > 1 and all(_zeros_and_ones(part) for part in parts):
+        encoding = replace(loaded.encoding, num_outputs=shape[0])
+        return replace(_with_resident(loaded, _floats), encoding=encoding)
     if loaded.num_outputs != 2 or shape != ():
         actual = f"{loaded.num_outputs} classes" if shape == () else f"targets of shape {shape}"
         raise DataError(
@@ -233,6 +242,36 @@ def as_binary(loaded: Loaded) -> Loaded:
     shapes = {**loaded.shapes, "targets": (1,)}
     encoding = replace(loaded.encoding, num_outputs=1)
     return replace(_with_resident(loaded, binary), encoding=encoding, shapes=shapes)
+
+
+def _floats(part: Resident) -> Resident:
+    return Resident(part.inputs, part.targets.to(torch.get_default_dtype()))
+
+
+def _zeros_and_ones(part: Part) -> bool:
+    return isinstance(part, Resident) and bool(((part.targets == 0) | (part.targets == 1)).all())
+
+
+def converted(loaded: Loaded, to: Conversion) -> Loaded:
+    """Return the data with a conversion of their batches; what is in memory is converted at once.
+
+    Data that are binary already stay so.
+    """
+
+    def change(part: Part) -> Part:
+        if isinstance(part, Resident):
+            return Resident(*convert((part.inputs, part.targets), to))
+        return _with_conversion(part, replace(to, binary=to.binary or part.conversion.binary))
+
+    validation = loaded.validation and change(loaded.validation)
+    shapes, name = dict(loaded.shapes), target_key(loaded.shapes)
+    if name is not None and shapes[name] in {(), (1,)} and to.targets != "as given":
+        shapes[name] = (1,) if to.targets == "column" else ()
+    return replace(loaded, train=change(loaded.train), validation=validation, shapes=shapes)
+
+
+def _with_conversion(part: Part, to: Conversion) -> Part:
+    return part if isinstance(part, Resident) else replace(part, conversion=to)
 
 
 def to_device(loaded: Loaded, device: torch.device, memory_format: torch.memory_format) -> Loaded:
@@ -301,6 +340,9 @@ def _digest(train: Part, validation: Part | None) -> str | None:
         if not isinstance(part, Resident):
             return None
         for tensor in (part.inputs, part.targets):
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+            values = tensor.cpu()
+            if values.is_floating_point():
+                values = values.to(torch.get_default_dtype())
+            digest.update(f"{values.dtype} {tuple(values.shape)}\n".encode())
+            digest.update(values.flatten().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch.utils.data import IterableDataset
 
+from lrtool.data.conversion import AS_GIVEN, Conversion
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader, Dataset
@@ -33,10 +35,12 @@ class Streamed:
     Attributes:
         dataset: map-style or iterable.
         workers: processes that load samples; 0: the run's own process.
+        conversion: of each batch.
     """
 
     dataset: Dataset[Any]
     workers: int
+    conversion: Conversion = AS_GIVEN
 
     @property
     def iterable(self) -> bool:
@@ -51,9 +55,15 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnLoader:
-    """The user's own DataLoader, with its batches, order and workers."""
+    """The user's own DataLoader, with its batches, order and workers.
+
+    Attributes:
+        loader: the DataLoader.
+        conversion: of each batch.
+    """
 
     loader: DataLoader[Any]
+    conversion: Conversion = AS_GIVEN
 
     @property
     def size(self) -> int | None:

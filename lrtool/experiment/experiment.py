@@ -29,6 +29,7 @@ from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, without_
 from lrtool.engine.randomness import seed_everything
 from lrtool.engine.step import make_step
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
+from lrtool.experiment.fitting import fitted_shape, fitted_types
 from lrtool.experiment.reading import directories_of
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def open_experiment(
             directories=directories,
             ignored=losses.ignored_index(config.loss.name, loss_fn),
             encoding=encoding,
+            binary=losses.wants_binary(config.loss.name),
         )
         if losses.wants_binary(config.loss.name):
             try:
@@ -112,8 +114,14 @@ def open_experiment(
     states = [generator.get_state() for generator in _own_generators(data)]
     experiment = Experiment(config, document, directories, runtime, data, loss_fn, states, started)
     model = build(experiment, config.seed).model
+    experiment = replace(experiment, data=fitted_types(data, model))
+    experiment = _with_own_loss(experiment, model)
+    loss_fn, loss = experiment.loss_fn, experiment.config.loss.name
+    if loss_fn is not None:
+        data = fitted_shape(experiment.data, model, copy.deepcopy(loss_fn), loss, runtime)
+    else:
+        data = experiment.data
     memory_format = to_memory_format(runtime, model)
-    experiment = replace(experiment, data=to_device(data, runtime.device, memory_format))
     warn_of_hooks(model)
     if "optimizer" not in config.model_fields_set and is_own(model, "configure_optimizers"):
         warnings.warn(
@@ -122,7 +130,7 @@ def open_experiment(
             LrtoolWarning,
             stacklevel=2,
         )
-    return _with_own_loss(experiment, model)
+    return replace(experiment, data=to_device(data, runtime.device, memory_format))
 
 
 def _with_own_loss(experiment: Experiment, model: nn.Module) -> Experiment:

@@ -104,7 +104,8 @@ class ExperimentSubject:
         if part is None:
             return None
         if isinstance(part, OwnLoader):
-            return batches.held_out(part.loader, most, experiment.runtime.device) or None
+            device = experiment.runtime.device
+            return batches.held_out(part.loader, most, device, part.conversion) or None
         count = most if part.size is None else min(part.size, most)
         made = batches.epoch(
             part,

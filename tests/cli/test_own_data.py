@@ -124,3 +124,37 @@ def test_images_with_the_channels_last(check):
     assert done.returncode == 0
     assert "warning: an input of mine:channels_last has shape (16, 16, 3), as of an" in done.stderr
     assert check(data + "mlp\n").stderr == ""
+
+
+ONE_NUMBER = """
+import numpy as np
+from torch.utils.data import Dataset
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        row = np.random.default_rng(index).normal(size=8)
+        return row, row.sum()
+
+
+def column():
+    rows = np.random.default_rng(0).normal(size=(100, 8))
+    return rows, rows.sum(1)[:, None]
+"""
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("source", ["Rows", "column"])
+def test_a_regression_of_one_number_each(here, write, source):
+    write("rows.py", ONE_NUMBER)
+    write("a.yaml", f"data: {{source: 'rows:{source}'}}\nmodel: linear\nloss: mse\n")
+    done = here("check", "a.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["targets"] == facts["outputs"] == [64, 1]
+    done = here("train", "a.yaml", "--set", "train.epochs=2", "--lr", "0.1", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning") == 0
