@@ -136,7 +136,8 @@ def _plain(numbers: NumberFormat) -> re.Pattern[str]:
     if numbers.thousands:
         mark = _THOUSANDS.get(numbers.thousands, re.escape(numbers.thousands))
         whole += f"|[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+"
-        whole += f"|[0-9]{{1,2}}(?:{mark}[0-9]{{2}})+{mark}[0-9]{{3}}"  # as in India
+        if numbers.thousands == ",":  # as in India
+            whole += "|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}"
     number = f"(?:{whole})(?:{decimal}[0-9]*)?|{decimal}[0-9]+"
     return re.compile(rf"[-+]?(?:(?:{number})(?:[eE][-+]?[0-9]+)?|inf(?:inity)?)", re.IGNORECASE)
 

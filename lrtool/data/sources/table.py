@@ -23,7 +23,7 @@ from lrtool.data.encoding import TableInputs, learn_table, of_kind, values_learn
 from lrtool.data.input_files import find_file
 from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
-from lrtool.data.text_table import append, read_table, table_format
+from lrtool.data.text_table import append, read_table, table_format, wrong_argument
 
 if TYPE_CHECKING:
     from lrtool.data.columns import Kind
@@ -103,6 +103,9 @@ def csv(
         features, left_out = features_of(table, target, input_names, drop_names)
         check_known("categorical", word_names, features, table.path)
         check_known("numeric", number_names, [*features, target], table.path)
+        for name in number_names:
+            if name in word_names:
+                raise wrong_argument("numeric", f"{name!r} is in data.args.categorical too")
         kinds = kinds_of(table, features, word_names)
         meant = {*(input_names or []), *word_names, *number_names}
         left_out |= row_numbers(table, kinds, meant)
