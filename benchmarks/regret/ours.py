@@ -101,7 +101,7 @@ def opened(cell: Cell, seed: int, *, verify: bool) -> Iterator[Experiment]:
 
 def _search(experiment: Experiment) -> Finding:
     """Run lrtool's own search to its end: that of `lrtool find`, without report and plots."""
-    run_preflight(experiment)  # it costs a step
+    experiment, _ = run_preflight(experiment)  # it costs a step
     found = run_search(ExperimentSubject(experiment), plan_of(experiment), Stopwatch())
     if found.failure is not None:
         raise found.failure

@@ -109,5 +109,5 @@ def opened(
         }
         (folder / "speed.yaml").write_text(document.dump(config))
         experiment = open_experiment(*read_config(folder / "speed.yaml"))
-        run_preflight(experiment)
+        experiment, _ = run_preflight(experiment)
         yield experiment, folder

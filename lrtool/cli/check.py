@@ -32,8 +32,8 @@ def check(
 
         settings, document = flags.read(config, sets, given)
         experiment = open_experiment(settings, document)
-        preflight = run_preflight(experiment)
-        run_training_preflight(experiment)
+        experiment, preflight = run_preflight(experiment)
+        run_training_preflight(experiment, preflight)
         facts = {
             "config": document.name,
             "config_hash": experiment.config.digest(),

@@ -43,7 +43,7 @@ def evaluate(
                 raise UserError(f"--set {key}: evaluate may change only data, metrics and runtime")
         from lrtool.data.encoding import target_scale
         from lrtool.experiment.experiment import build
-        from lrtool.experiment.preflight import metrics_of
+        from lrtool.experiment.preflight import metrics_of, run_evaluation_preflight
         from lrtool.training.evaluated_data import open_evaluated_data
         from lrtool.training.resume import is_find
         from lrtool.training.stored_weights import load_stored_weights
@@ -53,7 +53,7 @@ def evaluate(
             raise UserError(f"{run}: is the run of a find, which has no weights")
         own, _ = flags.read(config, None, {})
         data = open_evaluated_data(run, own, settings, document)
-        experiment = data.experiment
+        experiment = run_evaluation_preflight(data.experiment, data.part)
         metrics = metrics_of(experiment)
         built = build(experiment, experiment.config.seed)
         stored = load_stored_weights(built.model, run, checkpoint, built.loss_fn)

@@ -61,7 +61,7 @@ def find(
         if output is not None:
             run_directory.check(output, overwrite=overwrite)
         experiment = open_experiment(settings, document)
-        preflight = run_preflight(experiment)
+        experiment, preflight = run_preflight(experiment)
         runs = flags.runs_of(document)
         with run_directory.opened(output, runs, "find", overwrite=overwrite) as directory:
             report = run_find(experiment, preflight, directory, stop, quiet=quiet or as_json)

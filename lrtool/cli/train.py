@@ -91,8 +91,8 @@ def train(
         experiment = open_experiment(settings, document)
         if lr_from and run_report:
             initial_rate.warn_of_differences(lr_from, run_report, experiment.config)
-        preflight = run_preflight(experiment)
-        run_training_preflight(experiment)
+        experiment, preflight = run_preflight(experiment)
+        run_training_preflight(experiment, preflight)
 
         with _opened(experiment, earlier, output, overwrite=overwrite) as (directory, checkpoint):
             if earlier is not None and checkpoint is None:

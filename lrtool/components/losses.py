@@ -304,8 +304,7 @@ def shapes(outputs: Any, targets: Any) -> str:
 
 def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     try:
-        with torch.no_grad():
-            value = loss(outputs, targets)
+        value = loss(outputs, targets)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (torch or the user's function may raise anything)
         return f"failed: {import_path.words(error)}"
     if not isinstance(value, Tensor):

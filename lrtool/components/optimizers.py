@@ -16,7 +16,7 @@ from lrtool.components import import_path
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from lrtool.config.schema import OptimizerConfig
@@ -183,9 +183,7 @@ def _fused(
     cls: Callable[..., Any], groups: list[dict[str, Any]], args: dict[str, Any]
 ) -> Optimizer | None:
     """Return the fused implementation of a torch optimizer, or None if there is none."""
-    if _IMPLEMENTATION & args.keys() or cls not in OPTIMIZERS.values():
-        return None
-    if "fused" not in inspect.signature(cls).parameters:
+    if not _may_fuse(cls, args):
         return None
     try:
         # Some devices are refused by the constructor, some only by the first step.
@@ -199,6 +197,19 @@ def _fused(
         return None
     fused: Optimizer = cls(groups, fused=True, **args)
     return fused
+
+
+def fuses(spec: OptimizerConfig, directories: Sequence[Path]) -> bool:
+    """Tell whether `build_optimizer` takes the fused implementation without being asked to."""
+    own = import_path.is_import_path(spec.name)
+    cls = import_path.resolve(spec.name, directories) if own else OPTIMIZERS[spec.name]
+    return _may_fuse(cls, spec.args)
+
+
+def _may_fuse(cls: Callable[..., Any], args: Mapping[str, Any]) -> bool:
+    if _IMPLEMENTATION & args.keys() or cls not in OPTIMIZERS.values():
+        return False
+    return "fused" in inspect.signature(cls).parameters
 
 
 def _like(parameter: Tensor) -> nn.Parameter:

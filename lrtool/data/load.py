@@ -274,14 +274,19 @@ def _with_conversion(part: Part, to: Conversion) -> Part:
     return part if isinstance(part, Resident) else replace(part, conversion=to)
 
 
-def to_device(loaded: Loaded, device: torch.device, memory_format: torch.memory_format) -> Loaded:
-    """Move samples in memory to the device; inputs (N, C, H, W) get the memory format."""
+def to_device(
+    loaded: Loaded, device: torch.device | None, memory_format: torch.memory_format | None
+) -> Loaded:
+    """Move samples in memory to the device; inputs (N, C, H, W) get the memory format.
+
+    None leaves them where, or as, they are.
+    """
 
     def move(part: Resident) -> Resident:
-        inputs = part.inputs.to(device)
-        if inputs.ndim == 4:
+        inputs = part.inputs.to(device or part.inputs.device)
+        if inputs.ndim == 4 and memory_format is not None:
             inputs = inputs.contiguous(memory_format=memory_format)
-        return Resident(inputs, part.targets.to(device))
+        return Resident(inputs, part.targets.to(device or part.targets.device))
 
     return _with_resident(loaded, move)
 

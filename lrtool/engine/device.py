@@ -28,12 +28,22 @@ class Runtime:
         dtype: what autocast computes in; float32 means no autocast.
         memory_format: "auto" (channels_last for convolutions), "contiguous" or "channels_last".
         compile: hand the model to torch.compile.
+        gradients: evaluate with gradients switched on, for a model that differentiates in its
+            forward.
     """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     memory_format: str = "contiguous"
     compile: bool = False
+    gradients: bool = False
+
+    def no_grad(self) -> AbstractContextManager[Any]:
+        """Return a context in which a model is evaluated: without gradients, unless it needs them.
+
+        What is computed in it may have a graph, so it is detached before it is kept.
+        """
+        return torch.enable_grad() if self.gradients else torch.no_grad()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which a forward pass runs in `dtype`."""
@@ -116,11 +126,18 @@ def to_memory_format(runtime: Runtime, model: nn.Module) -> torch.memory_format:
 
 def place(model: nn.Module, runtime: Runtime) -> nn.Module:
     """Move a model to the device, in its memory format."""
-    memory_format = to_memory_format(runtime, model)
+    model = model.to(runtime.device)
     # a new model is contiguous already
-    if memory_format == torch.channels_last:
-        return model.to(runtime.device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
-    return model.to(runtime.device)
+    if to_memory_format(runtime, model) == torch.channels_last:
+        set_memory_format(model, torch.channels_last)
+    return model
+
+
+def set_memory_format(model: nn.Module, memory_format: torch.memory_format) -> None:
+    """Give the model's 4-D tensors a memory format; the others have none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not nn.parameter.is_lazy(tensor) and tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=memory_format)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -149,6 +166,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # Other devices, and torch's CPU allocator, raise a RuntimeError that only its text tells apart.
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in said(error) or "can't allocate memory" in said(error)
-    )
+    words = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(each in said(error) for each in words)

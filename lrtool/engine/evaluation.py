@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.batch import samples_in, targets_of
+from lrtool.engine.copies import copied, detached
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
@@ -78,10 +78,10 @@ def evaluate(
     with evaluating(model, loss_fn):
         for batch in batches:
             count, denominator = samples_in(batch), reduction.denominator(batch)
-            with torch.no_grad(), runtime.autocast():
+            with runtime.no_grad(), runtime.autocast():
                 loss = _loss(model, loss_fn, batch, metrics.values())
             if loss is not None:
-                pending.append(loss)
+                pending.append(loss.detach())
                 denominators.append(denominator)
                 samples += count
             if len(pending) >= READ_AFTER_BATCHES:
@@ -97,12 +97,12 @@ def losses(
 ) -> list[float]:
     """Return the mean loss of each batch, as `evaluate` sees it; the batches can be used again."""
     each = []
-    with evaluating(model, loss_fn), torch.no_grad(), runtime.autocast():
+    with evaluating(model, loss_fn), runtime.no_grad(), runtime.autocast():
         for batch in batches:
-            loss = _loss(model, loss_fn, copy.deepcopy(batch), ())
+            loss = _loss(model, loss_fn, copied(batch), ())
             if loss is None:
                 raise all_skipped()
-            each.append(loss)
+            each.append(loss.detach())
     values: list[float] = torch.stack(each).tolist() if each else []
     return values
 
@@ -117,7 +117,7 @@ def _loss(
     if loss_fn is not None or metrics:
         outputs, targets, loss = outputs_of(model, loss_fn, batch)
     for metric in metrics:
-        metric.update(outputs, targets)
+        metric.update(detached(outputs), targets)
     if loss_fn is not None:
         return scalar(loss_fn(outputs, targets))
     if hasattr(model, "validation_loss"):

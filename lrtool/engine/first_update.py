@@ -7,7 +7,6 @@ the first update show it at once: above the critical rate, the first step no lon
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import RESOLUTION
+from lrtool.engine.copies import copied, detached
 from lrtool.engine.denominator import loss_of_all, reduction_of
 from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.step import batch_loss
@@ -59,7 +59,7 @@ def first_update(
     overflow = True
     while overflow and updates < SCALINGS:  # a gradient scaler may have to lower its scale first
         with torch.random.fork_rng(devices=_devices(runtime)):
-            out = step(copy.deepcopy(micro_batches), 1.0)  # they may change in place
+            out = step(copied(micro_batches), 1.0)  # they may change in place
         if out is None:  # the model skips these batches
             return FirstUpdate(None, None, updates)
         updates += 1
@@ -81,15 +81,16 @@ def first_update(
         with torch.no_grad():
             for p, before, along in zip(parameters, state, direction, strict=True):
                 torch.add(before, along, alpha=rate, out=p)
-            try:
-                with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
-                    parts = [batch_loss(model, loss_fn, copy.deepcopy(b)) for b in micro_batches]
-            except Exception as error:
-                # such weights break models in many ways, and none says anything new
-                if rate == 0 or is_out_of_memory(error):
-                    raise
-                return math.inf
-            return loss_of_all(parts, denominators)
+        try:
+            # With gradients, as in a step: the forward of some models differentiates.
+            with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
+                parts = [detached(batch_loss(model, loss_fn, copied(b))) for b in micro_batches]
+        except Exception as error:
+            # such weights break models in many ways, and none says anything new
+            if rate == 0 or is_out_of_memory(error):
+                raise
+            return math.inf
+        return loss_of_all(parts, denominators)
 
     critical = _last_descent(loss_at, ratio)
     return FirstUpdate(

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from lrtool.engine.weights import plain
 from lrtool.errors import LrtoolWarning, UserError
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _STAND_IN = "_lrtool_trainer"  # the attribute of a module that holds its stand-in
 
@@ -233,6 +235,13 @@ def is_own(model: nn.Module, name: str) -> bool:
     method = getattr(type(plain(model)), name, None)
     package = str(getattr(method, "__module__", "")).partition(".")[0]
     return method is not None and package not in {"torch", "lightning", "pytorch_lightning"}
+
+
+def has_forward(model: nn.Module) -> bool:
+    """Tell whether a model has a forward that does something."""
+    method = type(plain(model)).forward
+    lightning = method.__module__.startswith(("lightning.", "pytorch_lightning."))
+    return method is not nn.Module.forward and not lightning
 
 
 def optimizers_in(given: Any) -> list[torch.optim.Optimizer]:

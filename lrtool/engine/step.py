@@ -155,7 +155,7 @@ def _backward(
     loss: Tensor | None = None
     for batch, own, share in zip(micro_batches, denominators, shares(denominators), strict=True):
         with runtime.autocast():
-            part = batch_loss(model, loss_fn, reduction.countable(batch, own))
+            part = _with_graph(batch_loss(model, loss_fn, reduction.countable(batch, own)))
         if part is None:
             continue
         if isinstance(share, Tensor) or share != 1.0:
@@ -247,8 +247,11 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
             return None
     else:
         value = loss_fn(*forward(model, batch))
-    loss = scalar(value)
-    if torch.is_grad_enabled() and not loss.requires_grad:
+    return scalar(value)
+
+
+def _with_graph(loss: Tensor | None) -> Tensor | None:
+    if loss is not None and not loss.requires_grad:
         raise UserError("no trainable parameter takes part in the loss, so nothing can be learned")
     return loss
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import find_stop
+from lrtool.engine.copies import copied
 from lrtool.engine.evaluation import evaluating
 from lrtool.engine.readout import Readout
 from lrtool.engine.step import all_skipped, batch_loss, update
@@ -107,11 +106,11 @@ def make_probe(
     """
 
     def probe() -> Tensor:
-        with torch.no_grad(), runtime.autocast(), _probing(model, loss_fn):
-            loss = batch_loss(model, loss_fn, copy.deepcopy(batch))  # it may be changed in place
+        with runtime.no_grad(), runtime.autocast(), _probing(model, loss_fn):
+            loss = batch_loss(model, loss_fn, copied(batch))
         if loss is None:
             raise all_skipped()
-        return loss
+        return loss.detach()
 
     return probe
 

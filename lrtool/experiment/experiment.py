@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -22,13 +22,26 @@ from lrtool.config.schema import OWN, LossConfig
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
-from lrtool.engine.device import open_runtime, place, to_memory_format
-from lrtool.engine.evaluation import set_training
-from lrtool.engine.lightning import attach, is_own, warn_of_hooks
-from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, without_loss
+from lrtool.engine.device import (
+    is_out_of_memory,
+    open_runtime,
+    place,
+    set_memory_format,
+    to_memory_format,
+)
+from lrtool.engine.evaluation import evaluating, set_training
+from lrtool.engine.lightning import attach, has_forward, is_own, transferred, warn_of_hooks
+from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, own_loss, without_loss
 from lrtool.engine.randomness import seed_everything
-from lrtool.engine.step import make_step
-from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
+from lrtool.engine.step import forward, make_step
+from lrtool.errors import (
+    ConfigError,
+    DataError,
+    LrtoolWarning,
+    OutOfMemoryError,
+    Problem,
+    said,
+)
 from lrtool.experiment.fitting import fitted_shape, fitted_types
 from lrtool.experiment.reading import directories_of
 
@@ -79,6 +92,7 @@ def open_experiment(
 
     Raises:
         UserError: something that the configuration names cannot be built.
+        OutOfMemoryError: it does not fit in memory.
 
     Warns:
         LrtoolWarning: a setting is ignored.
@@ -96,15 +110,16 @@ def open_experiment(
             import_path.resolve(source, directories) if import_path.is_import_path(source) else None
         )
         seed_everything(config.seed)  # a factory may draw numbers
-        data = load(
-            config.data,
-            seed=config.seed,
-            factory=factory,
-            directories=directories,
-            ignored=losses.ignored_index(config.loss.name, loss_fn),
-            encoding=encoding,
-            binary=losses.wants_binary(config.loss.name),
-        )
+        with _in_memory(f"the data of {source} were read"):
+            data = load(
+                config.data,
+                seed=config.seed,
+                factory=factory,
+                directories=directories,
+                ignored=losses.ignored_index(config.loss.name, loss_fn),
+                encoding=encoding,
+                binary=losses.wants_binary(config.loss.name),
+            )
         if losses.wants_binary(config.loss.name):
             try:
                 data = as_binary(data)
@@ -114,6 +129,8 @@ def open_experiment(
     states = [generator.get_state() for generator in _own_generators(data)]
     experiment = Experiment(config, document, directories, runtime, data, loss_fn, states, started)
     model = build(experiment, config.seed).model
+    memory_format = to_memory_format(runtime, model)
+    set_memory_format(model, torch.contiguous_format)  # not every model takes another one
     experiment = replace(experiment, data=fitted_types(data, model))
     experiment = _with_own_loss(experiment, model)
     loss_fn, loss = experiment.loss_fn, experiment.config.loss.name
@@ -121,7 +138,6 @@ def open_experiment(
         data = fitted_shape(experiment.data, model, copy.deepcopy(loss_fn), loss, runtime)
     else:
         data = experiment.data
-    memory_format = to_memory_format(runtime, model)
     warn_of_hooks(model)
     if "optimizer" not in config.model_fields_set and is_own(model, "configure_optimizers"):
         warnings.warn(
@@ -130,7 +146,37 @@ def open_experiment(
             LrtoolWarning,
             stacklevel=2,
         )
-    return replace(experiment, data=to_device(data, runtime.device, memory_format))
+    try:
+        data = to_device(data, runtime.device, memory_format)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or runtime.device.type == "cpu":
+            raise
+        warnings.warn(
+            f"the data do not fit in the memory of {runtime.device}: each batch is moved there",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+        data = to_device(data, torch.device("cpu"), memory_format)
+    return replace(experiment, data=data)
+
+
+@contextmanager
+def _in_memory(work: str) -> Iterator[None]:
+    """Say at which work the memory ran out; the user's code may have raised it, and ours wrapped.
+
+    Raises:
+        OutOfMemoryError: that is why the block failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not is_out_of_memory(cause):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        words = " ".join(said(cause).split()) or type(cause).__name__
+        raise OutOfMemoryError(f"out of memory while {work}: {words}") from error
 
 
 def _with_own_loss(experiment: Experiment, model: nn.Module) -> Experiment:
@@ -149,7 +195,10 @@ def _with_own_loss(experiment: Experiment, model: nn.Module) -> Experiment:
             with located(experiment.document):
                 raise ConfigError(Problem(("loss",), f"own: {without_loss(name)}"))
         return experiment
-    if "loss" in config.model_fields_set:
+    if "loss" in config.model_fields_set and method is not None and not has_forward(model):
+        words = f"loss is ignored: {name} has {method}(batch), and no forward to take a loss of"
+        warnings.warn(words, LrtoolWarning, stacklevel=3)
+    elif "loss" in config.model_fields_set:
         if method is not None:
             warnings.warn(
                 f"the {method} of {name} is not used, for loss is {config.loss.name}; loss: own "
@@ -158,9 +207,9 @@ def _with_own_loss(experiment: Experiment, model: nn.Module) -> Experiment:
                 stacklevel=3,
             )
         return experiment
-    if method is None and not (may_return and _returns_loss(experiment, model)):
+    elif method is None and not (may_return and _returns_loss(experiment, model)):
         return experiment
-    if method != "training_loss":
+    elif method != "training_loss":
         source = method or "forward"
         warnings.warn(
             f"the loss is that of {name}'s {source}, as the configuration has none; loss: own says "
@@ -217,8 +266,11 @@ def _own_generators(data: Loaded) -> list[torch.Generator]:
 def build(experiment: Experiment, seed: int) -> Built:
     """Build model, loss and optimizer from a seed; the weights are the same on every device.
 
+    Lazy layers get their weights from a forward pass, in evaluation mode if they take part in that.
+
     Raises:
         UserError: they cannot be built from the configuration.
+        OutOfMemoryError: they do not fit in memory.
     """
     config, data = experiment.config, experiment.data
     facts = {
@@ -228,16 +280,19 @@ def build(experiment: Experiment, seed: int) -> Built:
     }
     seed_everything(seed)
     with located(experiment.document):
-        model = place(
-            models.build_model(config.model, facts, experiment.directories, unknown=data.unknown),
-            experiment.runtime,
-        )
+        with _in_memory(f"the model {config.model.name} was built"):
+            model = models.build_model(
+                config.model, facts, experiment.directories, unknown=data.unknown
+            ).to(experiment.runtime.device)
+            _make_lazy_weights(experiment, model)
+            model = place(model, experiment.runtime)
         loss_fn = experiment.loss_fn
         if isinstance(loss_fn, nn.Module):
             loss_fn = copy.deepcopy(loss_fn)  # its state must not pass from one training to another
-        optimizer = optimizers.build_optimizer(
-            config.optimizer, model, loss_fn, lr=1.0, directories=experiment.directories
-        )
+        with _in_memory(f"the optimizer {config.optimizer.name} was built"):
+            optimizer = optimizers.build_optimizer(
+                config.optimizer, model, loss_fn, lr=1.0, directories=experiment.directories
+            )
         if loss_fn is None:
             _refuse_metrics_of_nothing(config, model)
         attach(model, optimizer)
@@ -257,10 +312,23 @@ def build(experiment: Experiment, seed: int) -> Built:
     return Built(model, loss_fn, optimizer, ratios)
 
 
+def _make_lazy_weights(experiment: Experiment, model: nn.Module) -> None:
+    """Let lazy layers see a batch: an optimizer, a search and a checkpoint need their weights.
+
+    If that fails, they stay lazy: the preflight says what is wrong.
+    """
+    for mode in (evaluating(model), nullcontext()):
+        if not any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers())):
+            return
+        with suppress(Exception), mode, experiment.runtime.autocast():
+            batch = transferred(model, first_batches(experiment)[0])
+            (forward if experiment.loss_fn is not None else own_loss)(model, batch)
+
+
 def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:
     """Refuse metrics where a model computes its own loss and has no outputs."""
     method = method_of(model)
-    if config.metrics and method is not None and not is_own(model, "forward"):
+    if config.metrics and method is not None and not has_forward(model):
         problem = (
             f"{', '.join(config.metrics)} cannot be computed: {config.model.name} has "
             f"{method}(batch) but no forward; give it a forward(inputs) that returns what "

@@ -24,12 +24,13 @@ from lrtool.data.checks import class_problem
 from lrtool.data.encoding import target_scale
 from lrtool.data.facts import labels_of
 from lrtool.data.part import Resident
+from lrtool.engine.copies import detached
 from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import environment
 from lrtool.engine.evaluation import evaluate, evaluating, outputs_of
 from lrtool.engine.lightning import transferred
 from lrtool.engine.step import forward
-from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem, UserError
+from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.experiment import (
     build,
     first_epoch,
@@ -39,11 +40,15 @@ from lrtool.experiment.experiment import (
     training_steps,
 )
 from lrtool.experiment.failures import explain
+from lrtool.experiment.fallbacks import part, settled
+from lrtool.experiment.last_batch import refuse_a_failing_last_batch
+from lrtool.experiment.memory_format import refuse_other_results
 from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrtool.data.part import Part
     from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import LossFunction
     from lrtool.experiment.experiment import Built, Experiment
@@ -60,6 +65,7 @@ class Preflight:
         loss: before any update; NaN where the model skips the batch.
         parameters: number of the parameters of the model, and of the loss if it has any.
         trainable: number of those that are trained.
+        validated: whether the validation set has a batch.
     """
 
     inputs: tuple[int, ...] | None
@@ -68,39 +74,56 @@ class Preflight:
     loss: float
     parameters: int
     trainable: int
+    validated: bool
 
 
-def run_preflight(experiment: Experiment) -> Preflight:
-    """Make one step with a throwaway model.
+def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
+    """Make one step with a throwaway model, and evaluate it on one validation batch.
+
+    Returns:
+        The experiment, with the plain ways that the model needs (`fallbacks`), and the result.
 
     Raises:
         UserError: model, loss and data do not fit each other, in words.
         OutOfMemoryError: the batch is too large for the device.
+
+    Warns:
+        LrtoolWarning: a plain way is taken.
     """
+    with located(experiment.document):
+        _refuse_a_probe_of_nothing(experiment)
+        if experiment.loss_fn is not None:
+            _refuse_bad_labels(experiment, experiment.loss_fn)
+    experiment, preflight = settled(experiment, _try_batch)
+    with located(experiment.document):
+        refuse_a_failing_last_batch(experiment)
+    return experiment, preflight
+
+
+def _try_batch(experiment: Experiment) -> Preflight:
     config, runtime = experiment.config, experiment.runtime
     built = build(experiment, config.seed)
     batch = _first_of(experiment, built.loss_fn)
-    with located(experiment.document):
-        _refuse_a_probe_of_nothing(experiment)
-        _refuse_a_batch_of_one(experiment, built.model, batch)
-        if built.loss_fn is not None:
-            _refuse_bad_labels(experiment, built.loss_fn)
     _warn_of_channels_last(experiment, built.model)
+    on = f"failed on a batch of inputs {_shape(_first_input(batch))}"
     outputs = targets = None
-    failed = f"the model {config.model.name}"
-    try:
-        if built.loss_fn is not None:
-            with located(experiment.document), torch.no_grad(), runtime.autocast():
-                outputs, targets = forward(built.model, transferred(built.model, batch))
-                _refuse_a_misfit(config.loss.name, built.loss_fn, outputs, targets)
-        failed = f"a step of {config.optimizer.name} with the model {config.model.name}"
+    if built.loss_fn is not None:
+        with (
+            part(f"the model {config.model.name} {on}"),
+            located(experiment.document),
+            runtime.autocast(),
+        ):
+            outputs, targets = forward(built.model, transferred(built.model, batch))
+            _refuse_a_misfit(config.loss.name, built.loss_fn, outputs, targets)
+    with part(f"a step of {config.optimizer.name} with the model {config.model.name} {on}"):
         step = step_of(experiment, built, runtime.scaler())
         out = step([batch], config.find.start)
-    except LrtoolError:
-        raise
-    except (Exception, SystemExit) as error:
-        shape = _shape(_first_input(batch))
-        raise explain(experiment, error, f"{failed} failed on a batch of inputs {shape}") from error
+    validation = experiment.data.validation
+    if validation is None and config.metrics:  # these are of the training set then
+        validation = experiment.data.train
+    validated = validation is not None and _evaluate_a_batch(experiment, built, validation)
+    with part(f"the model {config.model.name} {on}"):
+        refuse_other_results(experiment, built, batch)
     sizes = [(p.numel(), p.requires_grad) for p in _parameters(built)]
     return Preflight(
         inputs=_shape(_first_input(batch)),
@@ -109,7 +132,46 @@ def run_preflight(experiment: Experiment) -> Preflight:
         loss=nan if out is None else float(out.loss),
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
+        validated=validated,
     )
+
+
+def run_evaluation_preflight(experiment: Experiment, samples: Part) -> Experiment:
+    """Evaluate a throwaway model on one batch; return the experiment with what it needs for that.
+
+    Args:
+        experiment: as it was opened.
+        samples: that are to be evaluated on.
+
+    Raises:
+        UserError: model, loss and data do not fit each other, in words.
+        OutOfMemoryError: the batch is too large for the device.
+
+    Warns:
+        LrtoolWarning: a plain way is taken.
+    """
+
+    def try_batch(experiment: Experiment) -> bool:
+        return _evaluate_a_batch(experiment, build(experiment, experiment.config.seed), samples)
+
+    return settled(experiment, try_batch)[0]
+
+
+def _evaluate_a_batch(experiment: Experiment, built: Built, samples: Part) -> bool:
+    """Evaluate a model on the first batch of an evaluation; return whether there is one."""
+    stream = batches.ordered(
+        samples, batch_size=experiment.data.batch_size, device=experiment.runtime.device
+    )
+    with _data_source(experiment):
+        batch = next(stream, None)
+    if batch is None:
+        return False
+    which = "training" if samples is experiment.data.train else "validation"
+    shape = _shape(_first_input(batch))
+    with part(f"evaluating failed on a {which} batch of inputs {shape}"):
+        for _ in evaluate(built.model, built.loss_fn, [batch], experiment.runtime, {}):
+            pass
+    return True
 
 
 def _parameters(built: Built) -> list[nn.Parameter]:
@@ -139,40 +201,24 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
     }
 
 
-def run_training_preflight(experiment: Experiment) -> None:
-    """Build what only a training needs, and evaluate a throwaway model on one batch.
+def run_training_preflight(experiment: Experiment, preflight: Preflight) -> None:
+    """Build what only a training needs.
 
     Raises:
-        UserError: schedule or metrics cannot be built, model and loss do not fit the validation
-            set, or it is empty.
-        OutOfMemoryError: the batch is too large for the device.
+        UserError: schedule or metrics cannot be built, or the validation set is empty.
     """
     schedule_of(experiment)
     metrics_of(experiment)
     with located(experiment.document):
         _refuse_one_class(experiment)
-    part, stopping = experiment.data.validation, experiment.config.train.early_stopping
-    if part is None:
+    stopping = experiment.config.train.early_stopping
+    if experiment.data.validation is None:
         if stopping is not None and stopping.metric == "validation_loss":
             with located(experiment.document):
                 problem = "there is no validation_loss, as the data have no validation set"
                 raise ConfigError(Problem(("train", "early_stopping", "metric"), problem))
-        return
-    built = build(experiment, experiment.config.seed)
-    stream = batches.ordered(
-        part, batch_size=experiment.data.batch_size, device=experiment.runtime.device
-    )
-    with _data_source(experiment):
-        batch = next(stream, None)
-    if batch is None:
+    elif not preflight.validated:
         raise empty_validation()
-    try:
-        for _ in evaluate(built.model, built.loss_fn, [batch], experiment.runtime, {}):
-            pass
-    except (Exception, SystemExit) as error:
-        shape = _shape(_first_input(batch))
-        failed = f"evaluating failed on a validation batch of inputs {shape}"
-        raise explain(experiment, error, failed) from error
 
 
 def empty_validation() -> UserError:
@@ -209,7 +255,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
         with (
             located(experiment.document),
             evaluating(built.model),
-            torch.no_grad(),
+            experiment.runtime.no_grad(),
             experiment.runtime.autocast(),
         ):
             batch = transferred(built.model, batch)
@@ -218,7 +264,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
                 config.metrics,
                 loss=config.loss.name,
                 loss_args=config.loss.args,
-                outputs=outputs,
+                outputs=detached(outputs),
                 targets=targets,
                 device=experiment.runtime.device,
                 directories=experiment.directories,
@@ -292,22 +338,6 @@ def _warn_of_channels_last(experiment: Experiment, model: nn.Module) -> None:
             LrtoolWarning,
             stacklevel=2,
         )
-
-
-def _refuse_a_batch_of_one(experiment: Experiment, model: nn.Module, batch: Any) -> None:
-    """Refuse a last batch of one sample if the model cannot train on it, as with batch norm."""
-    part, size = experiment.data.train, experiment.data.batch_size
-    if not isinstance(part, Resident) or part.size % size != 1:
-        return
-    try:
-        with torch.no_grad(), experiment.runtime.autocast():
-            model(batch[0][:1])
-    except ValueError as error:  # "Expected more than 1 value per channel when training"
-        problem = (
-            f"{part.size:,} training samples in batches of {size} leave one sample alone in the "
-            f"last batch, which this model cannot train on ({error}); change it by one"
-        )
-        raise ConfigError(Problem(("data", "batch_size"), problem)) from error
 
 
 def _refuse_one_class(experiment: Experiment) -> None:

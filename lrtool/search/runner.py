@@ -165,14 +165,14 @@ def untrained_loss(runner: Runner, steps: int) -> tuple[float, float]:
     restore_random_states(runner.random, trainee.generators)
     reduction, total = reduction_of(trainee.loss_fn), LossTotal()
     batch_losses, denominators, updates = [], [], 0
-    with torch.no_grad(), subject.runtime.autocast():
+    with subject.runtime.autocast():  # with gradients, as in a step
         first = subject.batches(runner.attempt, 0, 0)
         for group in islice(first, max(1, steps // LAST_SHARE)):
             for batch in group:
                 denominator = reduction.denominator(batch)
                 loss = batch_loss(trainee.model, trainee.loss_fn, batch)
                 if loss is not None:
-                    batch_losses.append(loss)
+                    batch_losses.append(loss.detach())
                     denominators.append(denominator)
             updates += 1
     if not batch_losses:

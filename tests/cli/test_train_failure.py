@@ -161,7 +161,7 @@ def test_a_validation_loss_without_value_is_never_the_best(here, write, tmp_path
         "import torch\nfrom torch.nn import functional as F\ncalls = []\n"
         "def loss(outputs, targets):\n"
         "    value = F.cross_entropy(outputs, targets)\n"
-        "    if not torch.is_grad_enabled() and len(calls) < 4:\n"  # two tries, epochs 1 and 2
+        "    if not torch.is_grad_enabled() and len(calls) < 3:\n"  # the preflight, epochs 1 and 2
         "        calls.append(1)\n"
         "        return value * float('inf')\n"
         "    return value\n",
@@ -406,7 +406,7 @@ def test_a_worker_whose_connection_breaks_before_torch_raises_its_death(dies, mo
     forward, calls = steps.batch_loss, count()
 
     def breaks(*batch):
-        if next(calls) == 0:  # the batch that is tried
+        if next(calls) < 2:  # the batches that are tried
             return forward(*batch)
         raise ConnectionResetError
 
@@ -481,7 +481,7 @@ def test_an_error_in_the_users_data_names_its_place_and_keeps_the_rows(
         ),
         (
             ("model=net:fails_when_evaluated",),
-            "the metrics failed on a training batch: RuntimeError: not like this (",
+            "evaluating failed on a validation batch of inputs (8, 4): RuntimeError: not like",
         ),
         (("metrics=[mae]",), "metrics.0: mae compares values, and cross_entropy is for"),
         (("loss=l1",), "outputs (8, 2) float32, targets (8,) int64"),

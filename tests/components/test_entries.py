@@ -212,4 +212,4 @@ def test_a_new_model_and_a_new_source(monkeypatch, opened):
     task = opened(
         "data: {source: two_irises, args: {noise: 0.5}}\nmodel: {name: line, args: {bias: false}}\n"
     )
-    assert run_preflight(task).parameters == 12
+    assert run_preflight(task)[1].parameters == 12

@@ -1,0 +1,63 @@
+"""Copies of batches, since a model may change a batch in place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def copied(batch: Any) -> Any:
+    """Return a copy of a batch, with tensors of its own.
+
+    What cannot be copied as it is: a tensor with a graph is cloned, and its graph is that of the
+    clone too; other objects are asked for a `clone()`, or are shared.
+    """
+    try:
+        return copy.deepcopy(batch)
+    except Exception:  # noqa: BLE001  (the user's objects may raise anything)
+        return _in_parts(batch, {})
+
+
+def _in_parts(value: Any, seen: dict[int, Any]) -> Any:
+    """Copy what can be copied; what occurs twice is copied once, as by `deepcopy`."""
+    if id(value) not in seen:
+        seen[id(value)] = _copied_part(value, seen)
+    return seen[id(value)]
+
+
+def _copied_part(value: Any, seen: dict[int, Any]) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone() if value.grad_fn is not None else copy.deepcopy(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_in_parts(item, seen) for item in value))
+    if type(value) in {list, tuple}:
+        return type(value)(_in_parts(item, seen) for item in value)
+    if isinstance(value, Mapping) and not hasattr(value, "clone"):
+        return {key: _in_parts(item, seen) for key, item in value.items()}
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001
+        return _cloned(value)
+
+
+def _cloned(value: Any) -> Any:
+    try:
+        return value.clone()
+    except Exception:  # noqa: BLE001
+        return value
+
+
+def detached(value: Any) -> Any:
+    """Return tensors, and those in lists, tuples and dictionaries, without their graphs."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(detached, value))
+    if type(value) in {list, tuple}:
+        return type(value)(map(detached, value))
+    if type(value) is dict:
+        return {key: detached(item) for key, item in value.items()}
+    return value
