@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lrtool.errors import ConfigError, KeyPath, LrtoolWarning, Place, Problem, key_path
+from lrtool.errors import ConfigError, KeyPath, LrtoolWarning, Place, Problem, key_path, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +25,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
 MAX_VALUES = 20_000  # with aliases expanded
 
+_LONGEST_INDEX = 9  # digits
+_HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: no encoding can write one alone
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _OCTAL_OR_HEX = re.compile(r"0o[0-7]{1,4000}\Z|0x[0-9a-fA-F]{1,3000}\Z")  # str() writes those
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
@@ -147,7 +149,11 @@ def parse_override(text: str) -> Override:
     if not equals or not all(key.split(".")):
         raise _wrong(Place(f"--set {text}"), "must look like key.path=value, for instance seed=1")
     flag = f"--set {key}"
-    path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    path = tuple(_step(part) for part in key.split("."))
+    if len(path) > MAX_DEPTH:
+        raise _wrong(Place(f"--set {text}"), f"is nested more than {MAX_DEPTH} levels deep")
+    if _HALVES.search(key):
+        raise _wrong(Place(f"--set {text}"), "is not UTF-8 text")
     try:
         node = _compose(value, flag)
         return Override(flag, path, None if node is None else _Walk(flag).all_of(node, path))
@@ -156,6 +162,11 @@ def parse_override(text: str) -> Override:
         raise ConfigError(
             *(replace(p, path=p.path or path, place=place) for p in error.problems)
         ) from None
+
+
+def _step(part: str) -> str | int:
+    """Return a step of a key's path: an index of a list, or a key."""
+    return int(part) if part.isdecimal() and len(part) <= _LONGEST_INDEX else part
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
@@ -225,29 +236,37 @@ def _read_text(path: Path) -> str:
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
-    """Parse to nodes, after a check for tags and for nesting too deep to recurse."""
+    """Parse to nodes."""
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > MAX_DEPTH:
-                place = _place(name, event.start_mark)
-                raise _wrong(place, f"nested more than {MAX_DEPTH} levels deep")
-            if tag := getattr(event, "tag", None):
-                place = _place(name, event.start_mark)
-                raise _wrong(place, f"tags are not allowed, found {tag!r}; remove it")
+        _check_events(text, name)
         return yaml.compose(text, Loader=yaml.SafeLoader)
+    except ConfigError:
+        raise
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _wrong(
-            Place(name, line), f"not a text file (character {error.character!r})"
-        ) from None
+        sign = ascii(error.character if isinstance(error.character, str) else chr(error.character))
+        raise _wrong(Place(name, line), f"not a text file (character {sign})") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _wrong(_place(name, mark), f"not valid YAML: {_in_words(error)}") from None
+    except Exception as error:  # noqa: BLE001  (PyYAML lets through what an escape or a version raises)
+        raise _wrong(Place(name), f"not valid YAML: {said(error)}") from None
+
+
+def _check_events(text: str, name: str) -> None:
+    """Refuse tags, and nesting too deep to recurse."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            place = _place(name, event.start_mark)
+            raise _wrong(place, f"nested more than {MAX_DEPTH} levels deep")
+        if tag := getattr(event, "tag", None):
+            place = _place(name, event.start_mark)
+            raise _wrong(place, f"tags are not allowed, found {tag!r}; remove it")
 
 
 def _place(name: str, mark: Any) -> Place:
@@ -258,6 +277,11 @@ def _in_words(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "unreadable"
     if r"'\t'" in problem:
         return "a tab; YAML is indented with spaces"
+    if "escape" in problem:
+        return (
+            "in double quotes, a backslash begins an escape such as \\n; write a path in single"
+            " quotes, or with /"
+        )
     if "mapping values are not allowed" in problem:
         return "a second ':' on this line, or the line before is indented differently"
     if error.context:
@@ -290,6 +314,7 @@ class _Walk:
             raise _wrong(place, "aliases expand to more than a configuration can hold")
         self.values[path] = place
         if isinstance(node, yaml.ScalarNode):
+            self._check_text(node.value, path, place)
             return plain_scalar(node.value) if node.style is None else node.value
         if isinstance(node, yaml.SequenceNode):
             return [self.value(n, (*path, i), depth + 1) for i, n in enumerate(node.value)]
@@ -301,6 +326,7 @@ class _Walk:
                 continue
             key = str(key_node.value)
             inner = (*path, key)
+            self._check_text(key, inner, here)
             if key in result:
                 words = f"duplicate key, first given on line {self.keys[inner].line}"
                 self.problems.append(Problem(inner, words, at_key=True, place=here))
@@ -308,6 +334,11 @@ class _Walk:
             self.keys[inner] = here
             result[key] = self.value(value_node, inner, depth + 1)
         return result
+
+    def _check_text(self, text: str, path: KeyPath, place: Place) -> None:
+        if _HALVES.search(text):
+            words = "holds half of a surrogate pair, which is no character"
+            self.problems.append(Problem(path, words, place=place))
 
 
 def lay_over(document: Document, override: Override) -> None:

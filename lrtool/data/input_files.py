@@ -42,7 +42,17 @@ def find_file(path: str, directories: Sequence[Path], endings: Sequence[str] = (
         raise DataError(f"{path}: is a directory, not a file")
     names = " or ".join(f"{path}{ending}" for ending in endings)
     looked = "" if given.is_absolute() else f" (looked in {', '.join(map(str, places))})"
-    raise DataError(f"{names}: no such file{looked}")
+    raise DataError(f"{names}: no such file{looked}{_about_backslashes(path)}")
+
+
+def _about_backslashes(path: str) -> str:
+    r"""Say what became of backslashes: YAML reads "data\train" as data, a tab, and rain."""
+    if any(ord(character) < ord(" ") for character in path):
+        return (
+            "; in double quotes, YAML reads \\t as a tab and \\n as a new line: write the path in"
+            " single quotes, or with /"
+        )
+    return "; write the path with / in place of \\" if "\\" in path and os.sep == "/" else ""
 
 
 @contextmanager
@@ -54,13 +64,13 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         OutOfMemoryError: it does not fit into memory.
     """
     try:
-        with path.open("rb") as file:
-            if not file.peek(1):
-                raise DataError(f"{path}: the file is empty")
-            with reading(f"{path}:"):
-                yield file
+        file = path.open("rb")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    with file, reading(f"{path}:"):
+        if not file.peek(1):
+            raise DataError(f"{path}: the file is empty")
+        yield file
 
 
 @contextmanager
@@ -73,7 +83,7 @@ def reading(place: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a reader says to those who call it
             yield
-    except (LrtoolError, OSError):
+    except LrtoolError:
         raise
     except MemoryError:
         raise OutOfMemoryError(f"{place} does not fit into memory") from None

@@ -1,6 +1,7 @@
 """YAML 1.2 with positions: what a file means, and how each way of breaking it is reported."""
 
 import math
+import re
 
 import pytest
 import yaml
@@ -86,7 +87,7 @@ def test_positions_of_keys_and_values():
                 "'tag:yaml.org,2002:python/object/apply:os.system'; remove it"
             ),
         ),
-        ("a: 1\n\x00", "f.yaml:2: not a text file (character 0)"),
+        ("a: 1\n\x00", "f.yaml:2: not a text file (character '\\x00')"),
         ("a: 1\na: 2", "f.yaml:2:1: a: duplicate key, first given on line 1"),
         ("? [a]\n: b", "f.yaml:1:3: a key must be a single word"),
         (
@@ -211,7 +212,7 @@ def test_every_broken_override_is_reported(path):
 
 
 def test_a_flag_whose_value_is_no_text():
-    with pytest.raises(ConfigError, match=r"^--set seed: not a text file \(character 7\)$"):
+    with pytest.raises(ConfigError, match=r"^--set seed: not a text file \(character '\\x07'\)$"):
         document.parse_override("seed=\x07")
 
 
@@ -274,3 +275,45 @@ def test_what_is_dumped_is_read_back(data):
 def test_dump_quotes_what_yaml_1_1_would_not():
     assert yaml.safe_load(document.dump({"a": "1e-3"})) == {"a": "1e-3"}
     assert document.dump({"a": "1e-3"}) == 'a: "1e-3"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'a: "\\U00110000"',
+            "f.yaml: not valid YAML: chr() arg not in range(0x110000)",
+        ),
+        ("%YAML " + "1" * 5000 + ".2\n---\na: 1", "f.yaml: not valid YAML: Exceeds the limit"),
+        ("a: 1\nb: " + '"\\ud800"', "f.yaml:2:4: b: holds half of a surrogate pair"),
+        ('"\\udfff": 1', "f.yaml:1:1: \udfff: holds half of a surrogate pair"),
+        (
+            r'path: "C:\data\train.csv"',
+            (
+                "f.yaml:1:11: not valid YAML: in double quotes, a backslash begins an escape such"
+                r" as \n; write a path in single quotes, or with /"
+            ),
+        ),
+        (r'path: "C:\Users\ada"', "f.yaml:1:12: not valid YAML: in double quotes, a backslash"),
+    ],
+)
+def test_text_that_yaml_itself_stumbles_over(text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        document.parse(text, "f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (".".join("a" * 3000) + "=1", "is nested more than 64 levels deep"),
+        ("a.\udcff=1", "is not UTF-8 text"),
+    ],
+)
+def test_a_flag_with_an_absurd_key(text, message):
+    with pytest.raises(ConfigError, match=rf": {message}$"):
+        document.parse_override(text)
+
+
+def test_digits_that_count_no_entries_are_a_key():
+    assert document.parse_override(f"a.{'9' * 5000}=1").path == ("a", "9" * 5000)
+    assert document.parse_override("a.12=1").path == ("a", 12)
