@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench regret regret-quick clean
+.PHONY: demo test lint fuzz bench regret regret-quick clean
 
 # A learning rate for a small network on handwritten digits, then training with it: plots and
 # reports under runs/demo. In one thread: on busy cores, several would wait for one another.
@@ -20,6 +20,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Damaged data files and configurations, and kills, from a seed. Some minutes; failures are saved.
+SEED ?= 0
+fuzz: export OMP_NUM_THREADS := 1
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/fuzz.py data --count 1000 --seed $(SEED)
+	$(BIN)/python tests/fuzz/fuzz.py configurations --count 2000 --seed $(SEED)
+	$(BIN)/python tests/cli/kill_loop.py --runs 20 --seed $(SEED)
 
 # Speed against a plain loop and the peers, which live in an environment of their own.
 bench: .venv-bench/.installed

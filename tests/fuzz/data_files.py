@@ -77,8 +77,9 @@ def archive_with_a_lie(random):
             members[name] = changed + members[name][header:]
         case "shape":
             shape = random.choice(
-                ("(41, 3)", "(0, 3)", "()", "(-40, -3)", "(40, 10**99)", "(10**99,)", "(True, 2)")
-                + (f"({10**30},)", f"(0, {10**30})", "(" * 300, "[1]", "(40,) * 9**9", "-" * 900)
+                ("(41, 3)", "(0, 3)", "()", "(-40, -3)", "(40, 10**99)", "(True, 2)", "[1]")
+                if random.random() < 0.5
+                else (f"({10**30},)", f"(0, {10**30})", "(" * 300, "(40,) * 9**9", "-" * 900)
             )
             members[name] = headed("<f4", shape, members[name][header:])
             outcome = REFUSED

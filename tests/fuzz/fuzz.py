@@ -79,17 +79,14 @@ def wrong(result):
     if "died" in result:
         return result["died"]
     code, said = result["code"], result["said"]
-    if code not in {DONE, *REFUSALS}:
-        return f"exit code {code}: {said[-1000:]}"
-    if "Traceback" in said or "\x1b" in said:
-        return f"it says {said[-1000:]!r}"
-    if code != DONE and not said.strip():
-        return f"exit code {code} without a word"
-    if result["taken"]:
-        return "damaged, but taken"
-    if result["memory"] > MEMORY:
-        return f"it took {result['memory']} MB"
-    return ""
+    faults = {
+        f"exit code {code}: {said[-1000:]}": code not in {DONE, *REFUSALS},
+        f"it says {said[-1000:]!r}": "Traceback" in said or "\x1b" in said,
+        f"exit code {code} without a word": code != DONE and not said.strip(),
+        "it is damaged, but was taken": result["taken"],
+        f"it took {result['memory']} MB": result["memory"] > MEMORY,
+    }
+    return "; ".join(fault for fault, is_so in faults.items() if is_so)
 
 
 def made(kind, seed, number):
