@@ -34,21 +34,26 @@ def compare(
         from lrtool.show.plots.compare import save_comparison
         from lrtool.show.terminal.compare import comparison
 
-        by_run = {}
+        by_run, inputs = {}, []
         for run in runs:
+            inputs.append(run if run.is_dir() else run.parent)
+            run_directory.settle(inputs[-1])
             path = run / reports.FILE_NAME if run.is_dir() else run
             if not path.is_file():
                 raise UserError(f"{run}: holds no {reports.FILE_NAME}; give a run directory")
             by_run[str(run)] = reports.read(path)
         if output is not None:
-            run_directory.check(output, overwrite=overwrite)
+            run_directory.check(output, "compare", overwrite=overwrite, inputs=inputs)
         parent = Path("runs") / "compare"
-        with run_directory.opened(output, parent, "compare", overwrite=overwrite) as directory:
-            rows, plots = comparison(by_run), save_comparison(by_run, directory)
+        with run_directory.opened(
+            output, parent, "compare", overwrite=overwrite, inputs=inputs
+        ) as made:
+            rows, plots = comparison(by_run), save_comparison(by_run, made)
+            directory = run_directory.finish(made)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         from lrtool.show.terminal.console import print_rows
 
         print_rows(rows)
-        typer.echo(f"\nPlot: {plots[0]}")
+        typer.echo(f"\nPlot: {directory / plots[0].name}")

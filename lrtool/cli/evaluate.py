@@ -44,12 +44,13 @@ def evaluate(
         from lrtool.data.encoding import target_scale
         from lrtool.experiment.experiment import build
         from lrtool.experiment.preflight import metrics_of, run_evaluation_preflight
+        from lrtool.report import marker, run_directory
         from lrtool.training.evaluated_data import open_evaluated_data
-        from lrtool.training.resume import is_find
         from lrtool.training.stored_weights import load_stored_weights
 
+        run_directory.settle(run)
         settings, document = flags.read(config, sets, {"--device": ("runtime.device", device)})
-        if is_find(run):
+        if marker.command_of(run) == "find":
             raise UserError(f"{run}: is the run of a find, which has no weights")
         own, _ = flags.read(config, None, {})
         data = open_evaluated_data(run, own, settings, document)

@@ -55,16 +55,19 @@ def find(
     with interruptible() as stop, stdout_for_the_result(), without_dynamo():
         from lrtool.experiment.experiment import open_experiment
         from lrtool.experiment.preflight import run_preflight
+        from lrtool.experiment.reading import inputs_of
         from lrtool.report import run_directory
 
         settings, document = flags.read(config, sets, given)
+        inputs = inputs_of(settings, document)
         if output is not None:
-            run_directory.check(output, overwrite=overwrite)
+            run_directory.check(output, "find", overwrite=overwrite, inputs=inputs)
         experiment = open_experiment(settings, document)
         experiment, preflight = run_preflight(experiment)
         runs = flags.runs_of(document)
-        with run_directory.opened(output, runs, "find", overwrite=overwrite) as directory:
-            report = run_find(experiment, preflight, directory, stop, quiet=quiet or as_json)
+        with run_directory.opened(output, runs, "find", overwrite=overwrite, inputs=inputs) as run:
+            report = run_find(experiment, preflight, run, stop, quiet=quiet or as_json)
+            directory = flags.finished(run, report.status)
     if as_json:
         from lrtool.report.report import to_json
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
+    from lrtool.report.report import Status
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
 Sets = Annotated[
@@ -109,3 +110,14 @@ def repeatable(
 def runs_of(document: Document) -> Path:
     """Return the directory of a configuration's runs without `--output`."""
     return Path("runs") / Path(document.name).stem
+
+
+def finished(run: Path, status: Status) -> Path:
+    """Give a run that has ended its place, and return its directory; an interrupted one waits.
+
+    Raises:
+        UserError, OSError: as `run_directory.finish`.
+    """
+    from lrtool.report import run_directory
+
+    return run if status == "interrupted" else run_directory.finish(run)

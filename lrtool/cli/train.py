@@ -73,6 +73,7 @@ def train(
     with interruptible() as stop, stdout_for_the_result(), without_dynamo():
         from lrtool.experiment.experiment import open_experiment
         from lrtool.experiment.preflight import run_preflight, run_training_preflight
+        from lrtool.experiment.reading import inputs_of
         from lrtool.training import initial_rate
 
         # The configuration, with the flags.
@@ -85,7 +86,12 @@ def train(
         }
         settings, document = flags.read(config, sets, given)
         rate = initial_rate.given_rate(settings, document, by_flag=lr is not None, run=lr_from)
-        earlier = _run_to_resume(document, resume, output, overwrite=overwrite)
+        inputs = inputs_of(settings, document)
+        if lr_from:
+            inputs.append(lr_from if lr_from.is_dir() else lr_from.parent)
+        earlier, output = _run_to_resume(
+            document, resume, output, overwrite=overwrite, inputs=inputs
+        )
 
         # Everything that can fail early fails before the run directory is touched.
         experiment = open_experiment(settings, document)
@@ -94,19 +100,22 @@ def train(
         experiment, preflight = run_preflight(experiment)
         run_training_preflight(experiment, preflight)
 
-        with _opened(experiment, earlier, output, overwrite=overwrite) as (directory, checkpoint):
-            if earlier is not None and checkpoint is None:
-                say(f"{earlier} has no checkpoint yet: the training begins anew")
+        with _opened(experiment, earlier, output, overwrite=overwrite, inputs=inputs) as (
+            run,
+            checkpoint,
+        ):
+            _say_what_is_resumed(resume, earlier, checkpoint)
             report = _train(
                 experiment,
                 preflight,
-                directory,
+                run,
                 checkpoint,
                 rate,
                 stop,
                 tensorboard=tensorboard,
                 quiet=quiet or as_json,
             )
+            directory = flags.finished(run, report.status)
     if as_json:
         from lrtool.report.report import to_json
 
@@ -124,12 +133,17 @@ def train(
 
 
 def _run_to_resume(
-    document: Document, resume: str | None, output: Path | None, *, overwrite: bool
-) -> Path | None:
-    """Return the run to resume; None to begin a new one.
+    document: Document,
+    resume: str | None,
+    output: Path | None,
+    *,
+    overwrite: bool,
+    inputs: list[Path],
+) -> tuple[Path | None, Path | None]:
+    """Return the run to resume, or None; and the directory of another one, or None.
 
     Raises:
-        UserError: there is no such run, the flags contradict each other, or `output` is taken.
+        UserError: there is no such run, the flags contradict each other, or `output` is refused.
     """
     from lrtool.report import run_directory
     from lrtool.training.resume import run_to_resume
@@ -137,33 +151,57 @@ def _run_to_resume(
     earlier = None
     if resume is not None:
         earlier = run_to_resume(resume, output, flags.runs_of(document))
-    in_place = earlier is not None and output in {None, earlier}
-    if in_place and overwrite:
-        raise UserError("--overwrite and --resume contradict each other; give one of them")
-    if output is not None and not in_place:
-        run_directory.check(output, overwrite=overwrite)
-    return earlier
+    if earlier is not None:
+        inputs.append(earlier)
+        if output is None or (output.exists() and output.samefile(earlier)):
+            if overwrite:
+                raise UserError("--overwrite and --resume contradict each other; give one of them")
+            return earlier, None
+    if output is not None:
+        run_directory.check(output, "train", overwrite=overwrite, inputs=inputs)
+    return earlier, output
 
 
 @contextmanager
 def _opened(
-    experiment: Experiment, earlier: Path | None, output: Path | None, *, overwrite: bool
+    experiment: Experiment,
+    earlier: Path | None,
+    output: Path | None,
+    *,
+    overwrite: bool,
+    inputs: list[Path],
 ) -> Iterator[tuple[Path, Checkpoint | None]]:
     """Open the run directory; yield it, and the checkpoint to resume from."""
-    from lrtool.report import run_directory
+    from lrtool.report import marker, run_directory
     from lrtool.training.resume import checkpoint_to_resume, copy_run
 
     runs = flags.runs_of(experiment.document)
-    if earlier is None:
-        with run_directory.opened(output, runs, "train", overwrite=overwrite) as directory:
-            yield directory, None
-    elif output in {None, earlier}:
-        with run_directory.opened(earlier, runs, "train", keep=True) as directory:
-            yield directory, checkpoint_to_resume(experiment, directory)
-    else:  # checked first, since `output` may be emptied
-        checkpoint = checkpoint_to_resume(experiment, earlier)
-        with run_directory.opened(output, runs, "train", overwrite=overwrite) as directory:
-            yield directory, checkpoint and copy_run(checkpoint, directory)
+    if earlier is not None and output is None:
+        with run_directory.opened(earlier, runs, "train", resume=True) as directory:
+            checkpoint = checkpoint_to_resume(experiment, directory)
+            marker.begin(directory, "train")
+            yield directory, checkpoint
+        return
+    found = earlier and checkpoint_to_resume(experiment, run_directory.unfinished(earlier))
+    with run_directory.opened(
+        output, runs, "train", overwrite=overwrite, inputs=inputs
+    ) as directory:
+        yield directory, copy_run(found, directory) if found else None
+
+
+def _say_what_is_resumed(
+    resume: str | None, earlier: Path | None, checkpoint: Checkpoint | None
+) -> None:
+    if checkpoint is not None:
+        from lrtool.config.spelling import count
+
+        done = checkpoint.state["position"]
+        epochs = f" and {count(done['epoch'], 'epoch')}" if done["epoch"] else ""
+        say(f"goes on with {earlier}, after {count(done['step'], 'step')}{epochs}")
+    elif earlier is not None:
+        say(f"{earlier} has no checkpoint yet: the training begins anew")
+    elif resume is not None:
+        say("--resume auto: there is no run to go on with: the training begins anew")
 
 
 def _train(
@@ -239,7 +277,7 @@ def _rate_and_search(
 
     Without a rate, search for one, unless an earlier start of this run has already done so.
     """
-    from lrtool.report.run_directory import FIND
+    from lrtool.report.run_directory import FIND, place
     from lrtool.training import initial_rate
 
     search = initial_rate.search_inside(directory)
@@ -247,7 +285,7 @@ def _rate_and_search(
         return rate, search if rate.origin == "find" else None
     if search is None or not initial_rate.is_for(search, experiment):
         search = run_find(experiment, preflight, directory / FIND, stop, quiet=quiet)
-    return initial_rate.of_search(search, directory / FIND), search
+    return initial_rate.of_search(search, place(directory) / FIND), search
 
 
 def _say_whose_rate(rate: LearningRate, settings: Config) -> None:

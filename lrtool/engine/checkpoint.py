@@ -16,7 +16,6 @@ import os
 import pickle
 import shutil
 import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.loop import BestTracker, Position
 from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
-from lrtool.report.files import in_a_line, reading, sync_directory, write_text
+from lrtool.report.files import crc_of, in_a_line, reading, sync_directory, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +45,6 @@ WEIGHTS, LOSS, AVERAGE, STATE, MANIFEST = (
     "state.pt",
     "manifest.json",
 )
-_CHUNK = 1 << 22
 
 Plain = TypeVar("Plain")
 
@@ -309,7 +307,7 @@ def seal(folder: Path) -> None:
     files = sorted(folder.iterdir())
     with ThreadPoolExecutor() as pool:  # sync and compute the sums at once
         synced = [pool.submit(_sync, path) for path in files]
-        crcs = list(pool.map(_crc, files))
+        crcs = list(pool.map(crc_of, files))
         for each in synced:
             each.result()
     sums = {
@@ -333,7 +331,7 @@ def _problem(checkpoint: Path) -> str | None:
             size = path.stat().st_size
             if size != known["bytes"]:
                 return f"{name} has {size:,} bytes, not {known['bytes']:,}"
-            if _crc(path) != known["crc32"]:
+            if crc_of(path) != known["crc32"]:
                 return f"{name} is corrupted (its CRC-32 differs)"
     except OSError as error:
         name = (
@@ -345,11 +343,3 @@ def _problem(checkpoint: Path) -> str | None:
     if not {WEIGHTS, STATE} <= manifest.keys():
         return f"{MANIFEST} is damaged"
     return None
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)
-    return crc

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.ema import floats
 from lrtool.errors import UserError
-from lrtool.report.files import in_a_line, reading, whole_path
+from lrtool.report.files import CHUNK, in_a_line, reading, whole_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _NOTES = "lrtool"
 _NO_SUM = "0" * 8
 _SUM = re.compile(rb'\\"crc32\\": \\"(.{8})\\"', re.DOTALL)  # in the header
-_CHUNK = 1 << 22
 _LONGEST_HEADER = 100_000_000  # of safetensors
 
 
@@ -156,7 +155,7 @@ def _crc(path: Path, found: re.Match[bytes]) -> str:
         head = bytearray(file.read(8 + found.end()))
         head[8 + found.start(1) : 8 + found.end(1)] = _NO_SUM.encode()
         crc = zlib.crc32(head)
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(CHUNK):
             crc = zlib.crc32(chunk, crc)
     return f"{crc:08x}"
 

@@ -15,7 +15,7 @@ from lrtool.data.sources import SOURCES
 from lrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lrtool.config.document import Document, Override
     from lrtool.config.schema import Config
@@ -61,3 +61,21 @@ def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
     own = Path(document.name).resolve().parent
     extra = [os.path.expanduser(path) for path in config.search_path]  # noqa: PTH111  (as in `find_file`)
     return (own, *map(Path, extra), Path.cwd())
+
+
+def inputs_of(config: Config, document: Document) -> list[Path]:
+    """Return the files and directories that a configuration reads: itself, modules' and data's."""
+    search_path = [Path(os.path.expanduser(path)) for path in config.search_path]  # noqa: PTH111  (as above)
+    texts = [*_texts(config.data.args), *_texts(config.data.validation)]
+    places = [Path(os.path.expanduser(text)) for text in texts]  # noqa: PTH111  (as above)
+    data = [folder / place for place in places for folder in directories_of(config, document)]
+    found = [path for path in data if os.path.exists(path)]  # noqa: PTH110  (Path's may raise)
+    return [Path(document.name), *search_path, *found]
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -16,6 +17,7 @@ from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CHUNK = 1 << 22
 LONGEST = 300  # characters of an exception's text in an error
 
 
@@ -61,6 +63,19 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def crc_of(path: Path) -> int:
+    """Return the CRC-32 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return crc
 
 
 @contextmanager

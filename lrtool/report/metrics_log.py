@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 from dataclasses import fields
 from math import inf, isfinite, isnan
 from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from lrtool.errors import LrtoolWarning
+from lrtool.report.files import whole_path
 from lrtool.report.records import EpochRow, RaceRow, StepRow, SweepRow, TrialRow
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def reopen(path: Path, size: int) -> IO[bytes]:
     Raises:
         OSError: it cannot be written.
     """
+    if path.exists() and path.stat().st_nlink > 1:  # hard links, such as those of a backup
+        with whole_path(path) as own:
+            shutil.copyfile(path, own)
     file = path.open("a+b")
     left = file.tell()
     if left < size:

@@ -15,7 +15,7 @@ from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
 from lrtool.report.records import LearningRate
 from lrtool.report.report import FindReport, TrainReport
-from lrtool.report.run_directory import FIND
+from lrtool.report.run_directory import FIND, settle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +49,7 @@ def of_run(run: Path) -> tuple[float, AnyReport]:
     Raises:
         UserError: there is no report, or no rate in it.
     """
+    settle(run)
     path = run / reports.FILE_NAME if run.is_dir() else run
     if not path.is_file():
         raise UserError(f"--lr-from {run}: holds no {reports.FILE_NAME}; give a run directory")

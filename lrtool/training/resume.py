@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass, replace
+from datetime import datetime
 from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +26,9 @@ from lrtool.experiment.experiment import (
     steps_per_epoch,
     training_steps,
 )
-from lrtool.report import report as reports
+from lrtool.report import marker, run_directory
 from lrtool.report.records import LearningRate
-from lrtool.report.run_directory import CHECKPOINTS, CONFIG, FIND, METRICS, MODEL, holds_run
+from lrtool.report.run_directory import CHECKPOINTS, CONFIG, ENCODING, FIND, METRICS, MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +44,7 @@ MAY_CHANGE: tuple[KeyPath, ...] = (
     ("train", "checkpoint_every"),
     ("train", "log_every"),
 )
+_NAME = re.compile(r"(?P<time>\d{8}T\d{6}Z)-train(-(?P<number>\d{1,9}))?\Z")
 SAMPLES = 1_000  # steps at which two schedules are compared
 
 
@@ -72,17 +76,18 @@ def run_to_resume(resume: str, output: Path | None, parent: Path) -> Path | None
 
     Args:
         resume: "auto", or the path of a run or of its checkpoint `last`.
-        output: of `--output`; "auto" means that directory, whatever it holds.
-        parent: directory of the runs without `--output`.
+        output: of `--output`; "auto" means the training in that directory.
+        parent: directory of the runs without `--output`; "auto" means the newest training there
+            that has not ended, else the newest one.
 
     Raises:
         UserError: there is no such run.
     """
     if resume == "auto":
         if output is not None:
-            return output if output.is_dir() and not is_find(output) else None
-        runs = sorted(path for path in parent.glob("*-train*") if path.is_dir())
-        return runs[-1] if runs else None
+            return output if marker.command_of(output) == "train" else None
+        runs = [path for path in parent.glob("*-train*") if marker.command_of(path) == "train"]
+        return max(runs, key=_recency, default=None)
     path = Path(resume)
     if path.parent.name == CHECKPOINTS:
         if path.name != LAST:
@@ -91,17 +96,22 @@ def run_to_resume(resume: str, output: Path | None, parent: Path) -> Path | None
                 f"{path.parent.parent}"
             )
         path = path.parent.parent
-    if is_find(path):
+    path = run_directory.place(path)
+    command = marker.command_of(path)
+    if command == "find":
         raise UserError(f"--resume {resume}: is the run of a find; use --lr-from {resume}")
-    if not holds_run(path):
+    if command != "train":
         raise UserError(f"--resume {resume}: holds no run; give a run directory, or auto")
     return path
 
 
-def is_find(path: Path) -> bool:
-    """Tell whether a directory holds the run of a find."""
-    report = path / reports.FILE_NAME
-    return report.exists() and reports.read(report).command == "find"
+def _recency(run: Path) -> tuple[bool, float, int]:
+    """Order runs: those that have not ended last, then by the time in their names."""
+    under_way = marker.is_under_way(run) or run_directory.unfinished(run) != run
+    if found := _NAME.match(run.name):
+        began = datetime.strptime(f"{found['time']}+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
+        return under_way, began, int(found["number"] or 1)
+    return under_way, run.stat().st_mtime, 1
 
 
 def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint | None:
@@ -122,7 +132,8 @@ def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint 
             _warn_of_another_length(experiment, checkpoint)
         _warn_of_damaged_weights(directory / CHECKPOINTS / BEST / MODEL)
     elif any((directory / CHECKPOINTS / name).exists() for name in ("last", "previous")):
-        raise UserError(f"--resume {directory}: none of its checkpoints is whole; begin a new run")
+        run = run_directory.place(directory)
+        raise UserError(f"--resume {run}: none of its checkpoints is whole; begin a new run")
     return checkpoint
 
 
@@ -148,17 +159,20 @@ def _warn_of_damaged_weights(best: Path) -> None:
 
 
 def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:
-    """Copy what is needed to resume in another directory: checkpoints, metrics.jsonl, the find.
+    """Copy what is needed to resume in another directory: checkpoints, rows, encoding, the find.
 
     Raises:
         OSError: it cannot be read or written.
     """
     source = checkpoint.folder.parent.parent
-    for folder in (CHECKPOINTS, FIND):
+    for folder in (FIND, CHECKPOINTS):
         if (source / folder).exists():
-            shutil.copytree(source / folder, target / folder, dirs_exist_ok=True)
-    if (source / METRICS).exists():
-        shutil.copy(source / METRICS, target / METRICS)
+            with tempfile.TemporaryDirectory(dir=target, prefix=run_directory.COPY) as temporary:
+                copy = shutil.copytree(source / folder, Path(temporary) / folder)
+                copy.replace(target / folder)  # whole, or not at all
+    for name in (METRICS, ENCODING):
+        if (source / name).exists():
+            shutil.copy(source / name, target / name)
     return replace(checkpoint, folder=target / CHECKPOINTS / checkpoint.folder.name)
 
 
@@ -170,7 +184,7 @@ def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
         for change in sorted(changes, key=lambda change: change.path)
         if not any(change.path[: len(free)] == free for free in MAY_CHANGE)
     ]
-    run = checkpoint.folder.parent.parent
+    run = run_directory.place(checkpoint.folder.parent.parent)
     if forbidden:
         raise UserError(
             f"--resume {run}: the configuration has changed: {'; '.join(forbidden)}. Change it "
@@ -196,8 +210,9 @@ def _warn_of_another_length(experiment: Experiment, checkpoint: Checkpoint) -> N
     begun = position.epoch + bool(position.batches)
     if begun > (train.epochs or inf) or position.step > (train.max_steps or inf):
         key = "max_steps" if train.max_steps else "epochs"
+        run = run_directory.place(checkpoint.folder.parent.parent)
         words = (
-            f"--resume {checkpoint.folder.parent.parent}: stands at step {position.step:,} of "
+            f"--resume {run}: stands at step {position.step:,} of "
             f"epoch {begun}, beyond train.{key}: {getattr(train, key)}; nothing is trained"
         )
     elif _factors(experiment, before, position.step) != _factors(experiment, train, position.step):

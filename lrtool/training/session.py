@@ -38,7 +38,7 @@ from lrtool.experiment.experiment import (
 from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
-from lrtool.report.run_directory import CHECKPOINTS, MODEL
+from lrtool.report.run_directory import CHECKPOINTS, MODEL, place
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -340,7 +340,7 @@ def writing(session: Session) -> Iterator[None]:
     Raises:
         UserError: a file cannot be written.
     """
-    directory = session.directory
+    directory = place(session.directory)
     try:
         yield
     except OSError as error:

@@ -29,7 +29,7 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     names = {path.name for path in directory.iterdir()}
     made = {"report.json", "plot.png", "plot.svg", "config.yaml", "metrics.jsonl"}
     made |= {"encoding.json"}
-    assert names == made | {".lock"}
+    assert names == made | {".lock", ".lrtool"}
 
     report = reports.read(directory / "report.json")
     assert report.status == "completed"
@@ -191,8 +191,8 @@ def test_a_flat_curve_is_exit_3_with_a_report(here, write, tmp_path):
 def test_a_directory_with_a_run_is_refused(here, write, tmp_path):
     write("quick.yaml", QUICK)
     (tmp_path / "out").mkdir()
-    write("out/mine.txt", "mine")
     assert here("find", "quick.yaml", "--output", "out", "--quiet").returncode == 0
+    write("out/mine.txt", "mine")
     before = (tmp_path / "out/report.json").read_bytes()
     again = here("find", "quick.yaml", "--output", "out")
     assert again.returncode == 2

@@ -257,13 +257,17 @@ def test_a_completed_run_is_left_as_it_is(here, tmp_path):
     assert reports.read(tmp_path / "run/report.json").status == "completed"
 
 
+GOES_ON = "lrtool: goes on with run, after 6 steps and 2 epochs\n"
+ENDED = "lrtool: goes on with run, after 9 steps and 3 epochs\n"
+
+
 def test_a_longer_training_goes_on_and_says_so_of_its_schedule(here, tmp_path):
     constant = ("--set", "train.schedule={name: constant}")
     assert here(*TRAIN, "whole", *constant, "--epochs", 4).returncode == 0
     assert here(*TRAIN, "run", *constant, "--epochs", 2).returncode == 0
     longer = (*TRAIN, "run", *constant, "--resume", "auto", "--epochs", 4)
     done = here(*longer, "--set", "train.log_every=1")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, GOES_ON)
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
     cosine = ("--set", "train.schedule={name: cosine}")
@@ -273,6 +277,7 @@ def test_a_longer_training_goes_on_and_says_so_of_its_schedule(here, tmp_path):
     assert done.stderr == (
         "lrtool: warning: train.epochs changed: the cosine schedule now spans the new length, so "
         "its rates differ from those so far\n"
+        "lrtool: goes on with other, after 3 steps and 1 epoch\n"
     )
 
 
@@ -294,13 +299,13 @@ def test_another_length_is_said_where_rates_so_far_were_others(here, schedule, w
     done = here(*made, "--resume", "auto", "--epochs", 5)
     assert done.returncode == 0
     if words is None:
-        assert done.stderr == ""
+        assert done.stderr == GOES_ON
     else:
         assert done.stderr.startswith(f"lrtool: warning: train.epochs changed: the {words}")
         assert done.stderr.endswith(
-            " now spans the new length, so its rates differ from those so far\n"
+            f" now spans the new length, so its rates differ from those so far\n{GOES_ON}"
         )
-        assert done.stderr.count("\n") == 1
+        assert done.stderr.count("\n") == 2
 
 
 def test_another_length_is_not_said_before_the_rates_differ(start, here):
@@ -308,7 +313,8 @@ def test_another_length_is_not_said_before_the_rates_differ(start, here):
     stopped = start(*TRAIN, "run", *wsd, prepare=at_call(*IN_AN_EPOCH, send=signal.SIGTERM)).wait()
     assert stopped.returncode == 143
     done = here(*TRAIN, "run", *wsd, "--resume", "auto", "--epochs", 4)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == "lrtool: goes on with run, after 4 steps and 1 epoch\n"
 
 
 def test_fewer_epochs_than_there_are_train_nothing_and_say_so(here, tmp_path):
@@ -319,17 +325,17 @@ def test_fewer_epochs_than_there_are_train_nothing_and_say_so(here, tmp_path):
     assert (done.returncode, done.stdout) == (0, "run\n")
     assert done.stderr == (
         "lrtool: warning: --resume run: stands at step 9 of epoch 3, beyond train.epochs: 1; "
-        "nothing is trained\n"
+        f"nothing is trained\n{ENDED}"
     )
     assert contents(tmp_path / "run") == before
     steps = ("--set", "train.epochs=null", "--set", "train.max_steps=8")
     done = here(*constant, "--resume", "auto", *steps)
     assert done.stderr == (
         "lrtool: warning: --resume run: stands at step 9 of epoch 3, beyond train.max_steps: 8; "
-        "nothing is trained\n"
+        f"nothing is trained\n{ENDED}"
     )
     assert contents(tmp_path / "run") == before
-    assert here(*constant, "--resume", "auto", "--epochs", 3).stderr == ""
+    assert here(*constant, "--resume", "auto", "--epochs", 3).stderr == ENDED
 
 
 def test_what_was_read_from_a_checkpoint_is_let_go(here, monkeypatch):

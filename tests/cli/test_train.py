@@ -52,7 +52,7 @@ def test_a_training_leaves_everything_and_prints_a_table(here, tmp_path):
     plots = {"plot.png", "plot.svg"}
     made = {"report.json", "config.yaml", "encoding.json", "metrics.jsonl"}
     made |= {"model.safetensors", "checkpoints"}
-    assert names == made | plots | {".lock"}
+    assert names == made | plots | {".lock", ".lrtool"}
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last", "previous", "best"}
     report = report_of(run)
     assert (report.status, report.checkpoint) == ("completed", "checkpoints/last")

@@ -390,14 +390,14 @@ def test_an_empty_folder_and_no_folder_at_all(tmp_path):
 
 def test_a_disk_that_fails_while_reading_is_a_problem_of_that_checkpoint(tmp_path, monkeypatch):
     saved(tmp_path, steps=2)
-    real = checkpoint._crc
+    real = checkpoint.crc_of
 
     def broken(path):
         if "last" in path.parts:
             raise OSError(errno.EIO, "Input/output error")
         return real(path)
 
-    monkeypatch.setattr(checkpoint, "_crc", broken)
+    monkeypatch.setattr(checkpoint, "crc_of", broken)
     words = "last is skipped: a file cannot be read: Input/output error"
     with pytest.warns(LrtoolWarning, match=words):
         assert newest_checkpoint(tmp_path)[0] == tmp_path / "previous"
