@@ -36,7 +36,7 @@ def targets_of(batch: Any) -> Any:
 
 
 def with_targets(batch: Any, targets: Any) -> Any:
-    """Return a copy of a batch with other targets."""
+    """Return a copy of a batch, a mapping or a sequence, with other targets."""
     if isinstance(batch, Mapping):
         return {**batch, target_key(batch): targets}
     return (*batch[:-1], targets)

@@ -1,6 +1,6 @@
 """What the loss of a batch is a mean over, so that the loss of many batches is that of one.
 
-A mean is taken over samples, over targets that are not ignored, or over the weights of their
+A mean is taken over samples, over labels that are not ignored, or over the weights of their
 classes. The loss of a part of the data, of an update of several batches, or of an epoch is the one
 that the loss function gives for all of it as a single batch: Σ dᵢ·lossᵢ / Σ dᵢ, where dᵢ is the
 denominator of batch i. A loss that is a sum over its batch (`reduction="sum"`) has none: such
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 # waits for it. None: losses are added.
 Denominator: TypeAlias = Tensor | float | None
 
-Over = Literal["targets", "elements", "samples"]
+Over = Literal["classes", "elements", "samples"]
 
 IGNORED = -100  # torch's default of `ignore_index`
 
-# What the losses of torch are means over. All others are taken for means over samples.
+# What the losses of torch are means over.
 _OVER: dict[Callable[..., Any], Over] = {
-    F.cross_entropy: "targets",
-    F.nll_loss: "targets",
+    F.cross_entropy: "classes",
+    F.nll_loss: "classes",
     F.mse_loss: "elements",
     F.l1_loss: "elements",
     F.smooth_l1_loss: "elements",
@@ -71,8 +71,9 @@ class Reduction:
     """How a loss makes one number of a batch.
 
     Attributes:
-        over: what its mean is taken over: targets that are not ignored, weighted by their classes;
-            elements of the targets; or samples.
+        over: what its mean is taken over. classes: labels that are not ignored, by the weight of
+            their classes, or predictions where targets are a probability for each class; elements:
+            of the targets; samples: or labels that are not ignored where targets are integers.
         summed: it is a sum instead.
         ignored: the class index of targets that are ignored.
         weight: of each class; None: all are alike.
@@ -90,12 +91,13 @@ class Reduction:
         targets = targets_of(batch)
         if self.summed:
             return None
-        if self.over == "samples" or not isinstance(targets, Tensor):
+        if not isinstance(targets, Tensor):
             return samples_in(batch)
         if self.over == "elements":
             return targets.numel()
-        if targets.is_floating_point():  # a probability for each class
-            return targets.numel() / (targets.shape[1] if targets.ndim > 1 else targets.numel())
+        if targets.is_floating_point() or not targets.ndim:
+            dense = self.over == "classes" and targets.ndim > 1
+            return targets.numel() / targets.shape[1] if dense else samples_in(batch)
         counted = targets.ne(self.ignored)
         if self.weight is None:
             total = counted.sum()
@@ -126,7 +128,7 @@ class Reduction:
         finite, and counts with the weight 0.
         """
         targets = targets_of(batch)
-        if self.over != "targets" or not isinstance(targets, Tensor):
+        if self.over == "elements" or not isinstance(targets, Tensor):
             return batch
         if isinstance(denominator, Tensor):
             return with_targets(batch, targets.masked_fill(denominator == 0, self.counted))
@@ -140,7 +142,8 @@ def reduction_of(loss_fn: Callable[..., Any] | None) -> Reduction:
 
     Known are the losses of `torch.nn` and `torch.nn.functional`, also by `functools.partial`. A
     module of the user's that has attributes `ignore_index`, `weight` or `reduction` uses them as
-    torch does. Any other loss is taken for a mean over samples.
+    torch does. Any other loss is taken for a mean over samples, or over all labels but those of
+    −100, which torch's convention ignores.
     """
     given: dict[str, Any] = {}
     function: Any = loss_fn
@@ -153,7 +156,7 @@ def reduction_of(loss_fn: Callable[..., Any] | None) -> Reduction:
         module = plain(function)
         names = ("ignore_index", "weight", "reduction")
         given = {name: getattr(module, name) for name in names if hasattr(module, name)}
-        over = "targets" if "ignore_index" in given else "samples"
+        over = "classes" if "ignore_index" in given else "samples"
         for own, like in _MODULES.items():
             if isinstance(module, own) and type(module).forward is own.forward:
                 over = _OVER[like]
@@ -163,7 +166,7 @@ def reduction_of(loss_fn: Callable[..., Any] | None) -> Reduction:
     if reduction == "batchmean":
         over = "samples"
     summed = reduction == "sum"
-    if over != "targets":
+    if over != "classes":
         return Reduction(over, summed)
     ignored, weight = given.get("ignore_index", IGNORED), given.get("weight")
     weight = weight if isinstance(weight, Tensor) else None

@@ -154,10 +154,14 @@ def _backward(
     kept: list[Denominator] = []
     loss: Tensor | None = None
     for batch, own, share in zip(micro_batches, denominators, shares(denominators), strict=True):
+        if loss_fn is not None:
+            batch = reduction.countable(batch, own)  # noqa: PLW2901
         with runtime.autocast():
-            part = _with_graph(batch_loss(model, loss_fn, reduction.countable(batch, own)))
+            part = _with_graph(batch_loss(model, loss_fn, batch))
         if part is None:
             continue
+        if isinstance(own, Tensor) or own == 0:
+            part = part.masked_fill(torch.as_tensor(own == 0, device=part.device), 0.0)
         if isinstance(share, Tensor) or share != 1.0:
             part = part * share
         (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]

@@ -184,6 +184,45 @@ def test_an_unknown_loss_counts_samples_by_the_targets(batch, denominator):
         assert reduction_of(loss_fn).denominator(batch) == denominator
 
 
+def unknown(outputs, targets):
+    return F.cross_entropy(outputs, targets)
+
+
+def test_an_unknown_loss_counts_labels_but_those_that_torch_would_ignore():
+    y = torch.tensor([[0, 1, -100], [2, -100, -100]])
+    for loss_fn in (None, unknown):
+        assert reduction_of(loss_fn).denominator((None, y)) == 3
+        assert reduction_of(loss_fn).denominator({"x": None, "labels": y[:, 2:]}) == 0
+    model = Classifier()
+    batches = [
+        (torch.ones(1, 3, 3, dtype=torch.float64), y[:1]),
+        (torch.zeros(1, 3, 3).double(), y[1:]),
+    ]
+    x, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    found = result(evaluate(model, unknown, batches, CPU, {}))
+    assert found.loss == pytest.approx(F.cross_entropy(model(x), labels).item())
+
+
+class WithLabels(Classifier):
+    """A model with a loss of its own, which is NaN where all labels are ignored."""
+
+    def forward(self, x, labels):
+        return {"loss": F.cross_entropy(super().forward(x), labels)}
+
+
+def test_a_models_own_loss_of_nothing_changes_nothing_either():
+    weights = []
+    for group in ([SOMETHING, NOTHING], [SOMETHING], [NOTHING]):
+        model = WithLabels()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        batches = [{"x": x, "labels": y} for x, y in group]
+        out = make_step(model, None, optimizer, CPU)(batches, 1.0)
+        assert math.isfinite(out.loss)
+        weights.append(model.layer.weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[2], WithLabels().layer.weight)
+
+
 def test_denominators_by_hand():
     y = torch.tensor([0, 1, 2, 3, -100, 1])
     assert reduction_of(F.cross_entropy).denominator((None, y)) == 5
@@ -205,7 +244,7 @@ def test_losses_are_known_by_what_they_compute():
     assert reduction_of(Half(ignore_index=5)).ignored == 5  # by its attributes
     assert reduction_of(built("sparse_categorical_crossentropy", ignore_index=3)).ignored == 3
     assert reduction_of(built("nll", weight=[1.0, 2.0])).weight.tolist() == [1.0, 2.0]
-    assert reduction_of(functools.partial(Half())) == Reduction("targets")
+    assert reduction_of(functools.partial(Half())) == Reduction("classes")
     assert reduction_of(functools.partial(print, reduction="sum")).summed
 
 
