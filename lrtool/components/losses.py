@@ -239,6 +239,12 @@ def takes_classes(name: str) -> bool:
     return entry is not None and entry.takes == "classes"
 
 
+def takes_values(name: str) -> bool:
+    """Tell whether a built-in loss takes numbers to predict; False for the user's own."""
+    entry = LOSSES.get(canonical(name))
+    return entry is not None and entry.takes == "values"
+
+
 def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None:
     """Return why a loss does not fit a batch; None if it does.
 

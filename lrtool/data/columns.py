@@ -402,11 +402,19 @@ def frame_of(table: Table, kinds: Mapping[str, Kind]) -> pd.DataFrame:
 
 
 def target_of(
-    table: Table, target: str, task: str, count: int
+    table: Table, target: str, task: str, count: int, *, values: bool = False
 ) -> tuple[NDArray[Any], Classes | None]:
     """Return class indices and the classes, or regression targets and None.
 
-    The first `count` rows are those of the training table.
+    Args:
+        table: the training table, and the rows of a validation table below it.
+        target: the column to predict.
+        task: auto, classification or regression.
+        count: the number of rows of the training table.
+        values: the loss takes numbers, so that numbers are no classes if the task is auto.
+
+    Raises:
+        DataError: a target is missing or unsuitable, with file and line.
     """
     fields = _target_fields(table, target)
     if len(set(fields[:count])) == 1:
@@ -421,7 +429,7 @@ def target_of(
         few = len(set(fields)) <= _MOST_CLASSES
         whole = not odd and bool((numbers == np.round(numbers)).all())
         words = bool(odd) and (few or len(odd) > 0.1 * len(fields))
-        task = "classification" if words or (few and whole) else "regression"
+        task = "classification" if words or (few and whole and not values) else "regression"
     if task == "regression":
         if odd:
             raise DataError(
@@ -429,10 +437,10 @@ def target_of(
                 " number, which regression needs; correct it, or set data.args.task: classification"
             )
         return numbers, None
-    values = {text: text if odd else table.exact(target, text) for text in set(fields)}
-    classes = sorted(set(values.values()))
-    place = {value: index for index, value in enumerate(classes)}
-    indices = np.array([place[values[text]] for text in fields], np.int64)
+    keys = {text: text if odd else table.exact(target, text) for text in set(fields)}
+    classes = sorted(set(keys.values()))
+    place = {key: index for index, key in enumerate(classes)}
+    indices = np.array([place[keys[text]] for text in fields], np.int64)
     if len(classes) > max(_FEW_WORDS, len(fields) // 2):
         raise DataError(
             f"{table.path}: the target {target!r} has {len(classes)} different values in"
@@ -445,10 +453,10 @@ def target_of(
         raise DataError(
             f"{table.place(row)}: the class {fields[row]!r} of {target!r} is not in {table.path}"
         )
-    names = [str(value) for value in classes]
+    names = [str(key) for key in classes]
     if odd or table.is_plain(target):
         for text in reversed(dict.fromkeys(fields)):  # as it is spelled first
-            names[place[values[text]]] = text
+            names[place[keys[text]]] = text
     return indices, Classes(target, tuple(names), numbers=not odd)
 
 

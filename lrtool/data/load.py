@@ -91,6 +91,7 @@ def load(
     ignored: int | None = None,
     encoding: Encoding | None = None,
     binary: bool = False,
+    values: bool = False,
 ) -> Loaded:
     """Read the data of a configuration.
 
@@ -102,6 +103,7 @@ def load(
         ignored: the label that the loss leaves out; None: it leaves none out.
         encoding: what a run has learned, to read the data with; None: it is learned from them.
         binary: the loss takes targets 0.0 and 1.0; datasets and loaders may give integers.
+        values: the loss takes numbers to predict, so that a table's are no classes.
 
     Raises:
         DataError: a file cannot be read, its data cannot be used, or they do not fit `encoding`.
@@ -111,7 +113,7 @@ def load(
     Warns:
         LrtoolWarning: a setting is ignored.
     """
-    split = Split(spec.validation, seed, tuple(directories), encoding)
+    split = Split(spec.validation, seed, tuple(directories), encoding, values)
     train: Part
     validation: Part | None
     columns: tuple[ColumnFacts, ...] = ()

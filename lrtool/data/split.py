@@ -30,12 +30,14 @@ class Split:
         directories: where relative paths are looked for, in this order.
         encoding: what a run has learned, to read data with; None: it is learned from the training
             set.
+        values: the loss takes numbers, so numbers to predict are no classes.
     """
 
     validation: float | int | str
     seed: int
     directories: tuple[Path, ...]
     encoding: Encoding | None = None
+    values: bool = False
 
     @property
     def path(self) -> str | None:

@@ -119,6 +119,7 @@ def open_experiment(
                 ignored=losses.ignored_index(config.loss.name, loss_fn),
                 encoding=encoding,
                 binary=losses.wants_binary(config.loss.name),
+                values=losses.takes_values(config.loss.name),
             )
         if losses.wants_binary(config.loss.name):
             try:

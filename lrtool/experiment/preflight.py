@@ -21,7 +21,7 @@ from lrtool.components.schedules import Schedule, build_schedule
 from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.checks import class_problem
-from lrtool.data.encoding import target_scale
+from lrtool.data.encoding import Classes, Values, target_scale
 from lrtool.data.facts import labels_of
 from lrtool.data.part import Resident
 from lrtool.engine.copies import detached
@@ -114,7 +114,7 @@ def _try_batch(experiment: Experiment) -> Preflight:
             runtime.autocast(),
         ):
             outputs, targets = forward(built.model, transferred(built.model, batch))
-            _refuse_a_misfit(config.loss.name, built.loss_fn, outputs, targets)
+            _refuse_a_misfit(experiment, built.loss_fn, outputs, targets)
     with part(f"a step of {config.optimizer.name} with the model {config.model.name} {on}"):
         step = step_of(experiment, built, runtime.scaler())
         out = step([batch], config.find.start)
@@ -305,10 +305,19 @@ def _data_source(experiment: Experiment) -> Iterator[None]:
         raise explain(experiment, error, failed) from error
 
 
-def _refuse_a_misfit(loss: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:
+def _refuse_a_misfit(
+    experiment: Experiment, loss_fn: LossFunction, outputs: Any, targets: Any
+) -> None:
+    loss, data = experiment.config.loss.name, experiment.data
     problem = losses.fit_problem(loss, loss_fn, outputs, targets)
-    if problem is not None:
-        raise ConfigError(Problem(("loss",), problem))
+    if problem is None:
+        return
+    learned = data.encoding.targets
+    if data.columns and isinstance(learned, Classes) and learned.numbers:
+        problem += f"; if {learned.name!r} is no class, set data.args.task: regression"
+    if data.columns and isinstance(learned, Values):
+        problem += f"; if {learned.name!r} is a class, set data.args.task: classification"
+    raise ConfigError(Problem(("loss",), problem))
 
 
 def _refuse_bad_labels(experiment: Experiment, loss_fn: LossFunction) -> None:

@@ -62,7 +62,7 @@ def csv(
         path: the file, UTF-8.
         target: the column to predict.
         task: auto: classification if the target holds words, or at most 20 different whole
-            numbers; otherwise regression.
+            numbers and the loss is none of a regression; otherwise regression.
         columns: the inputs; null: every column but the target.
         drop: columns to leave out; '' for all that have no name.
         categorical: columns to treat as words.
@@ -121,7 +121,7 @@ def csv(
         whole = append(table, other, [*kinds, target])
     count = len(table.places)
     if split.encoding is None:
-        labels, classes = target_of(whole, target, task, count)
+        labels, classes = target_of(whole, target, task, count, values=split.values)
     else:
         labels, classes = target_as(whole, target, split.encoding.targets)
     if split.path is None:
