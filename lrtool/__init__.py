@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrtool.api import FindResult, find_lr
+    from lrtool.training.trained import load
 
-__all__ = ["FindResult", "__version__", "find_lr"]
+__all__ = ["FindResult", "__version__", "find_lr", "load"]
 __version__ = "0.1.0"
 
 
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from lrtool import api  # noqa: PLC0415  (this is the laziness)
 
         return getattr(api, name)
+    if name == "load":
+        from lrtool.training import trained  # noqa: PLC0415  (likewise)
+
+        return trained.load
     raise AttributeError(f"module 'lrtool' has no attribute {name!r}")

@@ -16,6 +16,7 @@ from lrtool.cli.evaluate import evaluate
 from lrtool.cli.find import find
 from lrtool.cli.init import init
 from lrtool.cli.list import list_
+from lrtool.cli.predict import predict
 from lrtool.cli.schema import schema
 from lrtool.cli.signals import end_children
 from lrtool.cli.streams import standard_streams, warnings_in_words
@@ -53,6 +54,7 @@ def _root(
 app.command()(find)
 app.command()(train)
 app.command()(evaluate)
+app.command()(predict)
 app.command()(compare)
 app.command()(check)
 app.command("list")(list_)

@@ -69,6 +69,18 @@ def idx(split: Split, *, path: str) -> Parts:
     )
 
 
+def read_images(path: Path) -> NDArray[np.uint8]:
+    """Return the images (N, H, W) of a file, or of the path that `data.args.path` would be.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    if path.is_file():
+        return _read(path, 3)
+    ends = [f"{start}{_IMAGES}{end}" for start in ("/train", "") for end in ("", ".gz")]
+    return _read(find_file(str(path), [Path()], ends), 3)
+
+
 def _learn_grey(images: NDArray[np.uint8]) -> GreyInputs:
     """Learn mean and deviation of all pixels."""
     # In parts, because bincount copies its input to 8-byte integers.

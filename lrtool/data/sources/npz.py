@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from lrtool.data.split import Split
 from lrtool.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 _HEADERS = {
@@ -78,6 +77,19 @@ def npz(split: Split, *, path: str, inputs: str = "x", targets: str = "y") -> Pa
         num_outputs=num_outputs,
         vocabulary=max(vocabularies, default=None),
     )
+
+
+def read_inputs(path: Path, name: str) -> NDArray[Any]:
+    """Return the inputs of an archive without targets.
+
+    Raises:
+        DataError: it is broken, lacks the array, or the array cannot be used.
+    """
+    archive = find_file(str(path), [Path()])
+    (x,) = _arrays(archive, (name,))
+    if not x.ndim or not x.size:
+        raise DataError(f"{archive}: '{name}' has the shape {x.shape}, so there are no samples")
+    return _as_inputs(x, f"{archive}: '{name}'")
 
 
 def _learned(samples: Samples, num_outputs: int) -> tuple[ArrayInputs, ClassIndices | Values]:
