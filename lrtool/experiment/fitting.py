@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def fitted_types(data: Loaded, model: nn.Module) -> Loaded:
     """Return the data with floats of the type of the model's weights."""
-    return converted(data, Conversion(_types(model)))
+    return converted(data, Conversion(float_types(model)))
 
 
 def fitted_shape(
@@ -44,7 +44,7 @@ def fitted_shape(
         loss: its name.
         runtime: where the model is.
     """
-    to = Conversion(_types(model))
+    to = Conversion(float_types(model))
     with suppress(Exception, SystemExit):  # the preflight tells what does not fit
         size, device = data.batch_size, runtime.device
         batch = next(batches.epoch(data.train, batch_size=size, seed=0, epoch=0, device=device))
@@ -56,7 +56,7 @@ def fitted_shape(
     return converted(data, to)
 
 
-def _types(model: nn.Module) -> tuple[torch.dtype, ...]:
+def float_types(model: nn.Module) -> tuple[torch.dtype, ...]:
     """Return the types of the model's floats, torch's default type first if it is among them."""
     default = torch.get_default_dtype()
     held = [t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]

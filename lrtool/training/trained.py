@@ -15,10 +15,12 @@ from lrtool.config import document as documents
 from lrtool.config.document import located
 from lrtool.config.problems import validate
 from lrtool.data import encoding as encodings
+from lrtool.data.conversion import Conversion, convert
 from lrtool.data.unlabelled import read_unlabelled
 from lrtool.engine.device import DTYPES, Runtime, choose_device, is_out_of_memory
 from lrtool.engine.randomness import random_states, restore_random_states
 from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError, UserError
+from lrtool.experiment.fitting import float_types
 from lrtool.experiment.reading import directories_of
 from lrtool.report.run_directory import CONFIG, ENCODING
 from lrtool.training.predictions import Predictions, predictions_of
@@ -86,6 +88,9 @@ class Trained:
         return predictions_of(self(data), self.encoding, self.config.loss)
 
     def _outputs(self, inputs: Tensor) -> Tensor:
+        # As in the training: floats of the type of the weights.
+        batch = (inputs, torch.zeros(len(inputs)))
+        inputs, _ = convert(batch, Conversion(float_types(self.model)))
         try:
             with torch.no_grad(), self.runtime.autocast():
                 outputs = self.model(inputs.to(self.runtime.device))
