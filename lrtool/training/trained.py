@@ -22,9 +22,9 @@ from lrtool.engine.randomness import random_states, restore_random_states
 from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError, UserError
 from lrtool.experiment.fitting import float_types
 from lrtool.experiment.reading import directories_of
-from lrtool.report.run_directory import CONFIG, ENCODING
+from lrtool.report import marker
+from lrtool.report.run_directory import CONFIG, ENCODING, settle
 from lrtool.training.predictions import Predictions, predictions_of
-from lrtool.training.resume import is_find
 from lrtool.training.stored_weights import load_stored_weights
 
 if TYPE_CHECKING:
@@ -130,9 +130,10 @@ def load(
     """
     directory = Path(os.path.expanduser(run))  # noqa: PTH111  (as in `find_file`)
     path = directory / CONFIG
+    settle(directory)
     if not path.is_file():
         raise UserError(f"{directory}: holds no run; there is no {path}")
-    if is_find(directory):
+    if marker.command_of(directory) == "find":
         raise UserError(f"{directory}: is the run of a find, which has no weights")
     document = documents.read(path)
     config, problems = validate(document.data)
