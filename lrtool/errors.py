@@ -117,8 +117,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Return an exception's text."""
+    """Return an exception's text, without the addresses in C++ that torch appends."""
     try:
-        return str(error)
+        return str(error).partition("\nException raised from ")[0]
     except Exception as own:  # noqa: BLE001  (a user's exception may have a __str__ that fails)
         return f"its __str__ raised {type(own).__name__}"

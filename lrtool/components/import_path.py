@@ -219,10 +219,12 @@ def check_value(annotation: Any, value: Any) -> list[str]:
     if not _is_plain(annotation):
         return []
     try:
-        TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+        typed = TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
     else:
+        if any(type(item) is int and abs(item) >= 2**63 for item in _flat(typed)):
+            return ["must be a whole number below 2^63 in size"]
         ranges = [extra for extra in ranges if isinstance(extra, Range)]
         return [f"{extra.words}, not {value}" for extra in ranges if not extra.allows(value)]
     as_json = json.dumps(value, ensure_ascii=False)  # true and null, as in the file
@@ -233,6 +235,13 @@ def check_value(annotation: Any, value: Any) -> list[str]:
             return [f"item {item} must be {_expected(detail)}, in {shown}"]
     hint = did_you_mean(value, _choices(annotation)) if isinstance(value, str) else ""
     return [f"must be {' or '.join(dict.fromkeys(map(_expected, details)))}, not {shown}{hint}"]
+
+
+def _flat(value: Any) -> list[Any]:
+    """Return the single values in lists and mappings."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [item for part in value for item in _flat(part)] if isinstance(value, list) else [value]
 
 
 def _expected(detail: ErrorDetails) -> str:

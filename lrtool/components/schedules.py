@@ -34,7 +34,7 @@ SCHEDULE = ("train", "schedule")
 
 
 def _is_length(value: float) -> bool:
-    return 0 < value < 1 or (value >= 1 and float(value).is_integer())
+    return 0 < value < 1 or (1 <= value <= MOST_STEPS and float(value).is_integer())
 
 
 def _increase(epochs: list[int]) -> bool:
@@ -42,6 +42,7 @@ def _increase(epochs: list[int]) -> bool:
 
 
 # Types of arguments.
+MOST_STEPS = 10**12
 _LENGTH = "must be a fraction of the training below 1, or a whole number of steps"
 Length = Annotated[float, Range(_LENGTH, _is_length)]
 Timescale = Annotated[float | None, Range(_LENGTH, lambda v: v is None or _is_length(v))]

@@ -212,6 +212,16 @@ LENGTH = "must be a fraction of the training below 1, or a whole number of steps
         ("inverse_sqrt", {"timescale": -5}, "timescale", f"{LENGTH}, not -5"),
         ("cosine_restarts", {"period_factor": 0}, "period_factor", "must be at least 1, not 0"),
         ("step", {"step_size": 0}, "step_size", "must be at least 1, not 0"),
+        ("step", {"step_size": 2**63}, "step_size", "must be a whole number below 2^63 in size"),
+        (
+            "cosine_restarts",
+            {"period": 1e308},
+            "period",
+            (
+                "must be a fraction of the training below 1, or a whole number of steps from 2, not"
+                " 1e+308"
+            ),
+        ),
         ("exponential", {"gamma": 0}, "gamma", "must be above 0 and at most 1, not 0"),
         ("exp_range", {"gamma": 1.01}, "gamma", "must be above 0 and at most 1, not 1.01"),
         ("polynomial", {"power": 0}, "power", "must be above 0, not 0"),

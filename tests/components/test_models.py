@@ -1,10 +1,12 @@
 """Models: shapes, causality and sizes by hand, and every refusal's words."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
 
-from lrtool.components import models
+from lrtool.components import import_path, models
 from lrtool.components.models import MODELS, build_model, convolutional
 from lrtool.config.schema import ComponentConfig
 from lrtool.errors import ConfigError
@@ -251,11 +253,29 @@ def test_a_gru_reads_an_image_row_by_row():
     [
         ("linear", TOKENS, {}, "takes numbers, but the inputs are tokens; use gru or transformer"),
         ("mlp", TOKENS, {}, "takes numbers, but the inputs are tokens; use gru or transformer"),
-        ("mlp", VECTORS, {"hidden": [3, 0]}, "needs widths of at least 1, but hidden is [3, 0]"),
+        (
+            "mlp",
+            VECTORS,
+            {"hidden": [3, 0]},
+            "needs widths from 1 to 100,000, but hidden is [3, 0]",
+        ),
+        (
+            "mlp",
+            VECTORS,
+            {"hidden": [10**12]},
+            "needs widths from 1 to 100,000, but hidden is [1000000000000]",
+        ),
+        (
+            "mlp",
+            VECTORS,
+            {"hidden": [1] * 1001},
+            "has at most 1,000 layers, but hidden names 1,001",
+        ),
+        ("gru", ROWS, {"layers": 10**9}, "needs layers from 1 to 1,000, not 1,000,000,000"),
         ("mlp", VECTORS, {"dropout": 1}, "needs dropout from 0 to below 1, not 1"),
         ("mlp", VECTORS, {"dropout": -0.1}, "needs dropout from 0 to below 1, not -0.1"),
-        ("cnn", IMAGES, {"channels": [0]}, "needs widths of at least 1, but channels is [0]"),
-        ("cnn", IMAGES, {"hidden": [-2]}, "needs widths of at least 1, but hidden is [-2]"),
+        ("cnn", IMAGES, {"channels": [0]}, "needs widths from 1 to 100,000, but channels is [0]"),
+        ("cnn", IMAGES, {"hidden": [-2]}, "needs widths from 1 to 100,000, but hidden is [-2]"),
         ("cnn", IMAGES, {"dropout": 1.5}, "needs dropout from 0 to below 1, not 1.5"),
         (
             "cnn",
@@ -269,7 +289,7 @@ def test_a_gru_reads_an_image_row_by_row():
             {"channels": [4, 4, 4]},
             "needs images of at least 8 × 8 pixels, not 8 × 4; use fewer stages, or mlp",
         ),
-        ("resnet", IMAGES, {"width": 0}, "needs width of at least 1, not 0"),
+        ("resnet", IMAGES, {"width": 0}, "needs width from 1 to 100,000, not 0"),
         ("resnet", IMAGES, {"depth": 2}, "needs a depth of 6 n + 2, such as 8, 14 or 20, not 2"),
         ("resnet", IMAGES, {"depth": 9}, "needs a depth of 6 n + 2, such as 8, 14 or 20, not 9"),
         (
@@ -278,9 +298,9 @@ def test_a_gru_reads_an_image_row_by_row():
             {},
             "needs images of at least 4 × 4 pixels, not 3 × 9; use fewer stages, or mlp",
         ),
-        ("gru", ROWS, {"hidden": 0}, "needs hidden of at least 1, not 0"),
-        ("gru", ROWS, {"layers": 0}, "needs layers of at least 1, not 0"),
-        ("gru", TOKENS, {"embedding": 0}, "needs embedding of at least 1, not 0"),
+        ("gru", ROWS, {"hidden": 0}, "needs hidden from 1 to 100,000, not 0"),
+        ("gru", ROWS, {"layers": 0}, "needs layers from 1 to 1,000, not 0"),
+        ("gru", TOKENS, {"embedding": 0}, "needs embedding from 1 to 100,000, not 0"),
         ("gru", ROWS, {"dropout": 1.0, "layers": 2}, "needs dropout from 0 to below 1, not 1.0"),
         (
             "gru",
@@ -288,9 +308,9 @@ def test_a_gru_reads_an_image_row_by_row():
             {"dropout": 0.1},
             "drops out between layers, and there is one; set layers or no dropout",
         ),
-        ("transformer", TOKENS, {"width": 0}, "needs width of at least 1, not 0"),
-        ("transformer", TOKENS, {"heads": 0}, "needs heads of at least 1, not 0"),
-        ("transformer", TOKENS, {"layers": 0}, "needs layers of at least 1, not 0"),
+        ("transformer", TOKENS, {"width": 0}, "needs width from 1 to 100,000, not 0"),
+        ("transformer", TOKENS, {"heads": 0}, "needs heads from 1 to 100,000, not 0"),
+        ("transformer", TOKENS, {"layers": 0}, "needs layers from 1 to 1,000, not 0"),
         ("transformer", TOKENS, {"dropout": 2}, "needs dropout from 0 to below 1, not 2"),
         (
             "transformer",
@@ -395,3 +415,22 @@ def test_a_users_factory_that_makes_something_else(tmp_path, module):
 def test_the_facts_are_those_that_models_name():
     named = {name for f in MODELS.values() for name in models.import_path.required(f)}
     assert named <= set(models.FACTS)
+
+
+def test_a_model_larger_than_memory_is_refused_before_it_is_made(monkeypatch):
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10}
+    monkeypatch.setattr(os, "sysconf", pages.get)
+    make("mlp", VECTORS, hidden=[8])
+    with pytest.raises(MemoryError, match=r"parameters need .* GB with their gradients, but the"):
+        make("mlp", VECTORS, hidden=[4000])
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "gru", "transformer"])
+def test_its_size_is_found_without_a_random_number(name):
+    facts = {"mlp": VECTORS, "resnet": IMAGES, "gru": ROWS, "transformer": TOKENS}[name]
+    torch.manual_seed(0)
+    made = make(name, facts)
+    torch.manual_seed(0)
+    alone = MODELS[name](**import_path.facts_for(MODELS[name], facts))
+    for here, there in zip(made.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(here, there)

@@ -150,7 +150,7 @@ def test_synthetic_follows_the_seed(split):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"samples": 0}, r"^data\.args\.samples: must be at least 1, not 0$"),
+        ({"samples": 0}, r"^data\.args\.samples: must be from 1 to 1,000,000,000, not 0$"),
         (
             {"features": 3, "informative": 4},
             r"^data\.args\.informative: 4 of 3 features cannot be informative$",
@@ -160,6 +160,14 @@ def test_synthetic_follows_the_seed(split):
             {"features": 2, "classes": 3},
             r"^data\.args\.informative: 2 informative features have room for 2 classes, not 3;",
         ),
+        (
+            {"features": 10**9, "classes": 2**62 + 1},
+            (
+                r"^data\.args\.informative: 1000000000 informative features have room for "
+                r"4611686018427387904 classes, not 4611686018427387905;"
+            ),
+        ),
+        ({"samples": 10**30}, r"^data\.args\.samples: must be from 1 to 1,000,000,000, not 1000"),
         ({"noise": -1.0}, r"^data\.args\.noise: must be at least 0, not -1$"),
         ({"noise": 1.5}, r"^data\.args\.noise: is a share of the targets: at most 1, not 1\.5$"),
         (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from lrtool.components import import_path
@@ -47,6 +49,7 @@ def build_model(
     Raises:
         ConfigError: the factory fails, or needs a fact that is unknown.
         UserError: the import path leads nowhere.
+        MemoryError: a built-in model is larger than the machine's memory.
     """
     name, args = component.name, component.args
     own = import_path.is_import_path(name)
@@ -62,7 +65,12 @@ def build_model(
         )
     known = {k: v for k, v in known.items() if v is not None or not own}
     try:
+        if not own:
+            with torch.device("meta"):  # without memory for the weights
+                _refuse_too_large(factory(**known, **args))
         model = factory(**known, **args)
+    except MemoryError:
+        raise
     except UserError as error:  # of a built-in model
         raise _problem(f"{name} {error}") from error
     except (Exception, SystemExit) as error:
@@ -70,6 +78,20 @@ def build_model(
     if not isinstance(model, nn.Module):
         raise _problem(f"{name} made a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _refuse_too_large(model: nn.Module) -> None:
+    """Raise MemoryError for a model that no memory holds: the system would end the process."""
+    if not hasattr(os, "sysconf"):  # Windows refuses what it has no memory for
+        return
+    parameters = sum(weight.numel() for weight in model.parameters())
+    needed = 2 * 4 * parameters  # with gradients, 4 bytes each
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise MemoryError(
+            f"{parameters:,} parameters need {needed / 1e9:,.0f} GB with their gradients, but the "
+            f"machine has {there / 1e9:,.0f} GB"
+        )
 
 
 def _problem(message: str) -> ConfigError:

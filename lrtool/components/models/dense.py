@@ -9,6 +9,7 @@ from torch import nn
 
 from lrtool.errors import UserError
 
+MOST_UNITS, MOST_LAYERS = 100_000, 1_000  # more are a mistake, which would take all memory
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -81,9 +82,12 @@ def refuse_tokens(vocabulary: int | None) -> None:
 
 
 def check_widths(name: str, widths: list[int]) -> None:
-    """Raise UserError unless every width is at least 1."""
-    if any(width < 1 for width in widths):
-        raise UserError(f"needs widths of at least 1, but {name} is {widths}")
+    """Raise UserError unless there are few widths, and each is a number of units."""
+    if any(not 1 <= width <= MOST_UNITS for width in widths):
+        shown = widths if len(widths) <= 20 else f"a list of {len(widths):,}"
+        raise UserError(f"needs widths from 1 to {MOST_UNITS:,}, but {name} is {shown}")
+    if len(widths) > MOST_LAYERS:
+        raise UserError(f"has at most {MOST_LAYERS:,} layers, but {name} names {len(widths):,}")
 
 
 def check_share(name: str, share: float) -> None:
@@ -92,8 +96,9 @@ def check_share(name: str, share: float) -> None:
         raise UserError(f"needs {name} from 0 to below 1, not {share}")
 
 
-def check_counts(**counts: int) -> None:
-    """Raise UserError unless every count is at least 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"needs {name} of at least 1, not {count}")
+def check_counts(*, layers: int = 1, **counts: int) -> None:
+    """Raise UserError unless every count is at least 1, and none so large that it is a mistake."""
+    most = dict.fromkeys(counts, MOST_UNITS) | {"layers": MOST_LAYERS}
+    for name, count in {**counts, "layers": layers}.items():
+        if not 1 <= count <= most[name]:
+            raise UserError(f"needs {name} from 1 to {most[name]:,}, not {count:,}")

@@ -16,6 +16,8 @@ from lrtool.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_MOST = 10**9  # of each size: two of them multiply to a number of bytes that can be refused
+
 
 def synthetic(
     split: Split,
@@ -77,11 +79,12 @@ def synthetic(
     classes = 2 if classes is None else classes
     if classes < 2:
         raise _wrong("classes", f"must be at least 2, not {classes}")
-    if 2 * classes > 2**informative:
+    room = 2 ** min(informative - 1, 62)
+    if classes > room:
         raise _wrong(
             "informative",
-            f"{informative} informative features have room for {2**informative // 2} classes, not"
-            f" {classes}; raise informative or features",
+            f"{informative} informative features have room for {room} classes, not {classes};"
+            " raise informative or features",
         )
     if noise > 1:
         raise _wrong("noise", f"is a share of the targets: at most 1, not {noise:g}")
@@ -114,8 +117,8 @@ def _columns(inputs: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
 
 def _check(*, samples: int, features: int, informative: int) -> None:
     for name, value in (("samples", samples), ("features", features), ("informative", informative)):
-        if value < 1:
-            raise _wrong(name, f"must be at least 1, not {value}")
+        if not 1 <= value <= _MOST:
+            raise _wrong(name, f"must be from 1 to {_MOST:,}, not {value}")
     if informative > features:
         raise _wrong("informative", f"{informative} of {features} features cannot be informative")
 
