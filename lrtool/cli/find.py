@@ -56,6 +56,7 @@ def find(
         from lrtool.experiment.experiment import open_experiment
         from lrtool.experiment.preflight import run_preflight
         from lrtool.experiment.reading import inputs_of
+        from lrtool.experiment.threads import with_threads
         from lrtool.report import run_directory
 
         settings, document = flags.read(config, sets, given)
@@ -64,6 +65,7 @@ def find(
             run_directory.check(output, "find", overwrite=overwrite, inputs=inputs)
         experiment = open_experiment(settings, document)
         experiment, preflight = run_preflight(experiment)
+        experiment = with_threads(experiment)
         runs = flags.runs_of(document)
         with run_directory.opened(output, runs, "find", overwrite=overwrite, inputs=inputs) as run:
             report = run_find(experiment, preflight, run, stop, quiet=quiet or as_json)

@@ -74,7 +74,9 @@ def train(
         from lrtool.experiment.experiment import open_experiment
         from lrtool.experiment.preflight import run_preflight, run_training_preflight
         from lrtool.experiment.reading import inputs_of
+        from lrtool.experiment.threads import with_threads
         from lrtool.training import initial_rate
+        from lrtool.training.resume import with_threads_of
 
         # The configuration, with the flags.
         run_rate, run_report = initial_rate.of_run(lr_from) if lr_from else (None, None)
@@ -93,12 +95,16 @@ def train(
             document, resume, output, overwrite=overwrite, inputs=inputs
         )
 
+        for other in filter(None, (earlier, lr_from)):  # so that the numbers are as theirs
+            settings = with_threads_of(other, settings)
+
         # Everything that can fail early fails before the run directory is touched.
         experiment = open_experiment(settings, document)
         if lr_from and run_report:
             initial_rate.warn_of_differences(lr_from, run_report, experiment.config)
         experiment, preflight = run_preflight(experiment)
         run_training_preflight(experiment, preflight)
+        experiment = with_threads(experiment)
 
         with _opened(experiment, earlier, output, overwrite=overwrite, inputs=inputs) as (
             run,

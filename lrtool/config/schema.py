@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from lrtool.config.spelling import number
 
 DEFAULT_EPOCHS = 10
+MOST_THREADS = 1024
 MIN_RATE, MAX_RATE = 1e-20, 1e10  # outside, float32 weights and products under- or overflow
 # More than any training needs, and small enough that nothing computed from it overflows.
 Count = Annotated[int, Field(ge=1, le=10**12)]
@@ -144,6 +145,15 @@ def _verify(value: Any) -> bool | Literal["auto"]:
     if isinstance(value, bool) or value == "auto":
         return value  # type: ignore[no-any-return]
     raise PydanticCustomError("verify", "must be true, false or auto")
+
+
+def _threads(value: Any) -> int | Literal["auto"]:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value == "auto" or (whole and 1 <= value <= MOST_THREADS):
+        return value  # type: ignore[no-any-return]
+    raise PydanticCustomError(
+        "threads", "must be a whole number from 1 to {most}, or auto", {"most": MOST_THREADS}
+    )
 
 
 class DataConfig(Section):
@@ -279,6 +289,22 @@ class RuntimeConfig(Section):
         "fp32", description="of the forward pass, by autocast; fp16 scales the loss"
     )
     compile: bool = Field(default=False, description="compile the model with torch.compile")
+    threads: Annotated[
+        int | str,
+        PlainValidator(_threads),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 1, "maximum": MOST_THREADS},
+                    {"const": "auto"},
+                ]
+            }
+        ),
+    ] = Field(
+        "auto",
+        description="that compute on the CPU; auto: one or all, whichever makes steps faster, "
+        "or what OMP_NUM_THREADS says",
+    )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="of models and images; auto: channels_last for 2-D convolutions"
     )
@@ -316,8 +342,10 @@ class Config(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
     def digest(self) -> str:
-        """Return a SHA-256, in hexadecimal, of all keys but `search_path`."""
-        content = self.model_dump(mode="json", exclude={"search_path"})
+        """Return a SHA-256, in hexadecimal, of all keys but `search_path` and the threads."""
+        content = self.model_dump(
+            mode="json", exclude={"search_path": True, "runtime": {"threads"}}
+        )
         canonical = json.dumps(content, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -59,7 +59,7 @@ class Runtime:
 
 
 def open_runtime(config: RuntimeConfig) -> Runtime:
-    """Choose the device, and set torch's determinism for the whole process.
+    """Choose the device, and set torch's determinism and threads for the whole process.
 
     Raises:
         ConfigError: the device does not exist here, or cannot compute in the precision.
@@ -79,6 +79,8 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(mode=True)
+    if isinstance(config.threads, int):
+        torch.set_num_threads(config.threads)
     return Runtime(device, dtype, config.memory_format, config.compile)
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil, inf
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrtool.components.schedules import build_schedule
 from lrtool.config.differences import differences
-from lrtool.config.schema import TrainConfig
+from lrtool.config.document import read
+from lrtool.config.schema import RuntimeConfig, TrainConfig
 from lrtool.data import encoding
 from lrtool.engine.checkpoint import BEST, LAST, newest_checkpoint, restoring
 from lrtool.engine.loop import Position
@@ -33,6 +35,7 @@ from lrtool.report.run_directory import CHECKPOINTS, CONFIG, ENCODING, FIND, MET
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lrtool.config.schema import Config
     from lrtool.errors import KeyPath
 
 # These keys may change when a run is resumed; all others must stay.
@@ -43,6 +46,7 @@ MAY_CHANGE: tuple[KeyPath, ...] = (
     ("train", "max_steps"),
     ("train", "checkpoint_every"),
     ("train", "log_every"),
+    ("runtime", "threads"),  # on another machine; the last bits may differ then
 )
 _NAME = re.compile(r"(?P<time>\d{8}T\d{6}Z)-train(-(?P<number>\d{1,9}))?\Z")
 SAMPLES = 1_000  # steps at which two schedules are compared
@@ -112,6 +116,23 @@ def _recency(run: Path) -> tuple[bool, float, int]:
         began = datetime.strptime(f"{found['time']}+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
         return under_way, began, int(found["number"] or 1)
     return under_way, run.stat().st_mtime, 1
+
+
+def with_threads_of(run: Path, config: Config) -> Config:
+    """Return a configuration with the number of threads of an earlier run, if its own is `auto`.
+
+    The order in which numbers are added depends on it, and so do the last bits of a loss.
+    """
+    if config.runtime.threads != "auto" or not (run / CONFIG).is_file():
+        return config
+    # Whoever needs the run's configuration tells what is wrong with it.
+    with suppress(ValueError, OSError, AttributeError):
+        data = read(run / CONFIG).data
+        threads = data.get("runtime", {}).get("threads", "auto")
+        runtime = RuntimeConfig(threads=threads)
+        runtime = config.runtime.model_copy(update={"threads": runtime.threads})
+        return config.model_copy(update={"runtime": runtime})
+    return config
 
 
 def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint | None:
