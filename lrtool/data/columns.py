@@ -67,12 +67,11 @@ def features_of(
         ConfigError: an argument names a column that is not there.
     """
     header = list(table.columns)
-    if len(header) == 1 and target not in header:
+    if len(header) == 1 and target not in header and table.unit == "line":
         raise DataError(
-            f"{table.path}: line 1: the header is a single field, {header[0]!r}"
-            f"{delimiter_hint(header)}"
+            f"{table.head}: the header is a single field, {header[0]!r}{delimiter_hint(header)}"
         )
-    if target not in header and (hint := header_hint(header)):
+    if target not in header and table.unit == "line" and (hint := header_hint(header)):
         problem = f"no such column in {table.path}: {target!r}; there are {_listed(header)}{hint}"
         raise wrong_argument("target", problem)
     check_known("target", [target], header, table.path)
@@ -91,7 +90,7 @@ def features_of(
         raise DataError(f"{table.path}: no input column is left besides the target {target!r}")
     if empty := [name for name in table.nameless if left_out.get(name) == "no name and no value"]:
         _warn(
-            f"{table.path}: line 1: {_listed(empty)} left out: no name and no value;"
+            f"{table.head}: {_listed(empty)} left out: no name and no value;"
             " data.args.drop: [''] says that this is meant"
         )
     return features, left_out
@@ -116,11 +115,11 @@ def _warn_of_a_header_of_numbers(table: Table) -> None:
     """Warn if the header may be the first row of the data; 0, 1, 2, … or years are names."""
     values = [NumberFormat().read(name) for name in table.columns]
     numbers = [value for value in values if value is not None]
-    if table.format.header is not True or len(numbers) < len(values):
+    if table.unit == "row" or table.format.header is not True or len(numbers) < len(values):
         return
     if not np.array_equal(np.diff(numbers), np.ones(len(numbers) - 1)):
         _warn(
-            f"{table.path}: line 1: the header holds numbers alone; if it is the first row of the"
+            f"{table.head}: the header holds numbers alone; if it is the first row of the"
             " data, set data.args.header: false"
         )
 
@@ -140,9 +139,11 @@ def kinds_of(
     problems = []
     for name in features:
         try:
+            _check_type(table, name)
+            text = table.types.get(name) == "words" and not table.has_marks(name)
             if name in categorical:
                 kinds[name] = "words"
-            elif not table.odd(name):
+            elif not text and not table.odd(name):
                 _check_numbers(table, name)
                 kinds[name] = "number"
             else:
@@ -164,12 +165,23 @@ def kinds_of(
     return kinds
 
 
+def _check_type(table: Table, name: str) -> None:
+    """Refuse what is neither numbers nor words, such as lists."""
+    kind = table.types.get(name, "number")
+    if kind not in {"number", "words"}:
+        raise DataError(
+            f"{table.path}: column {name!r} holds {kind}, neither numbers nor words; leave it out"
+            f" with data.args.drop: [{name!r}]"
+        )
+
+
 def _check_numbers(table: Table, name: str) -> None:
     """Refuse infinity, and warn of numbers that may be codes or identifiers."""
     fields, numbers = table.columns[name], table.numbers(name)
     _check_finite(table, name)
-    if name in table.format.with_marks:
+    if table.has_marks(name):
         _check_marks(table, name)
+    if name in table.format.with_marks:
         return
     whole = not np.isnan(numbers).all() and bool((np.nan_to_num(numbers) % 1 == 0).all())
     if not whole:
@@ -204,14 +216,14 @@ def _check_marks(table: Table, name: str) -> None:
     """Refuse different marks in a column of numbers with marks, such as $ and €."""
     first: dict[str, int] = {}
     for row, text in enumerate(table.columns[name]):
-        marked = None if text is None else table.format.numbers.marked(text)
+        marked = None if text is None else table.format_of(name).marked(text)
         if marked is not None:
             first.setdefault(marked.marks, row)
     if len(first) > 1:
         one, other = list(first.values())[:2]
         fields = table.columns[name]
         raise DataError(
-            f"{table.place(other)}: column {name!r} holds {fields[other]!r} and, in line"
+            f"{table.place(other)}: column {name!r} holds {fields[other]!r} and, in {table.unit}"
             f" {table.places[one][1]}, {fields[one]!r}: numbers with different marks cannot be"
             " compared; correct the column, or leave it out with data.args.drop"
         )
@@ -225,7 +237,11 @@ def _check_words(table: Table, name: str) -> None:
     words = {text for text in fields if text is not None}
     plain = len(words) - len({fields[row] for row in odd})
     known = sum(text is not None for text in fields)
-    if plain and (len(odd) <= 0.1 * known or (plain > len(words) / 2 and plain > _FEW_WORDS)):
+    if (
+        odd
+        and plain
+        and (len(odd) <= 0.1 * known or (plain > len(words) / 2 and plain > _FEW_WORDS))
+    ):
         raise DataError(
             f"{table.place(odd[0])}: column {name!r} holds {fields[odd[0]]!r} among numbers;"
             " correct it, empty it, say what is missing with data.args.na_values, or name the"
@@ -240,6 +256,12 @@ def _check_words(table: Table, name: str) -> None:
     if len(words) > _MANY_WORDS:
         _warn(
             f"{table.path}: column {name!r} holds {count}, each of which becomes an input; {advice}"
+        )
+    elif plain and not odd:
+        _warn(
+            f"{table.path}: column {name!r} holds numbers as text, such as {min(words)!r}, which"
+            f" are taken for words; data.args.numeric: [{name!r}] reads numbers, {as_words} and"
+            " says that this is meant"
         )
     elif plain > len(words) / 2:
         _warn(
@@ -267,7 +289,7 @@ def refuse_marks(table: Table, name: str, as_words: str) -> None:
     first: dict[str, int] = {}
     for row in table.odd(name):
         first.setdefault(str(fields[row]), row)
-    if name in table.format.with_marks:
+    if table.has_marks(name):
         text, row = next(iter(first.items()))
         raise DataError(
             f"{table.place(row)}: column {name!r} holds {text!r}, which data.args.numeric cannot"
@@ -276,7 +298,7 @@ def refuse_marks(table: Table, name: str, as_words: str) -> None:
         )
     few = len(different) <= _FEW_WORDS
     dates = [text for text in first if is_date(text)]
-    marked = _marked(first, table.format.numbers, len(different) - len(first))
+    marked = _marked(first, table.format_of(name), len(different) - len(first))
     if len(dates) > len(different) / 2:
         text, what = dates[0], "a date or time"
         reading = "make numbers of these, such as days since the first one"
@@ -355,7 +377,7 @@ def row_numbers(table: Table, kinds: dict[str, Kind], meant: Collection[str]) ->
         elif name in table.nameless:
             number = list(table.columns).index(name) + 1
             raise DataError(
-                f"{table.path}: line 1: column {number} has no name; leave it out with"
+                f"{table.head}: column {number} has no name; leave it out with"
                 " data.args.drop: [''], else name it"
             )
         elif long and different and np.ptp(numbers) == len(numbers) - 1:
@@ -462,6 +484,7 @@ def target_of(
 
 def _target_fields(table: Table, target: str) -> list[str]:
     """Return the fields of the target, none of which may be missing."""
+    _check_type(table, target)
     fields = table.columns[target]
     missing = [row for row, text in enumerate(fields) if text is None]
     if missing:
@@ -487,7 +510,7 @@ def check_trained(table: Table, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in table.columns]
     if missing:
         raise DataError(
-            f"{table.path}: line 1: no column {', '.join(map(repr, missing))}, which the run was"
+            f"{table.head}: no column {', '.join(map(repr, missing))}, which the run was"
             f" trained on{did_you_mean(missing[0], table.columns)}; there are"
             f" {', '.join(map(repr, table.columns))}"
         )

@@ -8,7 +8,7 @@ import json
 import warnings
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from lrtool.data.number_format import NumberFormat
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -88,6 +88,8 @@ class Table:
         nameless: the names of those.
         places: file and line of each row.
         missing: how the missing fields of a column are spelled, where there are any.
+        types: of columns whose file tells them: "number", "words", or another in its own words.
+        unit: what the number of a place counts: a "line", or a "row" from 0.
     """
 
     path: Path
@@ -96,18 +98,33 @@ class Table:
     nameless: tuple[str, ...]
     places: list[tuple[Path, int]]
     missing: dict[str, set[str]]
+    types: dict[str, str] = field(default_factory=dict)
+    unit: Literal["line", "row"] = "line"
     _numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def place(self, row: int) -> str:
         """Return file and line of a row, for a message."""
-        path, line = self.places[row]
-        return f"{path}: line {line}"
+        path, number = self.places[row]
+        return f"{path}: line {number}" if self.unit == "line" else f"{path}: row {number} (from 0)"
+
+    @property
+    def head(self) -> str:
+        """The place of the columns' names, for a message."""
+        return f"{self.path}: line 1" if self.unit == "line" else f"{self.path}"
+
+    def format_of(self, name: str) -> NumberFormat:
+        """Return how the numbers of a column are written."""
+        return NumberFormat() if self.types.get(name) == "number" else self.format.numbers
+
+    def has_marks(self, name: str) -> bool:
+        """Tell whether the numbers of a column may have marks, such as "$" or "%"."""
+        return name in self.format.with_marks and self.types.get(name) != "number"
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return the fields of a column as numbers, NaN for missing ones and words."""
         if name not in self._numbers:
-            fields, numbers = self.columns[name], self.format.numbers
-            if name in self.format.with_marks:
+            fields, numbers = self.columns[name], self.format_of(name)
+            if self.has_marks(name):
                 by_field = {text: numbers.value(text) for text in set(fields) if text is not None}
                 values = np.array([by_field[f] if f is not None else np.nan for f in fields])
             else:
@@ -123,14 +140,14 @@ class Table:
 
     def exact(self, name: str, text: str) -> Decimal:
         """Return a field of a column of numbers, exactly."""
-        numbers = self.format.numbers
-        if name in self.format.with_marks:
+        numbers = self.format_of(name)
+        if self.has_marks(name):
             return Decimal(repr(numbers.value(text)))
         return numbers.exact(text)
 
     def is_plain(self, name: str) -> bool:
         """Tell whether the numbers of a column are written as Python writes them."""
-        return self.format.numbers == NumberFormat() and name not in self.format.with_marks
+        return self.format_of(name) == NumberFormat() and not self.has_marks(name)
 
 
 def read_table(path: Path, table_format: TableFormat) -> Table:
@@ -157,25 +174,59 @@ def read_table(path: Path, table_format: TableFormat) -> Table:
             stacklevel=2,
         )
         rows, lines = [rows[row] for row in kept], [lines[row] for row in kept]
+    columns = list(zip(*rows, strict=True))
+    place = f"{path}: line {header_line}"
+    places = [(path, line) for line in lines]
+    return table_of(path, table_format, header, columns, places, place=place)
+
+
+def table_of(
+    path: Path,
+    table_format: TableFormat,
+    header: Sequence[str],
+    columns: Sequence[Sequence[str | None]],
+    places: list[tuple[Path, int]],
+    *,
+    place: str,
+    types: Mapping[int, str] | None = None,
+    unit: Literal["line", "row"] = "line",
+) -> Table:
+    """Return a table of fields, some of which are spellings of missing ones.
+
+    Args:
+        path: of the file.
+        table_format: how it is written.
+        header: the names of the columns, "" where there is none.
+        columns: the fields of each, None where missing.
+        places: file and line of each row.
+        place: of the header, for a message.
+        types: as in a `Table`, by the columns' numbers.
+        unit: as in a `Table`.
+
+    Raises:
+        DataError: two columns have the same name.
+    """
     names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
     for number, name in enumerate(names):
         if name in names[:number]:
-            raise DataError(
-                f"{path}: line {header_line}: two columns are named {name!r}{header_hint(header)}"
-            )
-    columns: dict[str, list[str | None]] = {}
-    missing: dict[str, set[str]] = {}
-    for name, fields in zip(names, zip(*rows, strict=True), strict=True):
-        missing[name] = {field for field in set(fields) if _is_missing(field, table_format)}
-        columns[name] = [None if field in missing[name] else field for field in fields]
-    return Table(
+            raise DataError(f"{place}: two columns are named {name!r}{header_hint(header)}")
+    table = Table(
         path=path,
         format=table_format,
-        columns=columns,
+        columns={},
         nameless=tuple(name for name, given in zip(names, header, strict=True) if not given),
-        places=[(path, line) for line in lines],
-        missing=missing,
+        places=places,
+        missing={},
+        types={names[number]: kind for number, kind in (types or {}).items()},
+        unit=unit,
     )
+    for name, fields in zip(names, columns, strict=True):
+        numbers = table.format_of(name)
+        spelled = {text for text in set(fields) if text is not None}
+        absent = {text for text in spelled if _is_missing(text, table_format, numbers)}
+        table.missing[name] = absent
+        table.columns[name] = [None if text in absent else text for text in fields]
+    return table
 
 
 def _rows(path: Path, delimiter: str) -> tuple[list[int], list[list[str]]]:
@@ -224,11 +275,11 @@ def _header(
     return given, 1
 
 
-def _is_missing(field: str, table_format: TableFormat) -> bool:
-    if field in table_format.missing:
+def _is_missing(text: str, table_format: TableFormat, numbers: NumberFormat) -> bool:
+    if text in table_format.missing:
         return True
-    numbers = table_format.missing_numbers
-    return bool(numbers) and table_format.numbers.read(field) in numbers
+    values = table_format.missing_numbers
+    return bool(values) and numbers.read(text) in values
 
 
 def delimiter_hint(header: Sequence[str]) -> str:
@@ -252,7 +303,7 @@ def append(table: Table, other: Table, names: Sequence[str]) -> Table:
     for name in names:
         if name not in other.columns:
             raise DataError(
-                f"{other.path}: line 1: no column {name!r}, which {table.path} has"
+                f"{other.head}: no column {name!r}, which {table.path} has"
                 f"{did_you_mean(name, other.columns)}"
             )
     return Table(
@@ -262,6 +313,8 @@ def append(table: Table, other: Table, names: Sequence[str]) -> Table:
         nameless=table.nameless,
         places=table.places + other.places,
         missing={name: table.missing[name] | other.missing[name] for name in names},
+        types=table.types,
+        unit=table.unit,
     )
 
 

@@ -14,7 +14,7 @@ from lrtool.data.sources.idx import idx
 from lrtool.data.sources.npz import npz
 from lrtool.data.sources.sklearn_sets import breast_cancer, diabetes, iris, wine
 from lrtool.data.sources.synthetic import synthetic
-from lrtool.data.sources.table import csv
+from lrtool.data.sources.table import csv, parquet
 from lrtool.data.sources.text import text
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ SOURCES: dict[str, Callable[..., Parts]] = {
     "iris": iris,
     "diabetes": diabetes,
     "csv": csv,
+    "parquet": parquet,
     "npz": npz,
     "idx": idx,
     "text": text,
