@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lrtool.errors import KeyPath
     from lrtool.experiment.experiment import Experiment
 
-LOADING = {"batch_size", "workers"}  # may change, as they do not change the samples
+LOADING = {"batch_size", "workers", "timeout"}  # may change, as they do not change the samples
 # Arguments of a source that tell how a file is written, rather than what a run learns of it.
 OF_A_FILE = {
     "path",
@@ -90,11 +90,46 @@ def open_evaluated_data(
             f"{run}: has no {ENCODING}, which tells how to read other data; runs of older versions"
             " can be evaluated on their own validation set alone"
         )
-    data = config.data.model_copy(
-        update={"validation": 0, "args": {**config.data.args, "path": other}}
+    experiment = _open_other(config, document, encoding, other, 0)
+    return _if_its_own(experiment, encoding, other) or EvaluatedData(
+        experiment, experiment.data.train, other
     )
-    experiment = open_experiment(config.model_copy(update={"data": data}), document, encoding)
-    return EvaluatedData(experiment, experiment.data.train, other)
+
+
+def _open_other(
+    config: Config, document: Document, encoding: Encoding, path: str, validation: float
+) -> Experiment:
+    """Open an experiment with other data, of which `validation` are split off."""
+    update = {"validation": validation, "args": {**config.data.args, "path": path}}
+    data = config.data.model_copy(update=update)
+    return open_experiment(config.model_copy(update={"data": data}), document, encoding)
+
+
+def _if_its_own(experiment: Experiment, encoding: Encoding, path: str) -> EvaluatedData | None:
+    """Return a run's own validation set if the path leads to the run's own data; else None.
+
+    They may have been moved, copied, or named in another way.
+
+    Warns:
+        LrtoolWarning: it does.
+    """
+    split, config = encoding.split, experiment.config
+    if sum(count or 0 for count in split.samples.values()) != experiment.data.train.size:
+        return None
+    if isinstance(split.validation, str):  # the digest is of two files
+        return None
+    if split.validation:
+        again = _open_other(config, experiment.document, encoding, path, split.validation)
+    else:
+        again = experiment
+    if again.data.digest != split.digest:
+        return None
+    part, what = again.data.validation, "evaluated on their validation set"
+    if part is None:
+        part, what = again.data.train, "the model was trained on all of them"
+    message = f"{path} holds the run's own data: {what}"
+    warnings.warn(message, LrtoolWarning, stacklevel=3)
+    return EvaluatedData(again, part)
 
 
 def _other_path(own: Config, document: Document, changes: list[Difference]) -> str | None:

@@ -91,9 +91,12 @@ class Trained:
         # As in the training: floats of the type of the weights.
         batch = (inputs, torch.zeros(len(inputs)))
         inputs, _ = convert(batch, Conversion(float_types(self.model)))
+        inputs = inputs.to(self.runtime.device)
         try:
-            with torch.no_grad(), self.runtime.autocast():
-                outputs = self.model(inputs.to(self.runtime.device))
+            try:
+                outputs = self._forward(inputs, gradients=False)
+            except RuntimeError:  # some models differentiate in their forward
+                outputs = self._forward(inputs, gradients=True)
         except LrtoolError:
             raise
         except (Exception, SystemExit) as error:
@@ -108,7 +111,11 @@ class Trained:
                 f"the model returns a {type(outputs).__name__}, not a tensor with an output for"
                 " each sample; call `.model` yourself"
             )
-        return outputs.cpu()
+        return outputs.detach().cpu()
+
+    def _forward(self, inputs: Tensor, *, gradients: bool) -> Any:
+        with torch.set_grad_enabled(gradients), self.runtime.autocast():
+            return self.model(inputs)
 
 
 def load(

@@ -90,6 +90,31 @@ def test_a_table_smaller_than_a_batch_and_written_otherwise_is_judged_too(evalua
 
 
 @pytest.mark.usefixtures("run")
+def test_the_runs_own_data_at_another_place_are_still_its_own(evaluate, write, tmp_path):
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "train.csv").rename(tmp_path / "moved/all.csv")
+    done = evaluate("data.args.path=moved/all.csv")
+    facts = json.loads(done.stdout)
+    assert (facts["samples"], facts.get("data")) == (40, None)
+    assert done.stderr == (
+        "lrtool: warning: moved/all.csv holds the run's own data: evaluated on their validation set"
+        "\n"
+    )
+    write("other.csv", table("abc", 200, seed=1))  # as many rows
+    facts = json.loads(evaluate("data.args.path=other.csv").stdout)
+    assert (facts["samples"], facts["data"]) == (200, "other.csv")
+
+
+def test_the_training_set_of_a_run_without_another_is_named_as_such(evaluate, train, write):
+    write("train.csv", table("abc", 50))
+    train(TABLE, "--set", "data.validation=0")
+    assert "nothing to evaluate on: the data have no validation set" in refused(evaluate())
+    done = evaluate("data.validation=train.csv")
+    assert json.loads(done.stdout)["samples"] == 50
+    assert "holds the run's own data: the model was trained on all of them" in done.stderr
+
+
+@pytest.mark.usefixtures("run")
 def test_a_class_or_column_that_the_run_does_not_know_is_refused(evaluate, write):
     write("other.csv", table("bcd", 50))
     words = refused(evaluate("data.args.path=other.csv"))

@@ -305,12 +305,29 @@ def test_a_factorys_model_takes_arrays(here, train, write, tmp_path):
         "    rows = [{'x': a, 'labels': b} for a, b in zip(x, y)]\n"
         "    return torch.utils.data.DataLoader(rows, batch_size=10)\n"
         "def model():\n"
-        "    return torch.nn.Linear(3, 2).double()\n",
+        "    return torch.nn.Linear(3, 2).double()\n"
+        "def lazy():\n"
+        "    return torch.nn.LazyLinear(2)\n"
+        "class Energy(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.weight = torch.nn.Parameter(torch.eye(3)[:, :2])\n"
+        "    def forward(self, inputs):\n"
+        "        inputs = inputs.detach().requires_grad_()\n"
+        "        energy = (inputs @ self.weight).exp().sum()\n"
+        "        (force,) = torch.autograd.grad(energy, inputs, create_graph=True)\n"
+        "        return force[:, :2]\n",
     )
     train(with_source("'made:pair'").replace("linear", "'made:model'"))
     found = lrtool.load(tmp_path / "run").predict(np.zeros((4, 3)))
     assert found.classes.tolist() in ([0] * 4, [1] * 4)
     assert found.probabilities.shape == (4, 2)
+    for model in ("lazy", "Energy"):
+        config = with_source("'made:pair'").replace("linear", f"'made:{model}'")
+        train(config, "--overwrite")
+        trained = lrtool.load(tmp_path / "run")
+        assert trained(np.ones((5, 3))).shape == (5, 2)
+        assert not trained(np.ones((5, 3))).requires_grad
     train(
         with_source("'made:batches', validation: 0").replace("linear", "'made:model'"),
         "--overwrite",
