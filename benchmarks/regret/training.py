@@ -80,7 +80,7 @@ OPTIMIZERS = {
     "nadam": Known("nadam", torch.optim.NAdam, {}),
     "adagrad": Known("adagrad", torch.optim.Adagrad, {}),
     "rmsprop": Known("rmsprop", torch.optim.RMSprop, {}),
-    "muon": Known("muon", torch.optim.Muon, {}),  # torch's, for matrices alone
+    "muon": Known("torch.optim:Muon", torch.optim.Muon, {}),  # torch's, for matrices alone
     "lion": Known("benchmarks.regret.training:Lion", Lion, {}),
 }
 FUSED = {"sgd", "adamw", "adagrad"}  # on a CPU too: the same numbers, sooner

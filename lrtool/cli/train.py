@@ -298,8 +298,9 @@ def _say_whose_rate(rate: LearningRate, settings: Config) -> None:
     from lrtool.config.spelling import number
 
     if rate.origin == "optimizer":
-        given = "lr" in settings.optimizer.args
-        source = "from optimizer.args.lr" if given else f"{settings.optimizer.name}'s own default"
+        rated = settings.optimizer.inner or settings.optimizer
+        key = "optimizer.inner.args.lr" if settings.optimizer.inner else "optimizer.args.lr"
+        source = f"from {key}" if "lr" in rated.args else f"{rated.name}'s own default"
         say(f"learning rate {number(rate.value)}, {source}; --lr auto finds one")
 
 

@@ -113,27 +113,57 @@ def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
         except (re.error, OverflowError, RecursionError) as error:
             problem = f"{group.match!r} is not a regular expression: {error}"
             yield Problem(("optimizer", "groups", index, "match"), problem)
-    path = ("optimizer", "name")
-    if spec.name in UNUSABLE:
-        yield Problem(path, UNUSABLE[spec.name])
+    if spec.inner is None:
+        yield from _one_optimizer(spec, ("optimizer",), directories)
         return
-    optimizer, problems = _find(spec.name, OPTIMIZERS, "optimizer", path, directories)
+    yield from _one_optimizer(spec.inner, ("optimizer", "inner"), directories)
+    path = ("optimizer", "name")
+    if not import_path.is_import_path(spec.name):
+        words = f"{spec.name} takes parameters, not another optimizer; remove optimizer.inner"
+        yield Problem(path, words)
+        return
+    wrapper, problems = _import(spec.name, path, directories)
+    yield from problems
+    if wrapper is not None and (words := _of_sam(spec.name, wrapper)):
+        yield Problem(path, words)
+    elif wrapper is not None:
+        yield from _call(wrapper, spec.args, ("optimizer", "args"), positional=1)
+
+
+def _one_optimizer(
+    spec: ComponentConfig, path: tuple[str, ...], directories: Sequence[Path]
+) -> Problems:
+    """Check the optimizer that gets the parameters."""
+    if spec.name in UNUSABLE:
+        yield Problem((*path, "name"), UNUSABLE[spec.name])
+        return
+    optimizer, problems = _find(spec.name, OPTIMIZERS, "optimizer", (*path, "name"), directories)
     yield from problems
     if optimizer is None:
         return
+    if words := _of_sam(spec.name, optimizer):
+        yield Problem((*path, "name"), words)
+        return
+    args = (*path, "args")
     if spec.args.get("maximize"):
         problem = "lrtool lowers the loss; give the loss with the other sign"
-        yield Problem(("optimizer", "args", "maximize"), problem)
-    wrong = list(_call(optimizer, spec.args, ("optimizer", "args"), given=("lr",), positional=1))
+        yield Problem((*args, "maximize"), problem)
+    wrong = list(_call(optimizer, spec.args, args, given=("lr",), positional=1))
     yield from wrong
     if not wrong and spec.name in OPTIMIZERS:
         try:  # torch checks ranges in the constructor
             optimizer([torch.nn.Parameter(torch.ones(2, 2))], **spec.args)
         except ValueError as error:
-            yield Problem(("optimizer", "args"), str(error))
+            yield Problem(args, str(error))
         except Exception as error:  # noqa: BLE001  (a value of a wrong type may raise anything)
             words = f"{spec.name} cannot take these: {type(error).__name__}: {error}"
-            yield Problem(("optimizer", "args"), words)
+            yield Problem(args, words)
+
+
+def _of_sam(name: str, cls: Callable[..., Any]) -> str:
+    """Return why all forms of SAM, which have these two methods, cannot be used; "" for others."""
+    is_sam = hasattr(cls, "first_step") and hasattr(cls, "second_step")
+    return UNUSABLE["lbfgs"].replace("lbfgs", name) if is_sam else ""
 
 
 def _schedule(spec: ScheduleConfig) -> Problems:

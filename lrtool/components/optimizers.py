@@ -6,6 +6,9 @@ import copy
 import inspect
 import re
 import warnings
+from contextlib import contextmanager
+from functools import partial
+from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,13 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrtool.components import import_path
+from lrtool.components.muon import Muon, split
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from lrtool.config.schema import OptimizerConfig
+    from lrtool.config.schema import ComponentConfig, OptimizerConfig
 
 # Classes that lrtool's step cannot use, and why.
 UNUSABLE = {
@@ -34,6 +38,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     and cls is not Optimizer
     and name.lower() not in UNUSABLE
 }
+if "muon" in OPTIMIZERS:  # torch's refuses a model with a bias
+    OPTIMIZERS["muon"] = Muon
 
 STEADY = 500  # updates after which moving averages have settled
 
@@ -64,7 +70,8 @@ def build_optimizer(
     configuration's order. Without `decay_norm_and_bias`, a group without a weight decay of its own
     is split: parameters of fewer than two dimensions, such as biases and norms, go into a group
     with weight decay 0 (as in timm and nanoGPT). The fused implementation is used where there is
-    one: the same numbers up to rounding, in fewer kernels.
+    one: the same numbers up to rounding, in fewer kernels. A wrapper, such as Lookahead, gets the
+    optimizer inside it as its first argument.
 
     Args:
         spec: name, arguments and parameter groups.
@@ -81,41 +88,58 @@ def build_optimizer(
     Warns:
         LrtoolWarning: `decay_norm_and_bias` is false, but there is no weight decay.
     """
-    cls: Callable[..., Any] = (
-        import_path.resolve(spec.name, directories)
-        if import_path.is_import_path(spec.name)
-        else OPTIMIZERS[spec.name]
-    )
-    args = dict(spec.args)
+    rated = spec.inner or spec
+    cls = _class(rated, directories)
+    args = dict(rated.args)
     if lr is None:
         given = args.get("lr", default_rate(cls))
         if not isinstance(given, int | float):
-            problem = f"{spec.name} has no default rate; give args.lr"
+            problem = f"{rated.name} has no default rate; give args.lr"
             raise ConfigError(Problem(("optimizer", "args"), problem))
         lr = float(given)
     args["lr"] = lr
     groups = _groups(spec, _trainable(model, loss_fn), lr)
-    try:
+    if cls is Muon:
+        groups = split(groups, model)
+    with _building(rated.name):
         optimizer = _fused(cls, groups, args) or cls(groups, **args)
-    except (Exception, SystemExit) as error:
-        reason = import_path.words(error) if import_path.is_import_path(spec.name) else error
-        problem = f"{spec.name} cannot be built: {reason}"
-        raise ConfigError(Problem(("optimizer",), problem)) from error
+    if spec.inner is not None:
+        with _building(spec.name):
+            optimizer = _class(spec, directories)(optimizer, **spec.args)
     if not isinstance(optimizer, Optimizer):
         problem = f"{spec.name} made a {type(optimizer).__name__}, not a torch.optim.Optimizer"
         raise ConfigError(Problem(("optimizer", "name"), problem))
     decays = [i for i, group in enumerate(spec.groups) if group.weight_decay is not None]
-    if decays and "weight_decay" not in optimizer.defaults:
+    settings = innermost(optimizer).defaults
+    if decays and "weight_decay" not in settings:
         problem = f"{spec.name} has no weight decay"
         paths = [("optimizer", "groups", i, "weight_decay") for i in decays]
         raise ConfigError(*(Problem(path, problem) for path in paths))
-    if not spec.decay_norm_and_bias and not optimizer.defaults.get("weight_decay"):
+    if not spec.decay_norm_and_bias and not settings.get("weight_decay"):
         warnings.warn(
             f"optimizer.decay_norm_and_bias is ignored: {spec.name} has no weight decay here",
             LrtoolWarning,
             stacklevel=2,
         )
     return optimizer
+
+
+def _class(spec: ComponentConfig, directories: Sequence[Path]) -> Callable[..., Any]:
+    if import_path.is_import_path(spec.name):
+        found: Callable[..., Any] = import_path.resolve(spec.name, directories)
+        return found
+    return OPTIMIZERS[spec.name]
+
+
+@contextmanager
+def _building(name: str) -> Iterator[None]:
+    """Name the optimizer that cannot be built."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        reason = import_path.words(error) if import_path.is_import_path(name) else error
+        problem = f"{name} cannot be built: {reason}"
+        raise ConfigError(Problem(("optimizer",), problem)) from error
 
 
 def _trainable(model: nn.Module, loss_fn: object) -> list[tuple[str, nn.Parameter]]:
@@ -199,7 +223,7 @@ def _fused(
     return fused
 
 
-def fuses(spec: OptimizerConfig, directories: Sequence[Path]) -> bool:
+def fuses(spec: ComponentConfig, directories: Sequence[Path]) -> bool:
     """Tell whether `build_optimizer` takes the fused implementation without being asked to."""
     own = import_path.is_import_path(spec.name)
     cls = import_path.resolve(spec.name, directories) if own else OPTIMIZERS[spec.name]
@@ -217,12 +241,54 @@ def _like(parameter: Tensor) -> nn.Parameter:
     return nn.Parameter(torch.ones(2, 2, device=parameter.device, dtype=parameter.dtype))
 
 
+def is_known(optimizer: Optimizer) -> bool:
+    """Tell whether an optimizer is one of torch's own, or a pair of them."""
+    cls = type(optimizer)
+    return cls in OPTIMIZERS.values() or cls.__module__.startswith("torch.optim.")
+
+
 def kind(optimizer: Optimizer) -> str:
-    """Return the name of an optimizer in the fitted constants, such as sgd_momentum."""
-    name = type(optimizer).__name__.lower()
+    """Return the name of an optimizer in the fitted constants, such as sgd_momentum.
+
+    A wrapper has that of the optimizer inside it; a subclass that updates as its parent does has
+    the parent's.
+    """
+    optimizer = innermost(optimizer)
+    cls = next(filter(None, map(partial(_like_parent, optimizer), type(optimizer).__mro__)), None)
+    name = (cls or type(optimizer)).__name__.lower()
     if name == "sgd" and optimizer.defaults.get("momentum"):
         return "sgd_momentum"
     return name
+
+
+def innermost(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer inside wrappers, such as those of Lookahead or accelerate."""
+    seen = {id(optimizer)}
+    while True:
+        inside = [value for value in vars(optimizer).values() if _is_optimizer(value)]
+        inside = list({id(value): value for value in inside if id(value) not in seen}.values())
+        if len(inside) != 1 or is_known(optimizer):
+            return optimizer
+        optimizer = inside[0]
+        seen.add(id(optimizer))
+
+
+def _is_optimizer(value: Any) -> bool:
+    return hasattr(value, "param_groups") and hasattr(value, "step")
+
+
+def _like_parent(optimizer: Optimizer, cls: type) -> type | None:
+    """Return a class of torch's if the optimizer updates as it does, else None."""
+    if cls not in OPTIMIZERS.values():
+        return None
+    own = type(optimizer).__mro__[: type(optimizer).__mro__.index(cls)]
+    if not any("step" in vars(each) for each in own):
+        return cls
+    try:
+        updates = [_update(optimizer, 1.0, of=each) for each in (type(optimizer), cls)]
+    except Exception:  # noqa: BLE001  (the user's class may raise anything)
+        return None
+    return cls if isclose(*updates, rel_tol=1e-6) else None
 
 
 def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
@@ -233,6 +299,7 @@ def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
     for SGD; anything else, or a class that cannot be built like that, None. The optimizer and
     torch's random state are not changed.
     """
+    optimizer = innermost(optimizer)
     try:
         with torch.random.fork_rng(devices=[]):
             # eight updates, for RAdam's first five are those of SGD
@@ -254,6 +321,7 @@ def opening(optimizer: Optimizer) -> float:
     squares starts at 0 without a correction; Adam's is as large as the others. 1 where it cannot be
     measured. The optimizer and torch's random state are not changed.
     """
+    optimizer = innermost(optimizer)
     try:
         with torch.random.fork_rng(devices=[]):
             first, later = (_update(optimizer, 1.0, updates) for updates in (1, STEADY))
@@ -262,13 +330,19 @@ def opening(optimizer: Optimizer) -> float:
     return max(1.0, first / later) if later else 1.0
 
 
-def _update(optimizer: Optimizer, scale: float, updates: int = 8) -> float:
+def _update(
+    optimizer: Optimizer, scale: float, updates: int = 8, *, of: type[Optimizer] | None = None
+) -> float:
+    """Return the size of the last of several updates by a new optimizer with the same settings."""
+    cls = of or type(optimizer)
     generator = torch.Generator().manual_seed(0)
     parameter = nn.Parameter(torch.zeros(4, 4))
     on_cpu = {"fused": None, "foreach": None, "capturable": False}
     options = {**copy.deepcopy(optimizer.defaults), **on_cpu, "lr": 1e-3, "weight_decay": 0.0}
-    accepted = inspect.signature(type(optimizer)).parameters
-    fresh = type(optimizer)([parameter], **{k: v for k, v in options.items() if k in accepted})
+    accepted = inspect.signature(cls).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    options = {k: v for k, v in options.items() if takes_any or k in accepted}
+    fresh: Optimizer = cls([parameter], **options)
     parameter.grad = scale * torch.randn(4, 4, generator=generator)
     before = parameter.detach().clone()
     if hasattr(fresh, "train"):  # a schedule-free one begins in evaluation mode

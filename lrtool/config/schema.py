@@ -91,6 +91,10 @@ class OptimizerConfig(ComponentConfig):
     name: str = Field(
         "adamw", min_length=1, description="a class of torch.optim in lower case, or an import path"
     )
+    inner: ComponentConfig | None = Field(
+        None,
+        description="the optimizer that another one, such as Lookahead, gets as its first argument",
+    )
     groups: list[ParameterGroupConfig] = Field(
         [], description="parameter groups; a parameter belongs to the first group that matches"
     )

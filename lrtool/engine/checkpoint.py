@@ -11,16 +11,18 @@ dict and its buffers is not saved.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import shutil
 import warnings
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 import torch
 from pydantic import TypeAdapter
@@ -292,7 +294,33 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
         torch.serialization.set_crc32_options(sums)
 
 
-def _foreign(path: Path, error: Exception) -> str:
+def unkeepable(state: Mapping[str, Any]) -> str | None:
+    """Return what in a state could not be read back from a checkpoint; None if all can be.
+
+    The tensors, which can, are neither copied nor written.
+    """
+    file = io.BytesIO()
+    try:
+        torch.save(_without_tensors(state), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        file.seek(0)
+        return _foreign(file, error)
+    return None
+
+
+def _without_tensors(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return None
+    if type(value) in {dict, OrderedDict}:
+        return {key: _without_tensors(item) for key, item in value.items()}
+    if type(value) in {list, tuple}:
+        return [_without_tensors(item) for item in value]
+    return value
+
+
+def _foreign(path: Path | IO[bytes], error: Exception) -> str:
     """Say what pickle or torch has refused."""
     names = in_a_line(error)
     if isinstance(error, pickle.UnpicklingError):

@@ -107,8 +107,10 @@ def make_step(
 
 
 def _refuse_unusable(optimizer: torch.optim.Optimizer) -> None:
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if isinstance(optimizer, torch.optim.LBFGS) or (closure and closure.default is closure.empty):
+    step = inspect.signature(optimizer.step).parameters.get("closure")
+    required = step is not None and step.default is step.empty
+    is_sam = hasattr(optimizer, "first_step") and hasattr(optimizer, "second_step")
+    if required or is_sam or isinstance(optimizer, torch.optim.LBFGS):
         raise _needs_closure(optimizer)
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise UserError(

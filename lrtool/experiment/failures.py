@@ -43,7 +43,8 @@ def explain(
             f"data.source {config.data.source} failed: a process that loads data ended by itself, "
             f"or was ended: {str(error).partition('. ')[0]}; data.workers: 0 loads without it"
         )
-    names = (config.model.name, config.loss.name, config.optimizer.name, config.data.source)
+    parts = (config.model, config.loss, config.optimizer, config.optimizer.inner)
+    names = [*(part.name for part in parts if part), config.data.source]
     own = [name for name in names if import_path.is_import_path(name)]
     if own and failed is None:
         failed = f"{' or '.join(own)} failed"

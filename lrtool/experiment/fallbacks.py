@@ -20,7 +20,7 @@ from lrtool.config.document import located
 from lrtool.data.load import to_device
 from lrtool.data.part import Resident
 from lrtool.engine.device import is_out_of_memory
-from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem
+from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem, key_path
 from lrtool.experiment.failures import explain
 
 if TYPE_CHECKING:
@@ -166,13 +166,16 @@ def _in_effect(experiment: Experiment) -> Iterator[Fallback]:
         yield Fallback("holding the data on the device", instead, _from_the_host)
     if config.runtime.compile:
         yield Fallback("compiling the model", "", _not_compiled, ("runtime", "compile"))
-    asked = config.optimizer.args.get("fused") is True
-    if asked or optimizers.fuses(config.optimizer, experiment.directories):
+    optimizer = config.optimizer.inner or config.optimizer
+    path = ("optimizer", "inner") if config.optimizer.inner else ("optimizer",)
+    asked = optimizer.args.get("fused") is True
+    if asked or optimizers.fuses(optimizer, experiment.directories):
+        key = (*path, "args", "fused")
         yield Fallback(
-            f"the fused {config.optimizer.name}",
-            "its plain implementation is used (optimizer.args.fused: false)",
+            f"the fused {optimizer.name}",
+            f"its plain implementation is used ({key_path(key)}: false)",
             _not_fused,
-            ("optimizer", "args", "fused") if asked else None,
+            key if asked else None,
         )
     if not experiment.runtime.gradients:
         instead = "the model is evaluated with gradients switched on"
@@ -196,6 +199,10 @@ def _not_compiled(experiment: Experiment) -> Experiment:
 
 
 def _not_fused(experiment: Experiment) -> Experiment:
+    inner = experiment.config.optimizer.inner
+    if inner is not None:
+        args = {**inner.args, "fused": False}
+        return _with_setting(experiment, "optimizer", inner=inner.model_copy(update={"args": args}))
     args = {**experiment.config.optimizer.args, "fused": False}
     return _with_setting(experiment, "optimizer", args=args)
 

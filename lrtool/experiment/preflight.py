@@ -43,6 +43,7 @@ from lrtool.experiment.failures import explain
 from lrtool.experiment.fallbacks import part, settled
 from lrtool.experiment.last_batch import refuse_a_failing_last_batch
 from lrtool.experiment.memory_format import refuse_other_results
+from lrtool.experiment.optimizer_preflight import try_optimizer
 from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
@@ -205,10 +206,12 @@ def run_training_preflight(experiment: Experiment, preflight: Preflight) -> None
     """Build what only a training needs.
 
     Raises:
-        UserError: schedule or metrics cannot be built, or the validation set is empty.
+        UserError: schedule or metrics cannot be built, the state cannot be saved, or the validation
+            set is empty.
     """
     schedule_of(experiment)
     metrics_of(experiment)
+    try_optimizer(experiment, _first_of(experiment, experiment.loss_fn))
     with located(experiment.document):
         _refuse_one_class(experiment)
     stopping = experiment.config.train.early_stopping

@@ -13,12 +13,13 @@ from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.curve.race import average, conclude, too_expensive, usual_rate, without_race
 from lrtool.curve.suggest import suggest
+from lrtool.engine import rate_effect
 from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import synchronize
 from lrtool.engine.first_update import first_update
 from lrtool.engine.lightning import placed
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
-from lrtool.errors import InterruptedRunError
+from lrtool.errors import InterruptedRunError, UserError
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
 from lrtool.search.candidates import Contest, judge, open_race, open_trials, run_race, run_trials
 from lrtool.search.subject import updates
@@ -26,6 +27,9 @@ from lrtool.search.subject import updates
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    import torch
+
+    from lrtool.engine.step import Step
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.report.records import Finding, FirstUpdate, Race, Sweep
     from lrtool.search.subject import Subject, Trainee
@@ -181,6 +185,7 @@ def candidate_steps(plan: SearchPlan) -> int:
 def _first_update(state: _SearchState) -> None:
     """Make the first update of the first sweep and measure it."""
     subject = state.subject
+    _refuse_ignored_rate(subject)
     trainee = subject.fresh(0)
     step = state.watch.counted(trainee.step)
     batches = _first_with_targets(subject, trainee)
@@ -201,6 +206,25 @@ def _first_with_targets(subject: Subject, trainee: Trainee) -> Sequence[Any]:
         if reduction.of_group(group) != 0:
             return group
     raise reduction.no_targets("the first epoch")
+
+
+def _refuse_ignored_rate(subject: Subject) -> None:
+    """Refuse an optimizer whose updates do not depend on the rate.
+
+    Raises:
+        UserError: they do not.
+    """
+    trainee = subject.fresh(0)
+    if optimizers.is_known(trainee.optimizer):
+        return
+    batches = next(updates(subject, 0, trainee.model))
+
+    def fresh() -> tuple[torch.optim.Optimizer, Step]:
+        again = subject.fresh(0)
+        return again.optimizer, again.step
+
+    if rate_effect.ignores_rate(fresh, batches):
+        raise UserError(f"{rate_effect.words(trainee.optimizer)}; there is no rate to find")
 
 
 def _sweep(state: _SearchState, repeat: int) -> Iterator[SweepRow]:

@@ -10,7 +10,7 @@ from lrtool.components.optimizers import OPTIMIZERS, default_rate
 from lrtool.config.differences import differences
 from lrtool.config.document import located
 from lrtool.config.spelling import spell
-from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
+from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError, key_path
 from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
 from lrtool.report.records import LearningRate
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DEPENDS_ON = (
     ("optimizer", "name"),
     ("optimizer", "args"),
+    ("optimizer", "inner"),
     ("optimizer", "groups"),
     ("data", "source"),
     ("data", "args"),
@@ -101,10 +102,12 @@ def given_rate(
     Warns:
         LrtoolWarning: the optimizer's own `lr` is ignored.
     """
-    own = config.optimizer.args.get("lr")
+    rated = config.optimizer.inner or config.optimizer
+    path = ("optimizer", "inner") if config.optimizer.inner else ("optimizer",)
+    own = rated.args.get("lr")
     if config.learning_rate is not None and own is not None:
         warnings.warn(
-            f"optimizer.args.lr ({spell(own)}) is ignored: learning_rate is "
+            f"{key_path((*path, 'args', 'lr'))} ({spell(own)}) is ignored: learning_rate is "
             f"{spell(config.learning_rate)}",
             LrtoolWarning,
             stacklevel=2,
@@ -115,15 +118,15 @@ def given_rate(
         origin: Any = "run" if run else "flag" if by_flag else "config"
         value = float(config.learning_rate)
         return LearningRate(value=value, origin=origin, run=str(run) if run else None)
-    problem = Problem(("optimizer", "args", "lr"), f"must be a number above 0, not {spell(own)}")
+    problem = Problem((*path, "args", "lr"), f"must be a number above 0, not {spell(own)}")
     if own is None:
-        name, directories = config.optimizer.name, directories_of(config, document)
+        name, directories = rated.name, directories_of(config, document)
         own_class = import_path.is_import_path(name)
         own = default_rate(
             import_path.resolve(name, directories) if own_class else OPTIMIZERS[name]
         )
         words = f"{name} has no default rate; give learning_rate, or --lr auto"
-        problem = Problem(("optimizer",), words)
+        problem = Problem(path, words)
     if not isinstance(own, int | float) or isinstance(own, bool) or own <= 0:
         with located(document):
             raise ConfigError(problem)

@@ -19,7 +19,7 @@ from lrtool.components.optimizers import (
 from lrtool.config.schema import OptimizerConfig, ParameterGroupConfig
 from lrtool.errors import ConfigError, LrtoolWarning
 
-MOST = sorted(set(OPTIMIZERS) - {"muon"})
+MOST = sorted(OPTIMIZERS)
 
 
 class Weights(nn.Module):
@@ -84,16 +84,6 @@ def test_every_class_steps(name):
     after = train(model, optimizer, steps=2)
     assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
     assert all(parameter.isfinite().all() for parameter in after)
-
-
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name == "muon"])
-def test_muon_takes_matrices_alone(name):  # which older versions of torch do not have
-    model = Weights()
-    train(model, build(name, model), steps=2, size=3)
-    assert not torch.equal(model.weight, torch.ones(3, 3))
-    [(path, words)] = problems(name)
-    assert path == ("optimizer",)
-    assert words.startswith("muon cannot be built: Muon only supports 2D parameters")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -565,3 +555,43 @@ def test_a_class_that_cannot_be_copied_opens_as_it_goes_on():
             super().__init__(params, lr * needed)
 
     assert opening(Own(nn.Linear(2, 2).parameters(), 0.1, needed=1)) == 1
+
+
+class SameAdamW(torch.optim.AdamW):
+    """Another name alone."""
+
+
+class ModedSGD(torch.optim.SGD):
+    """Updates as its parent does."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class HalfSGD(torch.optim.SGD):
+    """Updates otherwise than its parent."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] /= 2
+        return super().step(closure)
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate's."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.param_groups = optimizer.param_groups
+
+
+def test_subclasses_and_wrappers_are_what_they_are():
+    parameters = [nn.Parameter(torch.ones(2, 2))]
+    assert kind(SameAdamW(parameters)) == "adamw"
+    assert kind(ModedSGD(parameters, 0.1)) == "sgd"
+    assert kind(ModedSGD(parameters, 0.1, momentum=0.9)) == "sgd_momentum"
+    assert kind(HalfSGD(parameters, 0.1)) == "halfsgd"
+    wrapped = Wrapper(Wrapper(torch.optim.AdamW(parameters)))
+    assert kind(wrapped) == "adamw"
+    assert family(wrapped) == "adaptive"
+    assert opening(Wrapper(torch.optim.RMSprop(parameters))) == pytest.approx(10, rel=0.01)
