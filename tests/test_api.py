@@ -874,3 +874,39 @@ def test_an_optimizer_with_modes_is_left_in_the_one_that_it_was_in(training):
     assert result.lr is not None
     assert set(seen[1:]) == {(True, True), (False, False)}
     assert optimizer.training is training
+
+
+class Forces(nn.Module):
+    """The slope of an energy by the inputs; only in training with a graph of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.energy(x).sum(), x, create_graph=self.training)[0]
+
+
+def test_a_model_that_differentiates_by_its_inputs_is_validated_with_gradients():
+    torch.manual_seed(0)
+    model = Forces()
+    x = torch.randn(64, 3)
+    data = [(part, -part) for part in x.split(16)]
+    before = [p.clone() for p in model.parameters()]
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.warns(LrtoolWarning, match="the model is evaluated with gradients switched on"):
+        found = lrtool.find_lr(
+            model, optimizer, F.mse_loss, data, validation=data, steps=40, for_steps=100
+        )
+    assert found.report()["trials"]["measure"] == "validation"
+    assert all(map(torch.equal, before, model.parameters()))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_model_that_fails_with_gradients_too_is_told_its_own_error():
+    model = nn.Linear(3, 3)
+    good, bad = [(torch.ones(8, 3), torch.ones(8, 3))] * 4, [(torch.ones(8, 2), torch.ones(8, 3))]
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.warns(LrtoolWarning, match="mat1 and mat2"):
+        lrtool.find_lr(model, optimizer, F.mse_loss, good, validation=bad, steps=20, for_steps=100)

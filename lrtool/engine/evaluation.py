@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -90,6 +90,22 @@ def evaluate(
         _read(pending, denominators, total)
         values = {name: metric.compute() for name, metric in metrics.items()}
     return Evaluation(total.mean(), samples, total.denominator, values)
+
+
+def failure_without_gradients(
+    model: nn.Module, loss_fn: LossFunction | None, batch: Any, runtime: Runtime
+) -> Exception | None:
+    """Return why a batch can be evaluated with gradients switched on only; None if it cannot, too.
+
+    A model may differentiate by its inputs, as for forces and differential equations.
+    """
+    try:
+        losses(model, loss_fn, [batch], runtime)
+    except Exception as error:  # noqa: BLE001  (the user's model may raise anything)
+        with suppress(Exception):
+            losses(model, loss_fn, [batch], replace(runtime, gradients=True))
+            return error
+    return None
 
 
 def losses(

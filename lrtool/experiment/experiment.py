@@ -22,6 +22,7 @@ from lrtool.config.schema import OWN, LossConfig
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, length
+from lrtool.engine.copies import copied
 from lrtool.engine.device import (
     is_out_of_memory,
     open_runtime,
@@ -136,7 +137,7 @@ def open_experiment(
     experiment = _with_own_loss(experiment, model)
     loss_fn, loss = experiment.loss_fn, experiment.config.loss.name
     if loss_fn is not None:
-        data = fitted_shape(experiment.data, model, copy.deepcopy(loss_fn), loss, runtime)
+        data = fitted_shape(experiment.data, model, copied(loss_fn), loss, runtime)
     else:
         data = experiment.data
     warn_of_hooks(model)
@@ -287,9 +288,7 @@ def build(experiment: Experiment, seed: int) -> Built:
             ).to(experiment.runtime.device)
             _make_lazy_weights(experiment, model)
             model = place(model, experiment.runtime)
-        loss_fn = experiment.loss_fn
-        if isinstance(loss_fn, nn.Module):
-            loss_fn = copy.deepcopy(loss_fn)  # its state must not pass from one training to another
+        loss_fn = _own_copy(experiment)
         with _in_memory(f"the optimizer {config.optimizer.name} was built"):
             optimizer = optimizers.build_optimizer(
                 config.optimizer, model, loss_fn, lr=1.0, directories=experiment.directories
@@ -311,6 +310,17 @@ def build(experiment: Experiment, seed: int) -> Built:
             compiled: Any = torch.compile(model)
             model = compiled
     return Built(model, loss_fn, optimizer, ratios)
+
+
+def _own_copy(experiment: Experiment) -> LossFunction | None:
+    """Return the loss; if it is a module, one whose state does not pass to another training."""
+    if not isinstance(experiment.loss_fn, nn.Module):
+        return experiment.loss_fn
+    try:
+        return copy.deepcopy(experiment.loss_fn)
+    except Exception:  # noqa: BLE001  (some attributes cannot be copied, such as locks)
+        made = losses.build_loss(experiment.config.loss, experiment.directories)
+        return made.to(experiment.runtime.device) if isinstance(made, nn.Module) else made
 
 
 def _make_lazy_weights(experiment: Experiment, model: nn.Module) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ import torch
 from lrtool.batch import samples_in
 from lrtool.components.schedules import named_schedule
 from lrtool.data import batches
+from lrtool.engine.evaluation import failure_without_gradients
 from lrtool.engine.lightning import attach
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
 from lrtool.engine.step import make_step
+from lrtool.errors import LrtoolWarning, said
 from lrtool.search.subject import Trainee
 
 if TYPE_CHECKING:
@@ -133,7 +136,18 @@ class ObjectSubject:
         if self.validation is None:
             return None
         restore_random_states(self.random, self.generators)
-        return batches.held_out(self.validation, most, self.runtime.device) or None
+        found = batches.held_out(self.validation, most, self.runtime.device)
+        if found and not self.runtime.gradients:
+            error = failure_without_gradients(self.model, self.loss_fn, found[0], self.runtime)
+            if error is not None:
+                self.runtime = replace(self.runtime, gradients=True)
+                warnings.warn(
+                    f"evaluation without gradients fails here ({type(error).__name__}: "
+                    f"{said(error)}): the model is evaluated with gradients switched on",
+                    LrtoolWarning,
+                    stacklevel=2,
+                )
+        return found or None
 
     def schedule(self, steps: int) -> Schedule:
         """Return the plan's schedule over so many steps."""
