@@ -25,6 +25,8 @@ def targets_of(batch: Any) -> Any:
     They are the last of several parts, the value of one of `TARGET_KEYS`, or an attribute of such
     a name, as in the graph batches of PyTorch Geometric.
     """
+    if type(batch) in {tuple, list}:  # the usual ones: each step asks
+        return batch[-1] if len(batch) > 1 else None
     if isinstance(batch, Tensor | PackedSequence | str | bytes):
         return None
     if isinstance(batch, Mapping):

@@ -59,6 +59,7 @@ def make_step(
     ratios: Sequence[float] | None = None,
     clip_norm: float | None = None,
     scaler: torch.amp.GradScaler | None = None,
+    reduction: Reduction | None = None,
 ) -> Step:
     """Return `step(micro_batches, lr) → StepOut`, or None where the model skips all batches.
 
@@ -71,6 +72,7 @@ def make_step(
             groups' rates have to the first one's.
         clip_norm: gradients are scaled down to this 2-norm.
         scaler: for fp16; its overflowing steps are marked as skipped.
+        reduction: how the loss makes one number of a batch; by default what the loss tells.
 
     Raises:
         UserError: the optimizer needs more than one evaluation of the loss, or maximizes it; from
@@ -79,7 +81,7 @@ def make_step(
     _refuse_unusable(optimizer)
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    reduction = reduction_of(loss_fn)
+    counted = reduction_of(loss_fn) if reduction is None else reduction
 
     def step(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
         set_mode(optimizer, training=True)
@@ -87,7 +89,7 @@ def make_step(
         optimizer.zero_grad(set_to_none=True)
 
         made = _backward(
-            model, loss_fn, micro_batches, reduction=reduction, runtime=runtime, scaler=scaler
+            model, loss_fn, micro_batches, reduction=counted, runtime=runtime, scaler=scaler
         )
         if made is None:
             return None

@@ -21,8 +21,9 @@ from lrtool.config.document import located
 from lrtool.config.schema import OWN, LossConfig
 from lrtool.data import batches
 from lrtool.data.load import Loaded, as_binary, load, to_device
-from lrtool.data.part import OwnLoader, length
+from lrtool.data.part import OwnLoader, Resident, length
 from lrtool.engine.copies import copied
+from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import (
     is_out_of_memory,
     open_runtime,
@@ -371,6 +372,9 @@ def first_epoch(experiment: Experiment) -> Iterator[list[Any]]:
 
 def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
     """Return the step of a model with the configuration's clipping and precision."""
+    reduction, part = reduction_of(built.loss_fn), experiment.data.train
+    if isinstance(part, Resident):
+        reduction = reduction.for_all(part.targets)
     return make_step(
         built.model,
         built.loss_fn,
@@ -379,6 +383,7 @@ def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler |
         ratios=built.ratios,
         clip_norm=experiment.config.train.gradient_clip_norm,
         scaler=scaler,
+        reduction=reduction,
     )
 
 

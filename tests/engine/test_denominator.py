@@ -362,3 +362,14 @@ def test_the_error_of_a_part_without_targets():
         "every target of the training data is 255, which the loss ignores: there is nothing to "
         "learn from"
     )
+
+
+def test_nothing_is_counted_where_all_targets_count():
+    y = torch.tensor([[0, 1], [2, 3]])
+    plain, weighted = reduction_of(F.cross_entropy), reduction_of(built("nll", weight=[1.0, 2.0]))
+    assert plain.for_all(y).denominator((None, y[:1])) == plain.denominator((None, y[:1])) == 2
+    assert plain.for_all(y).over == "elements"
+    assert plain.for_all(torch.tensor([0, IGNORED])) is plain
+    assert plain.for_all(torch.rand(3, 2)) is plain
+    assert weighted.for_all(y) is weighted
+    assert reduction_of(nn.CrossEntropyLoss(reduction="sum")).for_all(y).summed
