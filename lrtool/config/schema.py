@@ -180,6 +180,11 @@ class DataConfig(Section):
     workers: int = Field(
         0, ge=0, le=256, description="processes that load samples which are not in memory"
     )
+    timeout: float = Field(
+        600.0,
+        ge=0,
+        description="seconds to wait for a batch of the workers before the run fails; 0: for ever",
+    )
 
 
 class FindConfig(Section):

@@ -26,10 +26,10 @@ from torch.utils.data import (
 )
 
 from lrtool.batch import samples_in
-from lrtool.data import workers
 from lrtool.data.conversion import Conversion, collate, convert
 from lrtool.data.part import Resident, Streamed, length
 from lrtool.data.whole_batches import whole_batches
+from lrtool.data.worker_process import begin
 from lrtool.errors import DataError, LrtoolWarning
 
 if TYPE_CHECKING:
@@ -316,7 +316,8 @@ def _loader(
         shuffle=shuffle and not part.iterable,
         num_workers=part.workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=workers.begin,
+        worker_init_fn=begin,
+        timeout=part.timeout if part.workers else 0,
         collate_fn=collate,
         generator=generator,
     )
@@ -328,6 +329,8 @@ def _loader(
         batch_sampler=_Later(loader.batch_sampler, skip),
         num_workers=part.workers,
         pin_memory=loader.pin_memory,
+        worker_init_fn=begin,
+        timeout=loader.timeout,
         collate_fn=collate,
         generator=generator,
     )

@@ -22,7 +22,8 @@ from lrtool.data.conversion import (
 )
 from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.data.samples import not_finite
-from lrtool.data.workers import begin
+from lrtool.data.worker_process import begin
+from lrtool.data.workers import words
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ def call_factory(
     try:
         made = factory(**spec.args)
     except (Exception, SystemExit) as error:
-        raise _wrong(f"{name}: raised {type(error).__name__}: {error}") from error
+        raise _wrong(f"{name}: raised {words(error)}") from error
     first, second = _unpack(made, name)
-    train = _part(first, spec.workers, f"{name}: train")
+    train = _part(first, spec, f"{name}: train")
     if second is not None:
         # A run's own configuration sets every key.
         if "validation" in spec.model_fields_set and split.encoding is None:
             _warn(f"data.validation is ignored: {spec.source} returns a validation set of its own")
-        return train, _part(second, spec.workers, f"{name}: validation"), False
+        return train, _part(second, spec, f"{name}: validation"), False
     if not spec.validation:
         return train, None, False
     if isinstance(train, OwnLoader) or (isinstance(train, Streamed) and train.iterable):
@@ -114,15 +115,16 @@ def _describe(made: Any) -> str:
     return "None" if made is None else f"an object of type {type(made).__name__}"
 
 
-def _part(value: Any, workers: int, name: str) -> Part:
+def _part(value: Any, spec: DataConfig, name: str) -> Part:
     if isinstance(value, DataLoader):
         if value.num_workers:
             value.worker_init_fn = partial(begin, then=value.worker_init_fn)
+            value.timeout = value.timeout or spec.timeout
         return OwnLoader(value)
     pair = value if _is_pair(value) else _pair_of(value)
     if pair is not None:
         return to_resident(pair[0], pair[1], name)
-    part = Streamed(value, workers)
+    part = Streamed(value, spec.workers, spec.timeout)
     if not part.iterable and not part.size:
         fault = "has no __len__" if part.size is None else "is empty"
         raise _wrong(f"{name}: the dataset {type(value).__name__} {fault}")

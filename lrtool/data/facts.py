@@ -16,6 +16,7 @@ from lrtool.data.checks import MOST_CLASSES
 from lrtool.data.conversion import collate, convert
 from lrtool.data.encoding import ArrayInputs, ClassIndices, Values
 from lrtool.data.part import OwnLoader, Resident, Streamed
+from lrtool.data.workers import words
 from lrtool.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def first_batch(part: Part, name: str) -> Any:
         problem = f"{name}: yields no training batch"
         raise ConfigError(Problem(("data", "source"), problem)) from None
     except (Exception, SystemExit) as error:
-        problem = f"{name}: reading the first samples raised {type(error).__name__}: {error}"
+        problem = f"{name}: reading the first samples raised {words(error)}"
         raise ConfigError(Problem(("data", "source"), problem)) from error
     finally:
         for generator, state in states:

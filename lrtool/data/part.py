@@ -35,11 +35,13 @@ class Streamed:
     Attributes:
         dataset: map-style or iterable.
         workers: processes that load samples; 0: the run's own process.
+        timeout: seconds to wait for a batch of theirs; 0: for ever.
         conversion: of each batch.
     """
 
     dataset: Dataset[Any]
     workers: int
+    timeout: float = 0.0
     conversion: Conversion = AS_GIVEN
 
     @property

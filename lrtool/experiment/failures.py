@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtool.components import import_path
-from lrtool.data.workers import is_death_of_a_worker
+from lrtool.config.spelling import number
+from lrtool.data.workers import is_death_of_a_worker, is_hanging_worker
 from lrtool.engine.device import is_out_of_memory
 from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
 from lrtool.experiment.experiment import build, first_batches, step_of
@@ -42,6 +43,12 @@ def explain(
         return UserError(
             f"data.source {config.data.source} failed: a process that loads data ended by itself, "
             f"or was ended: {str(error).partition('. ')[0]}; data.workers: 0 loads without it"
+        )
+    if is_hanging_worker(error):
+        return UserError(
+            f"data.source {config.data.source} failed: no process that loads data gave a batch for "
+            f"{number(config.data.timeout)} seconds (data.timeout); look for what it waits for: a "
+            "lock, a network, another process; data.workers: 0 loads without processes"
         )
     parts = (config.model, config.loss, config.optimizer, config.optimizer.inner)
     names = [*(part.name for part in parts if part), config.data.source]

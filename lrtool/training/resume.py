@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MAY_CHANGE: tuple[KeyPath, ...] = (
     ("search_path",),
     ("find",),
+    ("data", "timeout"),
     ("train", "epochs"),
     ("train", "max_steps"),
     ("train", "checkpoint_every"),
