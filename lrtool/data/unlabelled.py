@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +18,24 @@ from lrtool.data.encoding import (
     CharacterInputs,
     Encoding,
     GreyInputs,
-    NumberColumn,
     TableInputs,
     WordsColumn,
     code_points,
 )
 from lrtool.data.input_files import find_file, read_text
+from lrtool.data.parquet_table import read_parquet
 from lrtool.data.sources.idx import read_images
 from lrtool.data.sources.npz import read_inputs
-from lrtool.data.text_table import MISSING, read_table, table_format
+from lrtool.data.text_table import read_table, table_format, table_of
 from lrtool.errors import DataError, LrtoolWarning, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = {  # the defaults of the source csv
+    from lrtool.data.text_table import Table, TableFormat
+
+PARQUET, TEXT = {".parquet", ".pq"}, {".csv", ".tsv", ".txt"}
+FORMAT: dict[str, Any] = {  # the defaults of the source csv
     "delimiter": ",",
     "header": True,
     "na_values": None,
@@ -66,7 +69,7 @@ def read_unlabelled(encoding: Encoding, args: Mapping[str, Any], data: Any) -> T
         )
     path = Path(os.path.expanduser(data)) if isinstance(data, str | os.PathLike) else None  # noqa: PTH111  (as in `find_file`)
     if isinstance(known, TableInputs):
-        return torch.from_numpy(_of_a_table(known, args, path, data))
+        return torch.from_numpy(_of_a_table(encoding, known, args, path, data))
     if isinstance(known, CharacterInputs):
         return _windows(known, encoding, path, data)
     if isinstance(known, GreyInputs):
@@ -79,110 +82,89 @@ def read_unlabelled(encoding: Encoding, args: Mapping[str, Any], data: Any) -> T
 
 
 def _of_a_table(
-    known: TableInputs, args: Mapping[str, Any], path: Path | None, data: Any
+    encoding: Encoding, known: TableInputs, args: Mapping[str, Any], path: Path | None, data: Any
 ) -> NDArray[np.float32]:
-    spelled = {**FORMAT, **{key: args[key] for key in FORMAT if args.get(key) is not None}}
-    if path is None or path.suffix.lower() in {".parquet", ".pq"}:
-        missing = {"", *map(str, MISSING if args.get("na_values") is None else args["na_values"])}
-        origin = "the data" if path is None else str(path)
-        columns = _columns(data) if path is None else _parquet(path)
-        return known.encode(_in_memory(known, columns, missing, origin), warn=True)
-    table = read_table(find_file(str(path), [Path()]), table_format(**spelled))
+    spelled = {key: args.get(key, default) for key, default in FORMAT.items()}
+    form = table_format(**{**spelled, "numeric": list(map(str, spelled["numeric"]))})
     kinds = {column.name: column.kind for column in known.columns}
+    if path is None:
+        words = {c.name: set(c.words) for c in known.columns if isinstance(c, WordsColumn)}
+        table = _in_memory(_columns(data), form, words)
+    else:
+        file = find_file(str(path), [Path()])
+        ending = file.suffix.lower()
+        in_parquet = ending in PARQUET or (encoding.source == "parquet" and ending not in TEXT)
+        table = read_parquet(file, form) if in_parquet else read_table(file, form)
     check_trained(table, list(kinds))
     return known.encode(frame_of(table, kinds), warn=True)
 
 
-def _columns(data: Any) -> Mapping[str, Any]:
+def _columns(data: Any) -> dict[str, list[Any]]:
     """Return columns by name."""
     if isinstance(data, Mapping):
-        return {str(name): _sequence(values, name) for name, values in data.items()}
+        return {str(name): _listed(values, name) for name, values in data.items()}
     if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
         return {str(name): data[name].tolist() for name in data.columns}
     if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
-        names = dict.fromkeys(str(name) for row in data for name in row)
-        return {name: [row.get(name) for row in data] for name in names}
+        names = dict.fromkeys(name for row in data for name in row)
+        return {str(name): [row.get(name) for row in data] for name in names}
     raise UserError(
         f"a {type(data).__name__} has no columns with names; give a path, a DataFrame, or a mapping"
         " of columns"
     )
 
 
-def _sequence(values: Any, name: Any) -> list[Any]:
+def _listed(values: Any, name: Any) -> list[Any]:
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise UserError(f"column {name!r} is a single {type(values).__name__}; give a list")
-    return values.tolist() if hasattr(values, "tolist") else list(values)
-
-
-def _parquet(path: Path) -> Mapping[str, Any]:
-    import pandas as pd  # noqa: PLC0415  (slow to import)
-
-    try:
-        return _columns(pd.read_parquet(find_file(str(path), [Path()])))
-    except ImportError:
-        raise UserError(
-            f"{path}: reading parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
-        ) from None
-    except UserError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: cannot be read as parquet: {error}") from error
+    listed: list[Any] = values.tolist() if hasattr(values, "tolist") else list(values)
+    return listed
 
 
 def _in_memory(
-    known: TableInputs, columns: Mapping[str, Any], missing: set[str], origin: str
-) -> dict[str, Any]:
-    """Return the columns of a run, numbers or words, from values of any kind."""
-    absent = [column.name for column in known.columns if column.name not in columns]
-    if absent:
-        names = ", ".join(map(repr, absent))
-        raise DataError(f"{origin}: no column {names}, which the run was trained on")
-    found: dict[str, Any] = {}
-    for column in known.columns:
-        values = [None if _is_missing(v, missing) else v for v in columns[column.name]]
-        if isinstance(column, WordsColumn):
-            found[column.name] = ["" if v is None else _word(v, column) for v in values]
-        else:
-            found[column.name] = _numbers(column, values, origin)
-    sizes = {name: len(values) for name, values in found.items()}
-    if len(set(sizes.values())) > 1:
-        raise DataError(f"{origin}: columns of different lengths: {sizes}")
-    if not next(iter(sizes.values())):
-        raise DataError(f"{origin}: no rows")
-    return found
+    columns: Mapping[str, list[Any]], form: TableFormat, words: Mapping[str, Collection[str]]
+) -> Table:
+    """Return a table of values of any kind, as text.
+
+    Args:
+        columns: by name.
+        form: what is missing, and how numbers are written that are text.
+        words: those of the columns of words.
+    """
+    sizes = {name: len(values) for name, values in columns.items()}
+    size = max(sizes.values(), default=0)
+    if not size:
+        raise DataError("the data: no rows")
+    if min(sizes.values()) < size:
+        raise DataError(f"the data: columns of different lengths: {sizes}")
+    return table_of(
+        Path("the data"),
+        form,
+        list(columns),
+        [[_text(v, words.get(name, ())) for v in values] for name, values in columns.items()],
+        [(Path("the data"), row) for row in range(size)],
+        place="the data",
+        types={
+            number: "number"
+            for number, values in enumerate(columns.values())
+            if all(value is None or isinstance(value, int | float) for value in values)
+        },
+        unit="row",
+    )
 
 
-def _is_missing(value: Any, missing: set[str]) -> bool:
-    if isinstance(value, str):
-        return value.strip() in missing
-    return value is None or value != value or type(value).__name__ in {"NAType", "NaTType"}  # noqa: PLR0124  (NaN)
+def _text(value: Any, words: Collection[str]) -> str | None:
+    """Return a value as a file would have it; None if it is missing.
 
-
-def _numbers(column: NumberColumn, values: list[Any], origin: str) -> NDArray[np.float64]:
-    numbers = np.full(len(values), np.nan)
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        try:
-            numbers[row] = float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise DataError(
-                f"{origin}: row {row} (counted from 0): column {column.name!r} holds {value!r}, but"
-                " in the training it was a column of numbers"
-            ) from None
-        if not np.isfinite(numbers[row]):
-            raise DataError(
-                f"{origin}: row {row} (counted from 0): column {column.name!r} holds {value!r},"
-                " which is not finite"
-            )
-    return numbers
-
-
-def _word(value: Any, column: WordsColumn) -> str:
-    """Return a value as a file would have it: pandas makes 1.0 of 1 where others are missing."""
-    text = str(value).strip()
-    whole = isinstance(value, float) and value.is_integer() and text not in column.words
-    return str(int(value)) if whole else text
+    pandas makes 1.0 of 1 where others of its column are missing.
+    """
+    if value is None or value != value or type(value).__name__ in {"NAType", "NaTType"}:  # noqa: PLR0124  (NaN)
+        return None
+    if not isinstance(value, float):
+        return str(value).strip()
+    if value.is_integer() and repr(value) not in words and str(int(value)) in words:
+        return str(int(value))
+    return repr(value)
 
 
 def _windows(known: CharacterInputs, encoding: Encoding, path: Path | None, data: Any) -> Tensor:

@@ -163,6 +163,20 @@ def test_from_python_with_a_path_a_frame_columns_or_rows(tmp_path, write):
 
 
 @pytest.mark.usefixtures("run")
+def test_a_parquet_file_is_read_as_the_table_it_holds(here, write, tmp_path):
+    pytest.importorskip("pyarrow")
+    text = table(15, target=False, seed=3)
+    write("new.csv", text)
+    pd.read_csv(io.StringIO(text)).to_parquet(tmp_path / "new.parquet")
+    assert here("predict", "run", "new.parquet").stdout == here("predict", "run", "new.csv").stdout
+    content = (tmp_path / "new.parquet").read_bytes()
+    (tmp_path / "new.parquet").write_bytes(content[:-30])
+    assert "new.parquet: cannot be read; the file is broken" in refused(
+        here("predict", "run", "new.parquet")
+    )
+
+
+@pytest.mark.usefixtures("run")
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -171,7 +185,7 @@ def test_from_python_with_a_path_a_frame_columns_or_rows(tmp_path, write):
         ({"size": [], "city": []}, "the data: no rows"),
         ({"size": 1.0, "city": ["Rome"]}, "column 'size' is a single float; give a list"),
         ({"size": [1, "big"], "city": ["", ""]}, "row 1 .* column 'size' holds 'big', but in the"),
-        ({"size": [np.inf], "city": [""]}, "row 0 .* holds inf, which is not finite"),
+        ({"size": [np.inf], "city": [""]}, "row 0 .* holds 'inf', which is not finite"),
         (np.zeros((3, 2)), "a ndarray has no columns with names; give a path, a DataFrame"),
         (7, "a int has no columns with names"),
     ],
@@ -205,6 +219,21 @@ def test_whole_numbers_of_a_column_of_words_are_the_words_of_the_file(train, wri
     trained = lrtool.load(tmp_path / "run")
     for values in ([1, 2, 3], [1.0, 2.0, 3.0], ["1", "2", "3"], np.arange(1, 4)):
         assert trained.predict({"code": values}).classes.tolist() == ["2", "4", "6"]
+
+
+def test_numbers_are_read_as_in_the_training(here, train, write, tmp_path):
+    rows = "".join(
+        f"{'1.250' if i % 2 else '-'};{i % 3},5;{'a' if i % 2 else 'b'}\n" for i in range(60)
+    )
+    write("train.csv", f"pay;x;kind\n{rows}")
+    form = "target: kind, delimiter: ';', decimal: ',', thousands: '.', na_values: ['-']"
+    train(TABLE.replace("target: kind", form))
+    write("new.csv", "x;pay\n1,5;1.250\n0,5;-\n")
+    found = lrtool.load(tmp_path / "run")
+    expected = found("new.csv")
+    assert torch.equal(found({"x": [1.5, 0.5], "pay": [1250, None]}), expected)
+    assert torch.equal(found({"x": ["1,5", "0,5"], "pay": ["1.250", "-"]}), expected)
+    assert len(rows_of(here("predict", "run", "new.csv"))) == 2
 
 
 def test_a_regression_predicts_in_the_units_of_its_target(here, train, write, tmp_path):
