@@ -19,6 +19,7 @@ from lrtool.components.schedules import SCHEDULES
 from lrtool.config.schema import MAX_RATE, MIN_RATE
 from lrtool.config.spelling import number
 from lrtool.curve.suggest import METHODS
+from lrtool.curve.verdict import VALIDATION
 from lrtool.data import batches
 from lrtool.engine.device import DTYPES, Runtime, environment
 from lrtool.engine.lightning import warn_of_hooks
@@ -243,6 +244,7 @@ def find_lr(
         verify=bool(verify),
         schedule=schedule,
         training=for_steps,
+        followed=frozenset() if validation is None else frozenset({VALIDATION}),
     )
     loaders = [loader] if validation is None else [loader, validation]
     generators = batches.generators(*loaders)

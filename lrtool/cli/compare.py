@@ -53,7 +53,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        from lrtool.show.terminal.console import print_rows
+        from lrtool.show.terminal.compare import print_comparison
 
-        print_rows(rows)
+        print_comparison(rows)
         typer.echo(f"\nPlot: {directory / plots[0].name}")

@@ -100,14 +100,18 @@ def run_find(
         UserError, OutOfMemoryError: from a step; a report with status `failed` has been written.
     """
     from lrtool.cli.pump import pump
+    from lrtool.curve import race, trials
     from lrtool.search.experiment_subject import plan_of
-    from lrtool.search.search import candidate_steps
     from lrtool.show.terminal.find import Progress
 
     directory.mkdir(exist_ok=True)
     plan = plan_of(experiment)
     progress = Progress(
-        repeats=plan.repeats, steps=plan.steps, race_steps=candidate_steps(plan), quiet=quiet
+        repeats=plan.repeats,
+        steps=plan.steps,
+        trial_steps=trials.length(plan.training),
+        race_steps=race.length(plan.training),
+        quiet=quiet,
     )
     with progress:
         return pump(_logged_search(experiment, preflight, plan, directory), stop, progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,9 @@ COMPANIONS = (".csv", ".py", ".txt")
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="An example's name, such as digits.")],
+    name: Annotated[
+        str | None, typer.Argument(help="An example's name, such as digits; without it, a list.")
+    ] = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Directory to write to.", callback=flags.in_home),
@@ -23,6 +27,11 @@ def init(
     overwrite: flags.Overwrite = False,
 ) -> None:
     """Write a commented configuration to start from."""
+    if name is None:
+        from lrtool.show.terminal.console import print_rows
+
+        print_rows([{"name": name, "about": about(name)} for name in names()])
+        return
     for path in copy(name, output, overwrite=overwrite):
         typer.echo(path)
 
@@ -38,6 +47,17 @@ def names() -> list[str]:
     """Return the names of all examples, the simplest first."""
     examples = (path.stem for path in directory().glob("*.yaml"))
     return sorted(examples, key=lambda name: (name != "digits", name))
+
+
+def about(name: str) -> str:
+    """Return the first sentence of an example's comment."""
+    lines = (directory() / f"{name}.yaml").read_text("utf-8").splitlines()
+    comment = [line.removeprefix("#").strip() for line in takewhile(_is_comment, lines)]
+    return re.split(r"(?<=[.?]) ", " ".join(comment))[0].rstrip(".")
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#")
 
 
 def copy(name: str, target: Path, *, overwrite: bool) -> list[Path]:

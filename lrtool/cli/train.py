@@ -129,13 +129,26 @@ def train(
     elif quiet:
         typer.echo(directory)
     else:
-        from lrtool.show.terminal.train import print_training
-
         shown = flags.repeatable(config, directory, sets, given)
-        print_training(report, directory=directory, config=shown)
+        _print(report, directory, shown)
     if report.status != "completed" and (as_json or quiet):
         say(f"{report.status.replace('_', ' ')}: {report.reason}")
     raise typer.Exit(exit_codes.of_run(report.status, stop))
+
+
+def _print(report: TrainReport, directory: Path, config: Path) -> None:
+    """Print the result: of the training, or of the search that left it without a rate."""
+    from lrtool.report import report as reports
+    from lrtool.report.run_directory import FIND
+    from lrtool.show.terminal.find import print_summary
+    from lrtool.show.terminal.train import print_training
+
+    if report.learning_rate is None:
+        search = reports.read(directory / FIND / reports.FILE_NAME)
+        assert isinstance(search, reports.FindReport), "without a rate there was a search for one"
+        print_summary(search, directory=directory, config=config)
+    else:
+        print_training(report, directory=directory, config=config)
 
 
 def _run_to_resume(
@@ -351,6 +364,7 @@ def _write_report(
     from lrtool.report import report as reports
     from lrtool.report.records import BestEpoch, EpochRow, StepRow, Timing
     from lrtool.report.run_directory import CHECKPOINTS, METRICS
+    from lrtool.show.plots import find as find_plot
     from lrtool.show.plots import train as plot
 
     watch = Stopwatch(experiment.started) if session is None else session.watch
@@ -372,5 +386,8 @@ def _write_report(
         **facts(experiment, preflight),
     )
     reports.write(report, directory)
-    plot.save(report, directory)
+    if search is not None and rate is None:
+        find_plot.save(search, directory)  # all that there is
+    else:
+        plot.save(report, directory)
     return report

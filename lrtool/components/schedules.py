@@ -172,6 +172,11 @@ class Plan:
         return factor
 
 
+def warms_up(spec: ScheduleConfig) -> bool:
+    """Tell whether a schedule begins with lower rates, by a warm-up or by its own shape."""
+    return bool(spec.warmup) or SCHEDULES[spec.name].like == "one_cycle"
+
+
 def build_schedule(
     spec: ScheduleConfig, *, steps: int | None, steps_per_epoch: int | None
 ) -> Schedule:

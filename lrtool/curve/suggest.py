@@ -27,7 +27,7 @@ from lrtool.errors import UserError, did_you_mean
 from lrtool.report.records import Finding, MethodSuggestion, Suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from lrtool.curve.combine import Estimate
     from lrtool.curve.smooth import Fit
@@ -64,6 +64,7 @@ def suggest(
     schedule: str = "constant",
     like: str | None = None,
     steps: int | None = None,
+    followed: Collection[str] = (),
 ) -> Finding:
     """Suggest a learning rate, with an interval, a verdict and advice.
 
@@ -91,6 +92,7 @@ def suggest(
         like: the schedule with measured best rates ("constant", "cosine" or "one_cycle") that
             `schedule` resembles; None: it is one of them.
         steps: the number of training steps that the rate is meant for.
+        followed: advice that the training follows already: `verdict.WARMUP` and others.
 
     Raises:
         UserError: an unknown method or family, or no sweep at all.
@@ -137,13 +139,15 @@ def suggest(
         # after a flat sweep, a small fall of the validation loss is not enough
         descent = fell(trials) if obstacle is None else fell_in_training(trials)
         if not descent and anchors.minimum is None:
-            auto = obstacle or verdict.NOTHING_FELL
+            auto = obstacle or verdict.nothing_fell(followed)
         else:
             if obstacle is not None:
                 coarse = [verdict.coarse(fitted)] if verdict.is_coarse(sweeps) else []
                 doubts = [verdict.FELL_IN_TRIALS_ONLY, *coarse]
             else:
-                doubts = [*doubts, *verdict.trial_doubts(fell=descent, rose=rose(trials))]
+                rising = rose(trials)
+                more = verdict.trial_doubts(fell=descent, rose=rising, followed=followed)
+                doubts = [*doubts, *more]
             auto = _auto(_range(fitted, trials), best, lean_of(trials), steps, doubts)
     by_method = {"auto": _by(auto), SWEEP: _by(before_trials), **suggestions(fitted)}
     answer = auto if method == "auto" else _rule(method, by_method[method], fitted, doubts)

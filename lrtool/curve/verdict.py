@@ -11,7 +11,7 @@ from lrtool.config.spelling import number
 from lrtool.curve.smooth import LEAST_POINTS, effects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from lrtool.curve.anchors import Anchors
     from lrtool.curve.smooth import Fit
@@ -43,16 +43,32 @@ BELOW_RANGE = Doubt("the best rate seems to lie below the range of the sweep", L
 ABOVE_RANGE = Doubt("the best rate seems to lie above the range of the sweep", "Raise find.end.")
 FELL_IN_TRIALS_ONLY = Doubt("the loss fell only in the trials, not in the sweep", RACE)
 TRIALS_FLAT = Doubt("the loss did not fall clearly in either trial", RACE)
-TRIALS_ROSE = Doubt(
-    "both trials ended above the untrained loss",
-    "Add a warm-up (train.schedule.warmup), train for more steps, or compare rates in a race "
-    "(find.verify).",
-)
-NOTHING_FELL = Doubt(
-    "the loss fell neither in the sweep nor in the trials",
-    "Check the data and the loss function; a larger batch (data.batch_size) or a validation set "
-    "(data.validation) shows a smaller descent.",
-)
+
+# What a training may follow already, so that nobody is told to do it.
+WARMUP, VALIDATION, FULL_BATCH = "a warm-up", "a validation set", "full batches"
+
+
+def trials_rose(followed: Collection[str]) -> Doubt:
+    """Doubt a rate between two at which the loss rose."""
+    remedies = ["train for more steps", "compare rates in a race (find.verify)"]
+    if WARMUP not in followed:
+        remedies.insert(0, "add a warm-up (train.schedule.warmup)")
+    advice = f"{', '.join(remedies[:-1])}{',' * (len(remedies) > 2)} or {remedies[-1]}."
+    return Doubt("both trials ended above the untrained loss", advice[0].upper() + advice[1:])
+
+
+def nothing_fell(followed: Collection[str]) -> Doubt:
+    """Say why there is no rate where no loss fell."""
+    remedies = {
+        FULL_BATCH: "a larger batch (data.batch_size)",
+        VALIDATION: "a validation set (data.validation)",
+    }
+    left = " or ".join(text for what, text in remedies.items() if what not in followed)
+    advice = f"; {left} shows a smaller descent" if left else ""
+    return Doubt(
+        "the loss fell neither in the sweep nor in the trials",
+        f"Check the data and the loss function{advice}.",
+    )
 
 
 def too_short(sweeps: Sequence[Sweep]) -> Doubt:
@@ -142,10 +158,10 @@ def is_flat(anchors: Anchors, sweeps: Sequence[Sweep]) -> bool:
     return anchors.minimum is None and anchors.divergence is None and ended
 
 
-def trial_doubts(*, fell: bool, rose: bool) -> list[Doubt]:
+def trial_doubts(*, fell: bool, rose: bool, followed: Collection[str]) -> list[Doubt]:
     """Return what the two trials say against the rate between them."""
     if rose:
-        return [TRIALS_ROSE]
+        return [trials_rose(followed)]
     return [] if fell else [TRIALS_FLAT]
 
 

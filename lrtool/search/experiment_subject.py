@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrtool.components.schedules import compressed_schedule
+from lrtool.components.schedules import compressed_schedule, warms_up
 from lrtool.config.document import located
+from lrtool.curve import verdict
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader
 from lrtool.engine.sweep import make_probe
@@ -34,7 +35,13 @@ PROBE_SAMPLES = 512
 
 def plan_of(experiment: Experiment) -> SearchPlan:
     """Return the settings of a configuration's search."""
-    find = experiment.config.find
+    config, data = experiment.config, experiment.data
+    find = config.find
+    followed = {
+        verdict.WARMUP: warms_up(config.train.schedule),
+        verdict.VALIDATION: data.validation is not None,
+        verdict.FULL_BATCH: data.batch_size == data.samples["train"],
+    }
     return SearchPlan(
         start=find.start,
         end=find.end,
@@ -43,8 +50,9 @@ def plan_of(experiment: Experiment) -> SearchPlan:
         repeats=find.repeats,
         method=find.method,
         verify=find.verify,
-        schedule=experiment.config.train.schedule.name,
+        schedule=config.train.schedule.name,
         training=training_steps(experiment),
+        followed=frozenset(what for what, is_so in followed.items() if is_so),
     )
 
 

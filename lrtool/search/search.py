@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lrtool.components import optimizers
 from lrtool.components.schedules import SCHEDULES
-from lrtool.curve import race as decisions
-from lrtool.curve import trials
 from lrtool.curve.race import average, conclude, too_expensive, usual_rate, without_race
 from lrtool.curve.suggest import suggest
 from lrtool.engine import rate_effect
@@ -52,6 +50,7 @@ class SearchPlan:
         verify: whether to race; "auto": if a race is cheap compared with the training.
         schedule: name of the schedule of the training.
         training: steps of the training that the rate is meant for; None: unknown.
+        followed: advice that the training follows already, as in `curve.verdict`.
     """
 
     start: float
@@ -63,6 +62,7 @@ class SearchPlan:
     verify: bool | str
     schedule: str
     training: int | None
+    followed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +176,6 @@ def _rows(state: _SearchState) -> Iterator[Row]:
     yield from run_race(race, log10(finding.centre), usual_rate(state.optimizer), watch)
 
 
-def candidate_steps(plan: SearchPlan) -> int:
-    """Return the steps of a candidate of the race, or of a trial if there is no race."""
-    races = plan.verify is True or (plan.verify and too_expensive(plan.training, 0.0) is None)
-    return decisions.length(plan.training) if races else trials.length(plan.training)
-
-
 def _first_update(state: _SearchState) -> None:
     """Make the first update of the first sweep and measure it."""
     subject = state.subject
@@ -277,6 +271,7 @@ def _suggest(state: _SearchState) -> Finding:
         schedule=state.plan.schedule,
         like=SCHEDULES[state.plan.schedule].like,
         steps=state.plan.training,
+        followed=state.plan.followed,
     )
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from lrtool.components.schedules import warms_up
 from lrtool.config.spelling import number
 from lrtool.engine import weights
 from lrtool.engine.loop import SKIPS_IN_A_ROW
@@ -94,7 +95,7 @@ def _advice(session: Session, cause: Cause) -> str:
         remedies.append("--lr auto, which finds one")
     if config.train.gradient_clip_norm is None:
         remedies.append("train.gradient_clip_norm: 1")
-    if not config.train.schedule.warmup:
+    if not warms_up(config.train.schedule):
         remedies.append("train.schedule.warmup: 0.05")
     if config.runtime.precision == "fp16":
         remedies.append("runtime.precision: bf16")

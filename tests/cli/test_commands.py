@@ -1,6 +1,7 @@
 """check, list, schema, help, and every way to hold them wrong."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -281,3 +282,15 @@ def test_a_rate_of_the_optimizers_that_is_none(here, write):
     assert done.stderr == (
         "a.yaml:1:12: optimizer: own:make has no default rate; give learning_rate, or --lr auto\n"
     )
+
+
+def test_init_without_a_name_lists_the_examples(here):
+    done = here("init")
+    assert (done.returncode, done.stderr) == (0, "")
+    head, first, *others = [re.split("  +", line.rstrip()) for line in done.stdout.splitlines()]
+    assert head == ["name", "about"]
+    assert first[0] == "digits"
+    assert first[1].startswith("Handwritten digits, 8 × 8 pixels")
+    assert [name for name, _ in others] == sorted(name for name, _ in others)
+    assert ["tabular", others[-1][1]] == others[-1]
+    assert others[-1][1].endswith("will the bicycle rental be busy?")

@@ -85,6 +85,17 @@ def test_json_is_the_report_alone_and_fits_its_schema(here, tmp_path):
     assert {"epochs", "best", "checkpoint", "learning_rate", "steps"} <= set(properties)
 
 
+def test_a_training_without_a_rate_shows_its_search(here, tmp_path):
+    low = ("--set", "find.start=1e-9", "--set", "find.end=1e-6")
+    done = here("train", "a.yaml", "--output", "run", "--lr", "auto", *low)
+    assert done.returncode == 3
+    assert done.stdout.startswith("Learning rate  no trustworthy suggestion")
+    for part in ("\nWhy  ", "\nNext  ", "loss over learning rate", "\nReport and plots: run"):
+        assert part in done.stdout
+    plots = [tmp_path / folder / "plot.svg" for folder in ("run", "run/find")]
+    assert plots[0].read_bytes() == plots[1].read_bytes()
+
+
 @pytest.mark.usefixtures("no_plots")
 class TestRates:
     def test_a_flag_wins_over_the_configuration(self, here, tmp_path, write):

@@ -10,7 +10,7 @@ from round_constants import ROUND
 from synthetic_sweeps import INITIAL, rates, recorded, sweep
 from test_trials import falling, trials_of
 
-from lrtool.curve import constants, trials
+from lrtool.curve import constants, trials, verdict
 from lrtool.curve.anchors import locate, rules
 from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit
@@ -133,7 +133,30 @@ def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
     assert said.lr < swept.lr
     assert said.verdict == "uncertain"
     assert said.reason.startswith("Both trials ended above the untrained loss")
-    assert "warm-up" in said.advice[0]
+    assert said.advice == (
+        (
+            "Add a warm-up (train.schedule.warmup), train for more steps, or compare rates in a"
+            " race (find.verify)."
+        ),
+    )
+    rising = trials_of((2.1, None), curves=flat)
+    said = suggest(three(), trials=rising, followed={verdict.WARMUP}, **known).suggestion
+    assert said.advice == ("Train for more steps or compare rates in a race (find.verify).",)
+
+
+def test_nobody_is_told_to_do_what_they_do():
+    def advice(*followed):
+        return verdict.nothing_fell(followed).advice
+
+    assert advice() == (
+        "Check the data and the loss function; a larger batch (data.batch_size) or a validation set"
+        " (data.validation) shows a smaller descent."
+    )
+    assert advice(verdict.VALIDATION) == (
+        "Check the data and the loss function; a larger batch (data.batch_size) shows a smaller"
+        " descent."
+    )
+    assert advice(verdict.VALIDATION, verdict.FULL_BATCH) == "Check the data and the loss function."
 
 
 def test_where_neither_sweep_nor_trials_fell_there_is_no_rate():

@@ -1,10 +1,14 @@
+import functools
 import math
+import operator
+import re
 
 import pytest
+from terminals import on_a_terminal
 from trainings import epoch_rows, step_rows
 
 from lrtool.report.records import BestEpoch, EpochRow
-from lrtool.show.terminal.compare import comparison
+from lrtool.show.terminal.compare import comparison, print_comparison
 from lrtool.show.terminal.console import print_rows
 
 
@@ -106,3 +110,40 @@ def test_the_table_prints(make, train, capsys, name):
     assert "best validation loss" in head
     assert first.startswith(f"{name}  ")
     assert second.startswith("other")
+
+
+NAMES = [f"runs/digits/20261128T21{minute:02}34Z-train" for minute in range(7)]
+
+
+def shown(rows, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", f"{width}")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    sent = on_a_terminal("stdout", monkeypatch, lambda: print_comparison(rows))
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in sent.splitlines()]
+
+
+def test_a_narrow_terminal_has_a_column_for_each_run(make, train, monkeypatch):
+    rows = comparison({NAMES[0]: train(), NAMES[1]: make()})
+    lines = shown(rows, 80, monkeypatch)
+    assert lines[:4] == [f"1  {NAMES[0]}", f"2  {NAMES[1]}", "", lines[3]]
+    assert lines[3].split() == ["run", "1", "2"]
+    cells = [re.split(r"  +", line) for line in lines[4:]]
+    assert ["verdict", "–", "confident"] in cells
+    assert ["interval", "–", "0.0018 to 0.0056"] in cells
+    assert ["learning rate", "0.0032", "0.0032"] in cells
+
+
+def test_no_line_is_longer_than_the_terminal_and_no_number_is_cut(make, train, monkeypatch):
+    runs = {name: make() if number % 3 else train() for number, name in enumerate(NAMES)}
+    lines = shown(comparison(runs), 80, monkeypatch)
+    assert max(map(len, lines)) <= 80
+    heads = [line.split()[1:] for line in lines if line.startswith("run ")]
+    assert len(heads) > 1
+    assert functools.reduce(operator.iadd, heads, []) == ["1", "2", "3", "4", "5", "6", "7"]
+    assert sum(line.count("0.0018 to 0.0056") for line in lines) == 4
+
+
+def test_a_wide_terminal_has_a_line_for_each_run(make, train, monkeypatch):
+    lines = shown(comparison({NAMES[0]: train(), NAMES[1]: make()}), 200, monkeypatch)
+    assert [line.split()[0] for line in lines] == ["name", NAMES[0], NAMES[1]]

@@ -139,14 +139,14 @@ def test_without_trials_the_summary_is_silent_about_them(make, odd_named, capsys
 
 
 def test_trials_under_way_are_called_so(clock, capsys, monkeypatch):
-    with terminal.Progress(repeats=1, steps=9, race_steps=90) as progress:
+    with terminal.Progress(repeats=1, steps=9, trial_steps=90) as progress:
         clock(2)
         progress.update(TrialRow(1, 40, 0.0032, 0.5))
     line = "trial: rate 0.0032, step 40/90, loss 0.5, 0 steps/s\n"
     assert capsys.readouterr().err == line
 
     def work():
-        with terminal.Progress(repeats=1, steps=9, race_steps=90) as progress:
+        with terminal.Progress(repeats=1, steps=9, trial_steps=90) as progress:
             for trial, step in ((0, 90), (1, 40)):
                 clock(1)
                 progress.update(TrialRow(trial, step, 0.001 * 4**trial, 0.5))
@@ -154,3 +154,32 @@ def test_trials_under_way_are_called_so(clock, capsys, monkeypatch):
     shown = on_a_terminal("stderr", monkeypatch, work)
     assert "trial: rate 0.004, step 40/90" in shown
     assert "90/90" in shown
+
+
+def test_trials_count_to_their_own_steps_and_leave_with_them(clock, monkeypatch):
+    def work():
+        with terminal.Progress(repeats=1, steps=9, trial_steps=90, race_steps=100) as progress:
+            for trial in (0, 1):
+                clock(1)
+                progress.update(TrialRow(trial, 90, 0.0005 * 4**trial, 0.5))
+            for candidate in (0, 1):
+                clock(1)
+                progress.update(row(candidate, 40))
+
+    shown = on_a_terminal("stderr", monkeypatch, work)
+    assert "90/90" in shown
+    assert "90/100" not in shown
+    race = shown[shown.index("race: rate 0.001,") :]
+    assert "40/100" in race
+    assert "0.0005" not in race
+
+
+def test_the_line_above_the_table_is_one_line(clock, monkeypatch):
+    def work():
+        with terminal.Progress(repeats=1, steps=9, race_steps=100) as progress:
+            clock(1)
+            progress.update(row(0, 40))
+
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = on_a_terminal("stderr", monkeypatch, work)
+    assert "race: rate 0.001, step 40/100, loss 0.5, 1 steps/s" in shown

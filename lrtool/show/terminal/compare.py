@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 from lrtool.report.records import finite_or_none
 from lrtool.report.report import TrainReport
 from lrtool.show import words
+from lrtool.show.terminal.console import (
+    PIPED_WIDTH,
+    new_console,
+    print_line,
+    print_rows,
+    table_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import Console
+    from rich.table import Table
 
     from lrtool.report.report import AnyReport, FindReport
 
@@ -41,6 +51,44 @@ def comparison(reports: Mapping[str, AnyReport]) -> list[dict[str, Any]]:
         rows.append(row | metrics | facts[name] | {"seconds": report.timing.total_s})
     used = [key for key in rows[0] if any(row[key] is not None for row in rows)] if rows else []
     return [{key: row[key] for key in used} for row in rows]
+
+
+def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of `comparison`; where a terminal is too narrow, a column for each run."""
+    console = new_console()
+    if not console.is_terminal or _width(table_of(rows, console), console) <= console.width:
+        print_rows(rows)
+        return
+    for number, row in enumerate(rows, 1):
+        print_line(console, f"{number}  {row['name']}")
+    first = 0
+    while first < len(rows):
+        table, end = _turned(rows, first, first + 1, console), first + 1
+        while end < len(rows):
+            wider = _turned(rows, first, end + 1, console)
+            if _width(wider, console) > console.width:
+                break
+            table, end = wider, end + 1
+        console.print()
+        console.print(table)
+        first = end
+
+
+def _turned(rows: Sequence[Mapping[str, Any]], first: int, end: int, console: Console) -> Table:
+    """Return a table with a column for each of some runs, under their numbers."""
+    return table_of(
+        [
+            {"run": words.name(key)}
+            | {f"{number + 1}": rows[number][key] for number in range(first, end)}
+            for key in rows[0]
+            if key != "name"
+        ],
+        console,
+    )
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(max_width=PIPED_WIDTH)).maximum
 
 
 def _finding(report: FindReport) -> dict[str, Any]:

@@ -76,12 +76,17 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     console = new_console()
     if not console.is_terminal:
         console.width = PIPED_WIDTH  # for grep: a row is a line
+    console.print(table_of(rows, console))
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], console: Console) -> Table:
+    """Return a table; the keys of the first row are its heads."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in rows[0] if rows else ():
         table.add_column(legible(Text(head.replace("_", " ")), console), overflow="fold")
     for row in rows:
         table.add_row(*(legible(Text(spell(value)), console) for value in row.values()))
-    console.print(table)
+    return table
 
 
 def print_grid(console: Console, rows: Sequence[tuple[str, Text]]) -> None:

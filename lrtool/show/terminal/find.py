@@ -45,16 +45,23 @@ class Progress:
     Args:
         repeats: how many sweeps.
         steps: steps of each, at most.
-        race_steps: steps of each candidate in a race, or of each trial, at most.
+        trial_steps: steps of each trial.
+        race_steps: steps of each candidate in a race.
         quiet: show nothing.
     """
 
     def __init__(
-        self, *, repeats: int, steps: int, race_steps: int = 0, quiet: bool = False
+        self,
+        *,
+        repeats: int,
+        steps: int,
+        trial_steps: int = 0,
+        race_steps: int = 0,
+        quiet: bool = False,
     ) -> None:
         self._repeats = repeats
         self._steps = steps
-        self._race_steps = race_steps
+        self._trial_steps, self._race_steps = trial_steps, race_steps
         self._quiet = quiet
         self._bar: Bar | None = None
         self._table: Live | None = None
@@ -72,11 +79,13 @@ class Progress:
     def update(self, row: Row) -> None:
         """Take one row into account; most calls take less than a microsecond and show nothing."""
         self._rows += 1
-        self._last = row
         if isinstance(row, RaceRow):
+            if isinstance(self._last, TrialRow):
+                self._racing.clear()  # the trials are over
             self._racing[row.candidate] = row
         elif isinstance(row, TrialRow):
             self._racing[row.trial] = row
+        self._last = row
         now = monotonic()
         if now >= self._next:
             self._next = now + (REFRESH_S if self._bar else LINE_S)
@@ -109,7 +118,8 @@ class Progress:
             stderr_line(text)
 
     def _show_race(self, row: RaceRow | TrialRow, speed: str) -> None:
-        text = f"{race_terminal.line(row, self._race_steps)}, {speed}"
+        steps = self._trial_steps if isinstance(row, TrialRow) else self._race_steps
+        text = f"{race_terminal.line(row, steps)}, {speed}"
         if self._bar is None:
             stderr_line(text)
             return
@@ -117,7 +127,7 @@ class Progress:
             self._bar.stop()
             self._table = Live(console=self._bar.console, auto_refresh=False, transient=True)
             self._table.start()
-        table = race_terminal.standings(self._racing, self._race_steps, text)
+        table = race_terminal.standings(self._racing, steps, text)
         self._table.update(table, refresh=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -30,22 +31,21 @@ def line(row: RaceRow | TrialRow, steps: int) -> str:
     return f"{what}: {place}, loss {words.value(row.loss)}"
 
 
-def standings(last: Mapping[int, RaceRow | TrialRow], steps: int, note: str) -> Table:
-    """Return a table of the candidates, by rate, each with its newest training loss.
+def standings(last: Mapping[int, RaceRow | TrialRow], steps: int, note: str) -> Group:
+    """Return a line, and a table of the candidates by rate, each with its newest training loss.
 
     Args:
         last: the newest row of each candidate.
         steps: of each, up to the end.
         note: the line above.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=note, title_justify="left")
-    table.title_style = ""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in ("rate", "", "step", "loss"):
         table.add_column(Text(head), justify="right" if head else "left", header_style="bold")
     for row in sorted(last.values(), key=lambda row: row.lr):
         bar = ProgressBar(total=steps, completed=row.step, width=BAR)
         table.add_row(words.rate(row.lr), bar, f"{row.step}/{steps}", words.value(row.loss))
-    return table
+    return Group(Text(note, no_wrap=True, overflow="ellipsis"), table)
 
 
 def results(race: Race, console: Console) -> Table:
