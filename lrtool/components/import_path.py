@@ -246,8 +246,10 @@ def _flat(value: Any) -> list[Any]:
 
 def _expected(detail: ErrorDetails) -> str:
     if detail["type"] == "literal_error":
-        choices = str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
-        return f"one of {choices}"
+        choices = str(detail["ctx"]["expected"]).replace(" or ", ", ")
+        bare = choices.replace("'", "")
+        words = re.fullmatch(r"[\w-]+(, [\w-]+)*", bare)  # rather than "," or ""
+        return f"one of {bare if words else choices}"
     return TYPES.get(detail["type"], detail["msg"])
 
 

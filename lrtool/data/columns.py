@@ -80,7 +80,7 @@ def features_of(
     for argument, names in (("drop", drop), ("columns", columns or [])):
         if target in names:
             raise wrong_argument(argument, f"{target!r} is data.args.target, which is no input")
-        known = [*others, *("" for _ in table.nameless[:1])]
+        known = [*others, *("" for _ in table.nameless[:1] if argument == "drop")]
         check_known(argument, names, known, table.path)
     if columns == []:
         raise wrong_argument("columns", "names no column; null means every column but the target")
@@ -236,7 +236,7 @@ def _check_words(table: Table, name: str) -> None:
     fields, odd = table.columns[name], table.odd(name)
     words = {text for text in fields if text is not None}
     plain = len(words) - len({fields[row] for row in odd})
-    known = sum(text is not None for text in fields)
+    known = len(fields) - fields.count(None)
     if (
         odd
         and plain
@@ -476,8 +476,8 @@ def target_of(
             f"{table.place(row)}: the class {fields[row]!r} of {target!r} is not in {table.path}"
         )
     names = [str(key) for key in classes]
-    if odd or table.is_plain(target):
-        for text in reversed(dict.fromkeys(fields)):  # as it is spelled first
+    for text in reversed(dict.fromkeys(fields)):  # as it is spelled first
+        if odd or (table.is_plain(target) and text.isascii()):
             names[place[keys[text]]] = text
     return indices, Classes(target, tuple(names), numbers=not odd)
 
@@ -589,7 +589,7 @@ def facts_of(
                 low=float(numbers.min()) if len(numbers) else None,
                 high=float(numbers.max()) if len(numbers) else None,
                 words=words,
-                missing=sum(text is None for text in fields),
+                missing=fields.count(None),
             )
         )
     return tuple(facts)

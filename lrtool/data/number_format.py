@@ -72,7 +72,7 @@ class NumberFormat:
         if self != NumberFormat():
             plain = _plain(self)
             fields = [field and self._in_python(_ascii(field), plain) for field in fields]
-        elif not all(field is None or field.isascii() for field in fields):
+        elif not "".join(filter(None, fields)).isascii():
             fields = [field and _ascii(field) for field in fields]
         series = pd.Series(list(fields), dtype=object)
         numbers: NDArray[np.float64] = pd.to_numeric(series, errors="coerce").to_numpy(np.float64)

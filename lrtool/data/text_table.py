@@ -223,7 +223,9 @@ def table_of(
     for name, fields in zip(names, columns, strict=True):
         numbers = table.format_of(name)
         spelled = {text for text in set(fields) if text is not None}
-        absent = {text for text in spelled if _is_missing(text, table_format, numbers)}
+        absent = spelled & table_format.missing
+        if table_format.missing_numbers:
+            absent |= {t for t in spelled if numbers.read(t) in table_format.missing_numbers}
         table.missing[name] = absent
         table.columns[name] = [None if text in absent else text for text in fields]
     return table
@@ -273,13 +275,6 @@ def _header(
         problem = f"these are {len(given)} names, but {path} has {width} columns"
         raise wrong_argument("header", problem)
     return given, 1
-
-
-def _is_missing(text: str, table_format: TableFormat, numbers: NumberFormat) -> bool:
-    if text in table_format.missing:
-        return True
-    values = table_format.missing_numbers
-    return bool(values) and numbers.read(text) in values
 
 
 def delimiter_hint(header: Sequence[str]) -> str:

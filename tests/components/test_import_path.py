@@ -187,6 +187,7 @@ def plain(  # noqa: PLR0917  (stands for a user's)
     name: str = "x",
     widths: list[int] | None = None,
     kind: Literal["relu", "tanh"] = "relu",
+    mark: Literal["", ","] = "",
     table: dict[str, float] | None = None,
     maybe: Optional[int] = None,  # noqa: UP045  (the old spelling)
     other: torch.dtype | str = "x",
@@ -235,6 +236,7 @@ def test_values_that_fit(args):
         ({"widths": [1, "a"]}, 'item 1 must be a whole number, in [1, "a"]'),
         ({"kind": "rulu"}, "must be one of relu, tanh, not the text 'rulu' (did you mean 'relu'?)"),
         ({"kind": 3}, "must be one of relu, tanh, not 3"),
+        ({"mark": ";"}, "must be one of '', ',', not the text ';'"),
         ({"table": [1]}, "must be a mapping, not [1]"),
         ({"maybe": "a"}, "must be a whole number, not the text 'a'"),
     ],

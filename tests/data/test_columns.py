@@ -327,6 +327,7 @@ def test_rows_without_values_are_left_out(write, split):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        ({"columns": [""]}, "data.args.columns: no such column in"),
         ({"columns": []}, "data.args.columns: names no column; null means every column but"),
         ({"columns": ["v", "v"]}, "data.args.columns: 'v' is there twice"),
         ({"drop": ["v", "v"]}, "data.args.drop: 'v' is there twice"),
@@ -399,6 +400,12 @@ def test_equal_numbers_are_one_class(write, split):
     parts = csv(split(), path=write("x,y\n1,01\n2,1.0\n4,2\n8,1e0\n"), target="y")
     assert parts.train.targets.tolist() == [0, 0, 1, 0]
     assert parts.learned[1].classes == ("01", "2")
+
+
+def test_classes_with_another_minus_sign(write, split):
+    parts = csv(split(), path=write("x,y\n1,\u22125\n2,5\n4,-5\n"), target="y")
+    assert parts.train.targets.tolist() == [0, 1, 0]
+    assert parts.learned[1].classes == ("-5", "5")
 
 
 def test_classes_with_decimal_commas(write, split):

@@ -14,7 +14,9 @@ from lrtool.data.samples import check_finite
 from lrtool.data.sources import SOURCES
 from lrtool.errors import ConfigError, DataError
 
-NAMES = ["digits", "wine", "breast_cancer", "iris", "diabetes", "csv", "npz", "idx", "text"]
+NAMES = [
+    *("digits", "wine", "breast_cancer", "iris", "diabetes", "csv", "parquet", "npz", "idx", "text")
+]
 
 
 def test_the_registry_imports_no_heavy_library():
