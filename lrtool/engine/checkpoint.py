@@ -178,7 +178,7 @@ def _load(training: TrainingState, checkpoint: Path, state: Mapping[str, Any]) -
     load_weights(model, weights, checkpoint)
     _restore_buffers(model, state["buffers"])
     try:
-        _load_optimizer(training.optimizer, state["optimizer"])
+        load_optimizer(training.optimizer, state["optimizer"])
     except ValueError as error:
         raise UserError(f"{checkpoint}: does not fit this optimizer: {error}") from error
     if training.scaler is not None and state["scaler"] is not None:
@@ -202,8 +202,11 @@ def of_plain(kind: type[Plain], values: Mapping[str, Any]) -> Plain:
     return kind(**values)
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Put an optimizer's state back."""
     optimizer.load_state_dict(dict(state))
+    if not {"state", "param_groups"} <= state.keys():  # a wrapper may have a form of its own
+        return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     for parameter, number in zip(parameters, numbers, strict=True):

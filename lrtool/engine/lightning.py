@@ -62,12 +62,14 @@ class StandIn:
         global_step: updates made.
         current_epoch: epochs finished.
         batch_idx: number of the batch within the epoch.
+        skipped: the module has skipped all batches of the update so far.
         optimizers: the one optimizer.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._model = model
         self.global_step = self.current_epoch = self.batch_idx = 0
+        self.skipped = False
         self.optimizers = [optimizer]
         self.strategy = _Strategy(self.optimizers)
         self.lr_scheduler_configs: list[Any] = []
@@ -181,9 +183,10 @@ def placed(
     for group in updates:
         if stand_in is not None:
             stand_in.global_step, stand_in.current_epoch = step, epoch
-            stand_in.batch_idx = batch
+            stand_in.batch_idx, stand_in.skipped = batch, True
         yield group
-        step, batch = step + 1, batch + len(group)
+        step += stand_in is None or not stand_in.skipped
+        batch += len(group)
 
 
 def training_step(model: nn.Module, batch: Any) -> Any:
@@ -207,6 +210,7 @@ def training_step(model: nn.Module, batch: Any) -> Any:
         result = function(batch)
     if stand_in is not None and model.training:
         stand_in.batch_idx += 1  # the next of several batches of an update
+        stand_in.skipped &= result is None
     if isinstance(result, Mapping):
         if "loss" not in result:
             keys = ", ".join(map(str, result)) or "none"

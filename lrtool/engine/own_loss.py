@@ -10,7 +10,9 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lrtool.engine import lightning
 from lrtool.engine.weights import plain
@@ -80,16 +82,24 @@ def loss_in(returned: Any) -> Tensor | None:
 def outputs_in(returned: Any, targets: Any) -> Any:
     """Return what metrics compare with the targets: `.logits`, or all that a model returned.
 
-    Logits of one number a sample lose their last dimension where the targets have none.
+    Logits of one number a sample lose their last dimension where the targets have none. Those of
+    the classes of tokens, (B, T, C), are returned as (B, C, T) if the loss compares each with the
+    target at its place; that of a language model does not.
     """
+    loss = loss_in(returned)
     outputs = returned
     if isinstance(returned, Mapping):
         outputs = returned.get("logits", returned)
-    elif isinstance(returned, tuple | list) and loss_in(returned) is not None:
+    elif isinstance(returned, tuple | list) and loss is not None:
         outputs = next((part for part in returned[1:] if isinstance(part, Tensor)), returned)
     else:
         outputs = getattr(returned, "logits", returned)
-    tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
-    if tensors and targets.is_floating_point() and outputs.shape == (*targets.shape, 1):
-        outputs = outputs.squeeze(-1)
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return outputs
+    if targets.is_floating_point():
+        return outputs.squeeze(-1) if outputs.shape == (*targets.shape, 1) else outputs
+    if loss is not None and outputs.ndim > 2 and outputs.shape[:-1] == targets.shape:
+        by_class = outputs.movedim(-1, 1)
+        if torch.allclose(F.cross_entropy(by_class, targets), loss.to(outputs), rtol=1e-3):
+            return by_class
     return outputs

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from lrtool.components import import_path, optimizers
 from lrtool.config.document import located
 from lrtool.engine import rate_effect, weights
-from lrtool.engine.checkpoint import unkeepable
+from lrtool.engine.checkpoint import load_optimizer, unkeepable
+from lrtool.engine.randomness import seed_everything
 from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem
 from lrtool.experiment.experiment import build, step_of
 
 if TYPE_CHECKING:
-    import torch
-
     from lrtool.engine.step import Step
-    from lrtool.experiment.experiment import Experiment
+    from lrtool.experiment.experiment import Built, Experiment
+
+UPDATES = 3  # twice as many span the five of a Lookahead
+RATE = 1e-3
 
 
 def try_optimizer(experiment: Experiment, batch: Any) -> None:
@@ -28,7 +32,8 @@ def try_optimizer(experiment: Experiment, batch: Any) -> None:
         ConfigError: it cannot hold the state of the optimizer, the model or the loss.
 
     Warns:
-        LrtoolWarning: the optimizer's updates do not depend on the rate.
+        LrtoolWarning: the optimizer's updates do not depend on the rate, or it has a state besides
+            the one that it gives.
     """
     built = build(experiment, experiment.config.seed)
     if not optimizers.is_known(built.optimizer):
@@ -38,6 +43,7 @@ def try_optimizer(experiment: Experiment, batch: Any) -> None:
     with located(experiment.document):
         if not optimizers.is_known(built.optimizer):
             _refuse_a_state_of_its_own(experiment.config.optimizer.name, built.optimizer)
+            _warn_of_a_part_of_the_state(experiment, batch)
         for key, part in (("model", weights.plain(built.model)), ("loss", built.loss_fn)):
             problem = unkeepable(part.state_dict()) if isinstance(part, nn.Module) else None
             if problem is not None:
@@ -60,7 +66,7 @@ def _refuse_a_state_of_its_own(name: str, optimizer: torch.optim.Optimizer) -> N
         state = optimizer.state_dict()
         problem = unkeepable(state)
         if problem is None:
-            optimizer.load_state_dict(state)
+            load_optimizer(optimizer, state)
             return
         words = f"no checkpoint could be written: the state of {name} holds {problem}"
     except LrtoolError:
@@ -68,3 +74,48 @@ def _refuse_a_state_of_its_own(name: str, optimizer: torch.optim.Optimizer) -> N
     except (Exception, SystemExit) as error:  # noqa: BLE001  (the user's class may raise anything)
         words = f"the state of {name} cannot be saved and put back: {import_path.words(error)}"
     raise ConfigError(Problem(("optimizer",), words))
+
+
+def _warn_of_a_part_of_the_state(experiment: Experiment, batch: Any) -> None:
+    """Warn if an optimizer that gets the state of another one goes on otherwise.
+
+    A counter that is an attribute, or the momentum of an optimizer inside, may be missing in it.
+    """
+    whole = build(experiment, experiment.config.seed)
+    _make_updates(experiment, whole, batch)
+    state = copy.deepcopy(whole.optimizer.state_dict())
+    start = _weights(whole)
+    _make_updates(experiment, whole, batch)
+    expected = _weights(whole)
+
+    resumed = build(experiment, experiment.config.seed)
+    with torch.no_grad():
+        for own, value in zip(_trained(resumed), start, strict=True):
+            own.copy_(value)
+    load_optimizer(resumed.optimizer, state)
+    _make_updates(experiment, resumed, batch)
+    moved = [(a - b).norm() for a, b in zip(expected, start, strict=True)]
+    apart = [(a - b).norm() for a, b in zip(expected, _weights(resumed), strict=True)]
+    if float(torch.stack(apart).norm()) > 1e-3 * float(torch.stack(moved).norm()):
+        warnings.warn(
+            f"state_dict() of {experiment.config.optimizer.name} does not hold all of its state: a "
+            "training that is resumed goes on otherwise than one that was not interrupted",
+            LrtoolWarning,
+            stacklevel=3,
+        )
+
+
+def _make_updates(experiment: Experiment, built: Built, batch: Any) -> None:
+    """Make a few updates, always with the same random numbers."""
+    seed_everything(experiment.config.seed)
+    step = step_of(experiment, built, experiment.runtime.scaler())
+    for _ in range(UPDATES):
+        step([copy.deepcopy(batch)], RATE)
+
+
+def _trained(built: Built) -> list[torch.Tensor]:
+    return [p for group in built.optimizer.param_groups for p in group["params"]]
+
+
+def _weights(built: Built) -> list[torch.Tensor]:
+    return [p.detach().cpu().clone() for p in _trained(built)]

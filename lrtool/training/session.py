@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
 from lrtool.engine.step import set_mode
 from lrtool.engine.stopwatch import Stopwatch
-from lrtool.errors import UserError
+from lrtool.errors import LrtoolWarning, UserError
 from lrtool.experiment.experiment import (
     Experiment,
     build,
@@ -125,6 +126,14 @@ def begin(
     average = None
     if config.ema_decay is not None:
         average = MovingAverage(weights.plain(built.model), config.ema_decay)
+        if isinstance(built.loss_fn, nn.Module) and any(
+            parameter.requires_grad for parameter in built.loss_fn.parameters()
+        ):
+            warnings.warn(
+                "train.ema_decay averages the model's weights, not those of the loss",
+                LrtoolWarning,
+                stacklevel=2,
+            )
     session = Session(
         experiment=experiment,
         rate=rate,

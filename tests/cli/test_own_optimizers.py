@@ -17,12 +17,21 @@ class Slow(torch.optim.Optimizer):
         super().__init__(inner.param_groups, {"share": share})
         self.inner, self.param_groups = inner, inner.param_groups
 
+    def state_dict(self):
+        return {"slow": super().state_dict(), "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state["slow"])
+        self.inner.load_state_dict(state["inner"])
+        self.param_groups = self.inner.param_groups
+
     def step(self, closure=None):
         for p in (p for group in self.param_groups for p in group["params"]):
             self.state[p].setdefault("slow", p.detach().clone())
         self.inner.step()
-        self.updates = getattr(self, "updates", 0) + 1
-        if self.updates % 2 == 0:
+        group = self.param_groups[0]
+        group["updates"] = group.get("updates", 0) + 1
+        if group["updates"] % 2 == 0:
             for p in (p for group in self.param_groups for p in group["params"]):
                 slow = self.state[p]["slow"]
                 p.data.copy_(slow.lerp_(p.detach(), self.param_groups[0]["share"]))
@@ -43,6 +52,15 @@ class Holds(torch.optim.SGD):
 class Forgets(torch.optim.SGD):
     def load_state_dict(self, state):
         raise NotImplementedError("no state can be loaded")
+
+
+class Counts(torch.optim.SGD):
+    updates = 0
+    def step(self, closure=None):
+        self.updates += 1
+        for group in self.param_groups:
+            group["lr"] /= self.updates
+        return super().step(closure)
 
 
 class SAM(torch.optim.SGD):
@@ -74,6 +92,20 @@ def test_an_optimizer_inside_another(here, configuration):
     assert "learning rate 0.02, from optimizer.inner.args.lr" in done.stderr
     done = here("find", "a.yaml", "--output", "found", "--json")
     assert done.returncode == 0, done.stderr
+
+
+def test_an_optimizer_inside_another_is_resumed(here, configuration, tmp_path):
+    configuration("{name: 'own:Slow', inner: {name: sgd, args: {momentum: 0.9}}}")
+    assert_resumed(here, tmp_path)
+
+
+def assert_resumed(here, folder):
+    """Train two epochs at once, and in two parts, to the same bits."""
+    assert here("train", "a.yaml", "--output", "whole", "-q").returncode == 0
+    assert here("train", "a.yaml", "--output", "parts", "--epochs", "1", "-q").returncode == 0
+    assert here("train", "a.yaml", "--resume", "parts", "-q").returncode == 0
+    one, other = (folder / run / "model.safetensors" for run in ("whole", "parts"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -159,12 +191,18 @@ def test_a_state_that_no_checkpoint_can_hold(here, configuration, name, words):
         assert done.stderr.startswith(words)
 
 
+def test_a_state_that_is_not_in_its_state_dict(here, configuration):
+    configuration("own:Counts")
+    done = here("check", "a.yaml", "--quiet")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "lrtool: warning: state_dict() of own:Counts does not hold all of its state: a training "
+        "that is resumed goes on otherwise than one that was not interrupted\n"
+    )
+
+
 def test_muon_trains_a_model_with_biases_and_resumes(here, configuration, tmp_path):
     configuration("muon", 0.01)
-    assert here("train", "a.yaml", "--output", "whole", "-q").returncode == 0
-    assert here("train", "a.yaml", "--output", "parts", "--epochs", "1", "-q").returncode == 0
-    assert here("train", "a.yaml", "--resume", "parts", "-q").returncode == 0
-    one, other = (tmp_path / run / "model.safetensors" for run in ("whole", "parts"))
-    assert one.read_bytes() == other.read_bytes()
+    assert_resumed(here, tmp_path)
     state = torch.load(tmp_path / "whole/checkpoints/last/state.pt", weights_only=True)
     assert [group["muon"] for group in state["optimizer"]["param_groups"]] == [True, False]

@@ -95,6 +95,17 @@ def test_it_knows_where_the_training_is():
     assert model.seen == [(10, 3, 4), (10, 3, 5), (11, 3, 6)]
 
 
+def test_a_batch_that_is_skipped_is_no_step():
+    model = Skips()
+    model.seen = []
+    _, step = stepping(model)
+    good, bad = torch.tensor(1.0), torch.tensor(-1.0)
+    for group in placed(model, iter([[good], [bad], [bad, good], [good]])):
+        model.seen.append(model.global_step)
+        step(group, 0.1)
+    assert model.seen == [0, 1, 1, 2]
+
+
 def test_what_a_training_step_may_ask_of_a_trainer():
     class Asks(Module):
         def training_step(self, batch, batch_idx):

@@ -212,6 +212,16 @@ def test_the_weights_of_a_loss_are_trained_kept_and_resumed(here, write, tmp_pat
         assert json.loads(done.stdout)["validation_loss"] == epochs[-1]["validation_loss"]
 
 
+def test_a_moving_average_leaves_the_weights_of_a_loss_out(here, write):
+    write("proxies.py", PROXIES)
+    write("a.yaml", PROXIES_YAML.replace("epochs: 3", "epochs: 1, ema_decay: 0.9"))
+    done = here("train", "a.yaml", "--output", "run", "-q")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "lrtool: warning: train.ema_decay averages the model's weights, not those of the loss\n"
+    )
+
+
 def test_groups_may_name_the_weights_of_a_loss(here, write):
     write("proxies.py", PROXIES)
     write("a.yaml", PROXIES_YAML + "optimizer: {groups: [{match: '^loss\\.', lr_ratio: 10}]}\n")
