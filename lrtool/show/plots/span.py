@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from lrtool.report.report import TrainReport
 
+FEW = 5  # steps: fewer before the rise are no training to look at
 WIDE = 50  # a largest value so many times the smallest is drawn on a log scale
 
 
@@ -56,7 +57,7 @@ def of_losses(report: TrainReport) -> Span:
 
     It shows every epoch's losses, 98% of the steps' and the first one, but none above the
     `ceiling`. If a training diverged after a fifth of its steps or more, only the losses up to the
-    smallest count.
+    smallest count. If it rose from the start, its rise is shown, on a log scale.
     """
     steps = numbers(report.steps.loss)
     epochs = np.array(
@@ -65,6 +66,9 @@ def of_losses(report: TrainReport) -> Span:
     everything = np.concatenate((steps, epochs.ravel()))
     if report.status == "diverged" and np.isfinite(steps).any():
         least = int(np.nanargmin(steps))
+        rise = everything[np.isfinite(everything)]
+        if least + 1 < max(FEW, 0.2 * steps.size) and rise.max() > WIDE * rise.min() > 0:
+            return span(rise)
         if least + 1 >= 0.2 * steps.size:
             before = report.steps.step[least]
             steps = steps[: least + 1]
