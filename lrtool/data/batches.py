@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from math import ceil
+from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ from torch.utils.data import (
 
 from lrtool.batch import samples_in
 from lrtool.data.conversion import Conversion, collate, convert
-from lrtool.data.part import Resident, Streamed, length
+from lrtool.data.part import OwnLoader, Resident, Streamed, length
+from lrtool.data.shares import Shared
 from lrtool.data.whole_batches import whole_batches
 from lrtool.data.worker_process import begin
 from lrtool.errors import DataError, LrtoolWarning
@@ -79,9 +81,10 @@ def epoch(
         loader = whole_batches(part.loader)
     stream: Iterator[Any] = iter(loader)
     skipped = sum(1 for _ in islice(stream, skip))
-    return (
-        batch_to(convert(batch, part.conversion), device) for batch in _all(stream, loader, skipped)
-    )
+    counted = _all(stream, loader, skipped)
+    if isinstance(loader.dataset, IterableDataset):
+        counted = _counted(stream, part, length(part, batch_size), skipped)
+    return (batch_to(convert(batch, part.conversion), device) for batch in counted)
 
 
 def some(groups: Iterator[list[Any]], number: int) -> Iterator[list[Any]]:
@@ -102,7 +105,7 @@ def _all(stream: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> It
     """Yield the batches of a loader, and compare their number with its length.
 
     A StopIteration in the dataset ends the batches early without an error, as does a sampler that
-    yields less than its length. The length of an iterable dataset is not reliable.
+    yields less than its length. An iterable dataset is not looked at here.
 
     Raises:
         DataError: there are fewer batches than the length.
@@ -114,7 +117,9 @@ def _all(stream: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> It
     for batch in stream:
         done += 1
         yield batch
-    planned = None if isinstance(loader.dataset, IterableDataset) else length(loader)
+    planned = None
+    if not isinstance(loader.dataset, IterableDataset):
+        planned = length(OwnLoader(loader), 1)
     if planned is not None and done < planned:
         raise DataError(
             f"the data ended after {done} of {planned} batches: a dataset must not raise "
@@ -127,6 +132,48 @@ def _all(stream: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> It
             LrtoolWarning,
             stacklevel=2,
         )
+
+
+def _counted(
+    stream: Iterator[Any], part: Streamed | OwnLoader, planned: int | None, skipped: int
+) -> Iterator[Any]:
+    """Yield the batches of an iterable dataset, and compare their number with its length.
+
+    Where it shares itself among workers, the last batch of each may be a short one.
+
+    Warns:
+        LrtoolWarning: they are more or fewer.
+    """
+    workers = part.workers if isinstance(part, Streamed) else part.loader.num_workers
+    loose = max(workers - 1, 0)
+    done = skipped
+    for batch in stream:
+        done += 1
+        if planned is not None and done == planned + loose + 1:
+            _warn_of_length(f"more than {planned}", planned)
+        yield batch
+    if planned is not None and done < planned - loose:
+        _warn_of_length(f"{done}", planned)
+
+
+def _warn_of_length(found: str, planned: int) -> None:
+    warnings.warn(
+        f"an epoch of the data has {found} batches, but their length says {planned}: all of them "
+        "are used, but a schedule goes by the length; correct the dataset's __len__",
+        LrtoolWarning,
+        stacklevel=3,
+    )
+
+
+def ends_within(part: Part, seconds: float, *, batch_size: int) -> int | None:
+    """Return None if an epoch of the data ends in this time, else the samples seen until then."""
+    deadline = perf_counter() + seconds
+    seen = 0
+    for batch in ordered(part, batch_size=batch_size, device=torch.device("cpu")):
+        seen += samples_in(batch)
+        if perf_counter() > deadline:
+            return seen
+    return None
 
 
 def empty_epoch(number: int) -> DataError:
@@ -310,8 +357,11 @@ def _loader(
     shuffle: bool,
     skip: int = 0,
 ) -> DataLoader[Any]:
+    dataset = part.dataset
+    if part.shared and isinstance(dataset, IterableDataset):
+        dataset = Shared(dataset, batch_size)
     loader: DataLoader[Any] = DataLoader(
-        part.dataset,
+        dataset,
         batch_size,
         shuffle=shuffle and not part.iterable,
         num_workers=part.workers,

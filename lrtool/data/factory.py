@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    IterDataPipe,
+    Subset,
+    TensorDataset,
+)
 
 from lrtool.data.conversion import (
     FLOATS,
@@ -22,6 +29,7 @@ from lrtool.data.conversion import (
 )
 from lrtool.data.part import OwnLoader, Resident, Streamed
 from lrtool.data.samples import not_finite
+from lrtool.data.shares import shares_itself
 from lrtool.data.worker_process import begin
 from lrtool.data.workers import words
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
@@ -117,18 +125,50 @@ def _describe(made: Any) -> str:
 
 def _part(value: Any, spec: DataConfig, name: str) -> Part:
     if isinstance(value, DataLoader):
+        copies = _copies(value, name)
         if value.num_workers:
             value.worker_init_fn = partial(begin, then=value.worker_init_fn)
             value.timeout = value.timeout or spec.timeout
-        return OwnLoader(value)
+        return OwnLoader(value, copies)
     pair = value if _is_pair(value) else _pair_of(value)
     if pair is not None:
         return to_resident(pair[0], pair[1], name)
     part = Streamed(value, spec.workers, spec.timeout)
+    if part.iterable and spec.workers > 1 and not _shares_itself(value, spec.workers):
+        _warn(
+            f"each of the {spec.workers} workers (data.workers) goes through all samples of "
+            f"{type(value).__name__} and passes on its share: no faster than without workers, "
+            "unless the dataset shares its samples by torch.utils.data.get_worker_info()"
+        )
+        part = replace(part, shared=True)
     if not part.iterable and not part.size:
         fault = "has no __len__" if part.size is None else "is empty"
         raise _wrong(f"{name}: the dataset {type(value).__name__} {fault}")
     return part
+
+
+def _copies(loader: DataLoader[Any], name: str) -> int:
+    """Return how many workers of a loader yield all samples of an iterable dataset, or 1."""
+    workers, dataset = loader.num_workers, loader.dataset
+    if workers < 2 or loader.worker_init_fn is not None:  # which may share the samples
+        return 1
+    if not isinstance(dataset, IterableDataset) or _shares_itself(dataset, workers):
+        return 1
+    _warn(
+        f"{name}: each of the {workers} workers of the DataLoader yields all samples of "
+        f"{type(dataset).__name__}, so an epoch has each of them {workers} times: share them in "
+        "its __iter__ by torch.utils.data.get_worker_info(), or set num_workers to 1"
+    )
+    return workers
+
+
+def _shares_itself(dataset: IterableDataset[Any], workers: int) -> bool:
+    if isinstance(dataset, IterDataPipe):  # torch does that for it
+        return True
+    try:
+        return shares_itself(dataset, workers)
+    except Exception:  # noqa: BLE001  (the first batch will raise it, and is worded)
+        return True
 
 
 def _pair_of(dataset: Any) -> tuple[Tensor, Tensor] | None:

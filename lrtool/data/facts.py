@@ -16,6 +16,7 @@ from lrtool.data.checks import MOST_CLASSES
 from lrtool.data.conversion import collate, convert
 from lrtool.data.encoding import ArrayInputs, ClassIndices, Values
 from lrtool.data.part import OwnLoader, Resident, Streamed
+from lrtool.data.worker_process import begin
 from lrtool.data.workers import words
 from lrtool.errors import ConfigError, Problem
 
@@ -37,7 +38,15 @@ def first_batch(part: Part, name: str) -> Any:
     if isinstance(part, OwnLoader):
         loader = part.loader
     else:
-        loader = DataLoader(part.dataset, batch_size=1, collate_fn=collate)
+        loader = DataLoader(
+            part.dataset,
+            batch_size=1,
+            # an iterable dataset may keep the share that it is told first: not in this process
+            num_workers=min(part.workers, 1) if part.iterable else 0,
+            worker_init_fn=begin,
+            timeout=part.timeout if part.iterable and part.workers else 0,
+            collate_fn=collate,
+        )
     states = [(generator, generator.get_state()) for generator in generators(loader)]
     try:
         with torch.random.fork_rng(devices=[]):

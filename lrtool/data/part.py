@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch.utils.data import IterableDataset
@@ -36,12 +37,14 @@ class Streamed:
         dataset: map-style or iterable.
         workers: processes that load samples; 0: the run's own process.
         timeout: seconds to wait for a batch of theirs; 0: for ever.
+        shared: each worker is given its share of an iterable dataset that does not share itself.
         conversion: of each batch.
     """
 
     dataset: Dataset[Any]
     workers: int
     timeout: float = 0.0
+    shared: bool = False
     conversion: Conversion = AS_GIVEN
 
     @property
@@ -61,10 +64,12 @@ class OwnLoader:
 
     Attributes:
         loader: the DataLoader.
+        copies: how many workers yield all samples of an iterable dataset; 1 where they share them.
         conversion: of each batch.
     """
 
     loader: DataLoader[Any]
+    copies: int = 1
     conversion: Conversion = AS_GIVEN
 
     @property
@@ -74,12 +79,18 @@ class OwnLoader:
         return len(dataset) if isinstance(dataset, Sized) else None
 
 
-def length(loader: DataLoader[Any]) -> int | None:
+def length(part: Part, batch_size: int) -> int | None:
     """Return the batches in an epoch, or None if dataset or sampler have no length.
 
-    For an iterable dataset with workers that is only torch's guess.
+    For an iterable dataset that shares itself among workers it may be a few more.
     """
+    if not isinstance(part, OwnLoader):
+        return None if part.size is None else ceil(part.size / batch_size)
+    loader = part.loader
     try:
+        if isinstance(loader.dataset, IterableDataset):  # torch would then warn at each batch
+            whole = len(loader.dataset) / (loader.batch_size or 1)  # type: ignore[arg-type]
+            return part.copies * (floor(whole) if loader.drop_last else ceil(whole))
         return len(loader)
     except (TypeError, NotImplementedError):
         return None

@@ -397,11 +397,7 @@ def training_steps(experiment: Experiment) -> int | None:
 
 def steps_per_epoch(experiment: Experiment) -> int | None:
     """Return the number of updates in an epoch; None if it is unknown before reading the data."""
-    part = experiment.data.train
-    if isinstance(part, OwnLoader):
-        count = length(part.loader)
-    else:
-        count = None if part.size is None else ceil(part.size / experiment.data.batch_size)
+    count = length(experiment.data.train, experiment.data.batch_size)
     return None if count is None else ceil(count / experiment.config.train.accumulate)
 
 

@@ -31,6 +31,7 @@ from lrtool.engine.evaluation import evaluate, evaluating, outputs_of
 from lrtool.engine.lightning import transferred
 from lrtool.engine.step import forward
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
+from lrtool.experiment.endless import refuse_endless, refuse_endless_training
 from lrtool.experiment.experiment import (
     build,
     first_epoch,
@@ -155,6 +156,7 @@ def run_evaluation_preflight(experiment: Experiment, samples: Part) -> Experimen
     def try_batch(experiment: Experiment) -> bool:
         return _evaluate_a_batch(experiment, build(experiment, experiment.config.seed), samples)
 
+    refuse_endless(experiment, samples, ("data", "source"), "all of the data are evaluated")
     return settled(experiment, try_batch)[0]
 
 
@@ -209,6 +211,7 @@ def run_training_preflight(experiment: Experiment, preflight: Preflight) -> None
         UserError: schedule or metrics cannot be built, the state cannot be saved, or the validation
             set is empty.
     """
+    refuse_endless_training(experiment)
     schedule_of(experiment)
     metrics_of(experiment)
     try_optimizer(experiment, _first_of(experiment, experiment.loss_fn))

@@ -1,6 +1,8 @@
 """Data from the user's own Python, through the command line."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +160,93 @@ def test_a_regression_of_one_number_each(here, write, source):
     done = here("train", "a.yaml", "--set", "train.epochs=2", "--lr", "0.1", "--output", "run")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("warning") == 0
+
+
+STREAMS = """
+import torch
+from torch.utils.data import IterableDataset
+
+x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Stream(IterableDataset):
+    def __init__(self, endless):
+        self.endless = endless
+
+    def __iter__(self):
+        while True:
+            for row in x:
+                yield row, int(row.sum() > 0)
+            if not self.endless:
+                return
+
+
+def made(train, validation=None):
+    return Stream(train), None if validation is None else Stream(validation)
+"""
+NO_END = (
+    r"The data have no length, and no end within 0\.1 seconds and [\d,]+ samples; if there is one, "
+    r"give the dataset a __len__"
+)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("lrtool.experiment.endless.SEARCH_S", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("args", "rest", "message"),
+    [
+        (
+            "{train: true}",
+            "train: {epochs: 2}",
+            r"train.epochs: an epoch is all of the training data; give train.max_steps instead\. ",
+        ),
+        (
+            "{train: true}",
+            "metrics: [accuracy]\ntrain: {max_steps: 4}",
+            (
+                r"metrics: without a validation set they are computed on all of the training data; "
+                r"return \(train, validation\), or remove the metrics\. "
+            ),
+        ),
+        (
+            "{train: false, validation: true}",
+            "train: {epochs: 2}",
+            (
+                r"data.source: all of the validation set is evaluated after each epoch; let it "
+                r"end\. "
+            ),
+        ),
+    ],
+)
+def test_data_without_an_end_are_refused_where_all_are_read(here, write, args, rest, message):
+    write("streams.py", STREAMS)
+    text = f"data: {{source: 'streams:made', args: {args}, validation: 0}}\n"
+    write("a.yaml", f"{text}model: {{name: linear, args: {{num_outputs: 2}}}}\n{rest}\n")
+    for command in (["check", "a.yaml"], ["train", "a.yaml", "--lr", "0.1", "--output", "run"]):
+        done = here(*command)
+        assert done.returncode == 2, done.stderr
+        assert re.search(f"^a.yaml:\\d+:\\d+: {message}{NO_END}$", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    ("args", "rest"),
+    [
+        ("{train: true}", "train: {max_steps: 4}"),
+        ("{train: true, validation: false}", "metrics: [accuracy]\ntrain: {max_steps: 4}"),
+        ("{train: false}", "metrics: [accuracy]\ntrain: {epochs: 2}"),
+        ("{train: false, validation: false}", "metrics: [accuracy]\ntrain: {epochs: 2}"),
+    ],
+)
+def test_data_without_a_length_train_where_they_end_or_need_not(here, write, args, rest):
+    write("streams.py", STREAMS)
+    text = f"data: {{source: 'streams:made', args: {args}, validation: 0, batch_size: 25}}\n"
+    write("a.yaml", f"{text}model: {{name: linear, args: {{num_outputs: 2}}}}\n{rest}\n")
+    done = here("train", "a.yaml", "--lr", "0.1", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(Path("run/report.json").read_text())
+    assert report["epochs"][-1]["step"] == (4 if "max_steps" in rest else 8)

@@ -246,21 +246,36 @@ def test_what_a_loader_yields_beyond_its_length_is_used_and_said():
 
 
 def test_no_end_is_early_where_nobody_tells_the_length():
-    class Sized(Counter):
-        def __len__(self):
-            return 20  # what torch takes for the truth, as it knows nothing of workers
-
     class Endless(Sampler):
         def __iter__(self):
             return iter(range(3))
 
-    assert length(DataLoader(Sized(), batch_size=2)) == 10
-    assert length(DataLoader(Counter(), batch_size=2)) is None
     unknown = own(Squares(), sampler=Endless())
-    assert length(unknown.loader) is None
-    for part in (own(Sized()), own(Counter()), Streamed(Sized(), 0)):
+    for part in (own(Counter()), Streamed(Counter(), 0)):
+        assert length(part, 2) is None
         assert [b.tolist() for b in an_epoch(part, 2)] == [[0, 1], [2, 3], [4]]
+    assert length(unknown, 4) is None
     assert order(unknown) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "batches_", "found"), [(20, 10, "3"), (2, 1, "more than 1"), (4, 2, "more than 2")]
+)
+def test_a_length_that_is_not_what_is_yielded_is_said(said, batches_, found):
+    class Sized(Counter):
+        def __len__(self):
+            return said
+
+    words = (
+        f"^an epoch of the data has {found} batches, but their length says {batches_}: all of them "
+        "are used, but a schedule goes by the length; correct the dataset's __len__$"
+    )
+    for part in (own(Sized()), Streamed(Sized(), 0)):
+        assert length(part, 2) == batches_
+        with pytest.warns(LrtoolWarning, match=words) as caught:
+            assert [b.tolist() for b in an_epoch(part, 2)] == [[0, 1], [2, 3], [4]]
+        ours = [warning for warning in caught if warning.category is LrtoolWarning]
+        assert len(ours) == 1
 
 
 def test_samples_left_out_are_not_made_where_that_changes_nothing():
