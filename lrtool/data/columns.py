@@ -162,6 +162,12 @@ def kinds_of(
             f" for the memory, {words[most]:,} of them in column {most!r}: leave it out with"
             " data.args.drop"
         )
+    if sum(words.values()) > _MOST_WORDS and not any(n > _MANY_WORDS for n in words.values()):
+        most = max(words, key=lambda name: words[name])
+        _warn(
+            f"{table.path}: {len(words)} columns of words become {sum(words.values()):,} inputs,"
+            f" {words[most]} of them column {most!r}; leave some out with data.args.drop"
+        )
     return kinds
 
 
@@ -419,6 +425,8 @@ def frame_of(table: Table, kinds: Mapping[str, Kind]) -> pd.DataFrame:
                 " training it was a column of numbers; correct it, or empty it if it is missing"
             )
         _check_finite(table, name)
+        if table.has_marks(name):
+            _check_marks(table, name)
         columns[name] = table.numbers(name)
     return pd.DataFrame(columns)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
 from math import nan
@@ -31,7 +32,9 @@ _DATE = re.compile(
     r"(?:(?:1[0-9]|2[0-9])[0-9]{2}([-/.])(?:0?[1-9]|1[0-2])(?:\1[0-3]?[0-9])?"
     r"|[0-3]?[0-9]([-/.])[0-3]?[0-9]\2(?:[0-9]{4}|[0-9]{2}))"
     r"(?:[ T][0-2]?[0-9]:[0-5][0-9].{0,25})?"
-    r"|[0-2]?[0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
+    r"|[0-9]{1,3}:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
+    r"|[0-3]?[0-9][- .]{1,2}[^\W\d_]{3,9}[- .,]{1,2}[0-9]{2,4}"
+    r"|[^\W\d_]{3,9}\.? [0-3]?[0-9],? [0-9]{4}"
 )
 _MAGNITUDES = {"k", "K", "m", "M", "b", "B", "bn", "G", "T"}
 _THOUSANDS = {" ": _SPACE, "'": "['’]"}
@@ -167,5 +170,8 @@ def same_unit(units: set[str]) -> bool:
 
 
 def _ascii(field: str) -> str:
-    """Replace other minus signs and spaces."""
-    return field.translate(_TO_ASCII).strip()
+    """Replace minus signs, spaces and digits of other scripts."""
+    if field.isascii():
+        return field.strip()
+    plain = (str(unicodedata.decimal(character, character)) for character in field)
+    return "".join(plain).translate(_TO_ASCII).strip()

@@ -252,7 +252,7 @@ def _rows(path: Path, delimiter: str) -> tuple[list[int], list[list[str]]]:
             if rows and len(fields) != len(rows[0]):
                 raise DataError(
                     f"{path}: line {reader.line_num}: {len(fields)} field{'s'[: len(fields) != 1]},"
-                    f" but the header has {len(rows[0])}{delimiter_hint(rows[0])}"
+                    f" but the header has {len(rows[0])}{_fields_hint(rows[0], fields)}"
                 )
             rows.append([field.strip() for field in fields])
             lines.append(reader.line_num)
@@ -275,6 +275,14 @@ def _header(
         problem = f"these are {len(given)} names, but {path} has {width} columns"
         raise wrong_argument("header", problem)
     return given, 1
+
+
+def _fields_hint(header: Sequence[str], fields: Sequence[str]) -> str:
+    """Say why a line may have another number of fields than the header."""
+    more = len(fields) - len(header)
+    if more > 0 and not any(field.strip() for field in fields[-more:]):
+        return f"; the line ends in {more} delimiter{'s'[: more > 1]} too many"
+    return delimiter_hint(header)
 
 
 def delimiter_hint(header: Sequence[str]) -> str:

@@ -441,6 +441,30 @@ def test_how_each_column_was_read(write, split):
     assert found["id"].reason.startswith("row numbers")
 
 
+def test_delimiters_at_the_end_of_lines(write, split):
+    message = "line 2: 5 fields, but the header has 3; the line ends in 2 delimiters too many"
+    with pytest.raises(UserError, match=message):
+        csv(split(), path=write("a;b;y\n1;2;0;;\n"), target="y", delimiter=";")
+
+
+def test_many_columns_of_words_are_said(write, split):
+    names = [f"w{i}" for i in range(12)]
+    rows = [[f"{(i + j) % 90}x{j}" for j in range(12)] for i in range(200)]
+    lines = [",".join([*row, "ab"[i % 2]]) for i, row in enumerate(rows)]
+    path = write("\n".join([",".join([*names, "y"]), *lines, ""]))
+    with pytest.warns(LrtoolWarning, match=r"12 columns of words become 1,080 inputs, 90 of them"):
+        parts = csv(split(), path=path, target="y")
+    assert parts.train.inputs.shape == (200, 1080)
+
+
+def test_validation_tables_have_the_same_marks(write, split):
+    other = write(column(["$5", "6"]), "other.csv")
+    with pytest.raises(UserError, match=r"other.csv: line 3: column 'v' holds '6' and, in line 2"):
+        csv(
+            split(other), path=write(column([f"${i}" for i in range(9)])), target="y", numeric=["v"]
+        )
+
+
 def test_delimiters_are_suggested(write, split):
     for content, hint in [
         ("a;b;y\n1;2;0\n", r'set data.args.delimiter: ";"'),

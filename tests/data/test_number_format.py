@@ -77,6 +77,9 @@ def test_decimal_commas_by_hand(text, value):
         (NumberFormat(), "1_000", nan),
         (NumberFormat(), "\u22125", -5),  # a minus sign
         (NumberFormat(), "5\u00a0", 5),
+        (NumberFormat(), "\uff11\uff12", 12),  # full width
+        (NumberFormat(), "\u0663.5", 3.5),  # an Arabic digit
+        (NumberFormat(), "5\u00b2", nan),  # squared
         (NumberFormat(), "0x1F", nan),
         (NumberFormat(), "inf", np.inf),
     ],
@@ -135,7 +138,8 @@ def test_whole_numbers_stay_exact():
     "text",
     [
         *("2024-01-31", "2024-01", "31.01.2024", "1/31/24", "2024-01-31T12:00:00Z"),
-        *("2024/1/31 12:30", "12:30", "12:30:05.5", "9:05 pm"),
+        *("2024/1/31 12:30", "12:30", "12:30:05.5", "9:05 pm", "125:30"),
+        *("5-Jan-24", "5 January 2024", "5. März 2024", "Jan 5, 2024", "Sept. 5 2024"),
     ],
 )
 def test_dates_and_times(text):
