@@ -146,11 +146,22 @@ class CharacterInputs:
             raise ValueError("characters must ascend")
         return self
 
-    def encode(self, codes: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """Return the token of each code point."""
+    def encode(self, codes: NDArray[np.uint32], *, warn: bool = False) -> NDArray[np.int64]:
+        """Return the token of each code point.
+
+        Warns:
+            LrtoolWarning: some are unknown, if `warn` is set.
+        """
         known = code_points(self.characters)
         tokens = np.searchsorted(known, codes)
         unseen = known[np.minimum(tokens, len(known) - 1)] != codes
+        if warn and unseen.any():
+            warnings.warn(
+                f"{unseen.sum()} of {len(codes)} characters are not in the training set, such as"
+                f" {chr(codes[unseen][0])!r}",
+                LrtoolWarning,
+                stacklevel=2,
+            )
         return np.where(unseen, len(known), tokens).astype(np.int64)
 
 
@@ -224,6 +235,9 @@ class StoredSplit:
     ]
     seed: int
     samples: dict[str, Count | None]
+    train_digest: Annotated[
+        str | None, Field(description="SHA-256 of the training set; null unless it is in memory")
+    ]
     digest: Annotated[
         str | None, Field(description="SHA-256 of all samples; null unless all are in memory")
     ]

@@ -142,6 +142,7 @@ def load(
         known = facts.facts_of(train, validation, first, ignored)
         learned = facts.as_they_are(first, known.num_outputs)
     _warn_of_ignored(spec, train)
+    train_digest, digest = _digests(train, validation)
     found = Encoding(
         source=spec.source,
         inputs=learned[0],
@@ -156,11 +157,16 @@ def load(
                 "train": train.size,
                 "validation": validation.size if validation is not None else 0,
             },
-            digest=_digest(train, validation),
+            train_digest=train_digest,
+            digest=digest,
         ),
     )
     if encoding is not None:
-        found = _as_trained(found, encoding, [train, validation], ignored)
+        origin = spec.args.get("path", spec.source)
+        try:
+            found = _as_trained(found, encoding, [train, validation], ignored)
+        except DataError as error:
+            raise DataError(f"{origin}: {error}") from None
     return Loaded(
         train=train,
         validation=validation,
@@ -339,17 +345,21 @@ def _warn_of_ignored(spec: DataConfig, train: Part) -> None:
         warnings.warn(message, LrtoolWarning, stacklevel=3)
 
 
-def _digest(train: Part, validation: Part | None) -> str | None:
+def _digests(train: Part, validation: Part | None) -> tuple[str | None, str | None]:
+    """Return SHA-256 of the training samples and of all, None where they are not in memory."""
     digest = hashlib.sha256()
+    digests: list[str] = []
     for part in (train, validation):
+        if part is not None and not isinstance(part, Resident):
+            return digests[0] if digests else None, None
         if part is None:
+            digests.append(digests[0])
             continue
-        if not isinstance(part, Resident):
-            return None
         for tensor in (part.inputs, part.targets):
             values = tensor.cpu()
             if values.is_floating_point():
                 values = values.to(torch.get_default_dtype())
             digest.update(f"{values.dtype} {tuple(values.shape)}\n".encode())
             digest.update(values.flatten().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        digests.append(digest.hexdigest())
+    return digests[0], digests[1]

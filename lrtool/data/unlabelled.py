@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from lrtool.data.parquet_table import read_parquet
 from lrtool.data.sources.idx import read_images
 from lrtool.data.sources.npz import read_inputs
 from lrtool.data.text_table import read_table, table_format, table_of
-from lrtool.errors import DataError, LrtoolWarning, UserError
+from lrtool.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -174,15 +173,8 @@ def _windows(known: CharacterInputs, encoding: Encoding, path: Path | None, data
     codes = code_points(read_text(find_file(str(path), [Path()])))
     assert encoding.input_shape is not None, "windows have a length"
     size = min(encoding.input_shape[0], len(codes))
-    tokens = torch.from_numpy(known.encode(codes[len(codes) % size :]))
-    unknown = int((tokens == len(known.characters)).sum())
-    if unknown:
-        warnings.warn(
-            f"{path}: {unknown} of {len(codes)} characters are not in the run's training text",
-            LrtoolWarning,
-            stacklevel=3,
-        )
-    return tokens.reshape(-1, size)
+    tokens = known.encode(codes[len(codes) % size :], warn=True)
+    return torch.from_numpy(tokens).reshape(-1, size)
 
 
 def _grey(known: GreyInputs, encoding: Encoding, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -211,7 +203,11 @@ def _tensor(data: Any) -> Tensor:
 
 
 def _of_type(inputs: Tensor, known: ArrayInputs) -> Tensor:
-    dtype = getattr(torch, known.dtype)
+    dtype = getattr(torch, known.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UserError(
+            f"the run was trained on inputs of {known.dtype}, which torch does not know"
+        )
     if inputs.is_complex() or (inputs.is_floating_point() and not dtype.is_floating_point):
         raise UserError(f"the run was trained on inputs of {known.dtype}, not {inputs.dtype}")
     return inputs.to(dtype)

@@ -111,25 +111,22 @@ def _if_its_own(experiment: Experiment, encoding: Encoding, path: str) -> Evalua
     They may have been moved, copied, or named in another way.
 
     Warns:
-        LrtoolWarning: it does.
+        LrtoolWarning: it does, or to the training samples alone.
     """
     split, config = encoding.split, experiment.config
-    if sum(count or 0 for count in split.samples.values()) != experiment.data.train.size:
+    if experiment.data.digest == split.train_digest:
+        message = f"{path} holds the samples that the run was trained on"
+        warnings.warn(message, LrtoolWarning, stacklevel=3)
         return None
-    if isinstance(split.validation, str):  # the digest is of two files
+    size = sum(count or 0 for count in split.samples.values())
+    if not isinstance(split.validation, int | float) or size != experiment.data.train.size:
         return None
-    if split.validation:
-        again = _open_other(config, experiment.document, encoding, path, split.validation)
-    else:
-        again = experiment
-    if again.data.digest != split.digest:
+    again = _open_other(config, experiment.document, encoding, path, split.validation)
+    if again.data.digest != split.digest or again.data.validation is None:
         return None
-    part, what = again.data.validation, "evaluated on their validation set"
-    if part is None:
-        part, what = again.data.train, "the model was trained on all of them"
-    message = f"{path} holds the run's own data: {what}"
+    message = f"{path} holds the run's own data: evaluated on their validation set"
     warnings.warn(message, LrtoolWarning, stacklevel=3)
-    return EvaluatedData(again, part)
+    return EvaluatedData(again, again.data.validation)
 
 
 def _other_path(own: Config, document: Document, changes: list[Difference]) -> str | None:

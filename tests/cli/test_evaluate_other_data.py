@@ -111,7 +111,17 @@ def test_the_training_set_of_a_run_without_another_is_named_as_such(evaluate, tr
     assert "nothing to evaluate on: the data have no validation set" in refused(evaluate())
     done = evaluate("data.validation=train.csv")
     assert json.loads(done.stdout)["samples"] == 50
-    assert "holds the run's own data: the model was trained on all of them" in done.stderr
+    assert "train.csv holds the samples that the run was trained on" in done.stderr
+
+
+def test_so_is_that_of_a_run_with_another_file_for_validation(evaluate, train, write):
+    write("train.csv", table("abc", 50))
+    write("other.csv", table("abc", 20, seed=1))
+    train(TABLE, "--set", "data.validation=other.csv")
+    assert json.loads(evaluate().stdout)["samples"] == 20
+    done = evaluate("data.validation=train.csv")
+    assert json.loads(done.stdout)["samples"] == 50
+    assert "train.csv holds the samples that the run was trained on" in done.stderr
 
 
 @pytest.mark.usefixtures("run")

@@ -316,7 +316,7 @@ def test_a_text_gets_the_next_character_of_each_window(here, train, write, tmp_p
     assert all(0.5 < float(row["probability"]) <= 1 for row in rows)
     write("new.txt", "cda!")  # shorter than a window
     done = here("predict", "run", "new.txt", "--json")
-    assert "1 of 4 characters are not in the run's training text" in done.stderr
+    assert "1 of 4 characters are not in the training set, such as '!'" in done.stderr
     assert len(json.loads(done.stdout)) == 1
     found = lrtool.load(tmp_path / "run").predict(tmp_path / "train.txt")
     assert found.classes.tolist() == ["a"] * 30

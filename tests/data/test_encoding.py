@@ -36,7 +36,7 @@ TABLE = "size,city,kind\n" + "".join(
 
 def split_of(**changes):
     facts = {"validation": 0.2, "seed": 0, "samples": {"train": 4, "validation": 1}}
-    return StoredSplit(**{**facts, "digest": "0" * 64, **changes})
+    return StoredSplit(**{**facts, "train_digest": "1" * 64, "digest": "0" * 64, **changes})
 
 
 def encoding_of(inputs, targets, shape=(1,), outputs=1, vocabulary=None):
@@ -105,6 +105,7 @@ def test_the_file_by_hand(tmp_path):
             "validation": 0,
             "seed": 1,
             "samples": {"train": 4, "validation": 0},
+            "train_digest": loaded.digest,
             "digest": loaded.digest,
         },
     }
@@ -175,7 +176,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, sources):
         (tokens, np.full((5, 3), 8), np.arange(5), "the class 4, but .* trained on 0 to 3"),
     ):
         np.savez(tmp_path / "b.npz", x=x, y=y)
-        with pytest.raises(DataError, match=f"^the data ha?o?(ve|ld) .*{words}"):
+        with pytest.raises(DataError, match=f"^b.npz: the data ha?o?(ve|ld) .*{words}"):
             read_data(tmp_path, "npz", known, validation=0, path="b.npz")
     np.savez(tmp_path / "b.npz", x=np.full((5, 3), 0), y=np.zeros(5, int))
     other = read_data(tmp_path, "npz", tokens, validation=0, path="b.npz")
@@ -190,6 +191,8 @@ def test_grey_values_and_characters_by_hand():
     np.testing.assert_allclose(encoded.ravel(), [-0.5, 2, 0, 0.5], atol=1e-7)
     tokens = CharacterInputs("abd").encode(encodings.code_points("badcé\U0001f600"))
     assert tokens.tolist() == [1, 0, 2, 3, 3, 3]
+    with pytest.warns(LrtoolWarning, match=r"2 of 3 characters .* not in the training set, .* 'c'"):
+        assert CharacterInputs("b").encode(encodings.code_points("bca"), warn=True)[0] == 0
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)

@@ -57,8 +57,9 @@ def text(split: Split, *, path: str, context: int = 64) -> Parts:
     else:
         known = of_kind(split.encoding, split.encoding.inputs, CharacterInputs)
     tokens = len(known.characters) + 1
+    train = _windows(codes, known, context, warn=split.encoding is not None)
     return Parts(
-        train=_windows(codes, known, context),
+        train=train,
         validation=None if validation_codes is None else _windows(validation_codes, known, context),
         learned=(known, ClassIndices(tokens)),
         num_outputs=tokens,
@@ -77,9 +78,11 @@ def _codes(path: Path, context: int) -> NDArray[np.uint32]:
     return code_points(content)
 
 
-def _windows(codes: NDArray[np.uint32], known: CharacterInputs, context: int) -> Samples:
+def _windows(
+    codes: NDArray[np.uint32], known: CharacterInputs, context: int, *, warn: bool = False
+) -> Samples:
     """Cut into windows."""
-    tokens = known.encode(codes)
+    tokens = known.encode(codes, warn=warn)
     length = (len(tokens) - 1) // context * context
     return Samples(
         inputs=tokens[:length].reshape(-1, context),
