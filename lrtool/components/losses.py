@@ -47,14 +47,24 @@ def _cross_entropy(
     weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    *,
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy that does not copy outputs (B, C, T) stored as (B, T, C)."""
-    if outputs.ndim > 2 and outputs.stride(1) == 1 and not targets.is_floating_point():
+    shape = targets.shape
+    flat = outputs.ndim > 2 and outputs.stride(1) == 1 and not targets.is_floating_point()
+    if flat:
         outputs = outputs.movedim(1, -1).flatten(0, -2)
         targets = targets.flatten()
-    return F.cross_entropy(
-        outputs, targets, weight, ignore_index=ignore_index, label_smoothing=label_smoothing
+    loss = F.cross_entropy(
+        outputs,
+        targets,
+        weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
     )
+    return loss.reshape(shape) if flat and reduction == "none" else loss
 
 
 @dataclass(frozen=True, slots=True)

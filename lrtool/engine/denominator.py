@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrtool.batch import samples_in, targets_of, with_targets
+from lrtool.engine.sample_weight import unweighted
 from lrtool.engine.weights import plain
 from lrtool.errors import DataError
 
@@ -79,6 +80,7 @@ class Reduction:
         ignored: the class index of targets that are ignored.
         weight: of each class; None: all are alike.
         counted: a class that counts.
+        model: whose forward tells whether a batch has weights of samples; None: none has.
     """
 
     over: Over
@@ -86,11 +88,16 @@ class Reduction:
     ignored: int = IGNORED
     weight: Tensor | None = None
     counted: int = 0
+    model: nn.Module | None = field(default=None, compare=False, repr=False)
 
     def denominator(self, batch: Any) -> Denominator:
         """Return the denominator of a batch's loss; 0 where all of its targets are ignored."""
         if self.summed:
             return None
+        if self.model is not None:
+            batch, weights = unweighted(self.model, batch)
+            if weights is not None:
+                return self._of_weights(weights, targets_of(batch))
         targets = targets_of(batch)
         if not isinstance(targets, Tensor) or not targets.ndim:
             return samples_in(batch)
@@ -117,6 +124,26 @@ class Reduction:
             return counted.sum()
         weight = self.weight.to(labels.device, non_blocking=True)
         return weight.index_select(0, labels.where(counted, 0)).mul(counted).sum()
+
+    def _of_weights(self, weights: Tensor, targets: Tensor) -> Denominator:
+        """Return the denominator with a weight for each sample, (N,)."""
+        samples = max(len(weights), 1)
+        if self.over == "classes" and not targets.is_floating_point():
+            counted = targets.ne(self.ignored)
+            labels = targets.where(counted, 0).long()
+            of_each = counted if self.weight is None else self._of_classes(labels) * counted
+            total = (of_each.reshape(samples, -1).sum(1) * weights).sum()
+        elif self.over == "classes" and targets.ndim > 1:
+            total = weights.sum() * (targets.numel() / targets.shape[1] / samples)
+        else:
+            each = targets.numel() / samples if self.over == "elements" else 1.0
+            total = weights.sum() * each
+        return total if total.device.type != "cpu" else float(total)
+
+    def _of_classes(self, labels: Tensor) -> Tensor:
+        """Return the weights of labels' classes."""
+        assert self.weight is not None, "asked for only where classes have weights"
+        return self.weight.to(labels.device, non_blocking=True)[labels]
 
     def for_all(self, targets: Tensor) -> Reduction:
         """Return a reduction for batches of these targets, which counts nothing if all of them do.
@@ -147,6 +174,8 @@ class Reduction:
         """
         if self.over == "elements" or not (isinstance(denominator, Tensor) or denominator == 0):
             return batch
+        if self.model is not None and unweighted(self.model, batch)[1] is not None:
+            return batch  # `weighted_loss` divides by nothing
         targets = targets_of(batch)
         if not isinstance(targets, Tensor):
             return batch
@@ -155,8 +184,10 @@ class Reduction:
         return with_targets(batch, torch.full_like(targets, self.counted))
 
 
-def reduction_of(loss_fn: Callable[..., Any] | None) -> Reduction:
+def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = None) -> Reduction:
     """Return how a loss makes one number of a batch; None: the model's own loss.
+
+    With a model, weights of samples count too: Σ w instead of the number of samples.
 
     Known are the losses of `torch.nn` and `torch.nn.functional`, also by `functools.partial`. A
     module of the user's that has attributes `ignore_index`, `weight` or `reduction` uses them as
@@ -180,15 +211,17 @@ def reduction_of(loss_fn: Callable[..., Any] | None) -> Reduction:
                 over = _OVER[like]
     elif isinstance(function, Hashable):
         over = _OVER.get(function, "samples")  # type: ignore[call-overload]
+    if loss_fn is None:
+        model = None  # which uses its own weights
     reduction = given.get("reduction")
     if reduction == "batchmean":
         over = "samples"
     summed = reduction == "sum"
     if over != "classes":
-        return Reduction(over, summed)
+        return Reduction(over, summed, model=model)
     ignored, weight = given.get("ignore_index", IGNORED), given.get("weight")
     weight = weight if isinstance(weight, Tensor) else None
-    return Reduction(over, summed, ignored, weight, _counted(ignored, weight))
+    return Reduction(over, summed, ignored, weight, _counted(ignored, weight), model)
 
 
 def _counted(ignored: int, weight: Tensor | None) -> int:

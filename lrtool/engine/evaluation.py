@@ -15,7 +15,7 @@ from lrtool.engine.copies import copied, detached
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
-from lrtool.engine.step import all_skipped, forward, scalar
+from lrtool.engine.step import all_skipped, forward, given_loss, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -69,7 +69,7 @@ def evaluate(
     Dropout is off and batch norm uses its running statistics. Without `loss_fn`, the loss is the
     model's `validation_loss(batch)` if it has that, else its training loss.
     """
-    reduction = reduction_of(loss_fn)
+    reduction = reduction_of(loss_fn, model)
     pending: list[Tensor] = []
     denominators: list[Denominator] = []
     total, samples = LossTotal(), 0
@@ -135,7 +135,7 @@ def _loss(
     for metric in metrics:
         metric.update(detached(outputs), targets)
     if loss_fn is not None:
-        return scalar(loss_fn(outputs, targets))
+        return scalar(given_loss(model, loss_fn, batch, outputs, targets))
     if hasattr(model, "validation_loss"):
         return scalar(model.validation_loss(batch))  # type: ignore[operator]
     if loss is None:

@@ -72,7 +72,7 @@ def first_update(
     if ratio is None:
         return FirstUpdate(None, None, updates)
     forwards = 0
-    denominators = list(map(reduction_of(loss_fn).denominator, micro_batches))
+    denominators = list(map(reduction_of(loss_fn, model).denominator, micro_batches))
 
     def loss_at(log_lr: float) -> float:
         nonlocal forwards

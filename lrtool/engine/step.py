@@ -17,6 +17,7 @@ from lrtool.batch import TARGET_KEYS, target_key
 from lrtool.engine.denominator import in_all, reduction_of, shares
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import own_loss
+from lrtool.engine.sample_weight import unweighted, weighted_loss
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def make_step(
     _refuse_unusable(optimizer)
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    counted = reduction_of(loss_fn) if reduction is None else reduction
+    counted = reduction_of(loss_fn, model) if reduction is None else reduction
 
     def step(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
         set_mode(optimizer, training=True)
@@ -240,7 +241,8 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
 def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor | None:
     """Return the scalar loss of one batch, with its graph; None if the model skips the batch.
 
-    With `loss_fn`, the batch is `(inputs…, targets)`, or a mapping with one of `TARGET_KEYS`.
+    With `loss_fn`, the batch is `(inputs…, targets)`, or a mapping with one of `TARGET_KEYS`; both
+    may have weights of samples.
     Inputs in a mapping are passed to the model by keyword, others by position. Without `loss_fn`,
     the model computes its own loss: `training_loss(batch)`, or `training_step(batch, index)` as in
     Lightning, where None skips the batch, or `model(**batch).loss` as in Hugging Face's models.
@@ -254,8 +256,19 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
         if value is None:
             return None
     else:
-        value = loss_fn(*forward(model, batch))
+        value = given_loss(model, loss_fn, batch, *forward(model, batch))
     return scalar(value)
+
+
+def given_loss(
+    model: nn.Module, loss_fn: LossFunction, batch: Any, outputs: Any, targets: Any
+) -> Any:
+    """Return the loss of a batch's outputs, with the weights of its samples if it has any."""
+    weights = unweighted(model, batch)[1]
+    if weights is None:
+        return loss_fn(outputs, targets)
+    denominator = reduction_of(loss_fn, model).denominator(batch)
+    return weighted_loss(loss_fn, outputs, targets, weights, denominator)
 
 
 def _with_graph(loss: Tensor | None) -> Tensor | None:
@@ -282,6 +295,7 @@ def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     Raises:
         UserError: the batch has no targets.
     """
+    batch, _ = unweighted(model, batch)
     if isinstance(batch, Mapping):
         key = target_key(batch)
         if key is None:

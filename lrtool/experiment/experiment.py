@@ -372,7 +372,7 @@ def first_epoch(experiment: Experiment) -> Iterator[list[Any]]:
 
 def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
     """Return the step of a model with the configuration's clipping and precision."""
-    reduction, part = reduction_of(built.loss_fn), experiment.data.train
+    reduction, part = reduction_of(built.loss_fn, built.model), experiment.data.train
     if isinstance(part, Resident):
         reduction = reduction.for_all(part.targets)
     return make_step(

@@ -240,7 +240,8 @@ def _measure(contest: Contest, runner: Runner) -> Measurement:
         losses, sizes, samples = last_losses(runner)
     else:
         samples = sum(map(samples_in, contest.held_out))
-        reduction = reduction_of(runner.ready().loss_fn)
+        trainee = runner.ready()
+        reduction = reduction_of(trainee.loss_fn, trainee.model)
         denominators = to_numbers([reduction.denominator(batch) for batch in contest.held_out])
         losses = [nan] * len(denominators)
         if not runner.broken:

@@ -163,7 +163,7 @@ def untrained_loss(runner: Runner, steps: int) -> tuple[float, float]:
     """
     trainee, subject = runner.ready(), runner.subject
     restore_random_states(runner.random, trainee.generators)
-    reduction, total = reduction_of(trainee.loss_fn), LossTotal()
+    reduction, total = reduction_of(trainee.loss_fn, trainee.model), LossTotal()
     batch_losses, denominators, updates = [], [], 0
     with subject.runtime.autocast():  # with gradients, as in a step
         first = subject.batches(runner.attempt, 0, 0)

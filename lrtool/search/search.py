@@ -195,7 +195,7 @@ def _first_with_targets(subject: Subject, trainee: Trainee) -> Sequence[Any]:
     Raises:
         DataError: there is none in the first epoch.
     """
-    reduction = reduction_of(trainee.loss_fn)
+    reduction = reduction_of(trainee.loss_fn, trainee.model)
     for group in placed(trainee.model, subject.batches(0, 0, 0), step=0, epoch=0):
         if reduction.of_group(group) != 0:
             return group
