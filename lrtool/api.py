@@ -180,12 +180,12 @@ def find_lr(
         optimizer: over the model's parameters, and the loss's if it has any. The result is the rate
             of the first parameter group whose rate is not 0; the other groups keep their ratio to
             it. What Lightning's `configure_optimizers` returns is taken too, if it holds one.
-        loss_fn: `loss(outputs, targets)`, a mean over samples, or its name in a configuration.
+        loss_fn: `loss(outputs, targets)`, a mean over its batch, or its name in a configuration.
             None for a model with a loss of
             its own: `training_loss(batch)`, Lightning's `training_step`, or Hugging Face's
             `.loss`.
         loader: yields batches: `(inputs, targets)`, with more inputs before the targets, or a
-            mapping with a key such as `targets` or `labels`.
+            mapping with a key such as `targets` or `labels`. Either may have weights of samples.
         validation: likewise, of the validation set. The short trainings are compared by its loss;
             without it by their last training losses.
         start: first rate, above 0.

@@ -35,11 +35,13 @@ class Conversion:
         floats: the types of floats that stay; others become the first of them.
         targets: the shape of one number for each sample.
         binary: integer targets 0 and 1 become floats, for a binary loss.
+        weighted: tuples are (inputs, targets, weights of the samples).
     """
 
     floats: tuple[torch.dtype, ...] = ()
     targets: Shape = "as given"
     binary: bool = False
+    weighted: bool = False
 
 
 AS_GIVEN = Conversion()
@@ -58,11 +60,12 @@ def convert(batch: Any, to: Conversion) -> Any:
         return _inside(batch, to, target_key(batch))
     if not isinstance(batch, tuple | list) or isinstance(batch, PackedSequence) or len(batch) < 2:
         return batch
-    *inputs, targets = batch
+    *inputs, targets = batch[:-1] if to.weighted else batch
+    weights = [_inputs(value, to) for value in batch[-1:]] if to.weighted else []
     inputs = [_inputs(value, to) for value in inputs]
     if len(inputs) == 1 and isinstance(inputs[0], Tensor) and inputs[0].dtype in _SMALL:
         inputs[0] = inputs[0].to(_default(to))
-    return _like(batch, [*inputs, _targets(targets, to)])
+    return _like(batch, [*inputs, _targets(targets, to), *weights])
 
 
 def as_tensor(values: Any) -> Tensor | None:

@@ -13,8 +13,9 @@ from torch import Tensor
 from lrtool.batch import targets_of
 from lrtool.components import import_path, losses
 from lrtool.data import batches
-from lrtool.data.conversion import SHAPES, Conversion, convert
+from lrtool.data.conversion import AS_GIVEN, SHAPES, Conversion, convert
 from lrtool.data.load import converted
+from lrtool.engine.sample_weight import unweighted
 from lrtool.engine.step import forward
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def fitted_shape(
     with suppress(Exception, SystemExit):  # the preflight tells what does not fit
         size, device = data.batch_size, runtime.device
         batch = next(batches.epoch(data.train, batch_size=size, seed=0, epoch=0, device=device))
-        if _one_number_each(targets_of(batch)):
+        if isinstance(batch, tuple | list) and unweighted(model, batch)[1] is not None:
+            binary = getattr(data.train, "conversion", AS_GIVEN).binary
+            to = replace(to, weighted=True, binary=binary)
+            batch = convert(batch, to)
+        if _one_number_each(targets_of(unweighted(model, batch)[0])):
             for shape in SHAPES:
                 tried = replace(to, targets=shape)
                 if _fits(model, loss_fn, loss, convert(batch, tried), runtime):
