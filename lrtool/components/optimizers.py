@@ -150,8 +150,14 @@ def _trainable(model: nn.Module, loss_fn: object) -> list[tuple[str, nn.Paramete
         raise ConfigError(Problem(("model",), problem))
     if isinstance(loss_fn, nn.Module):
         known = {id(parameter) for _, parameter in trainable}
-        own = loss_fn.named_parameters("loss")
-        trainable += [(name, p) for name, p in own if p.requires_grad and id(p) not in known]
+        frozen = {  # a network that someone put into eval() inside a loss, as for perceptual ones
+            id(p) for m in loss_fn.modules() if not m.training for p in m.parameters(recurse=False)
+        }
+        trainable += [
+            (name, p)
+            for name, p in loss_fn.named_parameters("loss")
+            if p.requires_grad and id(p) not in known | frozen
+        ]
     return trainable
 
 

@@ -595,3 +595,21 @@ def test_subclasses_and_wrappers_are_what_they_are():
     assert kind(wrapped) == "adamw"
     assert family(wrapped) == "adaptive"
     assert opening(Wrapper(torch.optim.RMSprop(parameters))) == pytest.approx(10, rel=0.01)
+
+
+def test_the_parameters_of_a_loss_are_trained_but_for_frozen_ones():
+    model = Weights()
+    loss = nn.ModuleDict(
+        {
+            "own": nn.Linear(2, 2),
+            "fixed": nn.Linear(2, 2).requires_grad_(requires_grad=False),
+            "pretrained": nn.Linear(2, 2).eval(),
+            "shared": model,
+        }
+    )
+    spec = OptimizerConfig(name="sgd", groups=[ParameterGroupConfig(match="^loss", lr_ratio=3)])
+    optimizer = build_optimizer(spec, model, loss, lr=0.1, directories=[])
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 2]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, pytest.approx(0.3)]
+    own = optimizer.param_groups[1]["params"]
+    assert all(a is b for a, b in zip(own, loss["own"].parameters(), strict=True))
