@@ -108,7 +108,7 @@ def predictions_of(outputs: Tensor, encoding: Encoding, loss: LossConfig) -> Pre
     if gives == "log rates" and not loss.args.get("log_input", True):
         gives = "values"
     probable = gives in {"logits", "probabilities"}
-    if probable and encoding.classes == 2 and encoding.num_outputs == 1:
+    if entry is not None and entry.one_output and wide.numel() == len(wide):
         return _yes_or_no(wide.reshape(-1), gives, encoding)
     has_classes = encoding.classes is not None if entry is None else entry.takes == "classes"
     if (has_classes or gives == "log-probabilities") and wide.ndim > 1 and wide.shape[1] > 1:
