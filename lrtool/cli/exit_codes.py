@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,14 @@ def of_run(status: Status, stop: Stop) -> int:
     return {"completed": DONE, "no_suggestion": NO_SUGGESTION, "diverged": DIVERGED}[status]
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from lrtool.engine.device import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
 def of_error(error: Exception) -> int:
     """Say what went wrong and return its exit code."""
     if isinstance(error, ConfigError):  # its lines begin with file:line:column already
@@ -40,7 +49,7 @@ def of_error(error: Exception) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         say(f"error: {where}{error.strerror or error}")
         return USAGE
-    if isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         say(f"error: out of memory: {error}")
         return OUT_OF_MEMORY
     if is_death_of_a_worker(error):  # torch may raise this anywhere, from a signal

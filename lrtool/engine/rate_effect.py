@@ -6,11 +6,12 @@ so that a rate never reaches the optimizer inside.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from lrtool.engine.copies import copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ def _update(
     """Return what one update adds to each parameter."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     before = [p.detach().clone() for p in parameters]
-    step(copy.deepcopy(micro_batches), rate)  # they may change in place
+    step(copied(micro_batches), rate)  # they may change in place
     return [p.detach() - old for p, old in zip(parameters, before, strict=True)]
 
 

@@ -112,7 +112,7 @@ def open_experiment(
             import_path.resolve(source, directories) if import_path.is_import_path(source) else None
         )
         seed_everything(config.seed)  # a factory may draw numbers
-        with _in_memory(f"the data of {source} were read"):
+        with in_memory(f"the data of {source} were read"):
             data = load(
                 config.data,
                 seed=config.seed,
@@ -164,7 +164,7 @@ def open_experiment(
 
 
 @contextmanager
-def _in_memory(work: str) -> Iterator[None]:
+def in_memory(work: str) -> Iterator[None]:
     """Say at which work the memory ran out; the user's code may have raised it, and ours wrapped.
 
     Raises:
@@ -179,7 +179,7 @@ def _in_memory(work: str) -> Iterator[None]:
         if cause is None:
             raise
         words = " ".join(said(cause).split()) or type(cause).__name__
-        raise OutOfMemoryError(f"out of memory while {work}: {words}") from error
+        raise OutOfMemoryError(f"out of memory while {work}; make it smaller: {words}") from error
 
 
 def _with_own_loss(experiment: Experiment, model: nn.Module) -> Experiment:
@@ -283,14 +283,14 @@ def build(experiment: Experiment, seed: int) -> Built:
     }
     seed_everything(seed)
     with located(experiment.document):
-        with _in_memory(f"the model {config.model.name} was built"):
+        with in_memory(f"the model {config.model.name} was built"):
             model = models.build_model(
                 config.model, facts, experiment.directories, unknown=data.unknown
             ).to(experiment.runtime.device)
             _make_lazy_weights(experiment, model)
             model = place(model, experiment.runtime)
         loss_fn = _own_copy(experiment)
-        with _in_memory(f"the optimizer {config.optimizer.name} was built"):
+        with in_memory(f"the optimizer {config.optimizer.name} was built"):
             optimizer = optimizers.build_optimizer(
                 config.optimizer, model, loss_fn, lr=1.0, directories=experiment.directories
             )

@@ -13,6 +13,7 @@ from lrtool.components import import_path, optimizers
 from lrtool.config.document import located
 from lrtool.engine import rate_effect, weights
 from lrtool.engine.checkpoint import load_optimizer, unkeepable
+from lrtool.engine.copies import copied
 from lrtool.engine.randomness import seed_everything
 from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem
 from lrtool.experiment.experiment import build, step_of
@@ -110,7 +111,7 @@ def _make_updates(experiment: Experiment, built: Built, batch: Any) -> None:
     seed_everything(experiment.config.seed)
     step = step_of(experiment, built, experiment.runtime.scaler())
     for _ in range(UPDATES):
-        step([copy.deepcopy(batch)], RATE)
+        step([copied(batch)], RATE)
 
 
 def _trained(built: Built) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ The trials are a race of two that train straight to the end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite, log10, nan
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.engine.denominator import reduction_of, to_numbers
 from lrtool.report.records import Candidate, Race, TrialRow
+from lrtool.search.held_out import usable
 from lrtool.search.runner import (
     FORWARD,
     Runner,
@@ -203,6 +205,11 @@ def _measure_untrained(contest: Contest) -> None:
     runner.begin()
     contest.random = runner.random
     if contest.held_out is not None:
+        trainee, subject = runner.ready(), contest.subject
+        whole = partial(subject.held_out, sum(map(samples_in, contest.held_out)), whole=True)
+        contest.held_out = usable(
+            trainee.model, trainee.loss_fn, subject.runtime, contest.held_out, whole
+        )
         contest.untrained = _measure(contest, runner).mean
         return
     contest.untrained, cost = untrained_loss(runner, contest.steps)

@@ -106,18 +106,18 @@ class ExperimentSubject:
         groups = batches.micro_batches(made, experiment.config.train.accumulate)
         return groups if skip else batches.some(groups, epoch)
 
-    def held_out(self, most: int) -> list[Any] | None:
-        """Return random chunks of the validation set."""
+    def held_out(self, most: int, *, whole: bool = False) -> list[Any] | None:
+        """Return random chunks of the validation set, or whole batches."""
         part, experiment = self.experiment.data.validation, self.experiment
         if part is None:
             return None
-        if isinstance(part, OwnLoader):
+        if isinstance(part, OwnLoader) and not whole:
             device = experiment.runtime.device
             return batches.held_out(part.loader, most, device, part.conversion) or None
         count = most if part.size is None else min(part.size, most)
         made = batches.epoch(
             part,
-            batch_size=batches.chunk_size(count),
+            batch_size=experiment.data.batch_size if whole else batches.chunk_size(count),
             seed=experiment.config.seed,
             epoch=0,
             device=experiment.runtime.device,

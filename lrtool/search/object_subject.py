@@ -131,11 +131,14 @@ class ObjectSubject:
             next(islice(made, skip - 1, None), None)
         return batches.micro_batches(made, self.accumulate)
 
-    def held_out(self, most: int) -> list[Any] | None:
+    def held_out(self, most: int, *, whole: bool = False) -> list[Any] | None:
         """Return batches of the validation loader."""
         if self.validation is None:
             return None
         restore_random_states(self.random, self.generators)
+        if whole:
+            made = batches.one_pass(self.validation, self.runtime.device)
+            return batches.at_least(made, most)
         found = batches.held_out(self.validation, most, self.runtime.device)
         if found and not self.runtime.gradients:
             error = failure_without_gradients(self.model, self.loss_fn, found[0], self.runtime)

@@ -71,8 +71,11 @@ class Subject(Protocol):
         These are skipped before this returns. Raises `DataError` if the data have no batch.
         """
 
-    def held_out(self, most: int) -> list[Any] | None:
-        """Return batches of at least `most` validation samples, or of all; None without any."""
+    def held_out(self, most: int, *, whole: bool = False) -> list[Any] | None:
+        """Return batches of at least `most` validation samples, or of all; None without any.
+
+        They are small chunks, or `whole`: as an evaluation would see them.
+        """
 
     def schedule(self, steps: int) -> RateSchedule:
         """Return the training's schedule, compressed to so many steps."""

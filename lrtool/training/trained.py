@@ -20,6 +20,7 @@ from lrtool.data.unlabelled import read_unlabelled
 from lrtool.engine.device import DTYPES, Runtime, choose_device, is_out_of_memory
 from lrtool.engine.randomness import random_states, restore_random_states
 from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError, UserError
+from lrtool.experiment.experiment import in_memory
 from lrtool.experiment.fitting import float_types
 from lrtool.experiment.reading import directories_of
 from lrtool.report import marker
@@ -134,6 +135,7 @@ def load(
 
     Raises:
         UserError: there is no such run, it has no weights, or a file of it is damaged.
+        OutOfMemoryError: the model does not fit in memory.
     """
     directory = Path(os.path.expanduser(run))  # noqa: PTH111  (as in `find_file`)
     path = directory / CONFIG
@@ -160,7 +162,7 @@ def load(
     }
     before = random_states()
     try:
-        with located(document):
+        with located(document), in_memory(f"the model {config.model.name} was built"):
             model = build_model(config.model, facts, directories_of(config, document))
     finally:
         restore_random_states(before)

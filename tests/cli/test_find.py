@@ -420,15 +420,13 @@ def test_settings_reach_the_engine(here, write, tmp_path):
     probes = [line for line in lines if line.startswith("50 False")]
     updates = [line for line in lines if line.startswith(("30 True", "10 True"))]
     assert len(probes) == 12
-    # one look and one step with one batch, a step with the last batch of an epoch; the first
-    # update and looks along it; sweep; trials
+    # one look and one step with one batch, a step with the last batch of an epoch; updates
+    # at two rates; the first update and looks along it; sweep; trials
     looks = round(3 * (report["first_update"]["steps"] - 1))
     assert looks > 4
-    assert len(updates) == 3 + 2 * (1 + looks) + 2 * 12 + 2 * 6 * bool(report["trials"]) * 2
+    assert len(updates) == 3 + 4 + 2 * (1 + looks) + 2 * 12 + 2 * 6 * bool(report["trials"]) * 2
     steps = [line.split() for line in (tmp_path / "steps.txt").read_text().splitlines()]
-    steps = [step for step in steps if len(step) == 3][
-        2:
-    ]  # two groups; two steps are the preflight's
+    steps = [step for step in steps if len(step) == 3][4:]  # two groups; four are tries
     bases = [float(base) for base, _, _ in steps]
     assert bases[:13] == pytest.approx([1.0, *report["sweeps"][0]["lr"]])
     trials = [] if report["trials"] is None else report["trials"]["candidates"]

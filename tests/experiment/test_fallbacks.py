@@ -223,6 +223,7 @@ def test_memory_that_runs_out_while_something_is_built(opened, what, raised, wor
     with pytest.raises(OutOfMemoryError) as caught:
         opened(source, configuration)
     assert str(caught.value).startswith(f"out of memory while the {what}")
+    assert "; make it smaller: " in str(caught.value)
     assert str(caught.value).endswith(words)
 
 
