@@ -21,12 +21,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Damaged data files and configurations, and kills, from a seed. Some minutes; failures are saved.
+# Damaged data files, configurations and run directories, and kills, from a seed. Some minutes; failures are saved.
 SEED ?= 0
 fuzz: export OMP_NUM_THREADS := 1
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/fuzz.py data --count 1000 --seed $(SEED)
 	$(BIN)/python tests/fuzz/fuzz.py configurations --count 2000 --seed $(SEED)
+	$(BIN)/python tests/fuzz/fuzz.py runs --count 1000 --seed $(SEED)
 	$(BIN)/python tests/cli/kill_loop.py --runs 20 --seed $(SEED)
 
 # Speed against a plain loop and the peers, which live in an environment of their own.

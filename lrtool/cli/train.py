@@ -267,6 +267,7 @@ def _train(
         experiment, directory, checkpoint, tensorboard=tensorboard, quiet=quiet
     ) as watchers:
         stop.gentle = True  # from here on an interrupted training writes a report
+        done = checkpoint.state["position"]["step"] if checkpoint else None
         try:
             session = begin(experiment, rate, directory, checkpoint)
         except (Exception, SystemExit) as error:
@@ -278,7 +279,10 @@ def _train(
             raise
         if ending.error is not None:
             write_failed = partial(write, session, "failed")
-            raise conclude(experiment, ending.error, write_failed) from ending.error
+            failed = None
+            if checkpoint is not None and session.position.step == done:
+                failed = f"{checkpoint.folder}: may be damaged: the first update after it failed"
+            raise conclude(experiment, ending.error, write_failed, failed) from ending.error
         with writing(session):
             return write(session, ending.status, ending.reason)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from lrtool.errors import KeyPath
 
+LONGEST = 200  # characters of a value in a message
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -23,7 +25,12 @@ class Difference:
     now: Any
 
     def __str__(self) -> str:
-        return f"{key_path(self.path)} was {spell(self.before)}, is {spell(self.now)}"
+        return f"{key_path(self.path)} was {_short(self.before)}, is {_short(self.now)}"
+
+
+def _short(value: Any) -> str:
+    text = spell(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def differences(before: Any, now: Any, path: KeyPath = ()) -> Iterator[Difference]:

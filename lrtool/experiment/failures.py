@@ -59,7 +59,10 @@ def explain(
 
 
 def conclude(
-    experiment: Experiment, error: Exception | SystemExit, write: Callable[[str], object]
+    experiment: Experiment,
+    error: Exception | SystemExit,
+    write: Callable[[str], object],
+    failed: str | None = None,
 ) -> BaseException:
     """Write the report of a run that an error has ended; return the error to raise, by `explain`.
 
@@ -71,15 +74,16 @@ def conclude(
         error: as it was raised.
         write: writes the report with this reason; an OSError from it, as of a full disk, is
             ignored.
+        failed: as in `explain`.
     """
     try:
-        failure = explain(experiment, error)
+        failure = explain(experiment, error, failed)
         with suppress(OSError):
             write(str(failure))
     except RuntimeError as death:
         if not is_death_of_a_worker(death):
             raise
-        return conclude(experiment, death, write)
+        return conclude(experiment, death, write, failed)
     return failure
 
 

@@ -30,6 +30,7 @@ RUN_FILES = (reports.FILE_NAME, "plot.png", "plot.svg", CONFIG, ENCODING, METRIC
 COMPARISON = ("comparison.png", "comparison.svg")
 CHECKPOINTS, FIND, TENSORBOARD = "checkpoints", "find", "tensorboard"
 FOR_PEOPLE = (CONFIG, "plot.png", "plot.svg", *COMPARISON)  # files that they may replace
+READ = (CONFIG, reports.FILE_NAME)  # files that other commands read
 FOLDERS = (CHECKPOINTS, FIND, TENSORBOARD)
 
 _IN_FOLDERS = (
@@ -48,8 +49,8 @@ class Marker(BaseModel):
     Attributes:
         version: of this format.
         command: that made the run.
-        files: of a run that has ended, with the CRC-32 of those that people may replace; None
-            while it is under way.
+        files: of a run that has ended, with the CRC-32 of those that people may replace, or other
+            commands read; None while it is under way.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -86,7 +87,8 @@ def end(directory: Path) -> None:
     marker = read(directory)
     assert marker is not None, "a run is marked at its start"
     names = named(directory, marker.command)
-    files = {name: crc_of(directory / name) if name in FOR_PEOPLE else None for name in names}
+    summed = {*FOR_PEOPLE, *READ}
+    files = {name: crc_of(directory / name) if name in summed else None for name in names}
     _write(directory, Marker(command=marker.command, files=files))
 
 
@@ -152,7 +154,19 @@ def _is_own(directory: Path, name: str, crc: int | None) -> bool:
     if name == MODEL:
         with (directory / name).open("rb") as file:
             return b'"lrtool"' in file.read(1_000_000)  # its notes, at the start of the header
-    return crc is None or crc == crc_of(directory / name)
+    return crc is None or name not in FOR_PEOPLE or crc == crc_of(directory / name)
+
+
+def changed(directory: Path) -> list[str]:
+    """Return which of the files that other commands read are not as they were at a run's end.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    marker = read(directory)
+    known = (marker.files if marker else None) or {}
+    names = [name for name in READ if name in known and (directory / name).is_file()]
+    return [name for name in names if known[name] not in (None, crc_of(directory / name))]
 
 
 def _has_metrics(directory: Path) -> bool:

@@ -184,10 +184,20 @@ def settle(directory: Path) -> None:
     """Finish a replacement that was killed while files were moved, before a run is read.
 
     One under way, and one that cannot be finished here, is left alone.
+
+    Warns:
+        LrtoolWarning: the report or the configuration is not as it was at the run's end.
     """
     if _has_ended(directory / NEW):
         with suppress(OSError, UserError, Timeout), FileLock(directory / LOCK, blocking=False):
             _promote(directory)
+    with suppress(OSError):  # whoever needs the file says so
+        for name in marker.changed(directory):
+            warnings.warn(
+                f"{directory / name}: damaged, or changed since the run ended",
+                LrtoolWarning,
+                stacklevel=3,
+            )
 
 
 def is_within(path: Path, directory: Path) -> bool:

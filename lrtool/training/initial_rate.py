@@ -134,11 +134,19 @@ def given_rate(
 
 
 def search_inside(directory: Path) -> FindReport | None:
-    """Return the report of the search inside a training's run, if it was completed."""
+    """Return the report of the search inside a training's run, if it was completed.
+
+    Warns:
+        LrtoolWarning: it is damaged.
+    """
     path = directory / FIND / reports.FILE_NAME
     if not path.exists():
         return None
-    report = reports.read(path)
+    try:
+        report = reports.read(path)
+    except UserError as error:
+        warnings.warn(f"{error}; the search is left out", LrtoolWarning, stacklevel=2)
+        return None
     if not isinstance(report, FindReport) or report.status != "completed":
         return None
     return report

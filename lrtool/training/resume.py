@@ -124,6 +124,7 @@ def with_threads_of(run: Path, config: Config) -> Config:
 
     The order in which numbers are added depends on it, and so do the last bits of a loss.
     """
+    run = run_directory.unfinished(run)
     if config.runtime.threads != "auto" or not (run / CONFIG).is_file():
         return config
     # Whoever needs the run's configuration tells what is wrong with it.

@@ -85,6 +85,30 @@ def test_a_flipped_bit_in_the_best_weights_is_noticed(here, run):
     assert "; they are written anew after the next better epoch" in done.stderr
 
 
+def test_a_changed_configuration_or_report_is_said(here, run):
+    for name in ("config.yaml", "report.json"):
+        path = run / name
+        path.write_text(path.read_text().replace("0.05", "0.06"))
+    words = "damaged, or changed since the run ended\n"
+    for command in (("evaluate",), ("compare",)):
+        done = here(*command, "run")
+        assert done.returncode == 0
+        for name in ("config.yaml", "report.json"):
+            assert f"lrtool: warning: run/{name}: {words}" in done.stderr
+
+
+def test_a_damaged_search_is_left_out_of_a_training_that_goes_on(here, run):
+    auto = ("train", "a.yaml", "-q", "--lr", "auto", "--epochs", 1)
+    assert run.exists()
+    assert here(*auto, "--output", "found").returncode == 0
+    (run.parent / "found/find/report.json").write_text("{")
+    done = here(*auto, "--resume", "found")
+    assert done.returncode == 0
+    assert "found/find/report.json: not a report of lrtool: " in done.stderr
+    assert "; the search is left out\n" in done.stderr
+    assert reports.read(run.parent / "found/report.json").learning_rate.run == "found/find"
+
+
 def test_a_flipped_bit_in_the_last_weights_is_noticed(here, run):
     flip(run / "checkpoints/last/model.safetensors")
     done = here("evaluate", "run", "--checkpoint", "last")

@@ -8,9 +8,10 @@ import time
 import weakref
 
 import pytest
+import torch
 from small import CONFIG, NET, contents
 
-from lrtool.engine import evaluation, step
+from lrtool.engine import checkpoint, evaluation, step
 from lrtool.report import metrics_log
 from lrtool.report import report as reports
 from lrtool.report.records import EpochRow, StepRow
@@ -386,6 +387,23 @@ def test_a_corrupted_checkpoint_is_skipped_and_the_one_before_is_used(here, tmp_
     assert done.returncode == 2
     assert done.stderr.count("is corrupted (its CRC-32 differs)") == 2
     assert done.stderr.endswith("none of its checkpoints is whole; begin a new run\n")
+
+
+def test_a_first_update_that_fails_is_the_checkpoints_doing(here, tmp_path):
+    assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
+    last = tmp_path / "run/checkpoints/last"
+    state = torch.load(last / "state.pt", weights_only=True)
+    state["optimizer"]["state"][0]["exp_avg"] = "x"
+    torch.save(state, last / "state.pt")
+    (last / "manifest.json").unlink()
+    checkpoint.seal(last)
+    done = here(*TRAIN, "run", "--epochs", 2, "--resume", "run")
+    assert done.returncode == 2
+    words = (
+        "lrtool: error: run/checkpoints/last: may be damaged: the first update after it failed: "
+    )
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_continuation_elsewhere_leaves_the_run_as_it_was(here, tmp_path):

@@ -1,7 +1,8 @@
-"""Throw damaged data files and configurations at `lrtool`, and kill it: the long form of test_fuzz.
+"""Throw damaged data, configurations and runs at `lrtool`, and kill it: the long form of test_fuzz.
 
     python tests/fuzz/fuzz.py data --count 1000
     python tests/fuzz/fuzz.py configurations --count 2000 --seed 7
+    python tests/fuzz/fuzz.py runs --count 1000          # every file of a training
     python tests/fuzz/fuzz.py data --only 312            # one of them, as it was
 
 Whatever the input: no exit code 1, no traceback, an end in time, little memory, and nothing taken
@@ -16,6 +17,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,9 +25,10 @@ from pathlib import Path
 
 import configurations
 import data_files
+import run_directories
 from case import REFUSED, THE_SAME
 
-KINDS = {"data": data_files, "configurations": configurations}
+KINDS = {"data": data_files, "configurations": configurations, "runs": run_directories}
 DONE, REFUSALS = 0, {2, 5}
 SECONDS = 60  # for one input; most take 0.05
 MEMORY = 1_500  # megabytes of the whole process
@@ -105,6 +108,7 @@ def save(options, number, result):
 def write(files, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
@@ -130,7 +134,9 @@ def work(kind, seed, first, end):
             result = {"code": code, "said": said, "taken": taken, "memory": memory}
             print(json.dumps({**result, "done": case.done}), file=answers)
             for file in case.files:
-                (folder / file).unlink()
+                (folder / file).unlink(missing_ok=True)
+            if kind == "runs":
+                shutil.rmtree(folder / "run")
             if kind == "configurations":
                 write({n: configurations.SOUND[n] for n in case.files}, folder)
 

@@ -24,14 +24,16 @@ def test_a_run_is_marked_from_its_start_to_its_end(tmp_path):
     assert json.loads((tmp_path / ".lrtool").read_text()) == {
         "version": 1,
         "command": "find",
-        "files": {"report.json": None, "config.yaml": 0xCBF43926},  # the check value of CRC-32
+        "files": {"report.json": 0, "config.yaml": 0xCBF43926},  # the check value of CRC-32
     }
     assert not marker.is_under_way(tmp_path)
     assert marker.own_files(tmp_path) == ["report.json", "config.yaml"]
     (tmp_path / "metrics.jsonl").write_text("")  # it came later
     assert marker.own_files(tmp_path) == ["report.json", "config.yaml"]
     (tmp_path / "config.yaml").write_text("123456780")
-    assert marker.own_files(tmp_path) == ["report.json"]
+    (tmp_path / "report.json").write_text("{}")
+    assert marker.own_files(tmp_path) == ["report.json"]  # who else would write one
+    assert marker.changed(tmp_path) == ["config.yaml", "report.json"]
 
 
 @pytest.mark.parametrize(
