@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lrtool.cli import flags
-from lrtool.cli.streams import stdout_for_the_result
+from lrtool.cli.streams import result, stdout_for_the_result
 from lrtool.errors import UserError
 
 
@@ -56,4 +56,4 @@ def compare(
         from lrtool.show.terminal.compare import print_comparison
 
         print_comparison(rows)
-        typer.echo(f"\nPlot: {directory / plots[0].name}")
+        result(f"\nPlot: {directory / plots[0].name}")

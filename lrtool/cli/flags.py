@@ -31,6 +31,8 @@ def in_home(path: Path | None) -> Path | None:
     found = os.path.expanduser(path)  # noqa: PTH111  (Path's own raises where there is no such user)
     if found.startswith("~"):
         raise typer.BadParameter(f"{path}: there is no user of that name; ./{path} names a folder")
+    if any(0xD800 <= ord(character) < 0xE000 for character in found):  # as Python holds such bytes
+        raise typer.BadParameter("the name is not UTF-8, which torch and a report need")
     return Path(found)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lrtool.cli import flags
+from lrtool.cli.streams import result
 from lrtool.errors import UserError, did_you_mean
 
 # A configuration's companions lie beside it and carry its name.
@@ -33,7 +34,7 @@ def init(
         print_rows([{"name": name, "about": about(name)} for name in names()])
         return
     for path in copy(name, output, overwrite=overwrite):
-        typer.echo(path)
+        result(path)
 
 
 def directory() -> Path:

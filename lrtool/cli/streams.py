@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lrtool.errors import LrtoolWarning
+from lrtool.show.terminal.printable import printable
 from lrtool.show.terminal.stderr import stderr_line
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 def say(message: str) -> None:
     """Print a line on stderr, with the name of the program."""
     stderr_line(f"lrtool: {message}")
+
+
+def result(text: object) -> None:
+    """Print a line on stdout: as it is for a program, and harmless for a terminal."""
+    line = str(text)
+    print(printable(line) if sys.stdout.isatty() else line, flush=True)  # noqa: T201  (the result)
 
 
 class _Stream:

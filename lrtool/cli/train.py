@@ -12,7 +12,7 @@ import typer
 from lrtool.cli import exit_codes, flags
 from lrtool.cli.find import run_find
 from lrtool.cli.signals import interruptible
-from lrtool.cli.streams import say, stdout_for_the_result
+from lrtool.cli.streams import result, say, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
 from lrtool.errors import UserError
 
@@ -127,7 +127,7 @@ def train(
 
         typer.echo(to_json(report), nl=False)
     elif quiet:
-        typer.echo(directory)
+        result(directory)
     else:
         shown = flags.repeatable(config, directory, sets, given)
         _print(report, directory, shown)

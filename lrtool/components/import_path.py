@@ -137,6 +137,15 @@ def signature(function: Callable[..., Any]) -> inspect.Signature | None:
     return None
 
 
+def takes(function: Callable[..., Any], positional: int, args: Mapping[str, Any]) -> bool:
+    """Tell whether a call with so many positional arguments and these fits; yes if unknown."""
+    known = signature(function)
+    try:
+        return known is None or bool(known.bind(*range(positional), **args))
+    except TypeError:
+        return False
+
+
 def facts_for(function: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return those facts of the data that the function has as parameters."""
     parameters = _parameters(function)

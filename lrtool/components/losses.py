@@ -169,6 +169,9 @@ def check_args(name: str, args: dict[str, Any]) -> list[Problem]:
     return problems + import_path.check_call(function, rest, given=RESERVED, positional=2)
 
 
+_NAME_WHAT_IT_MAKES = "if it makes a loss, put that into a variable and name it: loss = make_loss()"
+
+
 def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
     """Return `loss(outputs, targets)`, a scalar tensor.
 
@@ -188,6 +191,11 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
         if not callable(loss):
             problem = f"{component.name} is a {type(loss).__name__}; it cannot be called"
             raise ConfigError(Problem(("loss", "name"), problem))
+        if not import_path.takes(loss, 2, args):
+            problem = (
+                f"{component.name} cannot be called with outputs and targets; {_NAME_WHAT_IT_MAKES}"
+            )
+            raise ConfigError(Problem(("loss",), problem))
         if args and isinstance(loss, nn.Module):
             return _WithArgs(loss, args)
         return functools.partial(loss, **args) if args else loss
@@ -323,7 +331,8 @@ def _try(loss: Callable[..., Any], outputs: Any, targets: Any) -> str | None:
     except (Exception, SystemExit) as error:  # noqa: BLE001  (torch or the user's function may raise anything)
         return f"failed: {import_path.words(error)}"
     if not isinstance(value, Tensor):
-        return f"returned a {type(value).__name__}, not a tensor"
+        made = f"; {_NAME_WHAT_IT_MAKES}" if callable(value) else ""
+        return f"returned a {type(value).__name__}, not a tensor{made}"
     if value.numel() != 1:
         return f"returned shape {tuple(value.shape)}, not a scalar; take the mean"
     return None

@@ -216,6 +216,8 @@ def _read_text(path: Path) -> str:
     place = Place(str(path))
     if path.is_dir():
         raise _wrong(place, "is a directory, not a configuration file")
+    if _HALVES.search(str(path)):
+        raise _wrong(place, "its name is not UTF-8, which torch and a report need; rename it")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

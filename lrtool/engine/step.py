@@ -138,7 +138,8 @@ def _update_weights(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScal
 def _needs_closure(optimizer: torch.optim.Optimizer) -> UserError:
     name = type(optimizer).__name__
     return UserError(
-        f"{name} evaluates the loss several times within a step; lrtool's step does it once"
+        f"{name} evaluates the loss several times within a step; lrtool's step does it once;"
+        " use one that needs no closure, such as adamw"
     )
 
 

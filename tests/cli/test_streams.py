@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lrtool.cli.streams import result
+
 QUICK = """
 data: {source: digits}
 model: {name: mlp, args: {hidden: [8]}}
@@ -121,3 +123,22 @@ def test_python_says_no_more_at_the_end_about_a_full_disk(quick):
         done = started(quick, "list", "losses", stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == b"lrtool: error: stdout: No space left on device\n"
+
+
+def test_a_name_is_printed_as_it_is_for_a_program_and_harmless_for_a_terminal(monkeypatch, capsys):
+    result("runs/\x1b[31mred")
+    assert capsys.readouterr().out == "runs/\x1b[31mred\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    result("runs/\x1b[31mred")
+    assert capsys.readouterr().out == "runs/\\x1b[31mred\n"
+
+
+def test_names_that_are_no_text_are_refused(quick, here):
+    done = here("check", "\udcff.yaml")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "\\udcff.yaml: its name is not UTF-8, which torch and a report need; rename it\n"
+    )
+    done = here("find", "quick.yaml", "--output", "\udcff")
+    assert (done.returncode, (quick / "runs").exists()) == (2, False)
+    assert "is not UTF-8" in done.stderr

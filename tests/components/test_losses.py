@@ -483,3 +483,24 @@ def test_a_users_loss_that_cannot_be_built(users, tmp_path):
     with pytest.raises(ConfigError, match="is a NotCallable; it cannot be called") as e:
         users("NotCallable")
     assert e.value.problems[0].path == ("loss", "name")
+
+
+def test_a_function_that_makes_a_loss_is_told_from_one(tmp_path):
+    (tmp_path / "makers.py").write_text(
+        "def without():\n    return print\n"
+        "def with_arguments(smoothing=0.1, weight=None):\n    return print\n"
+    )
+
+    def built(name):
+        return build_loss(ComponentConfig(name=f"makers:{name}"), [tmp_path])
+
+    advice = "if it makes a loss, put that into a variable and name it: loss = make_loss()"
+    with pytest.raises(ConfigError) as caught:
+        built("without")
+    assert str(caught.value) == (
+        f"loss: makers:without cannot be called with outputs and targets; {advice}"
+    )
+    outputs, targets = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    name = "makers:with_arguments"
+    found = fit_problem(name, built("with_arguments"), outputs, targets)
+    assert f"returned a builtin_function_or_method, not a tensor; {advice}" in found

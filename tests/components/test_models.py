@@ -408,7 +408,8 @@ def test_a_users_factory_that_fails(tmp_path, module):
 def test_a_users_factory_that_makes_something_else(tmp_path, module):
     name = module("def make(num_outputs):\n    return num_outputs")
     assert failure(f"{name}:make", VECTORS, [tmp_path]) == (
-        f"{name}:make made a int, not a torch.nn.Module"
+        f"{name}:make made a int, not a torch.nn.Module; name the model's class, or a function that"
+        " returns the model itself"
     )
 
 

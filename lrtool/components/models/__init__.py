@@ -76,7 +76,10 @@ def build_model(
     except (Exception, SystemExit) as error:
         raise _problem(f"{name} cannot be built: {import_path.words(error)}") from error
     if not isinstance(model, nn.Module):
-        raise _problem(f"{name} made a {type(model).__name__}, not a torch.nn.Module")
+        raise _problem(
+            f"{name} made a {type(model).__name__}, not a torch.nn.Module; "
+            "name the model's class, or a function that returns the model itself"
+        )
     return model
 
 
