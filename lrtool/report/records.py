@@ -396,7 +396,7 @@ class BestEpoch:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class Steps:
-    """The steps of a training; of more than 2,000 a selection with the first and the last one."""
+    """The steps of a training, but for those without targets; of more than 2,000 a selection."""
 
     step: tuple[Count, ...]
     epoch: tuple[Count, ...]

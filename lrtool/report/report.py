@@ -125,7 +125,7 @@ def thin(rows: Iterable[StepRow], most: int = MOST_STEPS) -> Steps:
     """
     kept: list[StepRow] = []
     stride, last = 1, None
-    for index, row in enumerate(rows):
+    for index, row in enumerate(row for row in rows if row.denominator != 0):
         last = row
         if index % stride == 0 and len(kept) == most:
             del kept[1::2]

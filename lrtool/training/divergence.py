@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
+from lrtool.batch import targets_of
 from lrtool.components.schedules import warms_up
 from lrtool.config.spelling import number
 from lrtool.engine import weights
@@ -39,11 +42,13 @@ class Cause:
         place: the update, in words.
         symptom: what was not finite, in words.
         in_data: the batches of the update hold NaN or infinity themselves.
+        ignored: the only target in them, which the loss seems to ignore; None: there are others.
     """
 
     place: str
     symptom: str
     in_data: bool = False
+    ignored: int | None = None
 
 
 def refuse_bad_weights(session: Session) -> None:
@@ -90,6 +95,11 @@ def _advice(session: Session, cause: Cause) -> str:
     config = session.experiment.config
     if cause.in_data:
         return f"look at what data.source {config.data.source} yields"
+    if cause.ignored is not None:
+        return (
+            f"if the loss ignores {cause.ignored}, this is the mean of nothing: let it return 0 "
+            "where no target counts, or name a loss of torch with loss.args.ignore_index"
+        )
     remedies = [f"a lower rate (--lr {number(session.rate.value / 10, 2)})"]
     if session.rate.origin in {"flag", "config", "optimizer"}:
         remedies.append("--lr auto, which finds one")
@@ -149,9 +159,24 @@ def _place(step: int, epoch: int, lr: float) -> str:
 def _cause(place: str, loss: float, suspects: Suspects, group: Sequence[Any]) -> Cause:
     if bad_inputs(group):
         return Cause(place, "the data of this step hold NaN or infinity", in_data=True)
+    target = _only_target(group)
+    if isnan(loss) and suspects.output is None and target is not None:
+        symptom = f"the loss is nan, all outputs are finite, and every target is {target}"
+        return Cause(place, symptom, ignored=target)
     parts = [f"the loss is {loss}" if not isfinite(loss) else f"the loss is {number(loss, 4)}"]
     if suspects.output is not None:
         parts.append(f"the first output that is not finite is that of {suspects.output}")
     if suspects.gradient is not None:
         parts.append(f"the first gradient that is not finite is that of {suspects.gradient}")
     return Cause(place, "; ".join(parts))
+
+
+def _only_target(group: Sequence[Any]) -> int | None:
+    """Return the class index that is every target of some batch; None if none has but one."""
+    for batch in group:
+        targets = targets_of(batch)
+        if isinstance(targets, Tensor) and targets.numel() and not targets.is_floating_point():
+            low, high = targets.aminmax()
+            if low == high:
+                return int(low)
+    return None

@@ -17,6 +17,7 @@ classes = torch.randint(3, (80, 4), generator=generator)
 lengths = torch.arange(80) % 4 + 1
 padded = classes.masked_fill(torch.arange(4) >= lengths[:, None], -100)
 ignored = torch.full_like(classes, -100)
+zeros = classes.masked_fill(torch.arange(80)[:, None] // 10 == 1, 0)
 sparse = torch.where(torch.arange(80)[:, None] % 20 < 10, ignored, classes)
 
 
@@ -153,3 +154,21 @@ def test_a_batch_has_as_many_samples_as_targets(train):
     assert done.returncode == 0, done.stderr
     assert [row["samples"] for row in steps] == [36, 36, 8]
     assert epoch["validation_loss"] == pytest.approx(epoch["mse"], rel=1e-5)
+
+
+def test_nan_of_a_loss_that_ignores_all_targets_of_a_batch_is_explained(train, write, tmp_path):
+    write(
+        "void.py",
+        "def loss(o, t):\n    from torch.nn.functional import cross_entropy as f\n"
+        "    return f(o, t, ignore_index=0)\n",
+    )
+    done, _, _ = train("loaders", "{name: zeros, held_out: classes}", loss="void:loss")
+    assert done.returncode == 4
+    reason = json.loads((tmp_path / "run/report.json").read_text())["reason"]
+    assert "step 2 of epoch 1" in reason
+    assert (
+        "the loss is nan, all outputs are finite, and every target is 0; if the loss ignores 0, "
+        "this is the mean of nothing: let it return 0 where no target counts, or name a loss of "
+        "torch with loss.args.ignore_index"
+    ) in reason
+    assert "--lr" not in reason
