@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # Classes that lrtool's step cannot use, and why.
 UNUSABLE = {
     "lbfgs": "lbfgs evaluates the loss several times within a step; lrtool's step does it once",
-    "sparseadam": "sparseadam takes sparse gradients only; use adam",
 }
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name.lower(): cls

@@ -178,11 +178,6 @@ def test_all_problems_at_once():
             "optimizer.name",
             "lbfgs evaluates the loss several times within a step; lrtool's step does it once",
         ),
-        (
-            {"optimizer": "sparseadam"},
-            "optimizer.name",
-            "sparseadam takes sparse gradients only; use adam",
-        ),
     ],
 )
 def test_one_problem(sections, path, start):

@@ -177,6 +177,20 @@ def test_a_fused_optimizer_by_name_that_fails_is_an_error_of_the_configuration(o
         run_preflight(opened(INPUTS, chosen))
 
 
+def test_sparse_adam_is_for_sparse_gradients_alone(opened):
+    source = INPUTS + (
+        "class Table(Sparse):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.table, self.out = nn.Embedding(9, 3, sparse=True), nn.Identity()\n"
+    )
+    sparse = TOKENS + "optimizer: sparseadam\n"
+    _, said = settled(opened(source, sparse.replace("Sparse", "Table")))
+    assert said == []
+    with pytest.raises(UserError, match=r"a step of sparseadam .*consider Adam instead"):
+        run_preflight(opened(INPUTS, sparse))
+
+
 def test_adam_takes_no_sparse_gradients_in_any_way(opened):
     with pytest.raises(UserError, match=r"a step of adam .*consider SparseAdam instead"):
         run_preflight(opened(INPUTS, TOKENS + "optimizer: adam\n"))
