@@ -24,6 +24,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Of one number for each sample. column: (N, 1); flat: (N,).
 Shape = Literal["as given", "column", "flat"]
 SHAPES: tuple[Shape, ...] = ("as given", "column", "flat")
+MOST = 2**63 - 1
 _SMALL = {torch.uint8, torch.bool}
 
 
@@ -90,10 +91,18 @@ def as_array(values: Any) -> Any:
         values = values.to_numpy()
     if not isinstance(values, np.ndarray):
         return values
+    if isinstance(values, np.ma.MaskedArray):  # NaN where masked
+        masked = np.ma.is_masked(values)
+        numbers = values.astype(np.float64) if masked else values
+        values = np.ma.filled(numbers, np.nan) if masked else np.asarray(numbers)
     if values.dtype == object and all(map(_is_number, values.flat)):
         values = np.asarray(values.tolist())
     if values.dtype.kind not in "fiubc":
         return values
+    if values.dtype == np.longdouble and values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    if values.dtype == np.uint64 and values.size and values.max() > MOST:
+        raise OverflowError(f"{values.max()} is more than 64 bits hold with a sign")
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     # NumPy calls an array of one row contiguous, whatever its strides
     return np.require(native, requirements=["C", "W"]) if native.ndim else native.copy()

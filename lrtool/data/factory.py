@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from lrtool.data.split import Rows, Split
 
 
+MOST_SAMPLES = 10**12  # the order of so many fits into no memory
+
+
 def call_factory(
     factory: Callable[..., Any], spec: DataConfig, split: Split
 ) -> tuple[Part, Part | None, bool]:
@@ -141,8 +144,10 @@ def _part(value: Any, spec: DataConfig, name: str) -> Part:
             "unless the dataset shares its samples by torch.utils.data.get_worker_info()"
         )
         part = replace(part, shared=True)
-    if not part.iterable and not part.size:
+    if not part.iterable and not 0 < (part.size or 0) <= MOST_SAMPLES:
         fault = "has no __len__" if part.size is None else "is empty"
+        if part.size:
+            fault = f"says that it has {part.size:,} samples"
         raise _wrong(f"{name}: the dataset {type(value).__name__} {fault}")
     return part
 

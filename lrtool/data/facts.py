@@ -153,11 +153,11 @@ def labels_of(part: Part) -> Tensor | None:
     if isinstance(part, Resident):
         return None if part.targets.is_floating_point() else part.targets
     for dataset in _chain(part):
-        if isinstance(dataset, TensorDataset):
-            targets: Any = dataset.tensors[-1]
-        else:
-            targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
         with suppress(Exception):  # names of classes, or anything else
+            if isinstance(dataset, TensorDataset):
+                targets: Any = dataset.tensors[-1]
+            else:
+                targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
             labels = torch.as_tensor(targets)
             if labels.ndim and labels.numel() and not labels.is_floating_point():
                 return labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ from lrtool.data.factory import call_factory, to_resident
 from lrtool.data.part import OwnLoader, Resident
 from lrtool.data.sources import SOURCES
 from lrtool.data.split import Split
-from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
+from lrtool.data.workers import words
+from lrtool.errors import ConfigError, DataError, LrtoolError, LrtoolWarning, Problem, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -134,13 +136,14 @@ def load(
             if isinstance(learned[1], ClassIndices):  # names stay
                 learned = learned[0], facts.as_they_are(first, known.num_outputs)[1]
     else:
-        train, validation, is_split = call_factory(factory, spec, split)
-        if binary:
-            train = _with_conversion(train, Conversion(binary=True))
-            validation = validation and _with_conversion(validation, Conversion(binary=True))
-        first = facts.first_batch(train, spec.source)
-        known = facts.facts_of(train, validation, first, ignored)
-        learned = facts.as_they_are(first, known.num_outputs)
+        with _of_the_user(spec.source):
+            train, validation, is_split = call_factory(factory, spec, split)
+            if binary:
+                train = _with_conversion(train, Conversion(binary=True))
+                validation = validation and _with_conversion(validation, Conversion(binary=True))
+            first = facts.first_batch(train, spec.source)
+            known = facts.facts_of(train, validation, first, ignored)
+            learned = facts.as_they_are(first, known.num_outputs)
     _warn_of_ignored(spec, train)
     train_digest, digest = _digests(train, validation)
     found = Encoding(
@@ -176,6 +179,20 @@ def load(
         encoding=found,
         columns=columns,
     )
+
+
+@contextmanager
+def _of_the_user(source: str) -> Iterator[None]:
+    """Name the source of data that raise an error when they are looked at, such as by a length."""
+    try:
+        yield
+    except (LrtoolError, LrtoolWarning, MemoryError, AssertionError, NameError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in said(error):
+            raise
+        problem = f"{source}: what it returned cannot be used: {words(error)}"
+        raise ConfigError(Problem(("data", "source"), problem)) from error
 
 
 def _as_trained(

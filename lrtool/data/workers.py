@@ -23,11 +23,11 @@ def is_death_of_a_worker(error: BaseException) -> bool:
 
 
 def words(error: BaseException) -> str:
-    """Return the type and the text of an error; a worker sends its traceback, which ends so."""
-    text = said(error)
+    """Return the type and the first line of an error; a worker sends a traceback that ends so."""
+    text = said(error).strip()
     if "Original Traceback" in text:
-        return text.strip().rpartition("\n")[2]
-    return f"{type(error).__name__}: {text}"
+        return text.rpartition("\n")[2]
+    return f"{type(error).__name__}: {text.partition(chr(10))[0]}"
 
 
 def is_hanging_worker(error: BaseException) -> bool:

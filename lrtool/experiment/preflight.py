@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import nan
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +29,7 @@ from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import environment
 from lrtool.engine.evaluation import evaluate, evaluating, outputs_of
 from lrtool.engine.lightning import transferred
+from lrtool.engine.nonfinite import bad_inputs
 from lrtool.engine.step import forward
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.endless import refuse_endless, refuse_endless_training
@@ -97,6 +98,9 @@ def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
         if experiment.loss_fn is not None:
             _refuse_bad_labels(experiment, experiment.loss_fn)
     experiment, preflight = settled(experiment, _try_batch)
+    if not isfinite(preflight.loss):
+        with located(experiment.document):
+            _refuse_bad_numbers(experiment)
     with located(experiment.document):
         refuse_a_failing_last_batch(experiment)
     return experiment, preflight
@@ -324,6 +328,17 @@ def _refuse_a_misfit(
     if data.columns and isinstance(learned, Values):
         problem += f"; if {learned.name!r} is a class, set data.args.task: classification"
     raise ConfigError(Problem(("loss",), problem))
+
+
+def _refuse_bad_numbers(experiment: Experiment) -> None:
+    """Refuse a batch that holds NaN or infinity, if the model makes no number of it."""
+    source = experiment.config.data.source
+    if bad_inputs([_first_of(experiment, experiment.loss_fn)]):
+        problem = (
+            f"the first training batch of {source} holds NaN or infinity, and so is its loss: "
+            "correct or remove such samples"
+        )
+        raise ConfigError(Problem(("data", "source"), problem))
 
 
 def _refuse_bad_labels(experiment: Experiment, loss_fn: LossFunction) -> None:

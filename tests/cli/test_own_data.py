@@ -250,3 +250,83 @@ def test_data_without_a_length_train_where_they_end_or_need_not(here, write, arg
     assert done.returncode == 0, done.stderr
     report = json.loads(Path("run/report.json").read_text())
     assert report["epochs"][-1]["step"] == (4 if "max_steps" in rest else 8)
+
+
+ODD = """
+import torch
+from torch.utils.data import Dataset
+
+x = torch.randn(100, 8)
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return x[index], index % 2
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class Missing(Rows):
+    def __getitem__(self, index):
+        return x[index] * float("nan"), index % 2
+
+
+class Lost(Rows):
+    def __len__(self):
+        raise Silent
+
+
+class Vast(Rows):
+    def __len__(self):
+        return 10**15
+
+
+class Shy(Rows):
+    @property
+    def targets(self):
+        raise Silent
+
+    def __repr__(self):
+        raise Silent
+
+
+def failing():
+    raise Silent
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "Missing",
+            (
+                "the first training batch of odd:Missing holds NaN or infinity, and so is its loss:"
+                " correct or remove such samples"
+            ),
+        ),
+        (
+            "Lost",
+            "odd:Lost: what it returned cannot be used: Silent: its __str__ raised ValueError",
+        ),
+        (
+            "Vast",
+            "odd:Vast: train: the dataset Vast says that it has 1,000,000,000,000,000 samples",
+        ),
+        ("failing", "odd:failing: raised Silent: its __str__ raised ValueError"),
+        ("Shy", None),
+    ],
+)
+def test_odd_data_are_said(here, write, source, message):
+    write("odd.py", ODD)
+    data = f"{{source: 'odd:{source}', validation: 0}}"
+    write("a.yaml", f"data: {data}\nmodel: {{name: linear, args: {{num_outputs: 2}}}}\n")
+    done = here("check", "a.yaml")
+    assert done.stderr == (f"a.yaml:1:16: data.source: {message}\n" if message else "")
+    assert done.returncode == (2 if message else 0)

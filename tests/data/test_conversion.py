@@ -161,3 +161,15 @@ def test_samples_are_collated_as_torch_does():
     assert inputs["b"] == ["word", "x"]
     assert torch.equal(targets, torch.tensor([1.5, 2.5], dtype=torch.float64))
     assert collate([([torch.zeros(2)], 1)])[0][0].shape == (1, 2)
+
+
+def test_odd_arrays():
+    masked = np.ma.masked_array([1, 2, 3], mask=[False, True, False])
+    assert torch.equal(as_tensor(masked).isnan(), torch.tensor([False, True, False]))
+    assert as_tensor(np.ma.masked_array([1, 2])).tolist() == [1, 2]
+    assert as_tensor(np.ones(3, np.longdouble)).dtype == torch.float64
+    assert as_tensor(np.ones(3, np.uint64)).tolist() == [1, 1, 1]
+    with pytest.raises(OverflowError, match=r"^9223372036854775808 is more than 64 bits hold"):
+        as_tensor(np.array([2**63], np.uint64))
+    for other in ([[1], [2, 3]], [[]], [], ["a"], "ab", None, {"a": 1}):
+        assert as_tensor(other) is None
