@@ -205,7 +205,7 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
         module = plain(function)
         names = ("ignore_index", "weight", "reduction")
         given = {name: getattr(module, name) for name in names if hasattr(module, name)}
-        over = "classes" if "ignore_index" in given else "samples"
+        over = "classes" if isinstance(given.get("ignore_index"), int) else "samples"
         for own, like in _MODULES.items():
             if isinstance(module, own) and type(module).forward is own.forward:
                 over = _OVER[like]
@@ -220,7 +220,7 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
     if over != "classes":
         return Reduction(over, summed, model=model)
     ignored, weight = given.get("ignore_index", IGNORED), given.get("weight")
-    weight = weight if isinstance(weight, Tensor) else None
+    weight = weight if isinstance(weight, Tensor) and weight.ndim == 1 else None
     return Reduction(over, summed, ignored, weight, _counted(ignored, weight), model)
 
 

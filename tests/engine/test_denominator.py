@@ -246,6 +246,10 @@ def test_losses_are_known_by_what_they_compute():
     assert reduction_of(built("nll", weight=[1.0, 2.0])).weight.tolist() == [1.0, 2.0]
     assert reduction_of(functools.partial(Half())) == Reduction("classes")
     assert reduction_of(functools.partial(print, reduction="sum")).summed
+    assert reduction_of(Focal(ignore_index=None)) == Reduction("samples")  # it ignores nothing
+    margins = Focal()
+    margins.weight = nn.Parameter(torch.ones(3, 2))  # of its own, not of classes
+    assert reduction_of(margins).weight is None
 
 
 def test_shares_add_up_to_one_and_none_divides_by_zero():
