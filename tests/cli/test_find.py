@@ -68,6 +68,7 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
         "lr": 1e-5,
         "loss": report.sweeps[0].loss[0],
         "skipped": False,
+        "denominator": 30.0,
     }
 
     rate = reports_rate(report)
