@@ -12,6 +12,7 @@ import typer
 from lrtool.cli import flags
 from lrtool.cli.streams import result
 from lrtool.errors import UserError, did_you_mean
+from lrtool.report.files import whole_file
 
 # A configuration's companions lie beside it and carry its name.
 COMPANIONS = (".csv", ".py", ".txt")
@@ -82,7 +83,8 @@ def copy(name: str, target: Path, *, overwrite: bool) -> list[Path]:
     for source, path in zip(sources, targets, strict=True):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(source.read_bytes())
+            with whole_file(path) as file:  # a link is replaced, not what it leads to
+                file.write(source.read_bytes())
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     return targets

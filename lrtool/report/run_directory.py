@@ -64,7 +64,8 @@ def check(
     called = f"--output {directory}"
     for path in inputs:
         if path.is_dir() and marker.command_of(path) and is_within(directory, path):
-            raise UserError(f"{called}: lies in {path}, which is read; choose another directory")
+            where = "is" if is_within(path, directory) else "lies in"
+            raise UserError(f"{called}: {where} {path}, which is read; choose another directory")
     if not _is_there(directory):
         return
     _refuse_links(directory)

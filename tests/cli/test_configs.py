@@ -91,7 +91,7 @@ def test_an_example_trains(here, options, tmp_path, name):
     assert (tmp_path / "out/model.safetensors").exists()
 
 
-def test_init_refuses_to_replace_and_to_guess(here, tmp_path):
+def test_init_refuses_to_replace_and_to_guess(here, write, tmp_path):
     assert here("init", "tabular").stdout.splitlines() == ["tabular.yaml", "tabular.csv"]
     again = here("init", "tabular")
     assert (again.returncode, again.stdout) == (2, "")
@@ -99,6 +99,11 @@ def test_init_refuses_to_replace_and_to_guess(here, tmp_path):
         "lrtool: error: tabular.yaml: exists already; add --overwrite to replace it\n"
     )
     assert here("init", "tabular.yaml", "--overwrite").returncode == 0
+    mine = write("mine.yaml", "mine")
+    (tmp_path / "tabular.yaml").unlink()
+    (tmp_path / "tabular.yaml").symlink_to(mine)
+    assert here("init", "tabular.yaml", "--overwrite").returncode == 0
+    assert mine.read_text() == "mine"
     assert here("init", "digits", "--output", "new/folder").returncode == 0
     assert (tmp_path / "new/folder/digits.yaml").exists()
     unknown = here("init", "digitz")

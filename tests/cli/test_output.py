@@ -85,13 +85,13 @@ def test_a_runs_own_configuration_and_data_inside_of_it_are_not_replaced(here, r
 
 def test_the_runs_that_are_compared_and_the_rates_run_stay(here, run, tmp_path):
     before = contents(run)
-    for output in ("run", run, "run/plots"):
+    for output, where in (("run", "is"), (run, "is"), ("run/plots", "lies in")):
         done = here("compare", "run", "--output", output, "--overwrite")
         assert (done.returncode, done.stdout) == (2, "")
-        assert f"--output {output}: lies in run, which is read" in done.stderr
+        assert f"--output {output}: {where} run, which is read" in done.stderr
         done = here(*TRAIN, "--lr-from", "run", "--output", output, "--overwrite")
         assert done.returncode == 2
-        assert f"--output {output}: lies in run, which is read" in done.stderr
+        assert f"--output {output}: {where} run, which is read" in done.stderr
         done = here(*TRAIN, "--lr-from", "run/report.json", "--output", output, "--overwrite")
         assert done.returncode == 2
     assert contents(run) == before

@@ -198,7 +198,7 @@ def test_what_is_read_is_never_replaced_however_it_is_spelled(tmp_path, monkeypa
     for output in spelled:
         for read in spelled:
             assert refusal(output, inputs=[read]) == (
-                f"--output {output}: lies in {read}, which is read; choose another directory"
+                f"--output {output}: is {read}, which is read; choose another directory"
             )
         below = output / "below/it"
         assert refusal(below, "compare", overwrite=False, inputs=[run]) == (
