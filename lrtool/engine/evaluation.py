@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lrtool.batch import samples_in, targets_of
 from lrtool.engine.copies import copied, detached
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
-from lrtool.engine.lightning import transferred
+from lrtool.engine.lightning import numbered, transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
 from lrtool.engine.step import all_skipped, forward, given_loss, scalar
 
@@ -76,7 +76,7 @@ def evaluate(
     for metric in metrics.values():
         metric.reset()
     with evaluating(model, loss_fn):
-        for batch in batches:
+        for batch in numbered(model, batches):
             count, denominator = samples_in(batch), reduction.denominator(batch)
             with runtime.no_grad(), runtime.autocast():
                 loss = _loss(model, loss_fn, batch, metrics.values())
@@ -110,17 +110,24 @@ def failure_without_gradients(
 
 def losses(
     model: nn.Module, loss_fn: LossFunction | None, batches: Iterable[Any], runtime: Runtime
-) -> list[float]:
-    """Return the mean loss of each batch, as `evaluate` sees it; the batches can be used again."""
+) -> list[float | None]:
+    """Return the mean loss of each batch, as `evaluate` sees it; the batches can be used again.
+
+    It is None for a batch that the model skips.
+
+    Raises:
+        UserError: the model skips all of them.
+    """
     each = []
     with evaluating(model, loss_fn), runtime.no_grad(), runtime.autocast():
-        for batch in batches:
+        for batch in numbered(model, batches):
             loss = _loss(model, loss_fn, copied(batch), ())
-            if loss is None:
-                raise all_skipped()
-            each.append(loss.detach())
-    values: list[float] = torch.stack(each).tolist() if each else []
-    return values
+            each.append(None if loss is None else loss.detach())
+    made = [loss for loss in each if loss is not None]
+    if each and not made:
+        raise all_skipped()
+    values = iter(torch.stack(made).tolist() if made else [])
+    return [None if loss is None else next(values) for loss in each]
 
 
 def _loss(

@@ -17,7 +17,7 @@ from lrtool.engine.weights import plain
 from lrtool.errors import LrtoolWarning, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import torch
     from torch import Tensor
@@ -187,6 +187,20 @@ def placed(
         yield group
         step += stand_in is None or not stand_in.skipped
         batch += len(group)
+
+
+def numbered(model: nn.Module, batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches of an evaluation, and tell the model's stand-in the number of each."""
+    stand_in = vars(plain(model)).get(_STAND_IN)
+    before = 0 if stand_in is None else stand_in.batch_idx
+    try:
+        for number, batch in enumerate(batches):
+            if stand_in is not None:
+                stand_in.batch_idx = number
+            yield batch
+    finally:
+        if stand_in is not None:
+            stand_in.batch_idx = before
 
 
 def training_step(model: nn.Module, batch: Any) -> Any:

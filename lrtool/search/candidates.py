@@ -250,16 +250,20 @@ def _measure(contest: Contest, runner: Runner) -> Measurement:
         trainee = runner.ready()
         reduction = reduction_of(trainee.loss_fn, trainee.model)
         denominators = to_numbers([reduction.denominator(batch) for batch in contest.held_out])
-        losses = [nan] * len(denominators)
+        each: list[float | None] = [nan] * len(denominators)
         if not runner.broken:
-            losses = held_out_losses(runner, contest.held_out, contest.random)
+            each = held_out_losses(runner, contest.held_out, contest.random)
             contest.evaluation_cost += contest.cost_of_evaluation()
-        if None in denominators:  # sums, of which all together is `chunks` times the mean
-            losses = [loss * len(losses) for loss in losses]
-        counted = [i for i, denominator in enumerate(denominators) if denominator != 0]
+        counted = [
+            (loss, size)
+            for loss, size in zip(each, denominators, strict=True)
+            if size != 0 and loss is not None
+        ]
         if not counted:
             raise reduction.no_targets("the validation data")
-        losses, sizes = [losses[i] for i in counted], [denominators[i] or 1.0 for i in counted]
+        # Sums are added: all together is as many times the mean as there are.
+        losses = [loss * (len(counted) if size is None else 1) for loss, size in counted]
+        sizes = [size or 1.0 for _, size in counted]
     return Measurement(np.array(losses), np.array(sizes), samples)
 
 

@@ -197,8 +197,12 @@ def last_losses(runner: Runner) -> tuple[list[float], list[float], int]:
     return losses, denominators, sum(row.samples for row in rows)
 
 
-def held_out_losses(runner: Runner, batches: Sequence[Any], random: RandomStates) -> list[float]:
+def held_out_losses(
+    runner: Runner, batches: Sequence[Any], random: RandomStates
+) -> list[float | None]:
     """Return a candidate's mean loss on each batch; NaN if diverged weights break the model.
+
+    It is None for a batch that the model skips.
 
     Args:
         runner: left unchanged.

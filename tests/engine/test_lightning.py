@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lrtool.engine.device import Runtime
-from lrtool.engine.evaluation import evaluate
+from lrtool.engine.evaluation import evaluate, losses
 from lrtool.engine.lightning import attach, is_own, optimizers_in, placed, warn_of_hooks
 from lrtool.engine.step import make_step, update
 from lrtool.engine.sweep import sweep
@@ -215,6 +215,25 @@ def test_a_batch_that_is_skipped_does_not_count_in_an_evaluation():
     seen, found = drain(rows)
     assert seen == [1, 1, 2]
     assert (found.loss, found.samples) == ((2.0 + 6.0) / 2, 2)
+
+
+def test_the_batches_of_an_evaluation_are_numbered():
+    class SkipsByNumber(Module):
+        def training_step(self, batch, batch_idx):
+            return self.w * batch if batch_idx != 1 else None
+
+    model = SkipsByNumber()
+    _, step = stepping(model)
+    batches = [torch.tensor(float(i)) for i in range(3)]
+    [next(placed(model, iter([[batches[1]]]), batch=7))]  # a training is at its batch 7
+    assert losses(model, None, batches, CPU) == [0.0, None, 4.0]
+    _, found = drain(evaluate(model, None, batches, CPU, {}))
+    assert (found.loss, found.samples) == ((0.0 + 4.0) / 2, 2)
+    model.train()
+    step([batches[2]], 0.0)
+    assert model._lrtool_trainer.batch_idx == 8
+    with pytest.raises(UserError, match="returned None for every batch"):
+        losses(Skips(), None, [torch.tensor(-1.0)], CPU)
 
 
 def test_its_own_hooks_change_the_batch_once():
