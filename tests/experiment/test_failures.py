@@ -15,7 +15,7 @@ TASK = SimpleNamespace(
     config=SimpleNamespace(
         model=SimpleNamespace(name="net:Net"),
         loss=SimpleNamespace(name="mse_loss"),
-        optimizer=SimpleNamespace(name="adam"),
+        optimizer=SimpleNamespace(name="adam", inner=None),
         data=SimpleNamespace(source="digits"),
     )
 )
