@@ -80,10 +80,11 @@ def effects(sweep: Sweep) -> Points:
     The loss of a step is measured before its update, so lr[i] shows in loss[i+1]. Skipped steps,
     those without targets, and losses too large for float32 are left out.
     """
-    loss = np.asarray(sweep.loss, dtype=float)
-    made = ~np.isin(np.arange(loss.size), (*sweep.skipped, *sweep.without_targets))
+    steps = np.setdiff1d(np.arange(len(sweep.loss)), sweep.without_targets)  # those change nothing
+    log_lr, loss = np.log10(np.asarray(sweep.lr, dtype=float))[steps], np.asarray(sweep.loss)[steps]
+    made = ~np.isin(steps, sweep.skipped)
     usable = made[:-1] & made[1:] & (np.abs(loss[1:]) <= LARGEST)
-    return np.log10(np.asarray(sweep.lr, dtype=float))[:-1][usable], loss[1:][usable]
+    return log_lr[:-1][usable], loss[1:][usable]
 
 
 def fit(sweeps: Sequence[Sweep]) -> Fit | None:
@@ -237,5 +238,6 @@ def _grid(log_lrs: list[Array]) -> Array:
 
 def _density(log_lr: Array) -> float:
     """Return steps per decade over the last decade of a sweep, where its rates matter."""
-    recent = log_lr[log_lr >= log_lr[-1] - 1]
+    first = int(np.searchsorted(log_lr, log_lr[-1] - 1))
+    recent = log_lr[min(first, log_lr.size - 2) :]  # the last two may be further apart
     return float((recent.size - 1) / max(recent[-1] - recent[0], 1e-9))

@@ -157,3 +157,17 @@ def test_too_few_points():
 def test_initial_level_is_the_plateau():
     found = fit([sweep(k, noise=0.02) for k in range(3)])
     assert np.median(found.loss[:40]) == pytest.approx(INITIAL, abs=0.01)
+
+
+def test_steps_without_targets_are_as_if_they_had_not_been_made():
+    lr, loss = (0.001, 0.01, 0.1, 1.0, 10.0), (5.0, np.nan, 4.0, 3.0, np.nan)
+    sparse = Sweep(0, lr, loss, (), "completed", without_targets=(1, 4))
+    log_lr, after = effects(sparse)
+    assert log_lr.tolist() == pytest.approx([-3, -1])
+    assert after.tolist() == [4.0, 3.0]
+
+
+def test_a_sweep_may_have_few_steps_in_its_last_decade():
+    lr = tuple(10.0 ** np.append(np.linspace(-6, -4, 30), -1.0))
+    fitted = fit([Sweep(0, (*lr, 1.0), tuple(np.linspace(3, 2, 32)), (), "completed")])
+    assert 0 < fitted.per_decade < 1
