@@ -55,7 +55,9 @@ def main():
         if why := wrong(result):
             failures += 1
             folder = save(options, number, result)
-            print(f"{options.kind} {number} ({result['done']}): {why}; saved in {folder}")
+            print(
+                f"{options.kind} {number} ({result['done']}): {why}; saved in {folder}", flush=True
+            )
     print(f"{failures} of {end - first} {options.kind} with seed {options.seed} failed")
     return 1 if failures else 0
 
@@ -64,16 +66,20 @@ def tried(kind, seed, first, end):
     """Yield number and result of each input; a process that dies is started again behind it."""
     while first < end:
         command = [sys.executable, __file__, kind, "--seed", f"{seed}", "--worker"]
-        done = subprocess.run(
-            [*command, f"{first}", f"{end}"], capture_output=True, text=True, check=False
-        )
-        for line in done.stdout.splitlines():
-            yield first, json.loads(line)
-            first += 1
+        with tempfile.TemporaryFile("w+") as errors:
+            worker = subprocess.Popen(
+                [*command, f"{first}", f"{end}"], stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+            with worker:
+                for line in worker.stdout:
+                    yield first, json.loads(line)
+                    first += 1
+            errors.seek(0)
+            said = errors.read()
         if first < end:
             case = made(kind, seed, first)
-            died = f"died with {done.returncode}: {done.stderr[-2000:]}"
-            yield first, {"died": died, "said": done.stderr, "done": case.done}
+            died = f"died with {worker.returncode}: {said[-2000:]}"
+            yield first, {"died": died, "said": said, "done": case.done}
             first += 1
 
 
