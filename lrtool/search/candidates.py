@@ -16,6 +16,7 @@ from lrtool.batch import samples_in
 from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.engine.denominator import reduction_of, to_numbers
+from lrtool.engine.step import set_mode
 from lrtool.report.records import Candidate, Race, TrialRow
 from lrtool.search.held_out import usable
 from lrtool.search.runner import (
@@ -206,6 +207,7 @@ def _measure_untrained(contest: Contest) -> None:
     contest.random = runner.random
     if contest.held_out is not None:
         trainee, subject = runner.ready(), contest.subject
+        set_mode(trainee.optimizer, training=False)  # the next step sets it back
         whole = partial(subject.held_out, sum(map(samples_in, contest.held_out)), whole=True)
         contest.held_out = usable(
             trainee.model, trainee.loss_fn, subject.runtime, contest.held_out, whole

@@ -18,7 +18,7 @@ from lrtool.engine.evaluation import failure_without_gradients
 from lrtool.engine.lightning import attach
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
-from lrtool.engine.step import make_step
+from lrtool.engine.step import make_step, set_mode
 from lrtool.errors import LrtoolWarning, said
 from lrtool.search.subject import Trainee
 
@@ -141,6 +141,7 @@ class ObjectSubject:
             return batches.at_least(made, most)
         found = batches.held_out(self.validation, most, self.runtime.device)
         if found and not self.runtime.gradients:
+            set_mode(self.optimizer, training=False)  # the next step sets it back
             error = failure_without_gradients(self.model, self.loss_fn, found[0], self.runtime)
             if error is not None:
                 self.runtime = replace(self.runtime, gradients=True)

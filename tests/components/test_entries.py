@@ -135,10 +135,11 @@ def test_a_new_metric(added, opened):
     assert (key, metrics.higher_is_better(key)) == ("max_error", False)
     for outputs, targets in (([[1.0], [-2.0]], [[1.5], [2.0]]), ([[3.0]], [[0.0]])):
         metric.update(torch.tensor(outputs), torch.tensor(targets))
-    assert metric.compute() == 4.0
+    unit = task.data.encoding.targets.deviation  # the targets are standardised
+    assert metric.compute() == pytest.approx(4.0 * unit)
     metric.reset()
     metric.update(torch.tensor([[1.0]]), torch.tensor([[1.5]]))
-    assert metric.compute() == 0.5
+    assert metric.compute() == pytest.approx(0.5 * unit)
     with pytest.raises(
         ConfigError, match="max_error compares values, and cross_entropy is for classes"
     ):

@@ -96,7 +96,7 @@ def problems(text):
             "data: {zzz: 1}",
             (
                 "f.yaml:1:8: data.zzz: unknown key; known here: source, args, batch_size, "
-                "validation, workers"
+                "validation, workers, timeout"
             ),
         ),
         (
