@@ -184,12 +184,19 @@ def _check_type(table: Table, name: str) -> None:
 def _check_numbers(table: Table, name: str) -> None:
     """Refuse infinity, and warn of numbers that may be codes or identifiers."""
     fields, numbers = table.columns[name], table.numbers(name)
+    if np.isnan(numbers).all():
+        if name not in table.format.with_marks:
+            _warn(
+                f"{table.path}: column {name!r} holds no value; leave it out with data.args.drop:"
+                f" [{name!r}], or say that it is meant with data.args.numeric: [{name!r}]"
+            )
+        return
     _check_finite(table, name)
     if table.has_marks(name):
         _check_marks(table, name)
     if name in table.format.with_marks:
         return
-    whole = not np.isnan(numbers).all() and bool((np.nan_to_num(numbers) % 1 == 0).all())
+    whole = bool((np.nan_to_num(numbers) % 1 == 0).all())
     if not whole:
         return
     advice = f"data.args.categorical: [{name!r}] if they are codes, data.args.drop if no input"
@@ -304,11 +311,14 @@ def refuse_marks(table: Table, name: str, as_words: str) -> None:
         )
     few = len(different) <= _FEW_WORDS
     dates = [text for text in first if is_date(text)]
-    marked = _marked(first, table.format_of(name), len(different) - len(first))
+    plain = len(different) - len(first)
+    marked = _marked(first, table.format_of(name), plain)
     if len(dates) > len(different) / 2:
         text, what = dates[0], "a date or time"
         reading = "make numbers of these, such as days since the first one"
-    elif marked and len(different) - len(first) + len(marked) > len(different) / 2:
+    elif few and not plain and all(found.bound for found in marked.values()):
+        return  # ranges, such as "<=50K" and ">50K"
+    elif marked and plain + len(marked) > len(different) / 2:
         text = next((text for text, m in marked.items() if np.isnan(m.value)), next(iter(marked)))
         what, reading = "a number with marks", _readings(table, name, text)
         few = few and all(found.unit for found in marked.values())
@@ -398,9 +408,11 @@ def row_numbers(table: Table, kinds: dict[str, Kind], meant: Collection[str]) ->
             f" keeps it, data.args.drop: [{name!r}] says that it is no input"
         )
     for name, why in suspected if len(kinds) > 1 else ():
+        few = len(np.unique(table.numbers(name))) <= _FEW_WORDS
+        codes = f", or with data.args.categorical: [{name!r}] if they are codes" if few else ""
         _warn(
             f"{table.path}: column {name!r} {why}; leave it out with data.args.drop: [{name!r}],"
-            f" or say that it is meant with data.args.numeric: [{name!r}]"
+            f" or say that it is meant with data.args.numeric: [{name!r}]{codes}"
         )
     return left_out
 
@@ -487,7 +499,21 @@ def target_of(
     for text in reversed(dict.fromkeys(fields)):  # as it is spelled first
         if odd or (table.is_plain(target) and text.isascii()):
             names[place[keys[text]]] = text
+    _warn_of_case(table, target, names)
     return indices, Classes(target, tuple(names), numbers=not odd)
+
+
+def _warn_of_case(table: Table, target: str, names: Sequence[str]) -> None:
+    """Warn of classes that differ in case alone; single letters may well be two classes."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(name.casefold(), name)
+        if other != name and len(name) > 1:
+            _warn(
+                f"{table.path}: {other!r} and {name!r} of {target!r}, which differ in case alone,"
+                " are taken for two classes; correct them if one is meant"
+            )
+            return
 
 
 def _target_fields(table: Table, target: str) -> list[str]:
@@ -498,10 +524,11 @@ def _target_fields(table: Table, target: str) -> list[str]:
     if missing:
         spelled = sorted(text for text in table.missing[target] if text)
         advice = "; remove these rows or fill it in"
-        if spelled:
+        if spelled and (table.odd(target) or len(missing) == len(fields)):
+            others = "[]" if "NA" in spelled else "['NA'], or []"
             advice += (
                 f"; if {spelled[0]!r} is a class, say what is missing with data.args.na_values:"
-                " ['NA'], or []"
+                f" {others}"
             )
         raise DataError(
             f"{table.place(missing[0])}: the target {target!r} is missing, as in {len(missing)} of"

@@ -249,6 +249,8 @@ def _rows(path: Path, delimiter: str) -> tuple[list[int], list[list[str]]]:
         for fields in reader:
             if not fields:
                 continue
+            if rows and (fewer := len(rows[0]) - len(fields)) > 0 and not any(rows[0][-fewer:]):
+                fields.extend([""] * fewer)  # delimiters end the header, but not this row
             if rows and len(fields) != len(rows[0]):
                 raise DataError(
                     f"{path}: line {reader.line_num}: {len(fields)} field{'s'[: len(fields) != 1]},"
@@ -257,7 +259,8 @@ def _rows(path: Path, delimiter: str) -> tuple[list[int], list[list[str]]]:
             rows.append([field.strip() for field in fields])
             lines.append(reader.line_num)
     except csv_format.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not a table: {error}") from None
+        other = "" if rows else _other_delimiter(content.splitlines()[0], delimiter)
+        raise DataError(f"{path}: line {reader.line_num}: not a table: {error}{other}") from None
     return lines, rows
 
 
@@ -282,7 +285,17 @@ def _fields_hint(header: Sequence[str], fields: Sequence[str]) -> str:
     more = len(fields) - len(header)
     if more > 0 and not any(field.strip() for field in fields[-more:]):
         return f"; the line ends in {more} delimiter{'s'[: more > 1]} too many"
+    if len(header) == 1 and not any(mark in header[0] for mark in _DELIMITERS):
+        return "; if the first line is a title or a comment, remove it"
     return delimiter_hint(header)
+
+
+def _other_delimiter(line: str, delimiter: str) -> str:
+    """Say which other delimiter the first line seems to have."""
+    best = max(_DELIMITERS, key=line.count)
+    if best == delimiter or best not in line:
+        return ""
+    return f"; if {best!r} stands between fields, set data.args.delimiter: {json.dumps(best)}"
 
 
 def delimiter_hint(header: Sequence[str]) -> str:

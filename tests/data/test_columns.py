@@ -212,6 +212,8 @@ def test_what_may_be_words_is_taken_for_words_and_said(values, words, message, *
     "values",
     [
         ["18-25", "26-35", "65+"] * 7,
+        ["<=50K", ">50K"] * 10,
+        ["normal", ">7", ">8"] * 7,
         ["1st", "2nd", "3rd"] * 7,
         ["A1", "B2"] * 10,
         ["True", "False"] * 10,
@@ -276,6 +278,11 @@ def test_row_numbers_are_left_out(name, values, write, split):
         ("t", range(20), "column 't' counts the rows; leave it out with data.args.drop: ['t'], or"),
         ("rank", [7 * i % 20 for i in range(20)], "column 'rank' counts the rows"),
         ("user_id", [*range(10), *range(10)], "column 'user_id' looks like identifiers, read as"),
+        (
+            "type_id",
+            [1, 2] * 10,
+            "numeric: ['type_id'], or with data.args.categorical: ['type_id'] if",
+        ),
     ],
 )
 def test_what_may_be_row_numbers_is_kept_and_said(name, values, message, *, write, split):
@@ -385,6 +392,23 @@ def test_a_class_may_be_called_none(write, split):
     assert parts.learned[1].classes == ("Apnea", "None")
     with pytest.raises(UserError, match=r"as in 1 of 3 rows; remove these rows or fill it in$"):
         csv(split(), path=write("x,y\n1.5,None\n2.5,\n3.5,b\n"), target="y", na_values=[])
+    with pytest.raises(UserError, match=r"if 'NA' is a class, .* data.args.na_values: \[\]$"):
+        csv(split(), path=write("x,y\n1.5,NA\n2.5,a\n3.5,b\n"), target="y")
+    with pytest.raises(UserError, match=r"as in 1 of 3 rows; remove these rows or fill it in$"):
+        csv(split(), path=write("x,y\n1.5,NA\n2.5,12.5\n3.5,3.25\n"), target="y")
+
+
+def test_bounds_of_ranges_are_classes(write, split):
+    rows = "".join(f"{i * i},{['<=50K', '>50K'][i % 2]}\n" for i in range(20))
+    parts = csv(split(), path=write("x,income\n" + rows), target="income")
+    assert parts.learned[1].classes == ("<=50K", ">50K")
+
+
+def test_classes_that_differ_in_case_are_said(write, split):
+    with pytest.warns(LrtoolWarning, match=r"'Yes' and 'yes' of 'y', which differ in case alone"):
+        parts = csv(split(), path=write("x,y\n1,yes\n5,Yes\n9,no\n"), target="y")
+    assert parts.learned[1].classes == ("Yes", "no", "yes")
+    csv(split(), path=write("x,y\n1,a\n5,A\n9,b\n"), target="y")  # letters are two classes
 
 
 def test_classes_beyond_2_to_the_53_stay_apart(write, split):
@@ -447,6 +471,15 @@ def test_delimiters_at_the_end_of_lines(write, split):
         csv(split(), path=write("a;b;y\n1;2;0;;\n"), target="y", delimiter=";")
 
 
+def test_delimiters_at_the_end_of_the_header_alone(write, split):
+    path = write("a,b,y,,\n1,2,0\n3,9,1\n")
+    parts = csv(split(), path=path, target="y", drop=[""])
+    assert kinds(parts)["Unnamed: 4"] == ("left out", None)
+    assert parts.train.inputs.shape == (2, 2)
+    with pytest.raises(UserError, match="line 3: 2 fields, but the header has 5"):
+        csv(split(), path=write("a,b,y,,\n1,2,0\n3,9\n"), target="y")
+
+
 def test_many_columns_of_words_are_said(write, split):
     names = [f"w{i}" for i in range(12)]
     rows = [[f"{(i + j) % 90}x{j}" for j in range(12)] for i in range(200)]
@@ -470,6 +503,11 @@ def test_delimiters_are_suggested(write, split):
         ("a;b;y\n1;2;0\n", r'set data.args.delimiter: ";"'),
         ("a\tb\ty\n1\t2\t0\n", r'set data.args.delimiter: "\\t"'),
         ("a;b;y\n1,5;2,5;0\n", r'line 2: 3 fields, but the header has 1; .*delimiter: ";"'),
+        (
+            '"a";"b";"y"\n1;2;0\n',
+            r"""expected after '"'; if ';' stands .* data.args.delimiter: ";"$""",
+        ),
+        ("Houses\na,b,y\n1,2,0\n", "has 1; if the first line is a title or a comment, remove it$"),
     ]:
         with pytest.raises(UserError, match=hint):
             csv(split(), path=write(content), target="y")

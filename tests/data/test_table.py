@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lrtool.data.sources.table import csv
-from lrtool.errors import UserError
+from lrtool.errors import LrtoolWarning, UserError
 
 PEOPLE = """age,city,pay,kind
 20,Rome,1.5,a
@@ -120,7 +120,10 @@ def test_spellings_of_a_table(write, split):
 
 
 def test_a_column_without_values_is_0(write, split):
-    parts = csv(split(), path=write("x,empty,y\n1,,a\n2,NA,b\n"), target="y")
+    path = write("x,empty,y\n1,,a\n2,NA,b\n")
+    with pytest.warns(LrtoolWarning, match=r"column 'empty' holds no value; leave it out with"):
+        csv(split(), path=path, target="y")
+    parts = csv(split(), path=path, target="y", numeric=["empty"])
     assert parts.train.inputs.tolist() == [[-1, 0], [1, 0]]
 
 
