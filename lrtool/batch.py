@@ -5,6 +5,7 @@ A batch is (inputs…, targets), a mapping with one of `TARGET_KEYS`, or an obje
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,10 +39,14 @@ def targets_of(batch: Any) -> Any:
 
 
 def with_targets(batch: Any, targets: Any) -> Any:
-    """Return a copy of a batch, a mapping or a sequence, with other targets."""
+    """Return a copy of a batch with other targets."""
     if isinstance(batch, Mapping):
         return {**batch, target_key(batch): targets}
-    return (*batch[:-1], targets)
+    if isinstance(batch, Sequence):
+        return (*batch[:-1], targets)
+    batch = copy.copy(batch)
+    setattr(batch, next(key for key in TARGET_KEYS if hasattr(batch, key)), targets)
+    return batch
 
 
 def samples_in(batch: Any) -> int:
@@ -50,13 +55,13 @@ def samples_in(batch: Any) -> int:
     Inputs may begin with the time, or be packed, or the nodes of many graphs. Without targets, it
     is the first dimension of the first tensor that has one; 1 without any.
     """
-    size = _rows(targets_of(batch))
+    size = samples_of(targets_of(batch))
     if size is None:
         size = _first_size(batch)
     return 1 if size is None else size
 
 
-def _rows(targets: Any) -> int | None:
+def samples_of(targets: Any) -> int | None:
     """Return for how many samples these are targets; None where that does not show."""
     if isinstance(targets, list | tuple) and not isinstance(targets, PackedSequence):
         sizes = {_first_size(part) if isinstance(part, Tensor) else None for part in targets}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from lrtool.batch import samples_in, targets_of
+from lrtool.batch import samples_in, targets_of, with_targets
 
 PACKED = pack_sequence([torch.ones(length, 2) for length in (5, 3, 1)])
 BOXES = [{"boxes": torch.ones(4, 4)}, {"boxes": torch.ones(1, 4)}]
@@ -52,6 +52,15 @@ def test_a_batch_has_as_many_samples_as_targets(batch, samples):
 )
 def test_without_targets_the_first_tensor_with_a_dimension_tells(batch, samples):
     assert samples_in(batch) == samples
+
+
+def test_other_targets_leave_the_batch_as_it_was():
+    x, y, z = torch.ones(2), torch.zeros(2), torch.full((2,), 7.0)
+    graph = SimpleNamespace(x=x, y=y)
+    assert with_targets((x, y), z) == (x, z)
+    assert with_targets({"x": x, "label": y}, z) == {"x": x, "label": z}
+    assert vars(with_targets(graph, z)) == {"x": x, "y": z}
+    assert graph.y is y
 
 
 def test_the_targets_of_a_batch():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lrtool.batch import samples_of
 from lrtool.components import import_path
 from lrtool.components.losses import shapes
 from lrtool.components.metric_inputs import sum_type
@@ -116,11 +117,11 @@ class _Mean:
         self._samples = 0
 
     def update(self, outputs: Any, targets: Any) -> None:
-        samples = next((len(t) for t in (targets, outputs) if isinstance(t, Tensor) and t.ndim), 0)
+        samples = next((n for t in (targets, outputs) if (n := samples_of(t))), 0)
         if not samples:
             raise UserError(
                 f"{self._name} is a function, and its mean is weighted by samples, but neither "
-                "targets nor outputs are a tensor with samples; make it a class with update, "
+                "targets nor outputs hold a tensor with samples; make it a class with update, "
                 "compute and reset"
             )
         value = self._function(outputs, targets)

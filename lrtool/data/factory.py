@@ -27,7 +27,7 @@ from lrtool.data.conversion import (
     convert,
     is_list_of_numbers,
 )
-from lrtool.data.part import OwnLoader, Resident, Streamed
+from lrtool.data.part import OwnLoader, Resident, Streamed, loader_over
 from lrtool.data.samples import not_finite
 from lrtool.data.shares import shares_itself
 from lrtool.data.worker_process import begin
@@ -53,7 +53,8 @@ def call_factory(
     The third value tells whether the validation set was split off here.
 
     The factory may return (train, validation) or train alone, each a pair (inputs, targets) of
-    tensors or arrays, a Dataset or a DataLoader. Two arrays are always (inputs, targets). Without a
+    tensors or arrays, a Dataset or a DataLoader, or an object around one, with a length, that goes
+    through its batches. Two arrays are always (inputs, targets). Without a
     validation set, `data.validation` of the training set is split off, unless it is a DataLoader or
     an iterable dataset.
 
@@ -116,7 +117,15 @@ def _is_source(value: Any) -> bool:
         return True
     # Datasets of other libraries need not have torch's base class.
     plain = isinstance(value, tuple | list | dict | str | bytes) or _are_values(value)
-    return not plain and hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    indexed = hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    return not plain and (indexed or _is_loader(value))
+
+
+def _is_loader(value: Any) -> bool:
+    """Tell whether this goes through batches as often as it is asked to, as around a DataLoader."""
+    kind = type(value)
+    again = hasattr(kind, "__iter__") and not hasattr(kind, "__next__")
+    return again and hasattr(kind, "__len__") and not hasattr(kind, "__getitem__")
 
 
 def _describe(made: Any) -> str:
@@ -127,6 +136,8 @@ def _describe(made: Any) -> str:
 
 
 def _part(value: Any, spec: DataConfig, name: str) -> Part:
+    if not isinstance(value, Dataset | DataLoader) and _is_loader(value):
+        return OwnLoader(loader_over(value))
     if isinstance(value, DataLoader):
         copies = _copies(value, name)
         if value.num_workers:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch.utils.data import IterableDataset
+import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from lrtool.data.conversion import AS_GIVEN, Conversion
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
-    from torch.utils.data import DataLoader, Dataset
+    from torch.utils.data import Dataset
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +82,29 @@ class OwnLoader:
         return len(dataset) if isinstance(dataset, Sized) else None
 
 
+class Batches(IterableDataset[Any]):
+    """Batches that an object of the user's goes through, such as one around a DataLoader."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
+def loader_over(loader: Any) -> DataLoader[Any]:
+    """Return a DataLoader of the batches that an object goes through, as they are."""
+    # With a generator of its own it draws no number that the object would have drawn.
+    return DataLoader(
+        Batches(loader), batch_size=None, collate_fn=as_is, generator=torch.Generator()
+    )
+
+
+def as_is(batch: Any) -> Any:
+    """Return a batch."""
+    return batch
+
+
 def length(part: Part, batch_size: int) -> int | None:
     """Return the batches in an epoch, or None if dataset or sampler have no length.
 
@@ -88,6 +114,8 @@ def length(part: Part, batch_size: int) -> int | None:
         return None if part.size is None else ceil(part.size / batch_size)
     loader = part.loader
     try:
+        if isinstance(loader.dataset, Batches):
+            return len(loader.dataset.loader)
         if isinstance(loader.dataset, IterableDataset):  # torch would then warn at each batch
             whole = len(loader.dataset) / (loader.batch_size or 1)  # type: ignore[arg-type]
             return part.copies * (floor(whole) if loader.drop_last else ceil(whole))

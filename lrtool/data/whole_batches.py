@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
+from lrtool.data.part import as_is
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,7 +36,7 @@ def whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
     return DataLoader(
         _Rows(dataset),
         batch_sampler=loader.batch_sampler,
-        collate_fn=_as_is,
+        collate_fn=as_is,
         generator=loader.generator,
         pin_memory=loader.pin_memory,
     )
@@ -54,10 +56,6 @@ class _Rows(Dataset[Any]):
             except IndexError:  # negative or out of range: torch handles it below
                 pass
         return default_collate([self.dataset[index] for index in indices])
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -67,6 +67,8 @@ _MODULES: dict[type[nn.Module], Callable[..., Any]] = {
     nn.HingeEmbeddingLoss: F.hinge_embedding_loss,
 }
 
+_OVER_CLASSES = {kind for kind, like in _MODULES.items() if _OVER[like] == "classes"}
+
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
@@ -191,7 +193,8 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
 
     Known are the losses of `torch.nn` and `torch.nn.functional`, also by `functools.partial`. A
     module of the user's that has attributes `ignore_index`, `weight` or `reduction` uses them as
-    torch does. Any other loss is taken for a mean over samples, or over all labels but those of
+    torch does, and one that calls a single loss over classes counts as that. Any other loss is
+    taken for a mean over samples, or over all labels but those of
     −100, which torch's convention ignores.
     """
     given: dict[str, Any] = {}
@@ -211,6 +214,9 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
                 over = _OVER[like]
     elif isinstance(function, Hashable):
         over = _OVER.get(function, "samples")  # type: ignore[call-overload]
+    if over == "samples" and (criterion := _criterion_of(function)) is not None:
+        over = "classes"
+        given = {"ignore_index": criterion.ignore_index, "weight": criterion.weight, **given}
     if loss_fn is None:
         model = None  # which uses its own weights
     reduction = given.get("reduction")
@@ -222,6 +228,25 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
     ignored, weight = given.get("ignore_index", IGNORED), given.get("weight")
     weight = weight if isinstance(weight, Tensor) and weight.ndim == 1 else None
     return Reduction(over, summed, ignored, weight, _counted(ignored, weight), model)
+
+
+def _criterion_of(function: Any) -> Any:
+    """Return the one torch loss over classes that a user's loss calls, if it is a mean.
+
+    A module has it as a submodule; a function reads it from around it, as in
+    `def loss(outputs, targets): return criterion(outputs.transpose(1, 2), targets)`.
+    """
+    if isinstance(function, nn.Module):
+        used = list(plain(function).modules())
+    elif inspect.isfunction(function):
+        around = inspect.getclosurevars(function)
+        used = [*around.nonlocals.values(), *around.globals.values()]
+    else:
+        return None
+    found: list[Any] = [part for part in used if isinstance(part, tuple(_MODULES))]
+    if len(found) != 1 or type(found[0]) not in _OVER_CLASSES or found[0].reduction != "mean":
+        return None
+    return found[0]
 
 
 def _counted(ignored: int, weight: Tensor | None) -> int:

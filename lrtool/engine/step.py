@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lrtool.batch import TARGET_KEYS, target_key
+from lrtool.batch import TARGET_KEYS, target_key, targets_of
 from lrtool.engine.denominator import in_all, reduction_of, shares
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import own_loss
@@ -243,7 +243,8 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
     """Return the scalar loss of one batch, with its graph; None if the model skips the batch.
 
     With `loss_fn`, the batch is `(inputs…, targets)`, or a mapping with one of `TARGET_KEYS`; both
-    may have weights of samples.
+    may have weights of samples. An object with such an attribute, as a graph batch, is passed as
+    it is.
     Inputs in a mapping are passed to the model by keyword, others by position. Without `loss_fn`,
     the model computes its own loss: `training_loss(batch)`, or `training_step(batch, index)` as in
     Lightning, where None skips the batch, or `model(**batch).loss` as in Hugging Face's models.
@@ -308,6 +309,8 @@ def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
         if len(keywords) == 1:
             return model(*keywords.values()), batch[key]
         return model(**keywords), batch[key]
+    if not isinstance(batch, Sequence | Tensor) and (targets := targets_of(batch)) is not None:
+        return model(batch), targets  # a graph batch, which has its targets beside the inputs
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise UserError(
             f"a batch must be (inputs, targets) or a mapping, not {type(batch).__name__}; "

@@ -118,7 +118,7 @@ def open_experiment(
                 seed=config.seed,
                 factory=factory,
                 directories=directories,
-                ignored=losses.ignored_index(config.loss.name, loss_fn),
+                ignored=_ignored(config, loss_fn),
                 encoding=encoding,
                 binary=losses.wants_binary(config.loss.name),
                 values=losses.takes_values(config.loss.name),
@@ -161,6 +161,13 @@ def open_experiment(
         )
         data = to_device(data, torch.device("cpu"), memory_format)
     return replace(experiment, data=data)
+
+
+def _ignored(config: Config, loss_fn: LossFunction | None) -> int | None:
+    """Return the label that the loss leaves out; None for a loss that is not known to have one."""
+    reduction = reduction_of(loss_fn)
+    known = losses.ignored_index(config.loss.name, loss_fn)
+    return reduction.ignored if known is None and reduction.over == "classes" else known
 
 
 @contextmanager

@@ -273,7 +273,10 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
             return metrics.build_metrics(
                 config.metrics,
                 loss=config.loss.name,
-                loss_args=config.loss.args,
+                loss_args={
+                    "ignore_index": reduction_of(built.loss_fn).ignored,  # of the user's own, too
+                    **config.loss.args,
+                },
                 outputs=detached(outputs),
                 targets=targets,
                 device=experiment.runtime.device,

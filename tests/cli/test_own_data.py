@@ -3,8 +3,10 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 MODULE = """
 import torch
@@ -330,3 +332,117 @@ def test_odd_data_are_said(here, write, source, message):
     done = here("check", "a.yaml")
     assert done.stderr == (f"a.yaml:1:16: data.source: {message}\n" if message else "")
     assert done.returncode == (2 if message else 0)
+
+
+AROUND = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+y = torch.arange(50) % 3
+y[::4] = 255
+
+
+class Around:
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        for inputs, targets in self.loader:
+            yield inputs * 2, targets
+
+
+def loader(rows, **order):
+    generator = torch.Generator().manual_seed(1)
+    return Around(DataLoader(TensorDataset(x[rows], y[rows]), 8, generator=generator, **order))
+
+
+def data():
+    return loader(slice(36), shuffle=True), loader(slice(36, None))
+
+
+def once():
+    return iter(loader(slice(None)))
+
+
+def pairs():
+    return (x[:36], y[:36]), (x[36:], y[36:])
+
+
+criterion = nn.CrossEntropyLoss(ignore_index=255)
+
+
+def loss(outputs, targets):
+    return criterion(outputs, targets)
+
+
+class Net(nn.Linear):
+    def __init__(self):
+        super().__init__(8, 3)
+        nn.init.eye_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class Sized(nn.Linear):
+    def __init__(self, num_outputs):
+        super().__init__(8, num_outputs)
+"""
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_an_object_around_a_loader_trains_as_in_a_plain_loop(here, write):
+    write("around.py", AROUND)
+    write(
+        "a.yaml",
+        "data: {source: 'around:data'}\nmodel: 'around:Net'\nloss: 'around:loss'\n"
+        "metrics: [accuracy]\noptimizer: sgd\nlearning_rate: 0.5\ntrain: {epochs: 2}\n",
+    )
+    done = here("train", "a.yaml", "--output", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    found = [row["loss"] for row in rows if row["kind"] == "step"]
+    own = SimpleNamespace()
+    exec(AROUND, vars(own))  # noqa: S102
+    model = own.Net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    train, _ = own.data()
+    plain = []
+    for _ in range(2):
+        for inputs, targets in train:
+            loss = own.loss(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            plain.append(loss.item())
+    assert found == pytest.approx(plain, rel=1e-5)
+    epoch = json.loads(done.stdout)["epochs"][-1]
+    outputs, targets = model(own.x[36:] * 2), own.y[36:]
+    counted = targets != 255
+    assert epoch["validation_loss"] == pytest.approx(own.loss(outputs, targets).item(), rel=1e-5)
+    right = outputs.argmax(1)[counted] == targets[counted]
+    assert epoch["accuracy"] == pytest.approx(right.float().mean().item())
+
+
+def test_batches_that_can_be_read_once_are_refused(here, write):
+    write("around.py", AROUND)
+    write("a.yaml", "data: {source: 'around:once'}\nmodel: 'around:Net'\n")
+    done = here("check", "a.yaml")
+    assert done.returncode == 2
+    assert "around:once: returned an object of type generator; it must return" in done.stderr
+
+
+def test_what_an_own_loss_ignores_is_no_class(here, write):
+    write("around.py", AROUND)
+    write(
+        "a.yaml",
+        "data: {source: 'around:pairs', batch_size: 12}\nmodel: 'around:Sized'\n"
+        "loss: 'around:loss'\nmetrics: [f1, accuracy]\n",
+    )
+    done = here("check", "a.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"] == [12, 3]

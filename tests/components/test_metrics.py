@@ -830,11 +830,20 @@ def test_own_metrics_that_fail(module, tmp_path):
 
 def test_a_function_needs_samples_to_weigh_by(module, tmp_path):
     users = module("def f(outputs, targets): return 1.0")
-    words = problem(f"{users}:f", "own:loss", {"a": 1}, [1, 2], [tmp_path])
+    words = problem(f"{users}:f", "own:loss", {"a": 1}, {"b": 2}, [tmp_path])
     assert words == (
         f"{users}:f is a function, and its mean is weighted by samples, but neither targets nor "
-        "outputs are a tensor with samples; make it a class with update, compute and reset"
+        "outputs hold a tensor with samples; make it a class with update, compute and reset"
     )
+
+
+def test_a_function_of_mappings_is_weighted_by_their_samples(module, tmp_path):
+    users = module("def f(outputs, targets): return targets['a'].mean()")
+    numbers = torch.tensor([1.0] * 4 + [7.0] * 2)
+    [metric] = build([f"{users}:f"], "own:loss", {}, {"a": numbers}, [tmp_path]).values()
+    for rows in numbers.split(4):
+        metric.update({}, {"a": rows})
+    assert metric.compute() == pytest.approx((4 * 1 + 2 * 7) / 6)
 
 
 def test_an_own_metric_that_fails_later_is_named(module, tmp_path):

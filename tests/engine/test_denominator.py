@@ -62,6 +62,42 @@ OF_CLASSES = {
 }
 
 
+class Around(nn.Module):
+    """A loss of the user's, which calls one of torch's."""
+
+    def __init__(self, **args):
+        super().__init__()
+        self.criterion = nn.CrossEntropyLoss(**args)
+
+    def forward(self, outputs, targets):
+        return self.criterion(outputs.flatten(0, 1), targets.flatten())
+
+
+CRITERION = nn.CrossEntropyLoss(ignore_index=0, weight=torch.tensor([1.0, 2.0, 3.0]))
+
+
+def around(outputs, targets):
+    return CRITERION(outputs.flatten(0, 1), targets.flatten())
+
+
+def enclosing(criterion):
+    return lambda outputs, targets: criterion(outputs.flatten(0, 1), targets.flatten())
+
+
+def test_a_loss_around_one_of_torchs_counts_as_that():
+    labels = torch.tensor([[0, 1, 2, 0], [2, 2, 0, 0]])
+    batch = (torch.zeros(2, 4), labels)
+    weight = CRITERION.weight
+    for loss in (Around(ignore_index=0, weight=weight), around, enclosing(CRITERION)):
+        assert reduction_of(loss).denominator(batch) == 2 + 3 * 3
+    assert reduction_of(Around(ignore_index=0)).denominator(batch) == 4
+    # Of two, or of one that adds up or leaves the mean to the user, nothing is known.
+    two = Around(ignore_index=0)
+    two.other = nn.MSELoss()
+    for loss in (two, Around(ignore_index=0, reduction="none"), Around(reduction="sum")):
+        assert reduction_of(loss).denominator(batch) == 8
+
+
 @st.composite
 def labelled(draw, tokens):
     """Inputs, and classes of which some are ignored; and how they are split into batches."""

@@ -1,5 +1,7 @@
 """The step, by hand and against a plain PyTorch loop."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -140,6 +142,27 @@ def test_batches_of_every_kind():
     assert forward(TwoInputs(), (x, y, y))[0].item() == 6.0
     assert forward(TwoInputs(), {"a": x, "b": y, "targets": y})[0].item() == 6.0
     assert forward(TwoInputs(), ({"a": x, "b": y}, y))[0].item() == 6.0
+
+
+class OfNodes(nn.Linear):
+    """Takes a graph batch as it is."""
+
+    def forward(self, graph):
+        return super().forward(graph.x)
+
+
+def test_a_graph_batch_has_its_targets_beside_its_inputs():
+    torch.manual_seed(0)
+    model, x, y = OfNodes(2, 3), torch.randn(4, 2), torch.tensor([0, 2, 1, 1])
+    graph = SimpleNamespace(x=x, y=y)
+    by_hand = F.cross_entropy(x @ model.weight.T + model.bias, y)
+    assert batch_loss(model, F.cross_entropy, graph).item() == pytest.approx(by_hand.item())
+    graph.y = torch.full((4,), -100)
+    step = make_step(model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), CPU)
+    before = model.weight.clone()
+    out = step([graph], 0.1)
+    assert (out.loss, out.denominator) == (0, 0)
+    assert torch.equal(model.weight, before)
 
 
 class OwnLoss(nn.Module):
