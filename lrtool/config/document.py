@@ -154,6 +154,8 @@ def parse_override(text: str) -> Override:
         raise _wrong(Place(f"--set {text}"), f"is nested more than {MAX_DEPTH} levels deep")
     if _HALVES.search(key):
         raise _wrong(Place(f"--set {text}"), "is not UTF-8 text")
+    if len(value) == 1 and not value.isalnum() and value != "~" and value.isprintable():
+        return Override(flag, path, value)  # as in delimiter=| and decimal=, without quotes
     try:
         node = _compose(value, flag)
         return Override(flag, path, None if node is None else _Walk(flag).all_of(node, path))
@@ -354,6 +356,7 @@ def lay_over(document: Document, override: Override) -> None:
             child = {"name": child}  # `model: mlp` is short for `model: {name: mlp}`
         elif child is None:
             child = {}
+            document.keys[path] = Place(override.flag)
         if not isinstance(child, dict | list):
             raise _wrong(Place(override.flag), f"{key_path(path)} holds a value, not keys")
         parent[key] = child

@@ -11,7 +11,7 @@ import numpy as np
 
 from lrtool.data.encoding import Classes
 from lrtool.data.number_format import FORMATS, NumberFormat, is_date, same_unit
-from lrtool.data.text_table import delimiter_hint, header_hint, wrong_argument
+from lrtool.data.text_table import MISSING, delimiter_hint, header_hint, wrong_argument
 from lrtool.errors import DataError, LrtoolWarning, did_you_mean
 from lrtool.report.records import ColumnFacts
 
@@ -245,7 +245,7 @@ def _check_marks(table: Table, name: str) -> None:
 def _check_words(table: Table, name: str) -> None:
     """Refuse words that are meant as numbers, and too many words; warn of what may be."""
     as_words = f"data.args.categorical: [{name!r}] takes each as a word"
-    refuse_marks(table, name, as_words)
+    refuse_marks(table, name, as_words, f", data.args.drop: [{name!r}] leaves it out")
     fields, odd = table.columns[name], table.odd(name)
     words = {text for text in fields if text is not None}
     plain = len(words) - len({fields[row] for row in odd})
@@ -284,13 +284,14 @@ def _check_words(table: Table, name: str) -> None:
         )
 
 
-def refuse_marks(table: Table, name: str, as_words: str) -> None:
+def refuse_marks(table: Table, name: str, as_words: str, leaves_out: str = "") -> None:
     """Refuse a column whose words are numbers with marks, or dates.
 
     Args:
         table: the table.
         name: a column that holds words.
         as_words: what takes them as words, for the message.
+        leaves_out: what leaves the column out, likewise.
 
     Raises:
         DataError: most different fields are such.
@@ -326,11 +327,12 @@ def refuse_marks(table: Table, name: str, as_words: str) -> None:
         return
     says = f"{table.place(first[text])}: column {name!r} holds {text!r}"
     if few:
-        _warn(f"{says} and the like, taken for {len(different)} words; {as_words}")
-    else:
-        raise DataError(
-            f"{says}, {what}: {reading}; {as_words}, data.args.drop: [{name!r}] leaves it out"
+        _warn(
+            f"{says} and the like, taken for {len(different)} words; {as_words} and says that this"
+            f" is meant, or else {reading}"
         )
+    else:
+        raise DataError(f"{says}, {what}: {reading}; {as_words}{leaves_out}")
 
 
 def _marked(texts: Collection[str], numbers: NumberFormat, plain: int) -> dict[str, Marked]:
@@ -361,7 +363,7 @@ def _readings(table: Table, name: str, text: str) -> str:
         if numbers.thousands != table.format.numbers.thousands:
             keys.append(f'data.args.thousands: "{numbers.thousands}"')
         value = numbers.value(text)
-        readings.setdefault(value, f"{' and '.join(keys)} reads it as {value:.15g}")
+        readings.setdefault(value, f"{' and '.join(keys)} reads it as {value + 0:.15g}")
     return ", ".join(readings.values()) or "no one format reads all of the column, so correct it"
 
 
@@ -524,7 +526,7 @@ def _target_fields(table: Table, target: str) -> list[str]:
     if missing:
         spelled = sorted(text for text in table.missing[target] if text)
         advice = "; remove these rows or fill it in"
-        if spelled and (table.odd(target) or len(missing) == len(fields)):
+        if spelled and (table.odd(target) or not {*spelled} <= {*MISSING}):
             others = "[]" if "NA" in spelled else "['NA'], or []"
             advice += (
                 f"; if {spelled[0]!r} is a class, say what is missing with data.args.na_values:"

@@ -108,10 +108,15 @@ class TableInputs:
             inputs[rows, place + found[rows]] = 1
             place += len(column.words)
             if warn and len(rows) < size:
-                first = values[int((found < 0).argmax())]
+                unknown = dict.fromkeys(values[row] for row in np.flatnonzero(found < 0))
+                word = next((word for word in unknown if word), "")
+                what = [f"a word that the training set does not have, such as {word!r}"] * bool(
+                    word
+                )
+                what += ["no value, as none does in the training set"] * ("" in unknown)
                 warnings.warn(
-                    f"column {column.name!r}: {size - len(rows)} of {size} rows hold a word that"
-                    f" the training set does not have, such as {first!r}; its inputs are 0",
+                    f"column {column.name!r}: {size - len(rows)} of {size} rows hold"
+                    f" {' or '.join(what)}; its inputs are 0",
                     LrtoolWarning,
                     stacklevel=2,
                 )

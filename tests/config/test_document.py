@@ -179,6 +179,18 @@ def test_set_is_typed_like_the_file_and_named_in_errors(path):
     assert where(read, "find").endswith(":1:1: find: is wrong")
 
 
+def test_an_unknown_section_of_set_is_named_with_it(path):
+    read = document.read(path, ["trian.epochs=3"])
+    problem = read.locate(Problem(("trian",), "unknown key", at_key=True))
+    assert str(problem) == "--set trian.epochs: trian: unknown key"
+
+
+@pytest.mark.parametrize("mark", [*",|:;-#*& "])
+def test_a_mark_alone_needs_no_quotes_in_set(mark):
+    assert document.parse_override(f"data.args.delimiter={mark}").value == mark
+    assert document.parse_override("seed=~").value is None
+
+
 def test_set_reaches_into_the_short_form_of_a_component(path):
     read = document.read(path, ["model.args.hidden=[3, 4]", "model.args.dropout=0.5"])
     assert read.data["model"] == {"name": "mlp", "args": {"hidden": [3, 4], "dropout": 0.5}}

@@ -165,6 +165,8 @@ def test_a_target_with_marks_is_a_number_on_request(write, split):
     path = write("x,price\n" + rows)
     with pytest.raises(UserError, match=r"'\$1,000'.*numeric: \['price'\].*task: classification"):
         csv(split(), path=path, target="price")
+    with pytest.raises(UserError, match=r"takes each as a class$"):  # a target cannot be left out
+        csv(split(), path=path, target="price")
     parts = csv(split(), path=path, target="price", numeric=["price"], thousands=",")
     prices = np.array([1000 + i * i for i in range(30)])
     scaled = (prices - prices.mean()) / prices.std()
@@ -191,6 +193,7 @@ def test_numeric_columns_with_different_marks_are_refused(values, message, write
     ("values", "words", "message"),
     [
         (["2wd", "4wd"] * 10, 2, "line 2: column 'v' holds '2wd' and the like, taken for 2 words"),
+        (["36 months", "60 months"] * 10, 2, "or else data.args.numeric: ['v'] reads it as 36"),
         (["2024-01", "2024-02"] * 10, 2, "holds '2024-01' and the like, taken for 2 words"),
         (["1", "2", "3", "G"] * 5, 4, "line 5: column 'v' holds 'G' beside numbers, which are"),
         (

@@ -129,6 +129,19 @@ def test_another_table_is_read_with_the_scale_and_the_words_of_the_training(tmp_
     assert other.batch_size == 2
 
 
+def test_missing_words_that_the_training_does_not_have_are_said(tmp_path):
+    (tmp_path / "a.csv").write_text("size,city,kind\n1,Rome,7\n4,Oslo,9\n3,Oslo,7\n5,Rome,9\n")
+    known = read_data(tmp_path, "csv", validation=0, path="a.csv", target="kind").encoding
+    rows = "city,kind,size\n,9,7\n,9,1\nRome,9,3\n"
+    for row, words in [
+        ("", "2 of 3 rows hold no value, as none does in the training set; its inputs are 0"),
+        ("Bonn,7,1\n", "3 of 4 rows hold a word .*, such as 'Bonn' or no value, as none does in"),
+    ]:
+        (tmp_path / "b.csv").write_text(rows + row)
+        with pytest.warns(LrtoolWarning, match=f"column 'city': {words}"):
+            read_data(tmp_path, "csv", known, validation=0, path="b.csv", target="kind")
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [

@@ -111,6 +111,11 @@ IMAGE_FILE, LABEL_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
                 " of unsigned bytes in 1 dimension"
             ),
         ),
+        (
+            gzip.compress(packed(IMAGES)),
+            LABELS,
+            f"{IMAGE_FILE}: is packed with gzip; give it a name that ends in .gz",
+        ),
         (packed(IMAGES)[:9], LABELS, f"{IMAGE_FILE}: ends at byte 9, inside the 16-byte header"),
         (
             packed(IMAGES[:0]),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _IMAGES, _LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
 _UNSIGNED_BYTE = 0x08
+_GZIP = b"\x1f\x8b"
 
 
 def idx(split: Split, *, path: str) -> Parts:
@@ -130,6 +131,8 @@ def _array(file: BufferedIOBase, path: Path, dimensions: int) -> NDArray[np.uint
     magic = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     start = 4 + 4 * dimensions
     header = file.read(start)
+    if header[:2] == _GZIP:
+        raise DataError(f"{path}: is packed with gzip; give it a name that ends in .gz")
     if header[:4] != magic:
         raise DataError(
             f"{path}: byte 0: the magic number is 0x{header[:4].hex()}, but 0x{magic.hex()} marks"

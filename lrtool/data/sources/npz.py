@@ -133,8 +133,12 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
         for name in names:
             if name not in members:
                 hint = did_you_mean(name, members)
+                keys = "; data.args.inputs and data.args.targets name others"
+                other = keys if members and len(names) > 1 else ""
                 held = ", ".join(list(members)[:_NAMED]) + ", …" * (len(members) > _NAMED)
-                raise DataError(f"{path}: no array '{name}'{hint}; it holds {held or 'none'}")
+                raise DataError(
+                    f"{path}: no array '{name}'{hint}; it holds {held or 'none'}{other}"
+                )
             if len(members[name]) > 1:
                 raise DataError(f"{path}: holds '{name}' {len(members[name])} times")
             place = f"{path}: '{name}'"
