@@ -117,7 +117,9 @@ def _keep_module(root: nn.Module) -> Restore:
     tables = [vars(module) for module in root.modules()]
     # a module's _parameters, _buffers, _modules and their like
     tables += [v for table in tables for v in table.values() if isinstance(v, dict)]
-    tensors = {id(v): v for table in tables for v in table.values() if isinstance(v, Tensor)}
+    held = [v for table in tables for v in table.values() if isinstance(v, Tensor)]
+    held += [*root.parameters(), *root.buffers()]  # TorchScript's are in no table
+    tensors = {id(tensor): tensor for tensor in held}
     return _in_turn([*map(_keep_content, tables), *map(_keep_value, tensors.values())])
 
 

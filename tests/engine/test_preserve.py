@@ -549,3 +549,20 @@ def test_frozen_settings_and_a_single_slot_do_no_harm():
         object.__setattr__(optimizer.settings, "decay", 0.2)
     assert optimizer.counter.count == 1
     assert optimizer.settings == Settings(0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_models_of_torchscript():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    model = torch.jit.script(plain)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with preserved(model, optimizer):
+        model(torch.randn(8, 2)).sum().backward()
+        optimizer.step()
+        assert not torch.equal(model.state_dict()["0.weight"], before["0.weight"])
+        assert model.state_dict()["1.num_batches_tracked"] == 1
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
