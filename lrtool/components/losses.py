@@ -263,6 +263,12 @@ def takes_values(name: str) -> bool:
     return entry is not None and entry.takes == "values"
 
 
+def takes_counts(name: str) -> bool:
+    """Tell whether a built-in loss takes counts, which mean something in their own units alone."""
+    entry = LOSSES.get(canonical(name))
+    return entry is not None and entry.outputs == "log rates"
+
+
 def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None:
     """Return why a loss does not fit a batch; None if it does.
 

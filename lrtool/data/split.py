@@ -31,6 +31,7 @@ class Split:
         encoding: what a run has learned, to read data with; None: it is learned from the training
             set.
         values: the loss takes numbers, so numbers to predict are no classes.
+        counts: the loss takes counts, which are not standardised.
     """
 
     validation: float | int | str
@@ -38,6 +39,7 @@ class Split:
     directories: tuple[Path, ...]
     encoding: Encoding | None = None
     values: bool = False
+    counts: bool = False
 
     @property
     def path(self) -> str | None:

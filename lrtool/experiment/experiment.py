@@ -122,6 +122,7 @@ def open_experiment(
                 encoding=encoding,
                 binary=losses.wants_binary(config.loss.name),
                 values=losses.takes_values(config.loss.name),
+                counts=losses.takes_counts(config.loss.name),
             )
         if losses.wants_binary(config.loss.name):
             try:

@@ -1,6 +1,7 @@
 """A regression on a table: metrics in the target's units, losses in its deviations."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -76,3 +77,25 @@ def test_metrics_are_in_units_and_losses_in_deviations(here, prices, tmp_path):
 def test_a_find_says_it_too(here):
     done = here("find", "a.yaml", "-o", "run", "--start", 1e-4, "--steps", 30, "--no-verify")
     assert "price, standardised: 1 in a loss is its deviation" in " ".join(done.stdout.split())
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_counts_are_not_standardised(here, write):
+    rows = [(place / 20, place // 9 % 7) for place in range(60)]
+    write("t.csv", "a,n\n" + "".join(f"{a},{n}\n" for a, n in rows))
+    write(
+        "a.yaml",
+        "data: {source: csv, args: {path: t.csv, target: n}, batch_size: 12}\nmodel: linear\n"
+        "loss: poisson_nll_loss\nmetrics: [mae]\noptimizer: adam\nlearning_rate: 0.05\n"
+        "train: {epochs: 2}\n",
+    )
+    assert here("train", "a.yaml", "--output", "run").returncode == 0
+    write("other.csv", "a,n\n0.5,3\n1.5,0\n")
+    judged = here("evaluate", "run", "--set", "data.args.path=other.csv")
+    found = json.loads(judged.stdout)
+    predicted = json.loads(here("predict", "run", "other.csv", "--json").stdout)
+    one, two = (row["prediction"] for row in predicted)  # expected counts
+    loss = ((one - 3 * math.log(one)) + two) / 2
+    assert found["validation_loss"] == pytest.approx(loss, rel=1e-4)
+    assert found["mae"] == pytest.approx((abs(one - 3) + two) / 2, rel=1e-4)
+    assert "target" not in found or found["target"] is None

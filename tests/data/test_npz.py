@@ -329,5 +329,5 @@ def test_a_zip_bomb_is_not_unpacked(split, tmp_path, monkeypatch):
 
 def test_a_single_array(split, tmp_path):
     np.save(tmp_path / "x.npy", X)
-    with pytest.raises(DataError, match=r"x\.npy: holds one array; save two by name with numpy\."):
+    with pytest.raises(DataError, match=r"x\.npy: holds one array without a name; numpy\.savez"):
         npz(split(), path="x.npy")

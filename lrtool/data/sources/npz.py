@@ -122,7 +122,10 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
     with opened(path) as file:
         start = file.peek(6)
         if start.startswith(b"\x93NUMPY"):
-            raise DataError(f"{path}: holds one array; save two by name with numpy.savez")
+            by_name = ", ".join(f"{name}=…" for name in names)
+            raise DataError(
+                f"{path}: holds one array without a name; numpy.savez(path, {by_name}) gives names"
+            )
         if not start.startswith(b"PK"):
             raise DataError(f"{path}: is no .npz file; {_PLAIN}")
         members: dict[str, list[zipfile.ZipInfo]] = {}
