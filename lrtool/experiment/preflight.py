@@ -46,6 +46,7 @@ from lrtool.experiment.fallbacks import part, settled
 from lrtool.experiment.last_batch import refuse_a_failing_last_batch
 from lrtool.experiment.memory_format import refuse_other_results
 from lrtool.experiment.optimizer_preflight import try_optimizer
+from lrtool.experiment.summed_loss import warn_of_a_sum
 from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def _try_batch(experiment: Experiment) -> Preflight:
         ):
             outputs, targets = forward(built.model, transferred(built.model, batch))
             _refuse_a_misfit(experiment, built.loss_fn, outputs, targets)
+            warn_of_a_sum(config.loss.name, built.loss_fn, outputs, targets)
     with part(f"a step of {config.optimizer.name} with the model {config.model.name} {on}"):
         step = step_of(experiment, built, runtime.scaler())
         out = step([batch], config.find.start)
