@@ -103,13 +103,16 @@ def _columns(data: Any) -> dict[str, list[Any]]:
     if isinstance(data, Mapping):
         return {str(name): _listed(values, name) for name, values in data.items()}
     if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
-        return {str(name): data[name].tolist() for name in data.columns}
+        names = [str(name) for name in data.columns]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise DataError(f"the data: two columns are named {twice!r}")
+        return {name: data.iloc[:, place].tolist() for place, name in enumerate(names)}
     if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
         names = dict.fromkeys(name for row in data for name in row)
         return {str(name): [row.get(name) for row in data] for name in names}
     raise UserError(
         f"a {type(data).__name__} has no columns with names; give a path, a DataFrame, or a mapping"
-        " of columns"
+        " of columns, or rows that are mappings"
     )
 
 
@@ -146,10 +149,16 @@ def _in_memory(
         types={
             number: "number"
             for number, values in enumerate(columns.values())
-            if all(value is None or isinstance(value, int | float) for value in values)
+            if all(_is_missing(value) or isinstance(value, int | float) for value in values)
         },
         unit="row",
     )
+
+
+def _is_missing(value: Any) -> bool:
+    # Those of pandas first: they cannot be compared. NaN differs from itself.
+    of_pandas = type(value).__name__ in {"NAType", "NaTType"}
+    return value is None or of_pandas or bool(value != value)  # noqa: PLR0124
 
 
 def _text(value: Any, words: Collection[str]) -> str | None:
@@ -157,7 +166,7 @@ def _text(value: Any, words: Collection[str]) -> str | None:
 
     pandas makes 1.0 of 1 where others of its column are missing.
     """
-    if value is None or value != value or type(value).__name__ in {"NAType", "NaTType"}:  # noqa: PLR0124  (NaN)
+    if _is_missing(value):
         return None
     if not isinstance(value, float):
         return str(value).strip()

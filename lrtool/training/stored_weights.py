@@ -48,6 +48,8 @@ def load_stored_weights(
     Raises:
         UserError: there are none, or they do not fit.
     """
+    if which not in {None, "best", "last"}:
+        raise UserError(f"{run}: the checkpoint must be best or last, not {which!r}")
     best = run / CHECKPOINTS / BEST / MODEL
     which = which or ("best" if best.is_file() else "last")
     has_state = isinstance(loss_fn, nn.Module) and bool(loss_fn.state_dict())

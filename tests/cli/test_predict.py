@@ -151,6 +151,7 @@ def test_from_python_with_a_path_a_frame_columns_or_rows(tmp_path, write):
         {name: frame[name] for name in frame},
         {"city": frame["city"].tolist(), "size": frame["size"].to_numpy()},
         frame.to_dict("records"),
+        frame.convert_dtypes(),
     ):
         found = trained.predict(data)
         assert found.classes.tolist() == expected.classes.tolist()
@@ -188,6 +189,7 @@ def test_a_parquet_file_is_read_as_the_table_it_holds(here, write, tmp_path):
         ({"size": [np.inf], "city": [""]}, "row 0 .* holds 'inf', which is not finite"),
         (np.zeros((3, 2)), "a ndarray has no columns with names; give a path, a DataFrame"),
         (7, "a int has no columns with names"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["size", "size"]), "two columns are named 'size'"),
     ],
 )
 def test_data_in_memory_that_do_not_fit(tmp_path, data, words):
@@ -208,6 +210,8 @@ def test_loading_leaves_the_random_states_and_works_from_anywhere(tmp_path, monk
     assert all(torch.equal(value, weights[name]) for name, value in last.model.state_dict().items())
     with pytest.raises(UserError, match="cuda:99 is not available"):
         lrtool.load("../run", device="cuda:99")
+    with pytest.raises(UserError, match="the checkpoint must be best or last, not 'third'"):
+        lrtool.load("../run", "third")
 
 
 def test_whole_numbers_of_a_column_of_words_are_the_words_of_the_file(train, write, tmp_path):
