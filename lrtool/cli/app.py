@@ -19,7 +19,11 @@ from lrtool.cli.list import list_
 from lrtool.cli.predict import predict
 from lrtool.cli.schema import schema
 from lrtool.cli.signals import end_children
-from lrtool.cli.streams import standard_streams, warnings_in_words
+from lrtool.cli.streams import (
+    deaths_of_workers_said_once,
+    standard_streams,
+    warnings_in_words,
+)
 from lrtool.cli.train import train
 
 app = typer.Typer(
@@ -65,7 +69,7 @@ app.command()(schema)
 def main() -> None:
     """Run the command line; every failure ends with one of the documented exit codes."""
     os.environ["MPLBACKEND"] = "agg"  # plots are files, and there may be no display
-    with standard_streams(), warnings_in_words():
+    with standard_streams(), warnings_in_words(), deaths_of_workers_said_once():
         try:
             app()
         except Exception as error:  # noqa: BLE001  (the only place that catches all)

@@ -9,6 +9,7 @@ import warnings
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lrtool.data.workers import is_death_of_a_worker
 from lrtool.errors import LrtoolWarning
 from lrtool.show.terminal.printable import printable
 from lrtool.show.terminal.stderr import stderr_line
@@ -143,3 +144,22 @@ def warnings_in_words() -> Iterator[None]:
         warnings.simplefilter("always", LrtoolWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield
+
+
+@contextmanager
+def deaths_of_workers_said_once() -> Iterator[None]:
+    """Leave out what Python prints of workers that died when a loader no longer needs them.
+
+    torch raises it in whatever runs then, which may be the loader's end: nobody can catch that.
+    """
+    show_others = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        if unraisable.exc_value is None or not is_death_of_a_worker(unraisable.exc_value):
+            show_others(unraisable)
+
+    sys.unraisablehook = show
+    try:
+        yield
+    finally:
+        sys.unraisablehook = show_others

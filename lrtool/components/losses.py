@@ -288,12 +288,16 @@ def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None
     problem = _mismatch(entry, outputs, targets, args) or _try(loss, outputs, targets)
     if problem is None:
         return None
+    same = targets
+    floats = targets.is_floating_point() and outputs.shape == (*targets.shape, 1)
+    if floats and takes_classes(name):
+        same = targets[..., None]  # as a loss that takes values would get them
     fitting = [
         other
         for other, entry in LOSSES.items()
         if other != canonical(name)
-        and _mismatch(entry, outputs, targets, {}) is None
-        and _try(entry.function, outputs, targets) is None
+        and _mismatch(entry, outputs, same, {}) is None
+        and _try(entry.function, outputs, same) is None
     ]
     advice = f"losses that fit: {', '.join(fitting)}" if fitting else "no built-in loss fits these"
     return f"{name} {problem}{shapes(outputs, targets)}; {advice}"

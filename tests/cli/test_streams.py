@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lrtool.cli.streams import result
+from lrtool.cli.streams import deaths_of_workers_said_once, result
 
 QUICK = """
 data: {source: digits}
@@ -142,3 +142,20 @@ def test_names_that_are_no_text_are_refused(quick, here):
     done = here("find", "quick.yaml", "--output", "\udcff")
     assert (done.returncode, (quick / "runs").exists()) == (2, False)
     assert "is not UTF-8" in done.stderr
+
+
+def test_a_worker_that_dies_at_a_loaders_end_is_no_traceback(monkeypatch):
+    class Loader:
+        def __init__(self, words):
+            self.words = words
+
+        def __del__(self):
+            raise RuntimeError(self.words)
+
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: seen.append(str(error.exc_value)))
+    with deaths_of_workers_said_once():
+        Loader("DataLoader worker (pid 7) exited unexpectedly with exit code 3.")
+        Loader("something else")
+    Loader("afterwards")
+    assert seen == ["something else", "afterwards"]

@@ -339,6 +339,8 @@ def test_the_whole_text():
         "cross_entropy takes class indices, not floats; outputs (4, 3) float32, targets (4, 3) "
         "float32; losses that fit: mse_loss, l1_loss, smooth_l1_loss, huber_loss"
     )
+    as_column = problem("cross_entropy", VALUES[:, :1], VALUES[:, 0])  # (N,) is taken for (N, 1)
+    assert "targets (4,) float32; losses that fit: mse_loss, l1_loss, smooth_l1" in as_column
     assert problem("mse", VALUES, VALUES[:2]) == (
         "mse takes targets of the outputs' shape; outputs (4, 3) float32, targets (2, 3) float32; "
         "no built-in loss fits these"

@@ -78,7 +78,10 @@ def mlp(
 def refuse_tokens(vocabulary: int | None) -> None:
     """Raise UserError for inputs that are tokens."""
     if vocabulary is not None:
-        raise UserError("takes numbers, but the inputs are tokens; use gru or transformer")
+        raise UserError(
+            "takes numbers, but the inputs are tokens, whole numbers; give numbers as floats, or"
+            " use gru or transformer"
+        )
 
 
 def check_widths(name: str, widths: list[int]) -> None:
