@@ -103,10 +103,10 @@ def _columns(data: Any) -> dict[str, list[Any]]:
     if isinstance(data, Mapping):
         return {str(name): _listed(values, name) for name, values in data.items()}
     if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
-        names = [str(name) for name in data.columns]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        called = [str(name) for name in data.columns]
+        if twice := next((name for name in called if called.count(name) > 1), None):
             raise DataError(f"the data: two columns are named {twice!r}")
-        return {name: data.iloc[:, place].tolist() for place, name in enumerate(names)}
+        return {name: data.iloc[:, place].tolist() for place, name in enumerate(called)}
     if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
         names = dict.fromkeys(name for row in data for name in row)
         return {str(name): [row.get(name) for row in data] for name in names}
