@@ -74,9 +74,11 @@ def read_unlabelled(encoding: Encoding, args: Mapping[str, Any], data: Any) -> T
     if isinstance(known, GreyInputs):
         images = read_images(path) if path else _array(data)
         return _fitting(torch.from_numpy(_grey(known, encoding, images)), encoding)
-    inputs = (
-        torch.from_numpy(read_inputs(path, str(args.get("inputs", "x")))) if path else _tensor(data)
-    )
+    if path:
+        floats, name = known.dtype.startswith("float"), str(args.get("inputs", "x"))
+        inputs = torch.from_numpy(read_inputs(path, name, floats=floats))
+    else:
+        inputs = _tensor(data)
     return _fitting(_of_type(inputs, known), encoding)
 
 

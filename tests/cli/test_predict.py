@@ -280,6 +280,11 @@ def test_arrays_of_an_archive_or_in_memory(here, train, tmp_path):
     assert "inputs of shape (2,), but the run was trained on (3,)" in refused(
         here("predict", "run", "new.npz")
     )
+    whole = np.array([[3, -1, 0], [-2, 5, 1]])  # numbers too, where the training had floats
+    np.savez(tmp_path / "new.npz", x=whole)
+    rows = rows_of(here("predict", "run", "new.npz"))
+    found = lrtool.load(tmp_path / "run").predict(whole.astype(np.float32))
+    assert [int(row["prediction"]) for row in rows] == found.classes.tolist()
     np.savez(tmp_path / "new.npz", z=x)
     assert "no array 'x'" in refused(here("predict", "run", "new.npz"))
 

@@ -79,8 +79,13 @@ def npz(split: Split, *, path: str, inputs: str = "x", targets: str = "y") -> Pa
     )
 
 
-def read_inputs(path: Path, name: str) -> NDArray[Any]:
+def read_inputs(path: Path, name: str, *, floats: bool) -> NDArray[Any]:
     """Return the inputs of an archive without targets.
+
+    Args:
+        path: of the archive.
+        name: of the array.
+        floats: the run was trained on floats, so that integers are numbers, not tokens.
 
     Raises:
         DataError: it is broken, lacks the array, or the array cannot be used.
@@ -89,7 +94,8 @@ def read_inputs(path: Path, name: str) -> NDArray[Any]:
     (x,) = _arrays(archive, (name,))
     if not x.ndim or not x.size:
         raise DataError(f"{archive}: '{name}' has the shape {x.shape}, so there are no samples")
-    return _as_inputs(x, f"{archive}: '{name}'")
+    numbers = x.astype(np.float32) if floats and x.dtype.kind in "iu" else x
+    return _as_inputs(numbers, f"{archive}: '{name}'")
 
 
 def _learned(samples: Samples, num_outputs: int) -> tuple[ArrayInputs, ClassIndices | Values]:
