@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from math import isclose
+from math import isclose, isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,9 +44,12 @@ def _is_sum(loss_fn: LossFunction, outputs: Any, targets: Any) -> bool:
     middle = samples // 2
     # A loss may need gradients, whole batches, or outputs that do not begin with the samples.
     with suppress(Exception, SystemExit), torch.no_grad():
-        whole, one, two = (
+        whole = float(loss_fn(outputs, targets))
+        if not isfinite(whole):
+            return False
+        one, two = (
             float(loss_fn(_rows(outputs, rows, samples), _rows(targets, rows, samples)))
-            for rows in (slice(None), slice(middle), slice(middle, None))
+            for rows in (slice(middle), slice(middle, None))
         )
         return bool(one and two) and isclose(one + two, whole, rel_tol=1e-4)
     return False

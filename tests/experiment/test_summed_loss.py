@@ -50,6 +50,7 @@ class SaysSo(nn.Module):
         (lambda o, t: F.mse_loss(o, t).sqrt(), OUTPUTS, TARGETS),
         (lambda o, t: (o - t).norm(), OUTPUTS, TARGETS),
         (lambda o, t: 0 * summed(o, t), OUTPUTS, TARGETS),
+        (lambda o, t: torch.inf * summed(o, t), OUTPUTS, TARGETS),
         (lambda o, t: summed(o[:, :7], t), torch.rand(3, 7, 3), TARGETS),
         (lambda o, t: summed(o, t) / 0, OUTPUTS, "text"),
         (summed, OUTPUTS[:1], TARGETS[:1]),
