@@ -354,5 +354,6 @@ def _clean(directory: Path) -> None:
                 if _TEMPORARY.fullmatch(path.name) and not marker.links_to(path, run):
                     path.unlink(missing_ok=True)
         for path in run.glob(f"{COPY}*"):
-            if re.fullmatch(r"\.copy\.[a-z0-9_]{8}", path.name) and not path.is_symlink():
+            named = re.fullmatch(r"\.copy\.[a-z0-9_]{8}", path.name) and not path.is_symlink()
+            if named and {each.name for each in path.iterdir()} <= set(FOLDERS):
                 shutil.rmtree(path)

@@ -376,9 +376,10 @@ def test_temporary_files_of_a_killed_write_are_removed(tmp_path):
             temporary.write_bytes((run / name).read_bytes())
             os.link(temporary, tmp_path / "left")
         (tmp_path / "left").rename(temporary)
-    put(run, [".copy.abcd1234/last/state.pt"], "a copy of a run, half made")
+    put(run, [".copy.abcd1234/checkpoints/last/state.pt"], "a copy of a run, half made")
     assert len(files(run)) == len(TRAIN) + 5
     mine = [".mine.json.abcd1234.tmp", ".report.json.tmp", ".report.json.abc.tmp", ".copy.of/mine"]
+    mine.append(".copy.old_data/mine")
     put(run, mine, "mine")
     with rundir.opened(run, tmp_path, "train", resume=True):
         pass
