@@ -7,12 +7,39 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 TARGET_KEYS = ("targets", "target", "labels", "label", "y")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A rank's share of a batch.
+
+    Attributes:
+        batch: its samples. Where there are fewer samples than ranks, one of them stands in for a
+            share without any.
+        samples: of the whole batch, over all ranks.
+        counts: False for a stand-in: it is computed, with the weight 0.
+    """
+
+    batch: Any
+    samples: int
+    counts: bool = True
+
+
+def own(batch: Any) -> Any:
+    """Return what this rank computes of a batch: its share, or all of it without a `Share`."""
+    return batch.batch if isinstance(batch, Share) else batch
+
+
+def share_of(samples: int, rank: int, world_size: int) -> slice:
+    """Return which of so many samples are a rank's share; the sizes differ by one at most."""
+    return slice(samples * rank // world_size, samples * (rank + 1) // world_size)
 
 
 def target_key(batch: Mapping[Any, Any]) -> str | None:
@@ -28,6 +55,8 @@ def targets_of(batch: Any) -> Any:
     """
     if type(batch) in {tuple, list}:  # the usual ones: each step asks
         return batch[-1] if len(batch) > 1 else None
+    if isinstance(batch, Share):
+        return targets_of(batch.batch)
     if isinstance(batch, Tensor | PackedSequence | str | bytes):
         return None
     if isinstance(batch, Mapping):
@@ -40,6 +69,8 @@ def targets_of(batch: Any) -> Any:
 
 def with_targets(batch: Any, targets: Any) -> Any:
     """Return a copy of a batch with other targets."""
+    if isinstance(batch, Share):
+        return replace(batch, batch=with_targets(batch.batch, targets))
     if isinstance(batch, Mapping):
         return {**batch, target_key(batch): targets}
     if isinstance(batch, Sequence):
@@ -53,8 +84,11 @@ def samples_in(batch: Any) -> int:
     """Return the number of a batch's samples: the first dimension of its targets.
 
     Inputs may begin with the time, or be packed, or the nodes of many graphs. Without targets, it
-    is the first dimension of the first tensor that has one; 1 without any.
+    is the first dimension of the first tensor that has one; 1 without any. Of a share, they are
+    those of its whole batch.
     """
+    if isinstance(batch, Share):
+        return batch.samples
     size = samples_of(targets_of(batch))
     if size is None:
         size = _first_size(batch)

@@ -99,6 +99,10 @@ class DivergedError(LrtoolError):
     """Losses, gradients or weights of a training are no longer finite."""
 
 
+class LostRankError(LrtoolError):
+    """Another rank of a launch has ended, or kept this one waiting for too long."""
+
+
 class OutOfMemoryError(LrtoolError):
     """The device or the host ran out of memory."""
 

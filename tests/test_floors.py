@@ -15,6 +15,7 @@ PACKAGE = Path(lrtool.__file__).parent
 FLOORS = {
     "errors": 0,
     "batch": 1,
+    "ranks": 1,
     "config": 1,
     "report": 1,
     "curve": 2,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrtool.cli import exit_codes, flags
+from lrtool.cli.launch import joined
 from lrtool.cli.signals import interruptible
 from lrtool.cli.streams import say, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
@@ -52,7 +53,12 @@ def find(
         "--verify": ("find.verify", verify),
         **flags.common(loss, optimizer, batch_size, device, seed),
     }
-    with interruptible() as stop, stdout_for_the_result(), without_dynamo():
+    with (
+        interruptible() as stop,
+        stdout_for_the_result(),
+        without_dynamo(),
+        joined() as ranks,
+    ):
         from lrtool.experiment.experiment import open_experiment
         from lrtool.experiment.preflight import run_preflight
         from lrtool.experiment.reading import inputs_of
@@ -63,7 +69,7 @@ def find(
         inputs = inputs_of(settings, document)
         if output is not None:
             run_directory.check(output, "find", overwrite=overwrite, inputs=inputs)
-        experiment = open_experiment(settings, document)
+        experiment = open_experiment(settings, document, ranks=ranks)
         experiment, preflight = run_preflight(experiment)
         experiment = with_threads(experiment)
         runs = flags.runs_of(document)

@@ -11,6 +11,7 @@ import typer
 
 from lrtool.cli import exit_codes, flags
 from lrtool.cli.find import run_find
+from lrtool.cli.launch import joined
 from lrtool.cli.signals import interruptible
 from lrtool.cli.streams import result, say, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
@@ -70,7 +71,12 @@ def train(
         raise typer.BadParameter("--lr must be a positive number, or auto")
     if lr is not None and lr_from is not None:
         raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
-    with interruptible() as stop, stdout_for_the_result(), without_dynamo():
+    with (
+        interruptible() as stop,
+        stdout_for_the_result(),
+        without_dynamo(),
+        joined() as ranks,
+    ):
         from lrtool.experiment.experiment import open_experiment
         from lrtool.experiment.preflight import run_preflight, run_training_preflight
         from lrtool.experiment.reading import inputs_of
@@ -99,7 +105,7 @@ def train(
             settings = with_threads_of(other, settings)
 
         # Everything that can fail early fails before the run directory is touched.
-        experiment = open_experiment(settings, document)
+        experiment = open_experiment(settings, document, ranks=ranks)
         if lr_from and run_report:
             initial_rate.warn_of_differences(lr_from, run_report, experiment.config)
         experiment, preflight = run_preflight(experiment)

@@ -320,6 +320,9 @@ class RuntimeConfig(Section):
     deterministic: bool = Field(
         default=False, description="use torch's deterministic algorithms only"
     )
+    timeout: float = Field(
+        600.0, gt=0, description="seconds that ranks wait for one another before the run fails"
+    )
 
 
 class Config(Section):
@@ -351,9 +354,9 @@ class Config(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
     def digest(self) -> str:
-        """Return a SHA-256, in hexadecimal, of all keys but `search_path` and the threads."""
+        """Return a SHA-256, in hexadecimal, of all keys but those that change no number."""
         content = self.model_dump(
-            mode="json", exclude={"search_path": True, "runtime": {"threads"}}
+            mode="json", exclude={"search_path": True, "runtime": {"threads", "timeout"}}
         )
         canonical = json.dumps(content, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lrtool.errors import ConfigError, Problem, UserError, said
+from lrtool.errors import ConfigError, Problem, said
+from lrtool.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from lrtool.config.schema import RuntimeConfig
@@ -30,6 +31,7 @@ class Runtime:
         compile: hand the model to torch.compile.
         gradients: evaluate with gradients switched on, for a model that differentiates in its
             forward.
+        ranks: that share each batch.
     """
 
     device: torch.device
@@ -37,6 +39,7 @@ class Runtime:
     memory_format: str = "contiguous"
     compile: bool = False
     gradients: bool = False
+    ranks: Ranks = ALONE
 
     def no_grad(self) -> AbstractContextManager[Any]:
         """Return a context in which a model is evaluated: without gradients, unless it needs them.
@@ -58,19 +61,14 @@ class Runtime:
         return torch.amp.GradScaler(self.device.type)
 
 
-def open_runtime(config: RuntimeConfig) -> Runtime:
+def open_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
     """Choose the device, and set torch's determinism and threads for the whole process.
 
     Raises:
         ConfigError: the device does not exist here, or cannot compute in the precision.
-        UserError: this is one of several processes of a distributed launch.
+        UserError: several ranks cannot work on it.
     """
-    if os.environ.get("WORLD_SIZE", "1") not in {"", "0", "1"}:
-        raise UserError(
-            "launched as one of several processes (WORLD_SIZE > 1), but this version runs on one "
-            "device; start it without torchrun, and use the rate on all devices"
-        )
-    device = choose_device(config.device)
+    device = choose_device(config.device, ranks)
     dtype = DTYPES[config.precision]
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         problem = "this GPU cannot compute in bf16; use fp16 or fp32"
@@ -81,15 +79,24 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
         torch.use_deterministic_algorithms(mode=True)
     if isinstance(config.threads, int):
         torch.set_num_threads(config.threads)
-    return Runtime(device, dtype, config.memory_format, config.compile)
+    ranks = ranks.on(device, config.timeout)
+    return Runtime(device, dtype, config.memory_format, config.compile, ranks=ranks)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """Turn auto, cpu, cuda, cuda:N or mps into a device that exists.
 
+    Each rank of a launch has the GPU of its number on its machine.
+
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or several ranks would share it.
     """
+    if ranks.several and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        device = choose_device(f"cuda:{ranks.local_rank}")
+        torch.cuda.set_device(device)
+        return device
+    if ranks.several and name.startswith("cuda:"):
+        raise _no_device(f"{name} is one GPU for {ranks.world_size} ranks; use cuda, one for each")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())

@@ -46,6 +46,7 @@ from lrtool.errors import (
 )
 from lrtool.experiment.fitting import fitted_shape, fitted_types
 from lrtool.experiment.reading import directories_of
+from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from lrtool.data.encoding import Encoding
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
+    from lrtool.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,11 @@ class Experiment:
 
 
 def open_experiment(
-    config: Config, document: Document, encoding: Encoding | None = None
+    config: Config,
+    document: Document,
+    encoding: Encoding | None = None,
+    *,
+    ranks: Ranks = ALONE,
 ) -> Experiment:
     """Open the device, read the data, and build the loss.
 
@@ -91,6 +97,7 @@ def open_experiment(
         config: the configuration.
         document: the file it was read from.
         encoding: what a run has learned, to read the data with; None: it is learned from them.
+        ranks: that share the work.
 
     Raises:
         UserError: something that the configuration names cannot be built.
@@ -102,7 +109,7 @@ def open_experiment(
     started = perf_counter()
     directories = directories_of(config, document)
     with located(document):
-        runtime = open_runtime(config.runtime)
+        runtime = open_runtime(config.runtime, ranks)
         seed_everything(config.seed)  # a loss may have weights
         loss_fn = None if config.loss.name == OWN else losses.build_loss(config.loss, directories)
         if isinstance(loss_fn, nn.Module):

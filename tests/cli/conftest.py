@@ -3,12 +3,14 @@ without waiting for a new one to import torch."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import traceback
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,8 @@ class Done:
 class Child:
     """`lrtool …` in a fork of the test's own process, which has torch already."""
 
-    def __init__(self, folder, arguments, prepare):
-        self.out, self.err = folder / ".stdout", folder / ".stderr"
+    def __init__(self, folder, arguments, prepare, name=""):
+        self.out, self.err = folder / f".stdout{name}", folder / f".stderr{name}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forks of threads, since 3.12
             self.pid = os.fork()
@@ -114,6 +116,37 @@ def start(tmp_path):
         return Child(tmp_path, arguments, prepare)
 
     return start
+
+
+@pytest.fixture
+def launch(start, tmp_path):  # noqa: ARG001  (start imports what the forks need)
+    """Start `lrtool …` as so many ranks, as torchrun would; return the children.
+
+    `prepare(rank)` is called in each of them first.
+    """
+
+    def launch(world_size, *arguments, prepare=lambda _: None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def become(rank):
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(world_size),
+                "LOCAL_WORLD_SIZE": str(world_size),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            prepare(rank)
+
+        return [
+            Child(tmp_path, arguments, partial(become, rank), f"-{rank}")
+            for rank in range(world_size)
+        ]
+
+    return launch
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""This process as one of a launch by torchrun: how it joins the others, and how it leaves them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from lrtool.errors import UserError, said
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrtool.ranks import Ranks
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+TIMEOUT = 600.0  # seconds to wait for the others, until the configuration is read
+
+
+def launched() -> bool:
+    """Tell whether this is one of several processes of a launch.
+
+    Raises:
+        UserError: the environment is that of a launch, but incomplete.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    if size in {"", "0", "1"}:
+        return False
+    missing = [name for name in VARIABLES if not os.environ.get(name)]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE is {size}, but {' and '.join(missing)} "
+            f"{'are' if len(missing) > 1 else 'is'} not set; start with torchrun, which sets all of"
+            " them, or unset WORLD_SIZE for one process"
+        )
+    return True
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the other processes of a launch inside the block; without a launch there are none.
+
+    Raises:
+        UserError: the environment is incomplete, or the others do not come.
+    """
+    if not launched():
+        from lrtool.ranks import ALONE
+
+        yield ALONE
+        return
+    from torch.distributed import distributed_c10d as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    from lrtool.ranks import Ranks
+
+    limit = timedelta(seconds=TIMEOUT)
+    try:
+        store, rank, world_size = next(rendezvous("env://", timeout=limit))
+        own = dist.PrefixStore("ranks", store)
+        dist.init_process_group("gloo", store=own, rank=rank, world_size=world_size, timeout=limit)
+    except (RuntimeError, ValueError) as error:
+        where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        words = said(error).partition("\n")[0]
+        raise UserError(f"the ranks did not meet at {where}: {words}") from error
+    try:
+        local = int(os.environ["LOCAL_RANK"])
+        yield Ranks(rank, world_size, local, "gloo", store=dist.PrefixStore("lrtool", store))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,140 @@
+"""The processes of a launch by torchrun, and what they agree on.
+
+Each process of a launch is a rank. All ranks run the same code in lockstep: what a run decides, it
+decides from numbers that are the same on every rank, or that the ranks have exchanged.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from lrtool.errors import LostRankError, UserError, said
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those of a launch.
+
+    Every method is a no-op for one process alone. All others must be called by every rank, in the
+    same order.
+
+    Attributes:
+        rank: of this process, from 0.
+        world_size: number of ranks.
+        local_rank: number of this process on its machine, from 0.
+        backend: "gloo" or "nccl", of the device's tensors; None for one process alone.
+        hosts: torch's process group for values on the host; None: the default one.
+        devices: for tensors on the device; None: the default one.
+        store: keys that all ranks can read and write, whatever else they do; None alone.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    backend: str | None = None
+    hosts: Any = field(default=None, compare=False, repr=False)
+    devices: Any = field(default=None, compare=False, repr=False)
+    store: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank speaks and writes for all."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.world_size > 1
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return every rank's value, a plain or picklable one, in the order of ranks."""
+        if not self.several:
+            return [value]
+        found: list[Any] = [None] * self.world_size
+        with _collective():
+            dist.all_gather_object(found, value, group=self.hosts)
+        return found
+
+    def from_first(self, value: Value) -> Value:
+        """Return the value of rank 0."""
+        return self.gather(value if self.first else None)[0]  # type: ignore[return-value]
+
+    def any(self, *, flag: bool) -> bool:
+        """Tell whether the flag is set on some rank."""
+        return self.highest([float(flag)])[0] > 0
+
+    def highest(self, values: Sequence[float]) -> list[float]:
+        """Return the highest of every rank's values, one by one."""
+        return self._reduced(values, "MAX")
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of every rank's values, one by one, in double precision."""
+        return self._reduced(values, "SUM")
+
+    def _reduced(self, values: Sequence[float], operation: str) -> list[float]:
+        if not self.several:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        with _collective():
+            dist.all_reduce(tensor, getattr(dist.ReduceOp, operation), group=self.hosts)
+        reduced: list[float] = tensor.tolist()
+        return reduced
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Add the tensors of all ranks up in place, on their device; return the tensor."""
+        if self.several:
+            with _collective():
+                dist.all_reduce(tensor, group=self.devices)
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.highest([0.0])
+
+    def on(self, device: torch.device, timeout: float) -> Ranks:
+        """Return the ranks with process groups for a device, and another time limit.
+
+        Raises:
+            UserError: the device cannot take part.
+        """
+        if not self.several:
+            return self
+        if device.type not in {"cpu", "cuda"}:
+            raise UserError(
+                f"{self.world_size} ranks cannot share their work on {device.type}; use cpu or cuda"
+            )
+        limit = timedelta(seconds=timeout)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        with _collective():
+            hosts = dist.new_group(backend="gloo", timeout=limit)
+            devices = dist.new_group(backend=backend, timeout=limit) if backend == "nccl" else hosts
+        return replace(self, backend=backend, hosts=hosts, devices=devices)
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def _collective() -> Iterator[None]:
+    """Say that a rank is gone, or late, where torch raises anything.
+
+    Raises:
+        LostRankError: always, if the block fails.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostRankError(f"lost another rank: {said(error).partition(chr(10))[0]}") from error
