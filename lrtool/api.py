@@ -27,7 +27,7 @@ from lrtool.engine.preserve import preserved
 from lrtool.engine.step import rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
-from lrtool.report.records import Environment, ModelFacts, Timing
+from lrtool.report.records import DataFacts, Environment, ModelFacts, Timing
 from lrtool.report.report import FindReport
 from lrtool.search import arguments
 from lrtool.search.object_subject import ObjectSubject, again
@@ -330,7 +330,9 @@ def _find_result(
         config=config,
         config_hash=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         seed=None,
-        data=None,
+        data=DataFacts(
+            samples={}, shapes={}, hash=None, samples_per_update=result.samples_per_update
+        ),
         model=ModelFacts(
             name=type(model).__name__,
             parameters=sum(size for size, _ in sizes),

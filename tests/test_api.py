@@ -260,6 +260,7 @@ def test_precision_accumulation_and_clipping():
         steps=60,
     )
     assert result.report()["timing"]["samples_per_s"] > 0
+    assert result.report()["data"]["samples_per_update"] == 2 * loader().batch_size
     assert any(math.isfinite(loss) for loss in result.sweeps[0].loss)
 
 

@@ -106,8 +106,8 @@ def train(
 
         # Everything that can fail early fails before the run directory is touched.
         experiment = open_experiment(settings, document, ranks=ranks)
-        if lr_from and run_report:
-            initial_rate.warn_of_differences(lr_from, run_report, experiment.config)
+        if lr_from and run_rate and run_report:
+            initial_rate.warn_of_differences(lr_from, run_rate, run_report, experiment)
         experiment, preflight = run_preflight(experiment)
         run_training_preflight(experiment, preflight)
         experiment = with_threads(experiment)

@@ -416,6 +416,15 @@ def steps_per_epoch(experiment: Experiment) -> int | None:
     return None if count is None else ceil(count / experiment.config.train.accumulate)
 
 
+def samples_per_update(experiment: Experiment) -> int:
+    """Return the samples of an update over all ranks; the last one of an epoch may have fewer."""
+    train, size = experiment.data.train, experiment.data.batch_size
+    accumulate = experiment.config.train.accumulate
+    samples = size * min(accumulate, length(train, size) or accumulate)
+    whole = None if isinstance(train, OwnLoader) else train.size
+    return samples if whole is None else min(samples, whole)
+
+
 def resolved_config(experiment: Experiment) -> dict[str, Any]:
     """Return the whole configuration as plain data that works from any directory."""
     own = str(Path(experiment.document.name).resolve().parent)

@@ -37,6 +37,7 @@ from lrtool.experiment.experiment import (
     build,
     first_epoch,
     resolved_config,
+    samples_per_update,
     step_of,
     steps_per_epoch,
     training_steps,
@@ -202,6 +203,7 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
             hash=data.digest,
             target=target_scale(data.encoding),
             columns=data.columns,
+            samples_per_update=samples_per_update(experiment),
         ),
         "model": ModelFacts(
             name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable

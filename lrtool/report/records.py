@@ -462,6 +462,10 @@ class DataFacts:
     columns: Annotated[
         tuple[ColumnFacts, ...], Field(description="of a table; empty for other data")
     ] = ()
+    samples_per_update: Annotated[
+        FromOne | None,
+        Field(description="over all ranks: a batch, times train.accumulate; null: an older report"),
+    ] = None
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)

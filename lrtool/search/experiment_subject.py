@@ -15,6 +15,7 @@ from lrtool.engine.sweep import make_probe
 from lrtool.experiment.experiment import (
     build,
     rewind_generators,
+    samples_per_update,
     step_of,
     steps_per_epoch,
     training_steps,
@@ -65,7 +66,7 @@ class ExperimentSubject:
 
     def samples(self) -> int:
         """Return the samples of an update."""
-        return self.experiment.data.batch_size * self.experiment.config.train.accumulate
+        return samples_per_update(self.experiment)
 
     def seed(self, attempt: int) -> int:
         """Return the seed of weights and data order.

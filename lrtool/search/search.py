@@ -77,6 +77,7 @@ class SearchResult:
         trials: None without trials.
         race: None without a race.
         timing: for the report.
+        samples_per_update: over all ranks; None if the search ended before it knew.
         stage: the last one that it came to.
         interrupted: why it was asked to stop; None: it was not.
         failure: the exception that ended it; None: there was none.
@@ -88,6 +89,7 @@ class SearchResult:
     trials: Race | None
     race: Race | None
     timing: dict[str, Any]
+    samples_per_update: int | None
     stage: Stage
     interrupted: str | None
     failure: Exception | SystemExit | None
@@ -101,6 +103,7 @@ class _SearchState:
     plan: SearchPlan
     watch: Stopwatch
     stage: Stage = "first update"
+    samples_per_update: int | None = None
     optimizer: str | None = None
     family: Literal["adaptive", "proportional"] | None = None
     first_update: FirstUpdate | None = None
@@ -147,7 +150,7 @@ def _rows(state: _SearchState) -> Iterator[Row]:
 
     # A schedule that cannot be built, or validation data that cannot be read, fails here, before
     # anything is trained.
-    samples = subject.samples()
+    samples = state.samples_per_update = subject.samples()
     trials = open_trials(subject, plan.repeats, samples, plan.training)
     race = _open_race(state, samples)
 
@@ -290,6 +293,7 @@ def _result(
         trials=trials,
         race=race,
         timing=state.watch.timing(),
+        samples_per_update=state.samples_per_update,
         stage=state.stage,
         interrupted=interrupted,
         failure=failure,

@@ -6,11 +6,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from lrtool.components import import_path
-from lrtool.components.optimizers import OPTIMIZERS, default_rate
+from lrtool.components.optimizers import OPTIMIZERS, default_rate, family
 from lrtool.config.differences import differences
 from lrtool.config.document import located
-from lrtool.config.spelling import spell
+from lrtool.config.spelling import number, spell
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError, key_path
+from lrtool.experiment.experiment import build, samples_per_update
 from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
 from lrtool.report.records import LearningRate
@@ -42,6 +43,16 @@ DEPENDS_ON = (
     ("loss", "name"),
     ("loss", "args"),
 )
+# These make up the batch of an update; the same batch in other parts has the same rate.
+BATCH_KEYS = {("data", "batch_size"), ("train", "accumulate")}
+# How the rate goes with that batch: the rule, and the power.
+BATCH_RULES = {
+    "adaptive": (
+        "square-root rule for adaptive optimizers (Malladi et al. 2022, arXiv:2205.10782)",
+        0.5,
+    ),
+    "proportional": ("linear rule for SGD (Goyal et al. 2017, arXiv:1706.02677)", 1.0),
+}
 
 
 def of_run(run: Path) -> tuple[float, AnyReport]:
@@ -65,24 +76,60 @@ def of_run(run: Path) -> tuple[float, AnyReport]:
     return rate, report
 
 
-def warn_of_differences(run: Path, report: AnyReport, config: Config) -> None:
+def warn_of_differences(run: Path, rate: float, report: AnyReport, experiment: Experiment) -> None:
     """Warn if a rate was found with other settings than those of this training.
 
+    Args:
+        run: of `--lr-from`.
+        rate: what it found or trained with.
+        report: its report.
+        experiment: that the rate is to be used for.
+
     Warns:
-        LrtoolWarning: names each key with both values.
+        LrtoolWarning: names each key with both values; for another batch of an update, also the
+            rule by which rates are scaled.
     """
-    now = config.model_dump(mode="json")
+    now = experiment.config.model_dump(mode="json")
+    before = report.data.samples_per_update if report.data else None
+    batch = samples_per_update(experiment)
     changes: list[str] = []
     for section, key in DEPENDS_ON:
-        before = report.config.get(section)
-        if isinstance(before, dict) and key in before:  # a report of find_lr has few keys
-            changes += map(str, differences(before[key], now[section][key], (section, key)))
+        if (section, key) in BATCH_KEYS and before == batch:
+            continue
+        found_with = report.config.get(section)
+        if isinstance(found_with, dict) and key in found_with:  # a report of find_lr has few keys
+            changes += map(str, differences(found_with[key], now[section][key], (section, key)))
+    if before is not None and before != batch:
+        same_optimizer = not any(change.startswith("optimizer.") for change in changes)
+        scaled = rate if same_optimizer else None
+        changes.append(_another_batch(before, batch, scaled, experiment))
     if changes:
         warnings.warn(
             f"--lr-from {run}: its rate was found for another setting: {'; '.join(changes)}",
             LrtoolWarning,
             stacklevel=2,
         )
+
+
+def _another_batch(before: int, now: int, rate: float | None, experiment: Experiment) -> str:
+    """Say that the batch of an update is another, and how rates are scaled then.
+
+    Args:
+        before: samples of an update, where the rate was found.
+        now: samples of an update.
+        rate: that was found; None: with another optimizer, so that no rule tells the new one.
+        experiment: with the optimizer.
+    """
+    words = f"the batch of an update over all ranks was {before:,}, is {now:,}"
+    rule = BATCH_RULES.get(family(build(experiment, experiment.config.seed).optimizer) or "")
+    if rule is None:
+        return words
+    name, power = rule
+    factor = (now / before) ** power
+    words += f": the {name} scales rates by {number(factor, 3)}"
+    if rate is None:
+        return words
+    return f"{words}, from {number(rate, 3)} to {number(rate * factor, 3)}"
 
 
 def given_rate(

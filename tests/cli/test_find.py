@@ -43,6 +43,7 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     assert report.sweeps[1].seed > 2**20  # derived: runs with neighbouring seeds share no sweep
     assert report.sweeps[0].loss[0] != report.sweeps[1].loss[0]  # other weights
     assert report.data.samples == {"train": 120, "validation": 30}
+    assert report.data.samples_per_update == 30
     assert report.model.parameters == 4 * 16 + 16 + 16 * 3 + 3
     assert report.environment.device == "cpu"
     assert report.timing.steps_per_s > 0

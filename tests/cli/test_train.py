@@ -22,6 +22,34 @@ train: {epochs: 2}
 runtime: {device: cpu}
 """
 QUIET = ("train", "a.yaml", "--quiet", "--output")
+DIFFERS = "its rate was found for another setting"
+ROOT = "the square-root rule for adaptive optimizers (Malladi et al. 2022, arXiv:2205.10782)"
+LINEAR = "the linear rule for SGD (Goyal et al. 2017, arXiv:1706.02677)"
+
+OWN_LOADER = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+def loader(batch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 4, generator=generator)
+    return DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), batch_size=batch, shuffle=True)
+"""
+
+ROOTED = """
+import torch
+
+class Rooted(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                parameter -= group["lr"] * gradient.sign() * gradient.abs().sqrt()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -165,9 +193,84 @@ class TestRates:
             "lrtool: warning: --lr-from run: its rate was found for another setting: "
             "optimizer.name was adam, is sgd; data.batch_size was 30, is 15; "
             "train.schedule.name was constant, is cosine; runtime.precision was fp32, is bf16; "
-            "model.args.hidden was [8], is [4]\n"
+            "model.args.hidden was [8], is [4]; the batch of an update over all ranks was 30, is "
+            f"15: {LINEAR} scales rates by 0.5\n"
         )
         assert report_of(tmp_path / "third").learning_rate.value == found
+
+    def test_another_batch_of_an_update_has_a_rule(self, here):
+        assert here(*QUIET, "adam", "--epochs", 1, "--lr", 0.05).returncode == 0
+        sgd = ("--set", "optimizer={name: sgd, args: {momentum: 0.9}}")
+        assert here(*QUIET, "sgd", "--epochs", 1, "--lr", 0.4, *sgd).returncode == 0
+        # 30 samples, with Adam at 0.05 and SGD at 0.4: by hand, 0.05 × √(120 / 30) = 0.1, ….
+        cases = {
+            ("adam", "data.batch_size=120"): f"120: {ROOT} scales rates by 2, from 0.05 to 0.1",
+            (
+                "adam",
+                "train.accumulate=2",
+            ): f"60: {ROOT} scales rates by 1.41, from 0.05 to 0.0707",
+            ("adam", "data.batch_size=full"): f"120: {ROOT} scales rates by 2, from 0.05 to 0.1",
+            ("sgd", "data.batch_size=120"): f"120: {LINEAR} scales rates by 4, from 0.4 to 1.6",
+            ("sgd", "data.batch_size=3"): f"3: {LINEAR} scales rates by 0.1, from 0.4 to 0.04",
+        }
+        for (run, key), words in cases.items():
+            own = sgd if run == "sgd" else ()
+            arguments = ("--epochs", 1, "--lr-from", run, "--overwrite", "--set", key, *own)
+            done = here(*QUIET, "other", *arguments)
+            assert done.returncode == 0
+            name, _, value = key.partition("=")
+            before = 1 if name == "train.accumulate" else 30
+            assert done.stderr == (
+                f"lrtool: warning: --lr-from {run}: {DIFFERS}: {name} was {before}, is {value}; "
+                f"the batch of an update over all ranks was 30, is {words}\n"
+            )
+
+    def test_the_same_batch_of_an_update_in_other_parts_is_no_difference(self, here):
+        assert here(*QUIET, "run", "--epochs", 1, "--lr", 0.05).returncode == 0
+        for keys in (
+            ("data.batch_size=15", "train.accumulate=2"),
+            ("data.batch_size=120", "data.batch_size=10", "train.accumulate=3"),
+        ):
+            sets = [part for key in keys for part in ("--set", key)]
+            done = here(*QUIET, "other", "--epochs", 1, "--overwrite", "--lr-from", "run", *sets)
+            assert (done.returncode, done.stderr) == (0, "")
+        full = ("--batch-size", "full", "--overwrite", "--epochs", 1)
+        assert here(*QUIET, "run", *full, "--lr", 0.05).returncode == 0
+        for size in ("full", "120"):  # what accumulates ends with the epoch
+            sets = ("--batch-size", size, "--set", "train.accumulate=4")
+            done = here(*QUIET, "other", "--epochs", 1, "--overwrite", "--lr-from", "run", *sets)
+            assert (done.returncode, done.stderr) == (0, "")
+
+    def test_the_batch_of_an_own_loader_and_of_other_data_counts(self, here, write):
+        write("own.py", OWN_LOADER)
+        data = "data={source: 'own:loader', args: {batch: 10}, validation: 0}"
+        own = ("--set", data)
+        assert here(*QUIET, "run", "--epochs", 1, "--lr", 0.05, *own).returncode == 0
+        other = (*own, "--set", "data.args.batch=40")
+        done = here(*QUIET, "other", "--epochs", 1, "--lr-from", "run", *other)
+        assert done.stderr == (
+            f"lrtool: warning: --lr-from run: {DIFFERS}: data.args.batch was 10, is 40; "
+            "the batch of an update over all ranks was 10, is 40: "
+            f"{ROOT} scales rates by 2, from 0.05 to 0.1\n"
+        )
+        full = ("--batch-size", "full", "--overwrite", "--epochs", 1)
+        assert here(*QUIET, "run", *full, "--lr", 0.05).returncode == 0
+        fewer = ("--set", "data.validation=0.8")
+        done = here(*QUIET, "other", *full, "--lr-from", "run", *fewer)
+        assert done.stderr == (
+            f"lrtool: warning: --lr-from run: {DIFFERS}: the batch of an update over all ranks was "
+            f"120, is 30: {ROOT} scales rates by 0.5, from 0.05 to 0.025\n"
+        )
+
+    def test_an_optimizer_without_a_rule_has_none(self, here, write):
+        write("own.py", ROOTED)
+        own = ("--optimizer", "own:Rooted", "--epochs", 1)
+        assert here(*QUIET, "run", *own, "--lr", 0.05).returncode == 0
+        done = here(*QUIET, "other", *own, "--lr-from", "run", "--batch-size", 60)
+        assert done.stderr == (
+            "lrtool: warning: --lr-from run: its rate was found for another setting: "
+            "data.batch_size was 30, is 60; the batch of an update over all ranks was 30, is 60\n"
+        )
 
     def test_flags_that_contradict_and_runs_without_a_rate(self, here):
         done = here("train", "a.yaml", "--lr", 1, "--lr-from", "run")
