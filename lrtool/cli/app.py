@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lrtool import __version__
-from lrtool.cli import exit_codes
+from lrtool.cli import exit_codes, launch
 from lrtool.cli.check import check
 from lrtool.cli.compare import compare
 from lrtool.cli.evaluate import evaluate
@@ -21,6 +21,7 @@ from lrtool.cli.schema import schema
 from lrtool.cli.signals import end_children
 from lrtool.cli.streams import (
     deaths_of_workers_said_once,
+    say,
     standard_streams,
     warnings_in_words,
 )
@@ -44,6 +45,7 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     *,
     _version: Annotated[
         bool,
@@ -52,7 +54,10 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    pass
+    if launch.launched() and context.invoked_subcommand not in launch.COMMANDS:
+        if not launch.first():
+            raise typer.Exit
+        say(f"{context.invoked_subcommand} runs in one process: rank 0 does it, the others end")
 
 
 app.command()(find)
@@ -71,9 +76,10 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"  # plots are files, and there may be no display
     with standard_streams(), warnings_in_words(), deaths_of_workers_said_once():
         try:
-            app()
+            with launch.one_voice():
+                app()
         except Exception as error:  # noqa: BLE001  (the only place that catches all)
-            sys.exit(exit_codes.of_error(error))
+            sys.exit(exit_codes.of_error(error, launch.speaker()))
         finally:
             end_children()
 

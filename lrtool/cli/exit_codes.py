@@ -37,24 +37,35 @@ def _is_out_of_memory(error: Exception) -> bool:
     return is_out_of_memory(error)
 
 
-def of_error(error: Exception) -> int:
-    """Say what went wrong and return its exit code."""
-    if isinstance(error, ConfigError):  # its lines begin with file:line:column already
+def of_error(error: Exception, speaker: str = "") -> int:
+    """Say what went wrong and return its exit code.
+
+    Args:
+        error: that nothing caught.
+        speaker: what the message begins with: "rank 2: ", or nothing.
+    """
+    if isinstance(error, ConfigError) and not speaker:  # its lines begin with file:line:column
         stderr_line(str(error))
         return USAGE
     if isinstance(error, LrtoolError):
-        say(f"error: {error}")
+        say(f"error: {speaker}{error}")
         return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else USAGE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
-        say(f"error: {where}{error.strerror or error}")
+        say(f"error: {speaker}{where}{error.strerror or error}")
         return USAGE
     if _is_out_of_memory(error):
-        say(f"error: out of memory: {error}")
+        say(f"error: {speaker}out of memory: {error}")
         return OUT_OF_MEMORY
     if is_death_of_a_worker(error):  # torch may raise this anywhere, from a signal
-        say(f"error: a process that loads data died: {error}; data.workers: 0 loads without it")
+        say(
+            f"error: {speaker}a process that loads data died: {error}; "
+            "data.workers: 0 loads without it"
+        )
         return USAGE
     traceback.print_exception(error)
-    say("this is a bug in lrtool; please report it with the lines above and the configuration")
+    say(
+        f"{speaker}this is a bug in lrtool; "
+        "please report it with the lines above and the configuration"
+    )
     return BUG

@@ -120,7 +120,8 @@ def run_find(
         quiet=quiet,
     )
     with progress:
-        return pump(_logged_search(experiment, preflight, plan, directory), stop, progress)
+        rows = _logged_search(experiment, preflight, plan, directory)
+        return pump(rows, stop, progress, ranks=experiment.runtime.ranks)
 
 
 def _logged_search(

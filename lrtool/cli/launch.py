@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,26 +16,65 @@ if TYPE_CHECKING:
     from lrtool.ranks import Ranks
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+COMMANDS = ("find", "train", "evaluate")  # that several ranks run together
 TIMEOUT = 600.0  # seconds to wait for the others, until the configuration is read
 
 
 def launched() -> bool:
-    """Tell whether this is one of several processes of a launch.
+    """Tell whether this is one of several processes of a launch."""
+    return os.environ.get("WORLD_SIZE", "") not in {"", "0", "1"}
+
+
+def first() -> bool:
+    """Tell whether this process speaks for all."""
+    return not launched() or os.environ.get("RANK", "0") == "0"
+
+
+def speaker() -> str:
+    """Return how a message of this rank's own begins: "rank 2: "; "" for the first rank."""
+    return "" if first() else f"rank {os.environ['RANK']}: "
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Send to nowhere what all ranks but the first print in the block, from C or a child too."""
+    if first():
+        yield
+        return
+    _flush()
+    kept = os.dup(1), os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        _flush()
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _check_environment() -> None:
+    """Refuse the environment of a launch that is not whole.
 
     Raises:
-        UserError: the environment is that of a launch, but incomplete.
+        UserError: some of torchrun's variables are missing.
     """
     size = os.environ.get("WORLD_SIZE", "")
-    if size in {"", "0", "1"}:
-        return False
     missing = [name for name in VARIABLES if not os.environ.get(name)]
-    if missing:
+    if launched() and missing:
         raise UserError(
             f"WORLD_SIZE is {size}, but {' and '.join(missing)} "
             f"{'are' if len(missing) > 1 else 'is'} not set; start with torchrun, which sets all of"
             " them, or unset WORLD_SIZE for one process"
         )
-    return True
 
 
 @contextmanager
@@ -44,6 +84,7 @@ def joined() -> Iterator[Ranks]:
     Raises:
         UserError: the environment is incomplete, or the others do not come.
     """
+    _check_environment()
     if not launched():
         from lrtool.ranks import ALONE
 

@@ -6,12 +6,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lrtool.data.workers import is_death_of_a_worker
-from lrtool.errors import InterruptedRunError
+from lrtool.errors import InterruptedRunError, LostRankError
+from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from lrtool.cli.signals import Stop
+    from lrtool.ranks import Ranks
 
 Row = TypeVar("Row")
 Shown_contra = TypeVar("Shown_contra", contravariant=True)
@@ -25,13 +27,24 @@ class Watcher(Protocol[Shown_contra]):
         """Show a row."""
 
 
-def pump(rows: Generator[Row, None, Result], stop: Stop, *watchers: Watcher[Row]) -> Result:
+def pump(
+    rows: Generator[Row, None, Result], stop: Stop, *watchers: Watcher[Row], ranks: Ranks = ALONE
+) -> Result:
     """Run a generator to its end, show each row to the watchers, and return its result.
 
-    Two errors are thrown into the generator, so that it can save and end: `InterruptedRunError`
-    after a signal, and the death of a process that loads data, which torch may raise anywhere. Any
-    other error, such as a watcher's, closes the generator and is raised.
+    Three errors are thrown into the generator, so that it can save and end: `InterruptedRunError`
+    after a signal, the death of a process that loads data, which torch may raise anywhere, and the
+    loss of another rank. Any other error, such as a watcher's, closes the generator and is raised.
+
+    Args:
+        rows: yields equally often on every rank. After each row the ranks agree whether a signal
+            asked one of them to stop, so that all are interrupted at the same place.
+        stop: of this process; in the end all ranks know of the same signal.
+        watchers: each row is shown to them; on the first rank alone.
+        ranks: that run the same generator.
     """
+    if not ranks.first:
+        watchers = ()
     with closing(rows):
         stop.gentle = True
         error: Exception | None = None
@@ -45,8 +58,11 @@ def pump(rows: Generator[Row, None, Result], stop: Stop, *watchers: Watcher[Row]
             try:
                 for watcher in watchers:
                     watcher.update(row)
-                if stop.signal is not None:
+                if agreed := int(ranks.highest([stop.signal or 0])[0]):
+                    stop.signal = agreed
                     error = InterruptedRunError(stop.words())
+            except LostRankError as lost:
+                error = lost
             except RuntimeError as death:
                 if not is_death_of_a_worker(death):
                     raise

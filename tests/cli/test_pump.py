@@ -6,7 +6,7 @@ import pytest
 
 from lrtool.cli.pump import pump
 from lrtool.cli.signals import Stop
-from lrtool.errors import InterruptedRunError
+from lrtool.errors import InterruptedRunError, LostRankError
 
 DEATH = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
@@ -59,6 +59,47 @@ def test_a_signal_is_thrown_in_after_the_row_is_shown():
     assert isinstance(ending, InterruptedRunError)
     assert str(ending) == "stopped by SIGTERM"
     assert watcher.seen == [1, 2]
+
+
+class Two:
+    """Two ranks, of which this is one; the other has what is given, at each row."""
+
+    def __init__(self, *others, first=True):
+        self.others, self.first = iter(others), first
+
+    def highest(self, values):
+        other = next(self.others)
+        if isinstance(other, Exception):
+            raise other
+        return [max(value, other) for value in values]
+
+
+def test_the_signal_of_another_rank_stops_this_one_at_the_same_row():
+    stop, watcher = Stop(), Watcher()
+    ending = pump(rows([]), stop, watcher, ranks=Two(0, signal.SIGTERM))
+    assert str(ending) == "stopped by SIGTERM"
+    assert (watcher.seen, stop.exit_code()) == ([1, 2], 143)
+
+
+def test_the_loss_of_another_rank_is_thrown_in():
+    lost = LostRankError("gone")
+    watcher = Watcher()
+
+    def rows():
+        try:
+            yield 1
+            yield 2
+        except LostRankError as error:
+            return error
+
+    assert pump(rows(), Stop(), watcher, ranks=Two(0, lost)) is lost
+    assert watcher.seen == [1, 2]
+
+
+def test_the_first_rank_alone_shows_rows():
+    watcher = Watcher()
+    assert pump(rows([]), Stop(), watcher, ranks=Two(0, 0, 0, first=False)) == "the end"
+    assert watcher.seen == []
 
 
 def test_rows_that_still_come_after_a_signal_are_shown():
