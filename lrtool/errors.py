@@ -99,8 +99,29 @@ class DivergedError(LrtoolError):
     """Losses, gradients or weights of a training are no longer finite."""
 
 
-class LostRankError(LrtoolError):
-    """Another rank of a launch has ended, or kept this one waiting for too long."""
+class LockstepError(LrtoolError):
+    """The ranks of a launch no longer go in lockstep, so nothing may be exchanged any more."""
+
+
+class LostRankError(LockstepError):
+    """Another rank has ended, or kept this one waiting for too long."""
+
+
+class OutOfStepError(LockstepError):
+    """This rank alone failed between two exchanges; the cause is what it failed with."""
+
+
+def cause_of(error: Exception | SystemExit) -> Exception | SystemExit:
+    """Return what this rank has failed with, if it left the lockstep; else the error itself."""
+    cause = error.__cause__ if isinstance(error, OutOfStepError) else None
+    return cause if isinstance(cause, Exception | SystemExit) else error
+
+
+class RankFailedError(Exception):
+    """Another rank failed in the step that this one was in; that rank raises what it was.
+
+    Like that, it may be a sign of divergence: so it is no `LrtoolError`.
+    """
 
 
 class OutOfMemoryError(LrtoolError):

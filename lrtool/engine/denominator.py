@@ -25,9 +25,12 @@ from lrtool.batch import samples_in, targets_of, with_targets
 from lrtool.engine.sample_weight import unweighted
 from lrtool.engine.weights import plain
 from lrtool.errors import DataError
+from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from lrtool.ranks import Ranks
 
 # A tensor without dimensions where it depends on the targets, which lie on an accelerator: nothing
 # waits for it. None: losses are added.
@@ -259,12 +262,16 @@ def _counted(ignored: int, weight: Tensor | None) -> int:
     return weights.index(max(weights))
 
 
-def shares(denominators: Sequence[Denominator]) -> list[Tensor | float]:
+def shares(denominators: Sequence[Denominator], total: Denominator = None) -> list[Tensor | float]:
     """Return what each batch's loss is multiplied by in the loss of all; 0 for one without targets.
 
     They add up to 1, or are all 1 where losses are added.
+
+    Args:
+        denominators: of the batches.
+        total: of all batches, if there are others; None: there are none, or losses are added.
     """
-    total = in_all(denominators)
+    total = in_all(denominators) if total is None else total
     if total is None:
         return [1.0] * len(denominators)
     total = total.where(total > 0, 1) if isinstance(total, Tensor) else total or 1.0
@@ -312,6 +319,15 @@ class LossTotal:
             self.loss += loss * denominator
             self.denominator += denominator
 
+    def over(self, ranks: Ranks) -> LossTotal:
+        """Return the total of the batches of all ranks."""
+        if not ranks.several:
+            return self
+        summed, loss, denominator = ranks.sums(
+            [self.denominator is None, self.loss, self.denominator or 0.0]
+        )
+        return LossTotal(loss, None if summed else denominator)
+
     def mean(self) -> float:
         """Return the loss of all; NaN if there was no target."""
         if self.denominator is None:
@@ -319,10 +335,12 @@ class LossTotal:
         return self.loss / self.denominator if self.denominator else nan
 
 
-def loss_of_all(losses: Sequence[Tensor | None], denominators: Sequence[Denominator]) -> float:
+def loss_of_all(
+    losses: Sequence[Tensor | None], denominators: Sequence[Denominator], ranks: Ranks = ALONE
+) -> float:
     """Read the losses of batches, and return that of all as of one; None: it was skipped."""
     total = LossTotal()
     for loss, denominator in zip(losses, to_numbers(denominators), strict=True):
         if loss is not None:
             total.add(float(loss), denominator)
-    return total.mean()
+    return total.over(ranks).mean()

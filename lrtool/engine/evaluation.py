@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import numbered, transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
 from lrtool.engine.step import all_skipped, forward, given_loss, scalar
+from lrtool.errors import RankFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -66,6 +68,9 @@ def evaluate(
 ) -> Generator[int, None, Evaluation]:
     """Yield the number of samples seen after each batch; return the evaluation.
 
+    Several ranks evaluate a batch each at a time, None where there is none left for a rank, and all
+    return the evaluation of all batches. Each yields its own number of samples.
+
     Dropout is off and batch norm uses its running statistics. Without `loss_fn`, the loss is the
     model's `validation_loss(batch)` if it has that, else its training loss.
     """
@@ -77,6 +82,9 @@ def evaluate(
         metric.reset()
     with evaluating(model, loss_fn):
         for batch in numbered(model, batches):
+            if batch is None and runtime.ranks.several:
+                yield samples
+                continue
             count, denominator = samples_in(batch), reduction.denominator(batch)
             with runtime.no_grad(), runtime.autocast():
                 loss = _loss(model, loss_fn, batch, metrics.values())
@@ -88,6 +96,7 @@ def evaluate(
                 _read(pending, denominators, total)
             yield samples
         _read(pending, denominators, total)
+        total, samples = total.over(runtime.ranks), int(runtime.ranks.sums([samples])[0])
         values = {name: metric.compute() for name, metric in metrics.items()}
     return Evaluation(total.mean(), samples, total.denominator, values)
 
@@ -113,19 +122,40 @@ def losses(
 ) -> list[float | None]:
     """Return the mean loss of each batch, as `evaluate` sees it; the batches can be used again.
 
-    It is None for a batch that the model skips.
+    It is None for a batch that the model skips. Several ranks evaluate a part of the batches each.
 
     Raises:
         UserError: the model skips all of them.
+        RankFailedError: another rank has failed.
     """
+    ranks, each, failure = runtime.ranks, [], None
+    try:
+        each = _losses(model, loss_fn, list(batches)[ranks.rank :: ranks.world_size], runtime)
+    except Exception as error:
+        if not ranks.several:
+            raise
+        failure = error
+    found = ranks.gather(None if failure else each)
+    if failure is not None:
+        raise failure
+    parts = [part for part in found if part is not None]
+    if len(parts) < len(found):
+        raise RankFailedError("another rank failed in an evaluation")
+    each = [loss for turn in zip_longest(*parts) for loss in turn][: sum(map(len, parts))]
+    if each and all(loss is None for loss in each):
+        raise all_skipped()
+    return each
+
+
+def _losses(
+    model: nn.Module, loss_fn: LossFunction | None, batches: Iterable[Any], runtime: Runtime
+) -> list[float | None]:
     each = []
     with evaluating(model, loss_fn), runtime.no_grad(), runtime.autocast():
         for batch in numbered(model, batches):
             loss = _loss(model, loss_fn, copied(batch), ())
             each.append(None if loss is None else loss.detach())
     made = [loss for loss in each if loss is not None]
-    if each and not made:
-        raise all_skipped()
     values = iter(torch.stack(made).tolist() if made else [])
     return [None if loss is None else next(values) for loss in each]
 

@@ -18,6 +18,7 @@ from lrtool.engine.copies import copied, detached
 from lrtool.engine.denominator import loss_of_all, reduction_of
 from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.step import batch_loss
+from lrtool.errors import RankFailedError
 from lrtool.report.records import FirstUpdate
 
 if TYPE_CHECKING:
@@ -81,16 +82,13 @@ def first_update(
         with torch.no_grad():
             for p, before, along in zip(parameters, state, direction, strict=True):
                 torch.add(before, along, alpha=rate, out=p)
-        try:
-            # With gradients, as in a step: the forward of some models differentiates.
-            with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
-                parts = [detached(batch_loss(model, loss_fn, copied(b))) for b in micro_batches]
-        except Exception as error:
-            # such weights break models in many ways, and none says anything new
-            if rate == 0 or is_out_of_memory(error):
-                raise
-            return math.inf
-        return loss_of_all(parts, denominators)
+        parts, error = _losses(model, loss_fn, micro_batches, runtime)
+        if not runtime.ranks.any(flag=error is not None):
+            return loss_of_all(parts, denominators, runtime.ranks)
+        # such weights break models in many ways, and none says anything new
+        if rate == 0 or (error is not None and is_out_of_memory(error)):
+            raise error or RankFailedError("another rank failed in a forward pass")
+        return math.inf
 
     critical = _last_descent(loss_at, ratio)
     return FirstUpdate(
@@ -98,6 +96,20 @@ def first_update(
         ratio_lr=10.0**ratio,
         steps=updates + forwards / 3,
     )
+
+
+def _losses(
+    model: nn.Module, loss_fn: LossFunction | None, micro_batches: Sequence[Any], runtime: Runtime
+) -> tuple[list[Tensor | None], Exception | None]:
+    """Return the loss of each batch, or why there is none.
+
+    With gradients, as in a step: the forward of some models differentiates.
+    """
+    try:
+        with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
+            return [detached(batch_loss(model, loss_fn, copied(b))) for b in micro_batches], None
+    except Exception as error:  # noqa: BLE001  (the caller decides what it means)
+        return [], error
 
 
 def _devices(runtime: Runtime) -> list[torch.device]:

@@ -7,9 +7,12 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lrtool.batch import samples_in
+from lrtool.engine.data_parallel import fetch
 from lrtool.engine.denominator import LossTotal
 from lrtool.engine.readout import Readout
 from lrtool.engine.step import set_momentum
+from lrtool.errors import LockstepError
+from lrtool.ranks import ALONE
 from lrtool.report.records import StepRow
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from lrtool.engine.ema import MovingAverage
     from lrtool.engine.step import Step
+    from lrtool.ranks import Ranks
     from lrtool.report.records import EpochRow
 
 # A gradient scaler starts at 2^16 and halves at each overflow. After so many in a row its scale is
@@ -86,6 +90,7 @@ def train_epoch(
     average: MovingAverage | None = None,
     max_steps: int | None = None,
     pause_every: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[list[StepRow]]:
     """Train until the epoch or `max_steps` ends; yield rows, several at a time.
 
@@ -102,22 +107,23 @@ def train_epoch(
         average: of the weights, updated after each step that was not skipped.
         max_steps: of the whole training.
         pause_every: yield whenever the number of updates is a multiple of this.
+        ranks: that make the steps together.
     """
-    readout = Readout()
+    readout = Readout(ranks)
     made: list[tuple[int, float, int, int]] = []
     skipped = 0  # batches since the last update
     while max_steps is None or position.step + len(made) < max_steps:
         number = position.step + len(made)
         try:
-            group = next(micro_batches, None)
+            group = fetch(micro_batches, ranks)
             if group is None:
                 position.exhausted = True
                 break
             rate = lr * schedule.factor(number, position.epoch)
             _set_momentum(optimizer, schedule.momentum(number))
             out = step(group, rate)
-        except Exception:
-            if made:
+        except Exception as error:
+            if made and not isinstance(error, LockstepError):
                 yield _rows(made, readout, position)
             raise
         if out is None:

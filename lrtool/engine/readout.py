@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from lrtool.engine.denominator import to_numbers
+from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from lrtool.engine.step import StepOut
+    from lrtool.ranks import Ranks
 
 READ_AFTER_STEPS = 64
 READ_AFTER_SECONDS = 0.1
@@ -27,19 +29,36 @@ class StepValues(NamedTuple):
 
 
 class Readout:
-    """What steps returned and has not been read yet."""
+    """What steps returned and has not been read yet.
 
-    def __init__(self) -> None:
+    Several ranks read after the same steps: whoever reads may end the loop.
+    """
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
         self._pending: list[StepOut] = []
-        self._deadline = perf_counter() + READ_AFTER_SECONDS
+        self._ranks = ranks
+        self._agreed = 1  # steps after which several ranks read next
+        self._started = perf_counter()
 
     def add(self, out: StepOut) -> None:
         """Keep what one step returned."""
         self._pending.append(out)
 
     def due(self) -> bool:
-        """Tell whether to read: after 64 steps, or 0.1 s."""
-        return len(self._pending) >= READ_AFTER_STEPS or perf_counter() >= self._deadline
+        """Tell whether to read: after 64 steps, or 0.1 s.
+
+        Several ranks call this after each step. They agree on the number of steps that the slowest
+        of them is expected to make in that time.
+        """
+        count, seconds = len(self._pending), perf_counter() - self._started
+        if not self._ranks.several:
+            return count >= READ_AFTER_STEPS or seconds >= READ_AFTER_SECONDS
+        if count < self._agreed:
+            return False
+        slowest = self._ranks.highest([seconds / count])[0]
+        steps = int(READ_AFTER_SECONDS / slowest)
+        self._agreed = min(max(steps, 1), READ_AFTER_STEPS)
+        return True
 
     def take(self) -> list[StepValues]:
         """Copy everything to the host, each kind of value at once."""
@@ -48,7 +67,7 @@ class Readout:
         norms = _to_host([out.grad_norm for out in pending if out.grad_norm is not None])
         marks = _to_host([out.skipped for out in pending if out.skipped is not None])
         denominators = to_numbers([out.denominator for out in pending])
-        self._deadline = perf_counter() + READ_AFTER_SECONDS
+        self._started = perf_counter()
         return [
             StepValues(
                 loss if denominator != 0 else nan,

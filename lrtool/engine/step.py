@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lrtool.batch import TARGET_KEYS, target_key, targets_of
+from lrtool.batch import TARGET_KEYS, own, target_key, targets_of
+from lrtool.engine.data_parallel import DataParallel, exchange, fetch, lockstep
 from lrtool.engine.denominator import in_all, reduction_of, shares
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import own_loss
 from lrtool.engine.sample_weight import unweighted, weighted_loss
 from lrtool.errors import UserError
+from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from lrtool.engine.denominator import Denominator, Reduction
     from lrtool.engine.device import Runtime
-
+    from lrtool.ranks import Ranks
 LossFunction = Callable[[Any, Any], Tensor]
 
 
@@ -61,6 +67,7 @@ def make_step(
     clip_norm: float | None = None,
     scaler: torch.amp.GradScaler | None = None,
     reduction: Reduction | None = None,
+    random: AbstractContextManager[object] | None = None,
 ) -> Step:
     """Return `step(micro_batches, lr) → StepOut`, or None where the model skips all batches.
 
@@ -74,6 +81,10 @@ def make_step(
         clip_norm: gradients are scaled down to this 2-norm.
         scaler: for fp16; its overflowing steps are marked as skipped.
         reduction: how the loss makes one number of a batch; by default what the loss tells.
+        random: in it a model draws from random states of this rank's own; None: the process's.
+
+    With several ranks (`runtime.ranks`) each has a share of every batch. They make the same update,
+    with the loss of the whole batch.
 
     Raises:
         UserError: the optimizer needs more than one evaluation of the loss, or maximizes it; from
@@ -83,15 +94,25 @@ def make_step(
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     counted = reduction_of(loss_fn, model) if reduction is None else reduction
+    parallel = None
+    if runtime.ranks.several:
+        loss_of = partial(batch_loss, model, loss_fn)
+        parallel = DataParallel(loss_of, (model, loss_fn), runtime)
 
     def step(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
         set_mode(optimizer, training=True)
         set_rates(optimizer, ratios, lr)
         optimizer.zero_grad(set_to_none=True)
 
-        made = _backward(
-            model, loss_fn, micro_batches, reduction=counted, runtime=runtime, scaler=scaler
-        )
+        if parallel is None:
+            made = _backward(
+                model, loss_fn, micro_batches, reduction=counted, runtime=runtime, scaler=scaler
+            )
+        else:
+            with random or nullcontext():
+                made = _backward_of_shares(
+                    parallel, micro_batches, reduction=counted, runtime=runtime, scaler=scaler
+                )
         if made is None:
             return None
 
@@ -106,7 +127,7 @@ def make_step(
         _update_weights(optimizer, scaler)
         return StepOut(made[0], norm, skipped, made[1])
 
-    return step
+    return step if parallel is None else lockstep(step, runtime)
 
 
 def _refuse_unusable(optimizer: torch.optim.Optimizer) -> None:
@@ -159,20 +180,16 @@ def _backward(
     denominators = [reduction.denominator(batch) for batch in micro_batches]
     kept: list[Denominator] = []
     loss: Tensor | None = None
-    for batch, own, share in zip(micro_batches, denominators, shares(denominators), strict=True):
+    for batch, count, share in zip(micro_batches, denominators, shares(denominators), strict=True):
         if loss_fn is not None:
-            batch = reduction.countable(batch, own)  # noqa: PLW2901
+            batch = reduction.countable(batch, count)  # noqa: PLW2901
         with runtime.autocast():
             part = _with_graph(batch_loss(model, loss_fn, batch))
         if part is None:
             continue
-        if isinstance(own, Tensor) or own == 0:
-            part = part.masked_fill(torch.as_tensor(own == 0, device=part.device), 0.0)
-        if isinstance(share, Tensor) or share != 1.0:
-            part = part * share
-        (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
-        loss = part.detach() if loss is None else loss + part.detach()
-        kept.append(own)
+        part = _differentiate(part, count, share, scaler)
+        loss = part if loss is None else loss + part
+        kept.append(count)
     if loss is None:
         return None
     total, made = in_all(denominators), in_all(kept)
@@ -181,14 +198,79 @@ def _backward(
     return loss, made
 
 
-def update(step: Step, micro_batches: Iterator[Sequence[Any]], lr: float) -> StepOut:
+def _differentiate(
+    loss: Tensor, count: Denominator, share: Tensor | float, scaler: torch.amp.GradScaler | None
+) -> Tensor:
+    """Add the gradients of a batch's loss, times its share, to the others; return that loss."""
+    if isinstance(count, Tensor) or count == 0:
+        loss = loss.masked_fill(torch.as_tensor(count == 0, device=loss.device), 0.0)
+    if isinstance(share, Tensor) or share != 1.0:
+        loss = loss * share
+    (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _backward_of_shares(
+    parallel: DataParallel,
+    micro_batches: Sequence[Any],
+    *,
+    reduction: Reduction,
+    runtime: Runtime,
+    scaler: torch.amp.GradScaler | None,
+) -> tuple[Tensor, Denominator] | None:
+    """Do what `_backward` does where each rank has a share of each micro-batch.
+
+    All ranks learn of a failure before they exchange gradients, which would wait for the failed one
+    for ever.
+    """
+    ranks = runtime.ranks
+    counts = [reduction.denominator(batch) for batch in micro_batches]
+    total: Denominator = None
+    loss, kept, made = torch.zeros((), device=runtime.device), 0.0, 0.0
+    for number, (batch, count) in enumerate(zip(micro_batches, counts, strict=True), start=1):
+        last = number == len(micro_batches)
+        part, failure = None, None
+        with parallel.reduced(last=last):
+            try:
+                with runtime.autocast():
+                    part, is_made = parallel.loss(reduction.countable(batch, count))
+                part = _with_graph(part)
+            except Exception as error:  # noqa: BLE001  (raised by `exchange`)
+                failure = error
+            if number == 1:
+                total = exchange(runtime, failure, None if reduction.summed else in_all(counts))
+            elif last or failure is not None:
+                exchange(runtime, failure, 0.0)
+            assert part is not None, "a failure has been raised"
+            # DDP averages the gradients of all ranks.
+            share = shares([count], total)[0] * ranks.world_size
+            loss = loss + _differentiate(part, count, share, scaler)
+        made += is_made
+        if parallel.may_skip and is_made:
+            kept += float(count or 0.0)
+    loss = ranks.add_up(loss / ranks.world_size)
+    if not parallel.may_skip:
+        return loss, total
+    made, kept = ranks.sums([made, kept])
+    if not made:
+        return None
+    if total is not None and kept:
+        loss, total = loss * (total / kept), kept
+    return loss, total
+
+
+def update(
+    step: Step, micro_batches: Iterator[Sequence[Any]], lr: float, ranks: Ranks = ALONE
+) -> StepOut:
     """Make an update with the next batches that the model does not skip.
 
     Raises:
         UserError: it has skipped very many in a row.
     """
     for _ in range(SKIPPED_AT_MOST):
-        out = step(next(micro_batches), lr)
+        group = fetch(micro_batches, ranks)
+        assert group is not None, "the batches have no end"
+        out = step(group, lr)
         if out is not None:
             return out
     raise all_skipped()
@@ -252,7 +334,7 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
     Raises:
         UserError: the batch or the loss is none of these.
     """
-    batch = transferred(model, batch)
+    batch = transferred(model, own(batch))
     if loss_fn is None:
         value = own_loss(model, batch)
         if value is None:

@@ -12,6 +12,8 @@ from lrtool.engine.copies import copied
 from lrtool.engine.evaluation import evaluating
 from lrtool.engine.readout import Readout
 from lrtool.engine.step import all_skipped, batch_loss, update
+from lrtool.errors import LockstepError
+from lrtool.ranks import ALONE
 from lrtool.report.records import StepRow, StopReason, Sweep, SweepRow
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step, StepOut
+    from lrtool.ranks import Ranks
 
 
 def sweep_rates(start: float, end: float, steps: int, mode: str = "exponential") -> list[float]:
@@ -41,6 +44,7 @@ def sweep(
     *,
     repeat: int = 0,
     probe: Callable[[], Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[SweepRow]:
     """Yield one row for each rate until `find_stop` ends the sweep; that row is the last one.
 
@@ -48,15 +52,17 @@ def sweep(
     from a step after the stop ends the sweep too: diverged weights break models in many ways.
     """
     rows: list[SweepRow] = []
-    readout = Readout()
+    readout = Readout(ranks)
     for index, lr in enumerate(rates):
         failure: Exception | None = None
         try:
             probed = None if probe is None else probe()
-            out: StepOut = update(step, micro_batches, lr)
+            out: StepOut = update(step, micro_batches, lr, ranks)
             readout.add(out if probed is None else out._replace(loss=probed, denominator=1.0))
-        except Exception as error:  # noqa: BLE001  (raised below, unless the sweep has stopped before)
-            failure = error
+        except Exception as error:
+            if isinstance(error, LockstepError):
+                raise
+            failure = error  # raised below, unless the sweep has stopped before
         last = index == len(rates) - 1 or failure is not None
         if not last and not readout.due():
             continue

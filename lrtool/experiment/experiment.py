@@ -385,8 +385,20 @@ def first_epoch(experiment: Experiment) -> Iterator[list[Any]]:
     return batches.some(batches.micro_batches(made, experiment.config.train.accumulate), 0)
 
 
-def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler | None) -> Step:
-    """Return the step of a model with the configuration's clipping and precision."""
+def step_of(
+    experiment: Experiment,
+    built: Built,
+    scaler: torch.amp.GradScaler | None,
+    ranks: Ranks = ALONE,
+) -> Step:
+    """Return the step of a model with the configuration's clipping and precision.
+
+    Args:
+        experiment: the configuration.
+        built: from it.
+        scaler: for fp16.
+        ranks: that make each step together; by default this process alone tries something.
+    """
     reduction, part = reduction_of(built.loss_fn, built.model), experiment.data.train
     if isinstance(part, Resident):
         reduction = reduction.for_all(part.targets)
@@ -394,7 +406,7 @@ def step_of(experiment: Experiment, built: Built, scaler: torch.amp.GradScaler |
         built.model,
         built.loss_fn,
         built.optimizer,
-        experiment.runtime,
+        replace(experiment.runtime, ranks=ranks),
         ratios=built.ratios,
         clip_norm=experiment.config.train.gradient_clip_norm,
         scaler=scaler,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ from lrtool.experiment.last_batch import refuse_a_failing_last_batch
 from lrtool.experiment.memory_format import refuse_other_results
 from lrtool.experiment.optimizer_preflight import try_optimizer
 from lrtool.experiment.summed_loss import warn_of_a_sum
+from lrtool.ranks import ALONE
 from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ def _evaluate_a_batch(experiment: Experiment, built: Built, samples: Part) -> bo
     which = "training" if samples is experiment.data.train else "validation"
     shape = _shape(_first_input(batch))
     with part(f"evaluating failed on a {which} batch of inputs {shape}"):
-        for _ in evaluate(built.model, built.loss_fn, [batch], experiment.runtime, {}):
+        alone = replace(experiment.runtime, ranks=ALONE)
+        for _ in evaluate(built.model, built.loss_fn, [batch], alone, {}):
             pass
     return True
 

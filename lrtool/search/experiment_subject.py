@@ -86,7 +86,7 @@ class ExperimentSubject:
         if 0 < attempt < experiment.config.find.repeats:  # each sweep over other batches
             for generator in generators:
                 generator.manual_seed(seed)
-        step = step_of(experiment, built, experiment.runtime.scaler())
+        step = step_of(experiment, built, experiment.runtime.scaler(), self.runtime.ranks)
         return Trainee(built.model, built.loss_fn, built.optimizer, step, generators)
 
     def rest(self) -> Callable[[], None]:

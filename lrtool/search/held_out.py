@@ -6,9 +6,11 @@ batches than those of its loader.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lrtool.engine.evaluation import losses
+from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,10 +39,11 @@ def usable(
         chunks: of validation samples.
         whole: makes as many samples in whole batches.
     """
+    alone = replace(runtime, ranks=ALONE)
 
     def takes(some: Sequence[Any]) -> bool:
         try:
-            losses(model, loss_fn, [some[0], some[-1]], runtime)
+            losses(model, loss_fn, [some[0], some[-1]], alone)
         except Exception:  # noqa: BLE001  (where nothing works, the measurement raises it)
             return False
         return True

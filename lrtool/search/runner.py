@@ -115,6 +115,7 @@ def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
                 schedule=runner.schedule,
                 optimizer=trainee.optimizer,
                 max_steps=steps,
+                ranks=runner.subject.runtime.ranks,
             ):
                 yield from _record(runner, rows)
         except LrtoolError:
@@ -180,6 +181,7 @@ def untrained_loss(runner: Runner, steps: int) -> tuple[float, float]:
     values = torch.stack(batch_losses).tolist()  # one wait for the device
     for loss, denominator in zip(values, to_numbers(denominators), strict=True):
         total.add(loss, denominator)
+    total = total.over(subject.runtime.ranks)
     mean = total.mean()
     return mean / updates if total.denominator is None else mean, FORWARD * updates
 

@@ -17,7 +17,7 @@ from lrtool.engine.device import synchronize
 from lrtool.engine.first_update import first_update
 from lrtool.engine.lightning import placed
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
-from lrtool.errors import InterruptedRunError, UserError
+from lrtool.errors import InterruptedRunError, UserError, cause_of
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
 from lrtool.search.candidates import Contest, judge, open_race, open_trials, run_race, run_trials
 from lrtool.search.subject import updates
@@ -129,7 +129,7 @@ def search(
     except InterruptedRunError as stop:
         interrupted = str(stop)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (the caller decides what it means)
-        failure = error
+        failure = cause_of(error)
     return _result(state, interrupted, failure)
 
 
@@ -200,7 +200,8 @@ def _first_with_targets(subject: Subject, trainee: Trainee) -> Sequence[Any]:
     """
     reduction = reduction_of(trainee.loss_fn, trainee.model)
     for group in placed(trainee.model, subject.batches(0, 0, 0), step=0, epoch=0):
-        if reduction.of_group(group) != 0:
+        counts = bool(reduction.of_group(group) != 0)
+        if subject.runtime.ranks.any(flag=counts):
             return group
     raise reduction.no_targets("the first epoch")
 
@@ -231,7 +232,9 @@ def _sweep(state: _SearchState, repeat: int) -> Iterator[SweepRow]:
     trainee = subject.fresh(repeat)
     probe = subject.probe(trainee)
     step, batches = watch.counted(trainee.step), updates(subject, repeat, trainee.model)
-    yield from watch.timed(sweep(step, batches, rates, repeat=repeat, probe=probe))
+    ranks = subject.runtime.ranks
+    rows = sweep(step, batches, rates, repeat=repeat, probe=probe, ranks=ranks)
+    yield from watch.timed(rows)
     synchronize(subject.runtime.device)
 
 
@@ -264,7 +267,7 @@ def _trials(state: _SearchState) -> Race | None:
 
 def _suggest(state: _SearchState) -> Finding:
     """Suggest a rate from the sweeps and trials so far."""
-    return suggest(
+    finding = suggest(
         _sweeps(state),
         first=state.first_update,
         trials=_trials(state),
@@ -276,6 +279,7 @@ def _suggest(state: _SearchState) -> Finding:
         steps=state.plan.training,
         followed=state.plan.followed,
     )
+    return state.subject.runtime.ranks.from_first(finding)  # machines may round differently
 
 
 def _result(

@@ -13,7 +13,7 @@ from lrtool.data import batches
 from lrtool.engine.denominator import reduction_of
 from lrtool.engine.loop import failed
 from lrtool.engine.step import all_skipped
-from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning
+from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning, cause_of
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow, StepRow
 from lrtool.report.run_directory import METRICS, MODEL
@@ -79,7 +79,7 @@ def train(session: Session) -> Generator[Event, None, Ending]:
     except DivergedError as error:
         return Ending("diverged", str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001  (an ending is data)
-        return Ending("failed", error=error)
+        return Ending("failed", error=cause_of(error))
     return Ending("completed", reason)
 
 

@@ -149,7 +149,7 @@ def begin(
             position=Position(),
             best=_best(experiment),
         ),
-        step=watch.counted(step_of(experiment, built, scaler)),
+        step=watch.counted(step_of(experiment, built, scaler, experiment.runtime.ranks)),
         metrics=metrics,
         finite_buffers=weights.finite_buffers(built.model),
         generators=generators,
@@ -237,6 +237,7 @@ def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[l
         average=session.state.average,
         max_steps=session.experiment.config.train.max_steps,
         pause_every=pause_every,
+        ranks=session.experiment.runtime.ranks,
     )
 
 

@@ -1,0 +1,162 @@
+"""Data parallelism: each rank computes its share of a batch, and all have the same gradients."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lrtool.errors import LockstepError, OutOfStepError, RankFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lrtool.engine.denominator import Denominator
+    from lrtool.engine.device import Runtime
+    from lrtool.engine.step import Step, StepOut
+    from lrtool.ranks import Ranks
+
+
+class BatchLoss(nn.Module):
+    """The loss of a batch as a module, so that DDP covers all that a model may do to compute it.
+
+    That is its forward, a `training_step` of its own, and the weights of a loss.
+
+    Args:
+        loss_of: returns the loss of a batch; None: the model skips it.
+        modules: whose parameters take part.
+    """
+
+    def __init__(self, loss_of: Callable[[Any], Tensor | None], modules: Sequence[Any]) -> None:
+        super().__init__()
+        self.loss_of = loss_of
+        self.parts = nn.ModuleList([part for part in modules if isinstance(part, nn.Module)])
+
+    def forward(self, batch: Any) -> tuple[Tensor, bool]:
+        """Return the loss, and whether there is one; else it is 0, for other ranks may have one."""
+        loss = self.loss_of(batch)
+        if loss is not None:
+            return loss, True
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return sum((p.sum() * 0.0 for p in trained), torch.zeros(())), False
+
+
+class DataParallel:
+    """The losses of a rank's shares of batches, whose gradients are averaged over all ranks.
+
+    Attributes:
+        may_skip: the model may have no loss for a batch.
+    """
+
+    def __init__(
+        self, loss_of: Callable[[Any], Tensor | None], modules: Sequence[Any], runtime: Runtime
+    ) -> None:
+        losses = BatchLoss(loss_of, modules)
+        self._plain = loss_of
+        self._ddp: DistributedDataParallel | None = None
+        if any(p.requires_grad for p in losses.parameters()):  # DDP refuses a model without
+            self._ddp = DistributedDataParallel(
+                losses, process_group=runtime.ranks.devices, static_graph=True
+            )
+        self._begun = False
+        self.may_skip = any(hasattr(part, "training_step") for part in losses.parts)
+
+    def loss(self, batch: Any) -> tuple[Tensor | None, bool]:
+        """Return the loss of a share, and whether the model has computed one."""
+        if self._ddp is None:
+            loss = self._plain(batch)
+            return loss, loss is not None
+        found: tuple[Tensor, bool] = self._ddp(batch)
+        return found
+
+    @contextmanager
+    def reduced(self, *, last: bool) -> Iterator[None]:
+        """Exchange gradients in the backward pass of an update's last batch alone.
+
+        With a static graph, DDP must see an exchange in each backward pass of the first update.
+        """
+        if last or not self._begun or self._ddp is None:
+            yield
+        else:
+            with self._ddp.no_sync():
+                yield
+        self._begun |= last
+
+
+class Failed(list[Any]):
+    """Batches that this rank could not make; the step raises why, where all ranks learn of it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def fetch(micro_batches: Iterator[Sequence[Any]], ranks: Ranks) -> Sequence[Any] | None:
+    """Return the batches of the next update; None at the end of the epoch."""
+    try:
+        return next(micro_batches, None)
+    except Exception as error:
+        if not ranks.several:
+            raise
+        return Failed(error)
+
+
+class _ToldError(Exception):
+    """All ranks know that this one has failed, and leave the step with it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def exchange(runtime: Runtime, error: Exception | None, denominator: Denominator) -> Denominator:
+    """Tell all ranks whether this one has failed; return the sum of all ranks' denominators.
+
+    Args:
+        runtime: ranks and device.
+        error: what a forward pass, or reading data, has raised; None: it went well.
+        denominator: of this rank's share of an update.
+
+    Raises:
+        RankFailedError: another rank has failed.
+    """
+    ranks, on_host = runtime.ranks, runtime.device.type == "cpu"
+    own = 0.0 if denominator is None or not on_host else float(denominator)
+    failed, summed, total = ranks.sums([error is not None, denominator is None, own])
+    if error is not None:
+        raise _ToldError(error)
+    if failed:
+        raise RankFailedError("another rank failed in this step")
+    if summed:
+        return None
+    if on_host:
+        return total
+    return ranks.add_up(torch.as_tensor(denominator or 0.0, device=runtime.device).float())
+
+
+def lockstep(step: Step, runtime: Runtime) -> Step:
+    """Return a step that tells its failures apart: those that all ranks know of, and others.
+
+    Raises, from the step:
+        RankFailedError: another rank has failed, and all leave the step.
+        OutOfStepError: this rank alone has failed, with the cause.
+        Exception: this rank has failed, and all leave the step.
+    """
+
+    def step_of_share(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
+        try:
+            if isinstance(micro_batches, Failed):
+                exchange(runtime, micro_batches.error, 0.0)
+            return step(micro_batches, lr)
+        except _ToldError as told:
+            raise told.error from None
+        except (LockstepError, RankFailedError):
+            raise
+        except Exception as error:
+            words = "this rank failed between two exchanges with the others"
+            raise OutOfStepError(words) from error
+
+    return step_of_share
