@@ -29,12 +29,14 @@ from lrtool.components.metric_inputs import (
     sum_type,
     why_not,
 )
-from lrtool.components.user_metrics import UserMetric, user_metric, worded
+from lrtool.components.user_metrics import UserMetric, merge_states, user_metric, worded
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from lrtool.ranks import Ranks
 
 
 def key(name: str) -> str:
@@ -138,6 +140,8 @@ def _reading(
 class BuiltInMetric:
     """A built-in metric for batches of a known kind."""
 
+    merges = True
+
     def __init__(self, name: str, reading: Reading, units: Units | None = None) -> None:
         self._name = name
         self._reading = reading
@@ -175,6 +179,15 @@ class BuiltInMetric:
             if true.numel():
                 self._totals.update(predicted, true)
 
+    def merge(self, ranks: Ranks) -> None:
+        """Add the batches of the other ranks."""
+        if not ranks.several:
+            return
+        self._compared, nan = map(int, ranks.sums([self._compared, bool(self._nan)]))
+        self._nan = torch.tensor(nan > 0)
+        if self._compared:
+            self._totals.merge(ranks)
+
     def compute(self) -> float:
         """Return the value over all batches, or NaN with a warning."""
         if not self._compared:
@@ -206,8 +219,15 @@ class Totals(Protocol):
     def update(self, predicted: Tensor, true: Tensor) -> None:
         """Add a batch from `prepare`: at least one element, maybe NaN."""
 
+    def merge(self, ranks: Ranks) -> None:
+        """Add the batches of the other ranks, of which one at least has any."""
+
     def compute(self) -> Tensor:
         """Return the value, or NaN."""
+
+
+def _sums(ranks: Ranks, *own: Tensor | float) -> Tensor:
+    return torch.tensor(ranks.sums([float(each) for each in own]), dtype=torch.float64)
 
 
 class _Accuracy:
@@ -217,11 +237,14 @@ class _Accuracy:
 
     def reset(self) -> None:
         self._right: Tensor | int = 0
-        self._count = 0
+        self._count: Tensor | int = 0
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         self._right = self._right + (predicted == true).sum()
         self._count += true.numel()
+
+    def merge(self, ranks: Ranks) -> None:
+        self._right, self._count = _sums(ranks, self._right, self._count)
 
     def compute(self) -> Tensor:
         return torch.tensor(float(self._right)) / torch.tensor(float(self._count))
@@ -246,7 +269,8 @@ class _OfEachClass:
         self.missing = missing if reading.kind == "two classes" else "no label occurs"
 
     def reset(self) -> None:
-        self._counts: Tensor | int = 0  # (3, width) after the first batch
+        width = self._reading.width
+        self._counts = torch.zeros(3, width, dtype=torch.long, device=self._reading.device)
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         width = self._reading.width
@@ -258,8 +282,12 @@ class _OfEachClass:
             counts = [labels.sum((0, 2)) for labels in (predicted & true, predicted, true)]
         self._counts = self._counts + torch.stack(counts)
 
+    def merge(self, ranks: Ranks) -> None:
+        counts = ranks.sums(self._counts.flatten().tolist())
+        self._counts = torch.tensor(counts).long().reshape(self._counts.shape)
+
     def compute(self) -> Tensor:
-        right, predicted, true = torch.as_tensor(self._counts)
+        right, predicted, true = self._counts
         scores = self._score(right, predicted, true)
         if self._reading.kind == "two classes":
             return scores
@@ -276,7 +304,8 @@ class _Ranking:
 
     def __init__(self, name: str, reading: Reading) -> None:
         self._kind = reading.kind
-        args: dict[str, Any] = {"validate_args": False}  # which would synchronise at each batch
+        # It must neither wait for the device at each batch, nor add up the ranks by itself.
+        args: dict[str, Any] = {"validate_args": False, "sync_on_compute": False}
         task = "Binary"
         if self._kind == "classes":
             task, args = "Multiclass", {**args, "num_classes": reading.width, "average": None}
@@ -290,6 +319,9 @@ class _Ranking:
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         self._metric.update(predicted, true)
+
+    def merge(self, ranks: Ranks) -> None:
+        merge_states(self._metric, ranks)
 
     def compute(self) -> Tensor:
         scores: Tensor = self._metric.compute().reshape(-1)
@@ -314,11 +346,14 @@ class _MeanError:
 
     def reset(self) -> None:
         self._sum: Tensor | float = 0.0
-        self._count = 0
+        self._count: Tensor | int = 0
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         self._sum = self._sum + self._of(predicted - true).sum()
         self._count += true.numel()
+
+    def merge(self, ranks: Ranks) -> None:
+        self._sum, self._count = _sums(ranks, self._sum, self._count)
 
     def compute(self) -> Tensor:
         return self._then(torch.as_tensor(self._sum / self._count))
@@ -349,6 +384,26 @@ class _R2:
         self._squares = self._squares + deviations.square().sum(0)
         self._errors = self._errors + (true - predicted).square().sum(0)
 
+    def merge(self, ranks: Ranks) -> None:
+        own = None
+        if self._origin is not None:
+            sums = (self._origin, self._deviations, self._squares, self._errors)
+            own = (self._samples, [each.cpu() for each in sums])
+        self.reset()
+        for samples, (origin, deviations, squares, errors) in filter(None, ranks.gather(own)):
+            if self._origin is None:
+                self._origin = origin
+                self._deviations, self._squares, self._errors = torch.zeros(3, *origin.shape).to(
+                    origin
+                )
+            shift = origin - self._origin
+            self._samples += samples
+            self._deviations = self._deviations + deviations + samples * shift
+            self._squares = (
+                self._squares + squares + 2 * shift * deviations + samples * shift.square()
+            )
+            self._errors = self._errors + errors
+
     def compute(self) -> Tensor:
         total = self._squares - self._deviations.square() / self._samples
         varies = total > 0
@@ -372,6 +427,9 @@ class _Perplexity:
         loss = F.cross_entropy(scores.float(), true, ignore_index=-100, reduction="sum")
         self._sum = self._sum + loss.to(sum_type(scores.device))
         self._tokens = self._tokens + (true != -100).sum()
+
+    def merge(self, ranks: Ranks) -> None:
+        self._sum, self._tokens = _sums(ranks, self._sum, self._tokens)
 
     def compute(self) -> Tensor:
         return torch.exp(torch.as_tensor(self._sum / self._tokens))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtool.components.metric_inputs import Units
+    from lrtool.ranks import Ranks
 
 
 def user_metric(
@@ -41,6 +42,7 @@ def user_metric(
             metric = metric()
         if isinstance(metric, nn.Module):
             metric = metric.to(device)
+    _keep_apart(metric)
     if all(callable(getattr(metric, part, None)) for part in ("update", "compute", "reset")):
         return UserMetric(name, metric, units)
     if not callable(metric):
@@ -49,9 +51,14 @@ def user_metric(
 
 
 class UserMetric:
-    """A user's metric, with its errors put into words and its value as a float."""
+    """A user's metric, with its errors put into words and its value as a float.
+
+    Attributes:
+        merges: a function's mean can be merged over ranks, and what torchmetrics knows how to.
+    """
 
     def __init__(self, name: str, metric: Any, units: Units | None = None) -> None:
+        self.merges = isinstance(metric, _Mean) or _adds_up(metric)
         self._name = name
         self._metric = metric
         self._units = units
@@ -87,6 +94,17 @@ class UserMetric:
             self._metric.update(outputs, targets)
         self._updates += 1
 
+    def merge(self, ranks: Ranks) -> None:
+        """Add the batches of the other ranks, if the metric can; else it has seen them."""
+        if not self.merges or not ranks.several:
+            return
+        if isinstance(self._metric, _Mean):
+            self._metric.merge(ranks)
+        else:
+            with worded(self._name):
+                merge_states(self._metric, ranks)
+        [self._updates] = map(int, ranks.sums([self._updates]))
+
     def compute(self) -> float:
         """Return the value over all batches, or NaN with a warning if there were none."""
         if not self._updates:
@@ -94,6 +112,8 @@ class UserMetric:
             return math.nan
         with worded(self._name), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            # torchmetrics says so of a rank that has only what others have seen
+            warnings.filterwarnings("ignore", ".*was called before the ``update`` method")
             value = self._metric.compute()
         if caught:
             self._warn(f"says: {caught[0].message}")
@@ -114,7 +134,7 @@ class _Mean:
 
     def reset(self) -> None:
         self._sum: Tensor | float = 0.0
-        self._samples = 0
+        self._samples: float = 0
 
     def update(self, outputs: Any, targets: Any) -> None:
         samples = next((n for t in (targets, outputs) if (n := samples_of(t))), 0)
@@ -132,8 +152,64 @@ class _Mean:
         self._sum = self._sum + value * samples
         self._samples += samples
 
+    def merge(self, ranks: Ranks) -> None:
+        self._sum, self._samples = ranks.sums([float(self._sum), self._samples])
+
     def compute(self) -> Tensor | float:
         return self._sum / self._samples
+
+
+def _keep_apart(metric: Any) -> None:
+    """Let no metric of torchmetrics add up the ranks by itself: that is done here, once."""
+    parts: list[Any] = [metric, *getattr(metric, "__dict__", {}).values()]
+    for part in parts:
+        modules: list[Any] = list(part.modules()) if isinstance(part, nn.Module) else []
+        for module in modules:
+            if hasattr(module, "distributed_available_fn"):
+                module.distributed_available_fn = _never
+
+
+def _never() -> bool:
+    return False
+
+
+def merge_states(metric: Any, ranks: Ranks) -> None:
+    """Merge the states of a metric of torchmetrics; they are the same on all ranks then."""
+    updated = metric.metric_state if metric.update_count else None
+    states = [state for state in ranks.gather(_moved(updated, "cpu")) if state is not None]
+    for number, state in enumerate(_moved(state, metric.device) for state in states):
+        if number:
+            metric.merge_state(state)
+        else:
+            for name, value in state.items():
+                setattr(metric, name, value)
+
+
+def _moved(state: Any, device: torch.device | str) -> Any:
+    """Return states, which are tensors or lists of them, on a device."""
+    if isinstance(state, dict):
+        return {name: _moved(value, device) for name, value in state.items()}
+    if isinstance(state, list):
+        return [_moved(value, device) for value in state]
+    return state if state is None else state.to(device)
+
+
+def _adds_up(metric: Any) -> bool:
+    """Tell whether states of torchmetrics can be merged to what one metric would have.
+
+    Means of means, and states with a rule of their own, cannot; nor metrics inside a metric.
+    """
+    reductions = getattr(metric, "_reductions", None)
+    if not reductions or not hasattr(metric, "merge_state") or list(metric.children()):
+        return False
+    # A metric may need its whole state at each update, or may not say.
+    if metric.full_state_update is not False or metric.dist_sync_on_step:
+        return False
+    return all(
+        getattr(rule, "__name__", "")
+        in {f"dim_zero_{name}" for name in ("sum", "max", "min", "cat")}
+        for rule in reductions.values()
+    )
 
 
 def _alike(outputs: Any, targets: Any) -> bool:

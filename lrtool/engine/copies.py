@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def copied(batch: Any) -> Any:
@@ -52,12 +55,17 @@ def _cloned(value: Any) -> Any:
 
 def detached(value: Any) -> Any:
     """Return tensors, and those in lists, tuples and dictionaries, without their graphs."""
+    return mapped(value, Tensor.detach)
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return what a function makes of tensors, and those in lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return change(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(detached, value))
+        return type(value)(*(mapped(item, change) for item in value))
     if type(value) in {list, tuple}:
-        return type(value)(map(detached, value))
+        return type(value)(mapped(item, change) for item in value)
     if type(value) is dict:
-        return {key: detached(item) for key, item in value.items()}
+        return {key: mapped(item, change) for key, item in value.items()}
     return value

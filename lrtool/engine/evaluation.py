@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.batch import samples_in, targets_of
-from lrtool.engine.copies import copied, detached
+from lrtool.engine.copies import copied, detached, mapped
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import numbered, transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
 from lrtool.engine.step import all_skipped, forward, given_loss, scalar
-from lrtool.errors import RankFailedError
+from lrtool.errors import RankFailedError, UserError, said
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -25,15 +26,26 @@ if TYPE_CHECKING:
     from lrtool.engine.denominator import Denominator
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction
+    from lrtool.ranks import Ranks
 
 READ_AFTER_BATCHES = 256
 
 
 class Metric(Protocol):
-    """A metric over many batches."""
+    """A metric over many batches.
+
+    Attributes:
+        merges: whether the metrics of several ranks, each over batches of its own, can be merged.
+            One that cannot sees the batches of all ranks, in their order.
+    """
+
+    merges: bool
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Take a batch into account."""
+
+    def merge(self, ranks: Ranks) -> None:
+        """Add what the other ranks have seen. Called on all ranks, once, before `compute`."""
 
     def compute(self) -> float:
         """Return the value over all batches since the last reset; NaN where it has none."""
@@ -83,11 +95,12 @@ def evaluate(
     with evaluating(model, loss_fn):
         for batch in numbered(model, batches):
             if batch is None and runtime.ranks.several:
+                show(metrics.values(), None, runtime)
                 yield samples
                 continue
             count, denominator = samples_in(batch), reduction.denominator(batch)
             with runtime.no_grad(), runtime.autocast():
-                loss = _loss(model, loss_fn, batch, metrics.values())
+                loss = _loss(model, loss_fn, batch, metrics.values(), runtime)
             if loss is not None:
                 pending.append(loss.detach())
                 denominators.append(denominator)
@@ -97,6 +110,9 @@ def evaluate(
             yield samples
         _read(pending, denominators, total)
         total, samples = total.over(runtime.ranks), int(runtime.ranks.sums([samples])[0])
+        if runtime.ranks.several:
+            for metric in metrics.values():
+                metric.merge(runtime.ranks)
         values = {name: metric.compute() for name, metric in metrics.items()}
     return Evaluation(total.mean(), samples, total.denominator, values)
 
@@ -153,7 +169,7 @@ def _losses(
     each = []
     with evaluating(model, loss_fn), runtime.no_grad(), runtime.autocast():
         for batch in numbered(model, batches):
-            loss = _loss(model, loss_fn, copied(batch), ())
+            loss = _loss(model, loss_fn, copied(batch), (), runtime)
             each.append(None if loss is None else loss.detach())
     made = [loss for loss in each if loss is not None]
     values = iter(torch.stack(made).tolist() if made else [])
@@ -161,7 +177,11 @@ def _losses(
 
 
 def _loss(
-    model: nn.Module, loss_fn: LossFunction | None, batch: Any, metrics: Iterable[Metric]
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    batch: Any,
+    metrics: Iterable[Metric],
+    runtime: Runtime,
 ) -> Tensor | None:
     """Return the loss of a batch, None if the model skips it; show its outputs to the metrics."""
     batch = transferred(model, batch)
@@ -169,8 +189,8 @@ def _loss(
     outputs = targets = loss = None
     if loss_fn is not None or metrics:
         outputs, targets, loss = outputs_of(model, loss_fn, batch)
-    for metric in metrics:
-        metric.update(detached(outputs), targets)
+    if metrics:
+        show(metrics, (detached(outputs), targets), runtime)
     if loss_fn is not None:
         return scalar(given_loss(model, loss_fn, batch, outputs, targets))
     if hasattr(model, "validation_loss"):
@@ -178,6 +198,45 @@ def _loss(
     if loss is None:
         loss = own_loss(model, batch)
     return None if loss is None else scalar(loss)
+
+
+def show(metrics: Iterable[Metric], batch: tuple[Any, Any] | None, runtime: Runtime) -> None:
+    """Show a batch's outputs and targets to the metrics; None: this rank has none this time.
+
+    Of several ranks, all call this equally often.
+    """
+    apart, together = list(metrics), list[Metric]()
+    if runtime.ranks.several:
+        together = [metric for metric in apart if not metric.merges]
+        apart = [metric for metric in apart if metric.merges]
+    if batch is not None:
+        for metric in apart:
+            metric.update(*batch)
+    if together:
+        for each in of_all_ranks(batch, runtime):
+            for metric in together:
+                if each is not None:
+                    metric.update(*each)
+
+
+def of_all_ranks(batch: Any, runtime: Runtime) -> list[Any]:
+    """Return the batches of all ranks, on this one's device.
+
+    Raises:
+        UserError: a batch cannot be sent.
+    """
+    # A copy, for a slice would take its whole tensor with it.
+    sent = mapped(batch, lambda tensor: tensor.detach().cpu().clone())
+    try:
+        pickle.dumps(sent)
+    except Exception as error:
+        raise UserError(
+            f"outputs or targets cannot be sent to the other ranks: {said(error)}; a metric with "
+            "update, compute and reset needs those of all ranks, so return tensors, or make it a "
+            "function, whose mean is taken"
+        ) from error
+    batches = runtime.ranks.gather(sent)
+    return [mapped(each, lambda tensor: tensor.to(runtime.device)) for each in batches]
 
 
 def outputs_of(

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from lrtool.engine import evaluation
 from lrtool.engine.device import Runtime
-from lrtool.engine.evaluation import Evaluation, evaluate, evaluating
+from lrtool.engine.evaluation import Evaluation, evaluate, evaluating, of_all_ranks, show
+from lrtool.errors import UserError
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -186,3 +187,56 @@ def test_it_computes_in_the_precision_of_the_runtime():
     runtime = Runtime(torch.device("cpu"), torch.bfloat16)
     result(evaluate(model, F.mse_loss, data(3), runtime, {}))
     assert seen == [torch.bfloat16]
+
+
+class InOrder:
+    """A metric that cannot be merged: the first outputs of batches, in order."""
+
+    merges = False
+
+    def __init__(self):
+        self.seen = []
+
+    def update(self, outputs, targets):
+        assert len(outputs) == len(targets)
+        self.seen.append(outputs[0, 0].item())
+
+    def reset(self):
+        self.seen.clear()
+
+
+def test_a_metric_that_cannot_be_merged_sees_the_batches_of_all_ranks(lockstep):
+    batches = data(3, 4, 1, 2, 2)
+
+    def run(ranks):
+        metric, runtime = InOrder(), Runtime(torch.device("cpu"), ranks=ranks)
+        for turn in range(3):
+            own = batches[ranks.world_size * turn + ranks.rank :][:1]
+            show([metric], own[0] if own else None, runtime)
+        return metric.seen
+
+    assert lockstep(2, run) == [[outputs[0, 0].item() for outputs, _ in batches]] * 2
+
+
+def test_only_a_batch_is_sent_of_a_large_tensor(lockstep):
+    large = torch.zeros(1000, 1000)
+
+    def run(ranks):
+        runtime = Runtime(torch.device("cpu"), ranks=ranks)
+        [one, other] = of_all_ranks({"part": [large[ranks.rank : ranks.rank + 2]]}, runtime)
+        return one["part"][0].untyped_storage().nbytes(), other["part"][0].shape
+
+    assert lockstep(2, run) == [(2 * 1000 * 4, (2, 1000))] * 2
+
+
+def test_what_cannot_be_sent_is_an_error_in_words(lockstep):
+    def run(ranks):
+        runtime = Runtime(torch.device("cpu"), ranks=ranks)
+        with pytest.raises(UserError) as error:
+            of_all_ranks((torch.ones(1), lambda: 0), runtime)
+        return str(error.value)
+
+    [one, other] = lockstep(2, run)
+    assert one == other
+    assert one.startswith("outputs or targets cannot be sent to the other ranks: ")
+    assert one.endswith("so return tensors, or make it a function, whose mean is taken")
