@@ -107,11 +107,14 @@ def run_find(
     """
     from lrtool.cli.pump import pump
     from lrtool.curve import race, trials
+    from lrtool.search import parallel
     from lrtool.search.experiment_subject import plan_of
     from lrtool.show.terminal.find import Progress
 
     directory.mkdir(exist_ok=True)
     plan = plan_of(experiment)
+    if experiment.runtime.ranks.several and not quiet:
+        say(parallel.words(plan.parallel))
     progress = Progress(
         repeats=plan.repeats,
         steps=plan.steps,

@@ -214,6 +214,12 @@ class FindConfig(Section):
         description="true: compare rates around the suggestion in short trainings (a race); auto: "
         "only where the race takes at most a tenth of the training",
     )
+    parallel: Literal["auto", "data", "candidates"] = Field(
+        "auto",
+        description="how several ranks share trials and race: candidates: each rank trains one "
+        "candidate by itself; data: all ranks share each batch; auto: candidates where one fits "
+        "the memory of a device",
+    )
 
     @model_validator(mode="after")
     def _start_below_end(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,6 +54,18 @@ class Stopwatch:
             yield row
             started = perf_counter()
         self.loop_s += perf_counter() - started
+
+    def lap(self) -> Stopwatch:
+        """Return what was counted since the last lap, and count from 0 again."""
+        counted = replace(self)
+        self.steps, self.samples, self.loop_s = 0, 0, 0.0
+        return counted
+
+    def add(self, laps: Sequence[Stopwatch]) -> None:
+        """Add what was counted at the same time: all steps and samples, the longest seconds."""
+        self.steps += sum(lap.steps for lap in laps)
+        self.samples += sum(lap.samples for lap in laps)
+        self.loop_s += max((lap.loop_s for lap in laps), default=0.0)
 
     def timing(self) -> dict[str, Any]:
         """Return the report's `timing`."""

@@ -1,6 +1,7 @@
 """A race: candidates trained in two halves, measured and compared.
 
-The trials are a race of two that train straight to the end.
+The trials are a race of two that train straight to the end. Candidates train one after another, or
+side by side on several ranks, to the same losses.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from lrtool.curve import race as decisions
 from lrtool.curve import trials
 from lrtool.engine.denominator import reduction_of, to_numbers
 from lrtool.engine.step import set_mode
-from lrtool.report.records import Candidate, Race, TrialRow
+from lrtool.engine.stopwatch import Stopwatch
+from lrtool.ranks import ALONE, Ranks
+from lrtool.report.records import Candidate, Race, RaceRow, TrialRow
 from lrtool.search.held_out import usable
 from lrtool.search.runner import (
     FORWARD,
@@ -27,6 +30,7 @@ from lrtool.search.runner import (
     last_losses,
     untrained_loss,
 )
+from lrtool.search.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,8 +40,7 @@ if TYPE_CHECKING:
     from lrtool.curve.race import Choice
     from lrtool.engine.loop import RateSchedule
     from lrtool.engine.randomness import RandomStates
-    from lrtool.engine.stopwatch import Stopwatch
-    from lrtool.report.records import RaceOrigin, RaceOutcome, RaceRow
+    from lrtool.report.records import RaceOrigin, RaceOutcome, StepRow
     from lrtool.search.subject import Subject
 
     Array = NDArray[np.float64]
@@ -55,11 +58,13 @@ class Measurement:
         losses: of each chunk.
         sizes: what each is a mean over.
         samples: in all chunks.
+        cost: of the measurement, in steps.
     """
 
     losses: Array
     sizes: Array
     samples: int
+    cost: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -88,6 +93,23 @@ class Entry:
     outcome: RaceOutcome | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a candidate did since its last turn.
+
+    Attributes:
+        number: which candidate.
+        rows: of its updates.
+        measurement: of its loss, in its last turn before it pauses or ends; else None.
+        spent: on the updates.
+    """
+
+    number: int
+    rows: Sequence[StepRow]
+    measurement: Measurement | None
+    spent: Stopwatch
+
+
 @dataclass(slots=True)
 class Contest:
     """A race, or the two trials, under way.
@@ -100,9 +122,10 @@ class Contest:
         schedule: of the rate, over a candidate's steps.
         samples: in an update.
         held_out: validation batches; None: the last training losses are compared instead.
+        ranks: that train one candidate each.
         random: random states at the start of each evaluation.
         untrained: loss before the first update.
-        evaluation_cost: of all evaluations so far, in steps.
+        evaluation_cost: of all measurements so far, in steps.
         entries: the candidates.
         finished: it was not interrupted.
     """
@@ -114,6 +137,7 @@ class Contest:
     schedule: RateSchedule
     samples: int
     held_out: list[Any] | None
+    ranks: Ranks = ALONE
     random: RandomStates = field(default_factory=dict)
     untrained: float = nan
     evaluation_cost: float = 0.0
@@ -124,8 +148,14 @@ class Contest:
         """Return the cost of one evaluation, in steps."""
         return FORWARD * sum(map(samples_in, self.held_out or ())) / self.samples
 
+    def is_own(self, entry: Entry) -> bool:
+        """Tell whether this rank trains a candidate."""
+        return entry.runner.number % self.ranks.world_size == self.ranks.rank
 
-def open_trials(subject: Subject, attempt: int, samples: int, training: int | None) -> Contest:
+
+def open_trials(
+    subject: Subject, attempt: int, samples: int, training: int | None, ranks: Ranks = ALONE
+) -> Contest:
     """Set up the trials: how long they are, and what they are measured on.
 
     Args:
@@ -133,18 +163,23 @@ def open_trials(subject: Subject, attempt: int, samples: int, training: int | No
         attempt: a start that no sweep used.
         samples: in an update.
         training: steps of the training that the rate is meant for; None: unknown.
+        ranks: that train one candidate each, by itself; one alone trains all of them.
     """
+    subject = subject.alone() if ranks.several else subject
     most = min(max(TRIAL_UPDATES * samples, TRIAL_SAMPLES), SAMPLES)
     steps = trials.length(training)
     held_out, schedule = subject.held_out(most), subject.schedule(steps)
-    return Contest(subject, attempt, steps, training, schedule, samples, held_out)
+    return Contest(subject, attempt, steps, training, schedule, samples, held_out, ranks)
 
 
-def open_race(subject: Subject, attempt: int, samples: int, training: int | None) -> Contest:
+def open_race(
+    subject: Subject, attempt: int, samples: int, training: int | None, ranks: Ranks = ALONE
+) -> Contest:
     """Set up a race, with the arguments of `open_trials`."""
+    subject = subject.alone() if ranks.several else subject
     steps = decisions.length(training)
     held_out, schedule = subject.held_out(SAMPLES), subject.schedule(steps)
-    return Contest(subject, attempt, steps, training, schedule, samples, held_out)
+    return Contest(subject, attempt, steps, training, schedule, samples, held_out, ranks)
 
 
 def run_trials(
@@ -158,11 +193,10 @@ def run_trials(
         watch: counts the updates.
     """
     origins: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
-    for lr, origin in zip(rates, origins, strict=True):
-        entry = _enter(contest, log10(lr), origin)
-        for row in _train(entry, contest.steps, watch):
-            yield TrialRow(row.candidate, row.step, row.lr, row.loss)
-        _finish(contest, entry)
+    both = zip(rates, origins, strict=True)
+    entries = [_enter(contest, log10(lr), origin) for lr, origin in both]
+    for row in _train(contest, entries, contest.steps, watch):
+        yield TrialRow(row.candidate, row.step, row.lr, row.loss)
     contest.finished = True
 
 
@@ -212,39 +246,82 @@ def _measure_untrained(contest: Contest) -> None:
         contest.held_out = usable(
             trainee.model, trainee.loss_fn, subject.runtime, contest.held_out, whole
         )
-        contest.untrained = _measure(contest, runner).mean
-        return
-    contest.untrained, cost = untrained_loss(runner, contest.steps)
-    contest.evaluation_cost += cost
+        measurement = _measure(contest, runner)
+        untrained, cost = measurement.mean, measurement.cost
+    else:
+        untrained, cost = untrained_loss(runner, contest.steps)
+    contest.untrained = contest.ranks.from_first(untrained)
+    contest.evaluation_cost = cost
 
 
 def _heat(contest: Contest, entries: Sequence[Entry], watch: Stopwatch) -> Iterator[RaceRow]:
     """Train candidates half-way, drop the bad ones, and train the others to the end."""
-    for entry in entries:
-        yield from _train(entry, max(1, contest.steps // 2), watch)
-        entry.half = _measure(contest, entry.runner)
-        entry.runner.rest()
+    yield from _train(contest, entries, max(1, contest.steps // 2), watch, half=True)
     _drop(contest, entries)
-    for entry in entries:
-        if entry.outcome is None:
-            yield from _train(entry, contest.steps, watch)
-            _finish(contest, entry)
+    rest = [entry for entry in entries if entry.outcome is None]
+    yield from _train(contest, rest, contest.steps, watch)
 
 
-def _finish(contest: Contest, entry: Entry) -> None:
-    """Measure a candidate at its end, and free its model."""
-    entry.final = _measure(contest, entry.runner)
-    entry.runner.end()
+def _train(
+    contest: Contest,
+    entries: Sequence[Entry],
+    steps: int,
+    watch: Stopwatch,
+    *,
+    half: bool = False,
+) -> Iterator[RaceRow]:
+    """Train candidates up to so many updates, and measure them half-way or at their end.
+
+    They train one after another, or one on each rank. All ranks yield the same rows, and know the
+    same of all candidates.
+    """
+    own = (
+        turn
+        for entry in entries
+        if contest.is_own(entry)
+        for turn in _turns(contest, entry, steps, half=half)
+    )
+    for turns in side_by_side(contest.ranks, own):
+        watch.add([turn.spent for turn in turns])
+        for turn in turns:
+            _note(contest, contest.entries[turn.number], turn, half=half)
+        for turn in turns:
+            lr = contest.entries[turn.number].runner.lr
+            for row in turn.rows:
+                yield RaceRow(turn.number, row.step, lr, row.loss)
+
+
+def _turns(contest: Contest, entry: Entry, steps: int, *, half: bool) -> Iterator[Turn]:
+    """Train one candidate and measure it; then let it rest half-way, or free its model."""
+    runner, watch = entry.runner, Stopwatch()
+    for rows in watch.timed(advance(runner, steps, watch)):
+        yield Turn(runner.number, rows, None, watch.lap())
+    measurement = _measure(contest, runner)
+    if half:
+        runner.rest()
+    else:
+        runner.end()
+    yield Turn(runner.number, (), measurement, watch.lap())
+
+
+def _note(contest: Contest, entry: Entry, turn: Turn, *, half: bool) -> None:
+    """Keep what a candidate did, on this rank or another."""
+    if not contest.is_own(entry):
+        entry.runner.rows += turn.rows
+    if turn.measurement is None:
+        return
+    contest.evaluation_cost += turn.measurement.cost
+    if half:
+        entry.half = turn.measurement
+        return
+    entry.final = turn.measurement
     if decisions.diverged([entry.final.mean], contest.untrained)[0]:
         entry.outcome = "diverged"
 
 
-def _train(entry: Entry, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
-    return watch.timed(advance(entry.runner, steps, watch))
-
-
 def _measure(contest: Contest, runner: Runner) -> Measurement:
     """Measure a candidate on the held-out batches, or by its last training losses."""
+    cost = 0.0
     if contest.held_out is None:
         losses, sizes, samples = last_losses(runner)
     else:
@@ -255,7 +332,7 @@ def _measure(contest: Contest, runner: Runner) -> Measurement:
         each: list[float | None] = [nan] * len(denominators)
         if not runner.broken:
             each = held_out_losses(runner, contest.held_out, contest.random)
-            contest.evaluation_cost += contest.cost_of_evaluation()
+            cost = contest.cost_of_evaluation()
         counted = [
             (loss, size)
             for loss, size in zip(each, denominators, strict=True)
@@ -266,7 +343,7 @@ def _measure(contest: Contest, runner: Runner) -> Measurement:
         # Sums are added: all together is as many times the mean as there are.
         losses = [loss * (len(counted) if size is None else 1) for loss, size in counted]
         sizes = [size or 1.0 for _, size in counted]
-    return Measurement(np.array(losses), np.array(sizes), samples)
+    return Measurement(np.array(losses), np.array(sizes), samples, cost)
 
 
 def _drop(contest: Contest, entries: Sequence[Entry]) -> None:

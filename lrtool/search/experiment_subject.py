@@ -20,6 +20,7 @@ from lrtool.experiment.experiment import (
     steps_per_epoch,
     training_steps,
 )
+from lrtool.search.parallel import alone, parallel_of
 from lrtool.search.search import SearchPlan
 from lrtool.search.subject import Trainee
 
@@ -53,6 +54,7 @@ def plan_of(experiment: Experiment) -> SearchPlan:
         verify=find.verify,
         schedule=config.train.schedule.name,
         training=training_steps(experiment),
+        parallel=parallel_of(experiment),
         followed=frozenset(what for what, is_so in followed.items() if is_so),
     )
 
@@ -63,6 +65,10 @@ class ExperimentSubject:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.runtime = experiment.runtime
+
+    def alone(self) -> ExperimentSubject:
+        """Return the configuration as one process trains it."""
+        return ExperimentSubject(alone(self.experiment))
 
     def samples(self) -> int:
         """Return the samples of an update."""

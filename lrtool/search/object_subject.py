@@ -79,6 +79,10 @@ class ObjectSubject:
         self.random = random_states(self.generators)
         self.entropy = int(torch.randint(2**62, ()))
 
+    def alone(self) -> ObjectSubject:
+        """Return itself: the caller's objects have no other ranks."""
+        return self
+
     def samples(self) -> int:
         """Count the samples of the first update."""
         restore_random_states(self.random, self.generators)

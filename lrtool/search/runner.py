@@ -21,7 +21,6 @@ from lrtool.engine.randomness import RandomStates, random_states, restore_random
 from lrtool.engine.step import all_skipped, batch_loss, set_mode
 from lrtool.engine.sweep import stop_of
 from lrtool.errors import LrtoolError
-from lrtool.report.records import RaceRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,8 +85,8 @@ class Runner:
         self.trainee = self.wake = None
 
 
-def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
-    """Train a candidate up to so many updates, or until it breaks; yield a row for each.
+def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[list[StepRow]]:
+    """Train a candidate up to so many updates, or until it breaks; yield rows, several at a time.
 
     An exception after its losses have diverged counts as broken too: diverged weights can make a
     model raise anything.
@@ -117,7 +116,9 @@ def advance(runner: Runner, steps: int, watch: Stopwatch) -> Iterator[RaceRow]:
                 max_steps=steps,
                 ranks=runner.subject.runtime.ranks,
             ):
-                yield from _record(runner, rows)
+                runner.rows += rows
+                runner.broken = failed(rows[-1], position)
+                yield rows
         except LrtoolError:
             raise
         except Exception:
@@ -142,14 +143,6 @@ def _batches(runner: Runner) -> Iterator[Sequence[Any]]:
     rest = runner.subject.batches(runner.attempt, position.epoch, position.batches)
     restore_random_states(runner.random, generators)
     return rest
-
-
-def _record(runner: Runner, rows: Sequence[StepRow]) -> Iterator[RaceRow]:
-    for row in rows:
-        runner.rows.append(row)
-        runner.broken = failed(row, runner.position)
-    for row in rows:
-        yield RaceRow(runner.number, row.step, runner.lr, row.loss)
 
 
 def _has_diverged(runner: Runner) -> bool:

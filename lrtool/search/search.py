@@ -18,6 +18,7 @@ from lrtool.engine.first_update import first_update
 from lrtool.engine.lightning import placed
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError, UserError, cause_of
+from lrtool.ranks import ALONE
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
 from lrtool.search.candidates import Contest, judge, open_race, open_trials, run_race, run_trials
 from lrtool.search.subject import updates
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
     from lrtool.engine.step import Step
     from lrtool.engine.stopwatch import Stopwatch
+    from lrtool.ranks import Ranks
     from lrtool.report.records import Finding, FirstUpdate, Race, Sweep
     from lrtool.search.subject import Subject, Trainee
 
 Row = SweepRow | TrialRow | RaceRow
+Parallel = Literal["data", "candidates"]
 Stage = Literal["first update", "sweep", "trials", "race"]
 
 
@@ -50,6 +53,7 @@ class SearchPlan:
         verify: whether to race; "auto": if a race is cheap compared with the training.
         schedule: name of the schedule of the training.
         training: steps of the training that the rate is meant for; None: unknown.
+        parallel: what several ranks share: "data", each batch; or "candidates", one on each rank.
         followed: advice that the training follows already, as in `curve.verdict`.
     """
 
@@ -62,6 +66,7 @@ class SearchPlan:
     verify: bool | str
     schedule: str
     training: int | None
+    parallel: Parallel = "data"
     followed: frozenset[str] = frozenset()
 
 
@@ -151,7 +156,7 @@ def _rows(state: _SearchState) -> Iterator[Row]:
     # A schedule that cannot be built, or validation data that cannot be read, fails here, before
     # anything is trained.
     samples = state.samples_per_update = subject.samples()
-    trials = open_trials(subject, plan.repeats, samples, plan.training)
+    trials = open_trials(subject, plan.repeats, samples, plan.training, _ranks(state))
     race = _open_race(state, samples)
 
     # The first update, then the sweeps, give an estimate of the rate.
@@ -177,6 +182,11 @@ def _rows(state: _SearchState) -> Iterator[Row]:
         return
     state.stage, state.race = "race", race
     yield from run_race(race, log10(finding.centre), usual_rate(state.optimizer), watch)
+
+
+def _ranks(state: _SearchState) -> Ranks:
+    """Return the ranks that train a candidate each; one alone where each of them trains all."""
+    return state.subject.runtime.ranks if state.plan.parallel == "candidates" else ALONE
 
 
 def _first_update(state: _SearchState) -> None:
@@ -247,7 +257,8 @@ def _open_race(state: _SearchState, samples: int) -> Contest | None:
         state.no_race = too_expensive(training, 0.0)
         if state.no_race is not None:
             return None
-    contest = open_race(state.subject, state.plan.repeats + 1, samples, training)
+    attempt = state.plan.repeats + 1
+    contest = open_race(state.subject, attempt, samples, training, _ranks(state))
     if verify == "auto":
         state.no_race = too_expensive(training, contest.cost_of_evaluation())
     return None if state.no_race else contest

@@ -53,6 +53,9 @@ class Subject(Protocol):
 
     runtime: Runtime
 
+    def alone(self) -> Subject:
+        """Return the subject as one process trains it, though it may be one of several ranks."""
+
     def samples(self) -> int:
         """Return the number of samples of an update."""
 

@@ -1,0 +1,45 @@
+"""What ranks do side by side, each at work of its own: they meet after each turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from lrtool.errors import RankFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrtool.ranks import Ranks
+
+Item = TypeVar("Item")
+
+
+def side_by_side(ranks: Ranks, own: Iterator[Item]) -> Iterator[list[Item]]:
+    """Run each rank's own iterator; yield the items of a turn, the same lists on every rank.
+
+    In a turn each rank makes the next item of its own, and gets those of the others. A rank that
+    has no more of them takes part until all are done. So the ranks stay in lockstep, though each
+    does something else; whoever is early waits for one turn, not for all the work of the others.
+
+    Args:
+        ranks: one alone gets its own items, one by one.
+        own: its items can be pickled.
+
+    Raises:
+        RankFailedError: another rank's iterator failed, in the same turn.
+    """
+    while True:
+        item, failure = None, None
+        try:
+            item = next(own, None)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (raised once the others know)
+            failure = error
+        turn = ranks.gather((item, failure is not None))
+        if failure is not None:
+            raise failure
+        if any(failed for _, failed in turn):
+            raise RankFailedError("another rank failed with a candidate of its own")
+        items = [item for item, _ in turn if item is not None]
+        if not items:
+            return
+        yield items
