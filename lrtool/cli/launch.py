@@ -93,11 +93,13 @@ def joined() -> Iterator[Ranks]:
     from torch.distributed import distributed_c10d as dist
     from torch.distributed.rendezvous import rendezvous
 
+    from lrtool.cli.rendezvous import new_round
     from lrtool.ranks import Ranks
 
     limit = timedelta(seconds=TIMEOUT)
     try:
         store, rank, world_size = next(rendezvous("env://", timeout=limit))
+        store = dist.PrefixStore(new_round(store, rank, world_size, limit), store)
         own = dist.PrefixStore("ranks", store)
         dist.init_process_group("gloo", store=own, rank=rank, world_size=world_size, timeout=limit)
     except (RuntimeError, ValueError) as error:

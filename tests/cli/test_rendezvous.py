@@ -1,0 +1,62 @@
+"""Ranks that torchrun starts again find one another, and nothing that is left of those before."""
+
+import threading
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from torch.distributed import HashStore
+
+from lrtool.cli.rendezvous import new_round
+
+LIMIT = timedelta(seconds=30)
+
+
+def start(store, ranks, world_size, limit=LIMIT):
+    """What each rank calls its round; None: it did not get one."""
+    names = dict.fromkeys(ranks)
+
+    def join(rank):
+        with suppress(RuntimeError):
+            names[rank] = new_round(store, rank, world_size, limit)
+
+    threads = [threading.Thread(target=join, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return names
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_all_ranks_share_a_name_that_no_start_before_had(order):
+    store, seen = HashStore(), set()
+    for _ in range(5):
+        names = start(store, order, 3)
+        assert len(set(names.values())) == 1
+        assert None not in names.values()
+        assert not seen & set(names.values())
+        seen |= set(names.values())
+
+
+def test_a_start_that_not_all_lived_to_see_misleads_none_after_it():
+    store = HashStore()
+    store.set_timeout(timedelta(seconds=0.2))  # of waiting for a key
+    short = timedelta(seconds=0.2)
+    assert start(store, (0, 1), 3, short) == {0: None, 1: None}
+    assert start(store, (1, 2), 3, short) == {1: None, 2: None}
+    names = start(store, (0, 1, 2), 3)
+    assert len(set(names.values())) == 1
+    assert None not in names.values()
+    assert start(store, (0, 1), 3, short) == {0: None, 1: None}
+    fewer = start(store, (0, 1), 2)  # torchrun may go on with fewer machines
+    assert len(set(fewer.values())) == 1
+    assert None not in fewer.values()
+    assert not set(fewer.values()) & set(names.values())
+
+
+def test_a_rank_that_does_not_come_is_not_waited_for_without_end():
+    store = HashStore()
+    store.set("mark 1", "of a process that is gone")
+    with pytest.raises(RuntimeError, match=r"not all of 2 ranks came within 0\.1 s"):
+        new_round(store, 0, 2, timedelta(seconds=0.1))
