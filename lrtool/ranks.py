@@ -6,7 +6,7 @@ decides from numbers that are the same on every rank, or that the ranks have exc
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from lrtool.errors import LostRankError, UserError, said
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -71,6 +71,16 @@ class Ranks:
     def from_first(self, value: Value) -> Value:
         """Return the value of rank 0."""
         return self.gather(value if self.first else None)[0]  # type: ignore[return-value]
+
+    def by_first(self, work: Callable[[], Value]) -> Value:
+        """Do some work on rank 0 alone; return its result, a picklable one, on every rank."""
+        return self.from_first(work() if self.first else None)  # type: ignore[return-value]
+
+    @contextmanager
+    def entered_by_first(self, context: AbstractContextManager[Value]) -> Iterator[Value]:
+        """Enter a context on rank 0 alone; yield its value, a picklable one, on every rank."""
+        with context if self.first else nullcontext() as value:
+            yield self.from_first(value)  # type: ignore[misc]
 
     def any(self, *, flag: bool) -> bool:
         """Tell whether the flag is set on some rank."""

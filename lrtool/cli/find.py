@@ -67,15 +67,19 @@ def find(
 
         settings, document = flags.read(config, sets, given)
         inputs = inputs_of(settings, document)
-        if output is not None:
+        if output is not None and ranks.first:
             run_directory.check(output, "find", overwrite=overwrite, inputs=inputs)
         experiment = open_experiment(settings, document, ranks=ranks)
         experiment, preflight = run_preflight(experiment)
         experiment = with_threads(experiment)
         runs = flags.runs_of(document)
-        with run_directory.opened(output, runs, "find", overwrite=overwrite, inputs=inputs) as run:
+        with ranks.entered_by_first(
+            run_directory.opened(output, runs, "find", overwrite=overwrite, inputs=inputs)
+        ) as run:
             report = run_find(experiment, preflight, run, stop, quiet=quiet or as_json)
-            directory = flags.finished(run, report.status)
+            directory = ranks.by_first(partial(flags.finished, run, report.status))
+    if not ranks.first:
+        raise typer.Exit(exit_codes.of_run(report.status, stop))
     if as_json:
         from lrtool.report.report import to_json
 
@@ -111,7 +115,6 @@ def run_find(
     from lrtool.search.experiment_subject import plan_of
     from lrtool.show.terminal.find import Progress
 
-    directory.mkdir(exist_ok=True)
     plan = plan_of(experiment)
     if experiment.runtime.ranks.several and not quiet:
         say(parallel.words(plan.parallel))
@@ -145,11 +148,14 @@ def _logged_search(
     from lrtool.search.experiment_subject import ExperimentSubject
     from lrtool.search.search import search
 
-    files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
-    encoding.write(experiment.data.encoding, directory)
+    ranks = experiment.runtime.ranks
+    if ranks.first:
+        directory.mkdir(exist_ok=True)
+        files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
+        encoding.write(experiment.data.encoding, directory)
     rows = search(ExperimentSubject(experiment), plan, Stopwatch(experiment.started))
     error: Exception | None = None
-    with metrics_log.reopen(directory / METRICS, 0) as log:
+    with metrics_log.reopen(directory / METRICS if ranks.first else None, 0) as log:
         while True:
             try:
                 row = next(rows) if error is None else rows.throw(error)
@@ -167,7 +173,7 @@ def _logged_search(
     write = partial(_write_report, experiment, preflight, result, directory)
     if result.failure is not None:
         raise conclude(experiment, result.failure, write) from result.failure
-    return write()
+    return ranks.by_first(write)
 
 
 def _write_report(

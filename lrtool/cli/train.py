@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,7 +86,9 @@ def train(
         from lrtool.training.resume import with_threads_of
 
         # The configuration, with the flags.
-        run_rate, run_report = initial_rate.of_run(lr_from) if lr_from else (None, None)
+        run_rate, run_report = None, None
+        if lr_from:
+            run_rate, run_report = ranks.by_first(partial(initial_rate.of_run, lr_from))
         given = {
             "--lr": ("learning_rate", lr and plain_scalar(lr)),
             "--lr-from": ("learning_rate", run_rate),
@@ -97,12 +100,13 @@ def train(
         inputs = inputs_of(settings, document)
         if lr_from:
             inputs.append(lr_from if lr_from.is_dir() else lr_from.parent)
-        earlier, output = _run_to_resume(
-            document, resume, output, overwrite=overwrite, inputs=inputs
+        to_resume = partial(
+            _run_to_resume, document, resume, output, overwrite=overwrite, inputs=inputs
         )
+        earlier, output = ranks.by_first(to_resume)
 
         for other in filter(None, (earlier, lr_from)):  # so that the numbers are as theirs
-            settings = with_threads_of(other, settings)
+            settings = ranks.by_first(partial(with_threads_of, other, settings))
 
         # Everything that can fail early fails before the run directory is touched.
         experiment = open_experiment(settings, document, ranks=ranks)
@@ -127,29 +131,30 @@ def train(
                 tensorboard=tensorboard,
                 quiet=quiet or as_json,
             )
-            directory = flags.finished(run, report.status)
-    if as_json:
-        from lrtool.report.report import to_json
-
-        typer.echo(to_json(report), nl=False)
-    elif quiet:
-        result(directory)
-    else:
+            directory = ranks.by_first(partial(flags.finished, run, report.status))
+    if ranks.first:
         shown = flags.repeatable(config, directory, sets, given)
-        _print(report, directory, shown)
-    if report.status != "completed" and (as_json or quiet):
-        say(f"{report.status.replace('_', ' ')}: {report.reason}")
+        _print(report, directory, shown, as_json=as_json, quiet=quiet)
     raise typer.Exit(exit_codes.of_run(report.status, stop))
 
 
-def _print(report: TrainReport, directory: Path, config: Path) -> None:
+def _print(
+    report: TrainReport, directory: Path, config: Path, *, as_json: bool, quiet: bool
+) -> None:
     """Print the result: of the training, or of the search that left it without a rate."""
     from lrtool.report import report as reports
     from lrtool.report.run_directory import FIND
     from lrtool.show.terminal.find import print_summary
     from lrtool.show.terminal.train import print_training
 
-    if report.learning_rate is None:
+    if as_json or quiet:
+        if as_json:
+            typer.echo(reports.to_json(report), nl=False)
+        else:
+            result(directory)
+        if report.status != "completed":
+            say(f"{report.status.replace('_', ' ')}: {report.reason}")
+    elif report.learning_rate is None:
         search = reports.read(directory / FIND / reports.FILE_NAME)
         assert isinstance(search, reports.FindReport), "without a rate there was a search for one"
         print_summary(search, directory=directory, config=config)
@@ -200,18 +205,26 @@ def _opened(
     from lrtool.report import marker, run_directory
     from lrtool.training.resume import checkpoint_to_resume, copy_run
 
-    runs = flags.runs_of(experiment.document)
+    runs, ranks = flags.runs_of(experiment.document), experiment.runtime.ranks
     if earlier is not None and output is None:
-        with run_directory.opened(earlier, runs, "train", resume=True) as directory:
+        with ranks.entered_by_first(
+            run_directory.opened(earlier, runs, "train", resume=True)
+        ) as directory:
             checkpoint = checkpoint_to_resume(experiment, directory)
-            marker.begin(directory, "train")
+            if ranks.first:
+                marker.begin(directory, "train")
             yield directory, checkpoint
         return
-    found = earlier and checkpoint_to_resume(experiment, run_directory.unfinished(earlier))
-    with run_directory.opened(
-        output, runs, "train", overwrite=overwrite, inputs=inputs
+    found = None
+    if earlier is not None:
+        found = checkpoint_to_resume(experiment, run_directory.unfinished(earlier))
+    with ranks.entered_by_first(
+        run_directory.opened(output, runs, "train", overwrite=overwrite, inputs=inputs)
     ) as directory:
-        yield directory, copy_run(found, directory) if found else None
+        if found is not None:
+            folder = ranks.by_first(partial(copy_run, found.folder, directory))
+            found = replace(found, folder=folder)
+        yield directory, found
 
 
 def _say_what_is_resumed(
@@ -257,16 +270,18 @@ def _train(
     from lrtool.training import epochs
     from lrtool.training.session import begin, writing
 
-    files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
-    if checkpoint is None or not (directory / ENCODING).exists():
-        encoding.write(experiment.data.encoding, directory)
+    ranks = experiment.runtime.ranks
+    if ranks.first:
+        files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
+        if checkpoint is None or not (directory / ENCODING).exists():
+            encoding.write(experiment.data.encoding, directory)
     if checkpoint is not None:
         rate = LearningRate(**checkpoint.state["learning_rate"])
     rate, search = _rate_and_search(experiment, preflight, directory, rate, stop, quiet=quiet)
     write = partial(_write_report, experiment, preflight, directory, rate, search)
     if rate is None:
         assert search is not None, "without a rate there was a search for one"
-        return write(None, search.status, search.reason)
+        return ranks.by_first(partial(write, None, search.status, search.reason))
     _say_whose_rate(rate, experiment.config)
 
     with _watchers(
@@ -281,7 +296,8 @@ def _train(
         try:
             ending = pump(epochs.train(session), stop, *watchers, ranks=experiment.runtime.ranks)
         except BaseException:  # a bug while progress was shown
-            write(session, "interrupted", "closed before the last step")
+            if ranks.first:
+                write(session, "interrupted", "closed before the last step")
             raise
         if ending.error is not None:
             write_failed = partial(write, session, "failed")
@@ -290,7 +306,7 @@ def _train(
                 failed = f"{checkpoint.folder}: may be damaged: the first update after it failed"
             raise conclude(experiment, ending.error, write_failed, failed) from ending.error
         with writing(session):
-            return write(session, ending.status, ending.reason)
+            return ranks.by_first(partial(write, session, ending.status, ending.reason))
 
 
 def _rate_and_search(
@@ -309,7 +325,8 @@ def _rate_and_search(
     from lrtool.report.run_directory import FIND, place
     from lrtool.training import initial_rate
 
-    search = initial_rate.search_inside(directory)
+    ranks = experiment.runtime.ranks
+    search = ranks.by_first(partial(initial_rate.search_inside, directory))
     if rate is not None:
         return rate, search if rate.origin == "find" else None
     if search is None or not initial_rate.is_for(search, experiment):
@@ -351,7 +368,7 @@ def _watchers(
     )
     with ExitStack() as stack:
         watchers: list[Watcher[Event]] = []
-        if tensorboard:
+        if tensorboard and experiment.runtime.ranks.first:
             watchers.append(stack.enter_context(closing(EventFiles(directory / TENSORBOARD, done))))
         yield [stack.enter_context(progress), *watchers]
 

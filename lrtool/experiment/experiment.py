@@ -34,7 +34,7 @@ from lrtool.engine.device import (
 from lrtool.engine.evaluation import evaluating, set_training
 from lrtool.engine.lightning import attach, has_forward, is_own, transferred, warn_of_hooks
 from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, own_loss, without_loss
-from lrtool.engine.randomness import seed_everything
+from lrtool.engine.randomness import OwnRandomness, seed_everything
 from lrtool.engine.step import forward, make_step
 from lrtool.errors import (
     ConfigError,
@@ -257,12 +257,14 @@ class Built:
         loss_fn: None for a model that computes its own loss.
         optimizer: over the parameters of the model, and of the loss if it has any.
         ratios: each parameter group's rate divided by the base rate.
+        own_randomness: what the model draws from in a step; None: the global states.
     """
 
     model: nn.Module
     loss_fn: LossFunction | None
     optimizer: torch.optim.Optimizer
     ratios: list[float]
+    own_randomness: OwnRandomness | None = None
 
 
 def rewind_generators(experiment: Experiment) -> list[torch.Generator]:
@@ -325,7 +327,10 @@ def build(experiment: Experiment, seed: int) -> Built:
         else:
             compiled: Any = torch.compile(model)
             model = compiled
-    return Built(model, loss_fn, optimizer, ratios)
+    ranks, own_randomness = experiment.runtime.ranks, None
+    if ranks.several:
+        own_randomness = OwnRandomness(seed, ranks.rank, experiment.runtime.device)
+    return Built(model, loss_fn, optimizer, ratios, own_randomness)
 
 
 def _own_copy(experiment: Experiment) -> LossFunction | None:

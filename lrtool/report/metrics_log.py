@@ -8,6 +8,7 @@ import shutil
 import warnings
 from dataclasses import fields
 from math import inf, isfinite, isnan
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from lrtool.errors import LrtoolWarning
@@ -16,7 +17,6 @@ from lrtool.report.records import EpochRow, RaceRow, StepRow, SweepRow, TrialRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 Row = SweepRow | TrialRow | RaceRow | StepRow | EpochRow
 AnyRow = TypeVar("AnyRow", SweepRow, TrialRow, RaceRow, StepRow, EpochRow)
@@ -46,10 +46,11 @@ _TYPES = {
 }
 
 
-def reopen(path: Path, size: int) -> IO[bytes]:
+def reopen(path: Path | None, size: int) -> IO[bytes]:
     """Open the file to append to its first `size` bytes; the others are cut off.
 
-    They are rows since the checkpoint, which the resumed training makes again.
+    They are rows since the checkpoint, which the resumed training makes again. Without a path, as
+    on the ranks that do not write, nothing is kept.
 
     Warns:
         LrtoolWarning: the file is shorter, so rows are missing.
@@ -57,6 +58,8 @@ def reopen(path: Path, size: int) -> IO[bytes]:
     Raises:
         OSError: it cannot be written.
     """
+    if path is None:
+        return Path(os.devnull).open("wb")
     if path.exists() and path.stat().st_nlink > 1:  # hard links, such as those of a backup
         with whole_path(path) as own:
             shutil.copyfile(path, own)

@@ -58,6 +58,7 @@ def refuse_bad_weights(session: Session) -> None:
         DivergedError: a weight is not finite.
     """
     bad = weights.first_bad_weight(session.built.model, session.finite_buffers)
+    bad = next(filter(None, session.ranks.gather(bad)), None)  # buffers may be a rank's own
     if bad is not None:
         raise divergence_error(session, f"{bad} is not finite")
 
@@ -86,8 +87,9 @@ def divergence_error(session: Session, symptom: str) -> DivergedError:
         kept = f"the checkpoint of step {step:,} has finite weights"
     position = session.position
     cause = Cause(_place(position.step, position.epoch, position.lr), symptom)
-    with suppress(Exception, SystemExit):  # such as too little memory for a second model
-        cause = first_cause(session, checkpoint) or cause
+    if not session.ranks.several:  # an update is made by all, and one may fail
+        with suppress(Exception, SystemExit):  # such as too little memory for a second model
+            cause = first_cause(session, checkpoint) or cause
     return DivergedError(f"{cause.place}: {cause.symptom}; {_advice(session, cause)}; {kept}")
 
 

@@ -62,7 +62,8 @@ def train(session: Session) -> Generator[Event, None, Ending]:
     """
     try:
         with writing(session):
-            log = metrics_log.reopen(session.directory / METRICS, session.log_bytes)
+            path = session.directory / METRICS if session.ranks.first else None
+            log = metrics_log.reopen(path, session.log_bytes)
         try:
             reason = yield from _epochs(session, log)
         except InterruptedRunError:

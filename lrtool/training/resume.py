@@ -17,6 +17,7 @@ from lrtool.components.schedules import build_schedule
 from lrtool.config.differences import differences
 from lrtool.config.document import read
 from lrtool.config.schema import RuntimeConfig, TrainConfig
+from lrtool.config.spelling import count
 from lrtool.data import encoding
 from lrtool.engine.checkpoint import BEST, LAST, newest_checkpoint, restoring
 from lrtool.engine.loop import Position
@@ -146,14 +147,16 @@ def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint 
 
     Warns:
         LrtoolWarning: the run is already beyond its new length, or with that length its rates
-            so far would have been different.
+            so far would have been different; or the number of ranks is another.
     """
     checkpoint = find_checkpoint(directory)
+    _refuse_other_directories(experiment, directory, checkpoint)
     if checkpoint is not None:
         with restoring(checkpoint.folder):
             _check_types(checkpoint.state)
             _refuse_changes(experiment, checkpoint)
             _warn_of_another_length(experiment, checkpoint)
+            _warn_of_other_ranks(experiment, checkpoint)
         _warn_of_damaged_weights(directory / CHECKPOINTS / BEST / MODEL)
     elif any((directory / CHECKPOINTS / name).exists() for name in ("last", "previous")):
         run = run_directory.place(directory)
@@ -169,6 +172,9 @@ def _check_types(state: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is missing, or of another type")
     if state["log_bytes"] < 0:
         raise ValueError("log_bytes is below 0")
+    for each in state.get("ranks", []):
+        if not all(isinstance(each[name], dict) for name in ("random", "epoch_random", "model")):
+            raise TypeError("the random states of the ranks are of another type")
     LearningRate(**state["learning_rate"])
 
 
@@ -182,13 +188,25 @@ def _warn_of_damaged_weights(best: Path) -> None:
             warnings.warn(words, LrtoolWarning, stacklevel=3)
 
 
-def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:
+def world_size(state: Mapping[str, Any]) -> int:
+    """Return how many ranks have written a checkpoint; older versions were one process."""
+    return len(state.get("ranks", ())) or 1
+
+
+def copy_run(checkpoint: Path, target: Path) -> Path:
     """Copy what is needed to resume in another directory: checkpoints, rows, encoding, the find.
+
+    Args:
+        checkpoint: its own folder.
+        target: the other run directory.
+
+    Returns:
+        The copy's folder.
 
     Raises:
         OSError: it cannot be read or written.
     """
-    source = checkpoint.folder.parent.parent
+    source = checkpoint.parent.parent
     for folder in (FIND, CHECKPOINTS):
         if (source / folder).exists():
             with tempfile.TemporaryDirectory(dir=target, prefix=run_directory.COPY) as temporary:
@@ -197,7 +215,7 @@ def copy_run(checkpoint: Checkpoint, target: Path) -> Checkpoint:
     for name in (METRICS, ENCODING):
         if (source / name).exists():
             shutil.copy(source / name, target / name)
-    return replace(checkpoint, folder=target / CHECKPOINTS / checkpoint.folder.name)
+    return target / CHECKPOINTS / checkpoint.name
 
 
 def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
@@ -249,6 +267,39 @@ def _warn_of_another_length(experiment: Experiment, checkpoint: Checkpoint) -> N
     else:
         return
     warnings.warn(words, LrtoolWarning, stacklevel=3)
+
+
+def _refuse_other_directories(
+    experiment: Experiment, directory: Path, checkpoint: Checkpoint | None
+) -> None:
+    """Refuse ranks that find another checkpoint than rank 0, as on a disk of their own.
+
+    Raises:
+        UserError: some rank does.
+    """
+    found = checkpoint and (checkpoint.folder.name, checkpoint.state["position"]["step"])
+    seen = experiment.runtime.ranks.gather(found)
+    others = [rank for rank, each in enumerate(seen) if each != seen[0]]
+    if others:
+        run, names = run_directory.place(directory), ", ".join(map(str, others))
+        raise UserError(
+            f"--resume {run}: {count(len(others), 'rank')} ({names}) found another checkpoint there"
+            " than rank 0, or none: the directory must be on a disk that all machines share"
+        )
+
+
+def _warn_of_other_ranks(experiment: Experiment, checkpoint: Checkpoint) -> None:
+    """Warn if the number of ranks is not that of the checkpoint."""
+    before, now = world_size(checkpoint.state), experiment.runtime.ranks.world_size
+    if now != before:
+        run = run_directory.place(checkpoint.folder.parent.parent)
+        warnings.warn(
+            f"--resume {run}: was trained by {count(before, 'rank')} so far, and now by {now}: the "
+            "batches stay the same; what the model draws, as for dropout, and the last digits of "
+            "the losses do not",
+            LrtoolWarning,
+            stacklevel=3,
+        )
 
 
 def _factors(experiment: Experiment, train: TrainConfig, count: int) -> list[float]:

@@ -40,6 +40,7 @@ from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_o
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import CHECKPOINTS, MODEL, place
+from lrtool.training.resume import world_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import Step
     from lrtool.experiment.experiment import Built
+    from lrtool.ranks import Ranks
     from lrtool.report.records import LearningRate, StepRow
     from lrtool.training.resume import Checkpoint
 
@@ -99,6 +101,11 @@ class Session:
     def position(self) -> Position:
         """Steps, epochs and batches so far."""
         return self.state.position
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.experiment.runtime.ranks
 
     def averaged(self) -> AbstractContextManager[None]:
         """Use the weights that are evaluated inside the block, such as their moving average."""
@@ -167,14 +174,26 @@ def _restore(session: Session, checkpoint: Checkpoint) -> None:
     load_checkpoint(session.state, checkpoint.folder, state)
     session.saved = session.position.step
     session.log_bytes = state["log_bytes"]
-    if session.position.batches:
-        session.epoch_random = state["epoch_random"]
-        session.resumed_random = state["random"]
     if isinstance(loss_fn, nn.Module):
         loss_fn.load_state_dict(state["loss"])
-    for name in ("epoch_random", "random"):  # the first one is tried, should it be damaged
-        restore_random_states(state[name], session.generators)
+    _restore_randomness(session, state)
     state.clear()
+
+
+def _restore_randomness(session: Session, state: dict[str, Any]) -> None:
+    """Put back this rank's random states, or those of rank 0 if the number of ranks has changed."""
+    ranks, own_randomness, own = session.ranks, session.built.own_randomness, state
+    if world_size(state) == ranks.world_size and ranks.several:
+        own = state["ranks"][ranks.rank]
+    if session.position.batches:
+        session.epoch_random = own["epoch_random"]
+        session.resumed_random = own["random"]
+    for name in ("epoch_random", "random"):  # the first one is tried, should it be damaged
+        restore_random_states(own[name], session.generators)
+    if own_randomness is not None and own is not state:
+        own_randomness.load_state_dict(own["model"])
+    elif own_randomness is not None:
+        own_randomness.begin(session.position.step)
 
 
 def _best(experiment: Experiment) -> BestTracker:
@@ -271,7 +290,7 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
             raise reduction_of(built.loss_fn).no_targets("the validation data")
         loss = None if validation is None else result.loss
         metrics = result.metrics
-    return EpochRow(
+    row = EpochRow(
         epoch=position.epoch + 1,
         step=position.step,
         lr=position.lr,
@@ -279,6 +298,7 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
         validation_loss=loss,
         **metrics,
     )
+    return session.ranks.from_first(row)  # for all decide by it
 
 
 def observe(session: Session, row: EpochRow) -> bool:
@@ -289,24 +309,30 @@ def observe(session: Session, row: EpochRow) -> bool:
 
 
 def save(session: Session, log: IO[bytes]) -> None:
-    """Save the checkpoint `last`.
+    """Save the checkpoint `last`: rank 0 writes it, with the random states of all ranks.
 
     Raises:
         OSError: it cannot be written; the one before is kept.
     """
     set_mode(session.built.optimizer, training=False)  # `evaluate` may read these weights
-    save_checkpoint(
-        session.state,
-        session.directory / CHECKPOINTS,
-        lrtool=__version__,
-        loss=_loss_state(session),
-        config=resolved_config(session.experiment),
-        data=session.experiment.data.digest,
-        learning_rate=asdict(session.rate),
-        random=random_states(session.generators),
-        epoch_random=session.epoch_random,
-        log_bytes=metrics_log.synced_size(log),
-    )
+    ranks, own_randomness = session.ranks, session.built.own_randomness
+    random = {"random": random_states(session.generators), "epoch_random": session.epoch_random}
+    each: list[dict[str, Any]] = []
+    if own_randomness is not None:
+        each = ranks.gather({**random, "model": own_randomness.state_dict()})
+    if ranks.first:
+        save_checkpoint(
+            session.state,
+            session.directory / CHECKPOINTS,
+            lrtool=__version__,
+            loss=_loss_state(session),
+            config=resolved_config(session.experiment),
+            data=session.experiment.data.digest,
+            learning_rate=asdict(session.rate),
+            **random,
+            ranks=each,
+            log_bytes=metrics_log.synced_size(log),
+        )
     session.saved = session.position.step
 
 
@@ -316,10 +342,11 @@ def save_weights(session: Session, path: Path, notes: dict[str, Any]) -> None:
     Raises:
         OSError: they cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with session.averaged():
         state = weights.plain(session.built.model).state_dict()
-        weights.write_weights(state, path, notes)
+        if session.ranks.first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            weights.write_weights(state, path, notes)
 
 
 def save_best(session: Session, row: EpochRow) -> None:
@@ -331,7 +358,8 @@ def save_best(session: Session, row: EpochRow) -> None:
     best = session.state.best
     notes = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
     folder = session.directory / CHECKPOINTS / BEST
-    if loss := _loss_state(session):
+    loss = _loss_state(session)
+    if loss and session.ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         weights.write_weights(loss, folder / LOSS, notes)
     save_weights(session, folder / MODEL, notes)

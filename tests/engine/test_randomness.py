@@ -1,12 +1,14 @@
 """The random states: draws after they are put back are those after they were kept."""
 
+import itertools
+import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
 
-from lrtool.engine.randomness import random_states, restore_random_states
+from lrtool.engine.randomness import OwnRandomness, random_states, restore_random_states
 
 
 def draws(generators=()):
@@ -48,3 +50,69 @@ def test_the_generators_must_be_the_same():
     states = random_states([torch.Generator()])
     with pytest.raises(ValueError, match="longer"):
         restore_random_states(states, [])
+
+
+def test_states_go_from_process_to_process():
+    states = pickle.loads(pickle.dumps(random_states([torch.Generator()])))  # noqa: S301  (our own)
+    expected = draws()
+    restore_random_states(states, [torch.Generator()])
+    assert draws() == expected
+
+
+def test_older_states_had_unsigned_numbers():
+    states = random_states()
+    kind, keys, *rest = states["numpy"]
+    expected = draws()
+    restore_random_states({**states, "numpy": (kind, keys.view(torch.uint32), *rest)})
+    assert draws() == expected
+
+
+class TestOwnRandomness:
+    def own(self, seed=3, rank=1):
+        return OwnRandomness(seed, rank, torch.device("cpu"))
+
+    def test_the_states_of_all_ranks_stay_as_they_are(self):
+        torch.manual_seed(0)
+        before, own = random_states(), self.own()
+        expected = draws()
+        restore_random_states(before)
+        with own:
+            draws()
+        assert draws() == expected
+
+    def test_an_exception_leaves_the_block_as_well(self):
+        before, own = random_states(), self.own()
+        expected = draws()
+        restore_random_states(before)
+        with pytest.raises(ZeroDivisionError), own:
+            torch.rand(1) / (1 // 0)
+        assert draws() == expected
+
+    def test_each_block_goes_on(self):
+        one, two = self.own(), self.own()
+        with one:
+            expected = [draws(), draws()]
+        for each in expected:
+            draws()
+            with two:
+                assert draws() == each
+
+    def test_every_seed_rank_and_step_has_its_own(self):
+        seen = []
+        for seed, rank, step in itertools.product((3, 4), (0, 1, 2), (0, 1)):
+            own = self.own(seed, rank)
+            own.begin(step)
+            with own:
+                seen += [str(draw) for draw in draws()[:-1]]
+        assert len(set(seen)) == len(seen) == 12 * 5
+
+    def test_the_states_are_kept_in_a_file(self, tmp_path):
+        one, two = self.own(), self.own(rank=2)
+        with one:
+            draws()
+        torch.save(one.state_dict(), tmp_path / "states")
+        with one:
+            expected = draws()
+        two.load_state_dict(torch.load(tmp_path / "states", weights_only=True))
+        with two:
+            assert draws() == expected
