@@ -26,16 +26,19 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from lrtool.batch import samples_in
+from lrtool.batch import Share, samples_in
 from lrtool.data.conversion import Conversion, collate, convert
 from lrtool.data.part import OwnLoader, Resident, Streamed, length
-from lrtool.data.shares import Shared
+from lrtool.data.rank_shares import OwnIndices, loaded, own_rows, takes_index_lists, with_indices
+from lrtool.data.shares import OfRank, Shared, collated
 from lrtool.data.whole_batches import whole_batches
 from lrtool.data.worker_process import begin
 from lrtool.errors import DataError, LrtoolWarning
+from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from lrtool.data.part import Part
+    from lrtool.ranks import Ranks
 
 DEPTH = 4  # objects between a loader and a generator that it draws from
 CHUNK = 64  # samples in a chunk of validation samples; a race pairs the losses by chunk
@@ -50,6 +53,7 @@ def epoch(
     epoch: int,
     device: torch.device,
     skip: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Any]:
     """Return the batches of one epoch; the last one may be smaller.
 
@@ -64,26 +68,44 @@ def epoch(
         device: where batches are put.
         skip: batches to skip at the start. Those of workers, an iterable dataset or the user's own
             DataLoader are made and dropped before this function returns.
+        ranks: that share each batch: with several, a `Share` of each is returned, as many on every
+            rank.
 
     Raises:
         DataError: on iteration, if the batches end early.
     """
     generator = _generator(seed, epoch)
     if isinstance(part, Resident):
-        return _shuffled(part, batch_size, generator, device, skip)
+        return _shuffled(part, batch_size, generator, device, skip=skip, ranks=ranks)
     if isinstance(part, Streamed):
         lazy = part.workers == 0 and not part.iterable
         loader = _loader(
-            part, batch_size, generator, device, shuffle=True, skip=skip if lazy else 0
+            part, batch_size, generator, device, shuffle=True, skip=skip if lazy else 0, ranks=ranks
         )
-        skip = 0 if lazy else skip
+        first, skip = (skip, 0) if lazy else (0, skip)
     else:
-        loader = whole_batches(part.loader)
-    stream: Iterator[Any] = iter(loader)
+        loader, first = whole_batches(part.loader), 0
+    stream: Iterator[Any]
+    if not ranks.several:
+        stream = iter(loader)
+    elif takes_index_lists(loader):
+        indices = OwnIndices(loader.batch_sampler, ranks, whole=False)
+        loader = with_indices(loader, indices)
+        own = None if loader.num_workers else (seed, epoch)
+        stream = loaded(iter(loader), indices, own, first)
+    elif isinstance(part, OwnLoader):
+        stream = ((batch, samples_in(batch), ranks.first) for batch in iter(loader))
+    else:
+        stream = iter(loader)
     skipped = sum(1 for _ in islice(stream, skip))
     counted = _all(stream, loader, skipped)
     if isinstance(loader.dataset, IterableDataset):
         counted = _counted(stream, part, length(part, batch_size), skipped)
+    if ranks.several:
+        return (
+            Share(batch_to(convert(batch, part.conversion), device), samples, counts)
+            for batch, samples, counts in counted
+        )
     return (batch_to(convert(batch, part.conversion), device) for batch in counted)
 
 
@@ -181,23 +203,55 @@ def empty_epoch(number: int) -> DataError:
     return DataError(f"the training data yield no batch in epoch {number + 1}")
 
 
-def ordered(part: Part, *, batch_size: int, device: torch.device) -> Iterator[Any]:
+def ordered(
+    part: Part, *, batch_size: int, device: torch.device, ranks: Ranks = ALONE
+) -> Iterator[Any]:
     """Yield the batches of an evaluation, unshuffled, without drawing random numbers.
+
+    With several ranks, each has whole batches by turns: rank r of R has the batches r, r + R, …,
+    and None for a turn that has none for it, so that all yield equally often.
 
     Raises:
         DataError: the batches end early.
     """
     if isinstance(part, Resident):
-        for start in range(0, part.size, batch_size):
-            rows = slice(start, start + batch_size)
+        turns = ceil(part.size / (batch_size * ranks.world_size))
+        for number in range(ranks.rank, turns * ranks.world_size, ranks.world_size):
+            rows = slice(number * batch_size, (number + 1) * batch_size)
+            if rows.start >= part.size:
+                yield None
+                continue
             yield part.inputs[rows].to(device, copy=True), part.targets[rows].to(device, copy=True)
         return
     if isinstance(part, Streamed):
         loader = _loader(part, batch_size, torch.Generator(), device, shuffle=False)
     else:
         loader = whole_batches(part.loader)
-    for batch in _all(iter(loader), loader):
-        yield batch_to(convert(batch, part.conversion), device)
+    for batch in _by_turns(loader, ranks):
+        yield None if batch is None else batch_to(convert(batch[0], part.conversion), device)
+
+
+def _by_turns(loader: DataLoader[Any], ranks: Ranks) -> Iterator[tuple[Any] | None]:
+    """Yield this rank's batches of a loader, and None for a turn that has none for it."""
+    if ranks.several and takes_index_lists(loader):
+        indices = OwnIndices(loader.batch_sampler, ranks, whole=True)
+        loader = with_indices(loader, indices)
+        seed = None if loader.num_workers else ()
+        for batch, *_ in _all(loaded(iter(loader), indices, seed), loader):
+            yield (batch,)
+        if None in indices.drawn:
+            yield None
+        return
+    own = None
+    number = -1
+    for number, batch in enumerate(_all(iter(loader), loader)):
+        if number % ranks.world_size == ranks.rank:
+            own = (batch,)
+        if number % ranks.world_size == ranks.world_size - 1:
+            yield own
+            own = None
+    if (number + 1) % ranks.world_size:
+        yield own
 
 
 def micro_batches(stream: Iterable[Any], accumulate: int) -> Iterator[list[Any]]:
@@ -320,12 +374,16 @@ def _shuffled(
     batch_size: int,
     generator: torch.Generator,
     device: torch.device,
+    *,
     skip: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    ranks: Ranks,
+) -> Iterator[Any]:
     inputs, targets = part.inputs, part.targets
     if batch_size >= part.size:  # a copy, since a model may change its inputs in place
         if not skip:
-            yield inputs.to(device, copy=True), targets.to(device, copy=True)
+            own, counts = own_rows(part.size, ranks.rank, ranks.world_size)
+            whole = inputs[own].to(device, copy=True), targets[own].to(device, copy=True)
+            yield Share(whole, part.size, counts) if ranks.several else whole
         return
     # Gathered as NHWC, a batch stays channels_last, in a quarter of the time.
     nhwc = _is_channels_last(inputs)
@@ -334,10 +392,15 @@ def _shuffled(
     order = torch.randperm(part.size, generator=generator).to(inputs.device)
     for start in range(skip * batch_size, part.size, batch_size):
         rows = order[start : start + batch_size]
-        batch = inputs.index_select(0, rows)
+        size, counts = len(rows), True
+        if ranks.several:
+            own, counts = own_rows(size, ranks.rank, ranks.world_size)
+            rows = rows[own]
+        of_rows = inputs.index_select(0, rows)
         if nhwc:
-            batch = batch.permute(0, 3, 1, 2)
-        yield batch.to(device), targets.index_select(0, rows).to(device)
+            of_rows = of_rows.permute(0, 3, 1, 2)
+        batch = of_rows.to(device), targets.index_select(0, rows).to(device)
+        yield Share(batch, size, counts) if ranks.several else batch
 
 
 def _is_channels_last(inputs: Tensor) -> bool:
@@ -356,19 +419,23 @@ def _loader(
     *,
     shuffle: bool,
     skip: int = 0,
+    ranks: Ranks = ALONE,
 ) -> DataLoader[Any]:
-    dataset = part.dataset
+    dataset, of_rank = part.dataset, ranks.several and part.iterable
     if part.shared and isinstance(dataset, IterableDataset):
         dataset = Shared(dataset, batch_size)
+    if of_rank and isinstance(dataset, IterableDataset):
+        dataset = OfRank(dataset, batch_size, ranks.rank, ranks.world_size)
+    together: Any = collated if of_rank else collate
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_size,
+        None if of_rank else batch_size,
         shuffle=shuffle and not part.iterable,
         num_workers=part.workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=begin,
         timeout=part.timeout if part.workers else 0,
-        collate_fn=collate,
+        collate_fn=together,
         generator=generator,
     )
     if not skip:

@@ -1,7 +1,7 @@
 """What each process that loads an iterable dataset yields of it.
 
 torch gives each worker a copy of the dataset. Unless the dataset asks `get_worker_info()` which
-share is its own, every worker yields all of it.
+share is its own, every worker yields all of it. Of several ranks, each goes through all samples.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils import worker as torch_worker
 
+from lrtool.data.conversion import collate
+from lrtool.data.rank_shares import own_rows
 from lrtool.data.worker_process import begin
 
 if TYPE_CHECKING:
@@ -62,6 +64,31 @@ class Shared(IterableDataset[Any]):
                 yield from batch
             if len(batch) < self.batch_size:
                 return
+
+
+class OfRank(IterableDataset[Any]):
+    """A rank's samples of each batch, with the number of all, and whether its own count."""
+
+    def __init__(
+        self, dataset: IterableDataset[Any], batch_size: int, rank: int, world_size: int
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[tuple[list[Any], int, bool]]:
+        """Yield the samples of one batch after another."""
+        samples = iter(self.dataset)
+        while batch := list(islice(samples, self.batch_size)):
+            rows, counts = own_rows(len(batch), self.rank, self.world_size)
+            yield batch[rows], len(batch), counts
+
+
+def collated(share: tuple[list[Any], int, bool]) -> tuple[Any, int, bool]:
+    """Return what `OfRank` yields with its samples as a batch."""
+    samples, size, counts = share
+    return collate(samples), size, counts
 
 
 class _Asked(IterableDataset[Any]):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from lrtool.batch import Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +21,8 @@ def copied(batch: Any) -> Any:
     What cannot be copied as it is: a tensor with a graph is cloned, and its graph is that of the
     clone too; other objects are asked for a `clone()`, or are shared.
     """
+    if isinstance(batch, Share):
+        return replace(batch, batch=copied(batch.batch))
     try:
         return copy.deepcopy(batch)
     except Exception:  # noqa: BLE001  (the user's objects may raise anything)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrtool.batch import samples_in, targets_of, with_targets
+from lrtool.batch import Share, samples_in, targets_of, with_targets
 from lrtool.engine.sample_weight import unweighted
 from lrtool.engine.weights import plain
 from lrtool.errors import DataError
@@ -96,7 +96,15 @@ class Reduction:
     model: nn.Module | None = field(default=None, compare=False, repr=False)
 
     def denominator(self, batch: Any) -> Denominator:
-        """Return the denominator of a batch's loss; 0 where all of its targets are ignored."""
+        """Return the denominator of a batch's loss; 0 where all of its targets are ignored.
+
+        Of a rank's share it is that of its own samples; 0 for a stand-in, of a sum too.
+        """
+        if isinstance(batch, Share):
+            return self._of_batch(batch.batch) if batch.counts else 0
+        return self._of_batch(batch)
+
+    def _of_batch(self, batch: Any) -> Denominator:
         if self.summed:
             return None
         if self.model is not None:
@@ -177,6 +185,8 @@ class Reduction:
         The loss of such a batch is 0/0, and so may be its gradient. That of the other targets is
         finite, and counts with the weight 0.
         """
+        if isinstance(batch, Share):
+            return replace(batch, batch=self.countable(batch.batch, denominator))
         if self.over == "elements" or not (isinstance(denominator, Tensor) or denominator == 0):
             return batch
         if self.model is not None and unweighted(self.model, batch)[1] is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lrtool.batch import own
 from lrtool.engine.weights import plain
 
 if TYPE_CHECKING:
@@ -75,5 +76,5 @@ def finite(value: Any) -> bool:
 
 
 def bad_inputs(micro_batches: Sequence[Any]) -> bool:
-    """Tell whether the data hold NaN or infinity."""
-    return not all(map(finite, micro_batches))
+    """Tell whether the data hold NaN or infinity; of shares, the rank's own."""
+    return not all(finite(own(batch)) for batch in micro_batches)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lrtool.batch import TARGET_KEYS
+from lrtool.batch import TARGET_KEYS, own
 from lrtool.components import import_path, losses, models, optimizers
 from lrtool.config.document import located
 from lrtool.config.schema import OWN, LossConfig
@@ -242,7 +242,7 @@ def _with_own_loss(experiment: Experiment, model: nn.Module) -> Experiment:
 def _returns_loss(experiment: Experiment, model: nn.Module) -> bool:
     """Tell whether a model returns its own loss for a batch."""
     with suppress(Exception, SystemExit):  # the preflight names what is wrong
-        batch = first_batches(experiment)[0]
+        batch = own(first_batches(experiment)[0])
         with experiment.runtime.autocast():
             return isinstance(batch, Mapping) and loss_in(model(**batch)) is not None
     return False
@@ -353,7 +353,7 @@ def _make_lazy_weights(experiment: Experiment, model: nn.Module) -> None:
         if not any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers())):
             return
         with suppress(Exception), mode, experiment.runtime.autocast():
-            batch = transferred(model, first_batches(experiment)[0])
+            batch = transferred(model, own(first_batches(experiment)[0]))
             (forward if experiment.loss_fn is not None else own_loss)(model, batch)
 
 
@@ -375,7 +375,7 @@ def first_batches(experiment: Experiment) -> list[Any]:
 
 
 def first_epoch(experiment: Experiment) -> Iterator[list[Any]]:
-    """Yield the batches of each update of the first epoch.
+    """Yield the batches of each update of the first epoch, or a rank's share of each.
 
     Raises:
         DataError: there are none.
@@ -386,6 +386,7 @@ def first_epoch(experiment: Experiment) -> Iterator[list[Any]]:
         seed=experiment.config.seed,
         epoch=0,
         device=experiment.runtime.device,
+        ranks=experiment.runtime.ranks,
     )
     return batches.some(batches.micro_batches(made, experiment.config.train.accumulate), 0)
 
@@ -444,8 +445,8 @@ def samples_per_update(experiment: Experiment) -> int:
 
 def resolved_config(experiment: Experiment) -> dict[str, Any]:
     """Return the whole configuration as plain data that works from any directory."""
-    own = str(Path(experiment.document.name).resolve().parent)
+    folder = str(Path(experiment.document.name).resolve().parent)
     data = experiment.config.model_dump(mode="json")
-    if own not in data["search_path"]:
-        data["search_path"] = [own, *data["search_path"]]
+    if folder not in data["search_path"]:
+        data["search_path"] = [folder, *data["search_path"]]
     return data

@@ -41,7 +41,7 @@ def refuse_a_failing_last_batch(experiment: Experiment) -> None:
     """
     part, size = experiment.data.train, experiment.data.batch_size
     samples = _samples(part)
-    if samples is None or samples % size == 0:
+    if samples is None or samples % size == 0 or experiment.runtime.ranks.several:
         return
     steps, epoch = training_steps(experiment), steps_per_epoch(experiment)
     if steps is not None and epoch is not None and steps < epoch:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lrtool import __version__
+from lrtool.batch import own
 from lrtool.components import losses, metrics
 from lrtool.components.metric_inputs import Units
 from lrtool.components.metrics import METRICS
@@ -112,7 +113,8 @@ def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
 def _try_batch(experiment: Experiment) -> Preflight:
     config, runtime = experiment.config, experiment.runtime
     built = build(experiment, config.seed)
-    batch = _first_of(experiment, built.loss_fn)
+    share = _first_of(experiment, built.loss_fn)
+    batch = own(share)
     _warn_of_channels_last(experiment, built.model)
     on = f"failed on a batch of inputs {_shape(_first_input(batch))}"
     outputs = targets = None
@@ -127,7 +129,7 @@ def _try_batch(experiment: Experiment) -> Preflight:
             warn_of_a_sum(config.loss.name, built.loss_fn, outputs, targets)
     with part(f"a step of {config.optimizer.name} with the model {config.model.name} {on}"):
         step = step_of(experiment, built, runtime.scaler())
-        out = step([batch], config.find.start)
+        out = step([share], config.find.start)
     validation = experiment.data.validation
     if validation is None and config.metrics:  # these are of the training set then
         validation = experiment.data.train
@@ -266,7 +268,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
     if not config.metrics:
         return {}
     built = build(experiment, config.seed)
-    batch = _first_of(experiment, built.loss_fn)
+    batch = own(_first_of(experiment, built.loss_fn))
     try:
         with (
             located(experiment.document),
@@ -302,6 +304,8 @@ def _units(experiment: Experiment) -> Units | None:
 def _first_of(experiment: Experiment, loss_fn: LossFunction | None) -> Any:
     """Return the first batch of the training set that has a target which is not ignored.
 
+    With several ranks it is this rank's share of it.
+
     Raises:
         DataError: there is none.
     """
@@ -309,7 +313,7 @@ def _first_of(experiment: Experiment, loss_fn: LossFunction | None) -> Any:
     with _data_source(experiment):
         for group in first_epoch(experiment):
             for batch in group:
-                if reduction.denominator(batch) != 0:
+                if experiment.runtime.ranks.any(flag=bool(reduction.denominator(batch) != 0)):
                     return batch
     raise reduction.no_targets("the training data")
 

@@ -37,7 +37,8 @@ def with_threads(experiment: Experiment) -> Experiment:
     if experiment.config.runtime.threads != "auto" or experiment.runtime.device.type != "cpu":
         return experiment
     threads = torch.get_num_threads()
-    if threads > 1 and not any(os.environ.get(name) for name in CHOSEN):
+    alone = not experiment.runtime.ranks.several  # the clocks of several ranks do not agree
+    if threads > 1 and alone and not any(os.environ.get(name) for name in CHOSEN):
         with suppress(Exception):  # some batches can be used once only
             threads = _faster(experiment, threads)
         torch.set_num_threads(threads)

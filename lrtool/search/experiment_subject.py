@@ -109,6 +109,7 @@ class ExperimentSubject:
             epoch=epoch,
             device=experiment.runtime.device,
             skip=skip,
+            ranks=experiment.runtime.ranks,
         )
         groups = batches.micro_batches(made, experiment.config.train.accumulate)
         return groups if skip else batches.some(groups, epoch)

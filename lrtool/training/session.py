@@ -225,6 +225,7 @@ def updates(session: Session) -> Iterator[Sequence[Any]]:
         epoch=position.epoch,
         device=experiment.runtime.device,
         skip=position.batches,
+        ranks=experiment.runtime.ranks,
     )
     if session.resumed_random is not None:
         restore_random_states(session.resumed_random, session.generators)

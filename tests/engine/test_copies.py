@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from lrtool.batch import Share
 from lrtool.engine.copies import copied, detached
 
 
@@ -80,3 +81,12 @@ def test_detached_values():
     assert not found["a"][1][0].requires_grad
     assert not found["b"].y.requires_grad
     assert (found["a"][1][1], found["c"]) == (3, "text")
+
+
+def test_a_share_is_copied_with_its_batch():
+    values, lock = torch.ones(2), threading.Lock()
+    for batch in ([values], [values, lock]):  # a lock cannot be copied
+        copy = copied(Share(batch, 5, counts=False))
+        assert (copy.samples, copy.counts) == (5, False)
+        assert copy.batch[0] is not values
+        assert copy.batch[0].equal(values)

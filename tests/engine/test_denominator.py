@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence
 
+from lrtool.batch import Share
 from lrtool.components.losses import build_loss
 from lrtool.config.schema import ComponentConfig
 from lrtool.engine.denominator import IGNORED, LossTotal, Reduction, in_all, reduction_of, shares
@@ -413,3 +414,20 @@ def test_nothing_is_counted_where_all_targets_count():
     assert plain.for_all(torch.rand(3, 2)) is plain
     assert weighted.for_all(y) is weighted
     assert reduction_of(nn.CrossEntropyLoss(reduction="sum")).for_all(y).summed
+
+
+def test_the_denominator_of_a_share_is_that_of_its_own_samples():
+    y = torch.tensor([0, IGNORED, 2])
+    for name, expected in (("cross_entropy", 2), ("mse", 3)):
+        reduction = reduction_of(built(name))
+        assert reduction.denominator(Share((None, y), 9)) == expected
+        assert reduction.denominator(Share((None, y), 9, counts=False)) == 0
+    summed = reduction_of(nn.CrossEntropyLoss(reduction="sum"))
+    assert summed.denominator(Share((None, y), 9)) is None
+    assert summed.denominator(Share((None, y), 9, counts=False)) == 0
+
+
+def test_a_share_without_targets_gets_others():
+    share = Share((None, torch.tensor([IGNORED])), 9)
+    (_, targets) = reduction_of(F.cross_entropy).countable(share, 0).batch
+    assert targets.tolist() == [0]

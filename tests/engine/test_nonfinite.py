@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lrtool.batch import Share
 from lrtool.engine.nonfinite import Suspects, bad_inputs, finite, watched
 
 
@@ -108,3 +109,5 @@ def test_containers_are_looked_into(bad):
         assert not finite(value)
     assert bad_inputs([(good, good), (tensor, good)])
     assert not bad_inputs([(good, good), {"x": good}])
+    assert bad_inputs([Share((good, tensor), 9)])
+    assert not bad_inputs([Share((good, good), 9)])
