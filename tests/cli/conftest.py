@@ -124,6 +124,7 @@ def launch(start, tmp_path):  # noqa: ARG001  (start imports what the forks need
 
     `prepare(rank)` is called in each of them first.
     """
+    import torch._dynamo  # noqa: F401  (DDP imports it: once here, rather than in each fork)
 
     def launch(world_size, *arguments, prepare=lambda _: None):
         with socket.socket() as free:

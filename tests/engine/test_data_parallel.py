@@ -1,0 +1,265 @@
+"""An update of several ranks is that of one."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lrtool.batch import Share, share_of
+from lrtool.engine.data_parallel import Failed
+from lrtool.engine.device import Runtime
+from lrtool.engine.loop import Position, train_epoch
+from lrtool.engine.readout import READ_AFTER_STEPS, Readout
+from lrtool.engine.step import make_step
+from lrtool.errors import LockstepError, RankFailedError, cause_of
+from lrtool.ranks import ALONE
+
+CPU = torch.device("cpu")
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+
+
+def batches(sizes, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(n, 5, generator=generator), torch.randint(0, 3, (n,), generator=generator))
+        for n in sizes
+    ]
+
+
+def share(batch, ranks):
+    """A rank's share of a batch (inputs, targets); plain for one rank."""
+    if not ranks.several:
+        return batch
+    size = len(batch[1])
+    rows = share_of(size, ranks.rank, ranks.world_size)
+    if rows.start == rows.stop:
+        return Share(tuple(part[:1] for part in batch), size, counts=False)
+    return Share(tuple(part[rows] for part in batch), size)
+
+
+def trained(ranks, groups, *, net=None, loss_fn=F.cross_entropy, **settings):
+    """Losses, denominators and weights after an update for each group of batches."""
+    net = net or model()
+    parameters = [*net.parameters()]
+    parameters += loss_fn.parameters() if isinstance(loss_fn, nn.Module) else []
+    optimizer = torch.optim.AdamW(parameters, lr=1.0)
+    step = make_step(net, loss_fn, optimizer, Runtime(CPU, ranks=ranks), **settings)
+    outs = [step([share(batch, ranks) for batch in group], 0.01) for group in groups]
+    weights = torch.cat([p.detach().flatten() for p in parameters])
+    return [None if out is None else (float(out.loss), out.denominator) for out in outs], weights
+
+
+def assert_equal(of_ranks, alone):
+    losses, weights = alone
+    for found in of_ranks:
+        assert not isinstance(found, str), found
+        assert found[0] == [each and (pytest.approx(each[0], rel=1e-5), each[1]) for each in losses]
+        torch.testing.assert_close(found[1], weights, rtol=1e-4, atol=1e-6)
+    assert all(found[0] == of_ranks[0][0] for found in of_ranks)  # to the last bit
+    assert all(torch.equal(found[1], of_ranks[0][1]) for found in of_ranks)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_several_ranks_make_the_updates_of_one(in_ranks, world_size):
+    groups = [[batch] for batch in batches([8, 7, 5, 3, 1])]  # a share may be empty
+
+    assert_equal(
+        in_ranks(world_size, lambda ranks: trained(ranks, groups, clip_norm=0.5)),
+        trained(ALONE, groups, clip_norm=0.5),
+    )
+
+
+def test_accumulated_batches_are_weighted_over_all_ranks(in_ranks):
+    groups = [batches([8, 3, 1]), batches([6, 5, 4], seed=2), batches([2], seed=3)]
+
+    assert_equal(in_ranks(2, lambda ranks: trained(ranks, groups)), trained(ALONE, groups))
+
+
+def test_ignored_targets_on_one_rank_alone_do_not_count(in_ranks):
+    groups = [[batch] for batch in batches([8, 8, 4])]
+    groups[0][0][1][:4] = -100  # all that rank 0 has
+    groups[1][0][1][1:7] = -100
+    groups[2][0][1][:] = -100  # all: nothing to learn, and no update but for weight decay
+
+    found = in_ranks(2, lambda ranks: trained(ranks, groups))
+    alone = trained(ALONE, groups)
+    assert [denominator for _, denominator in alone[0]] == [4, 2, 0]
+    assert_equal(found, alone)
+
+
+def test_losses_that_are_sums_are_added(in_ranks):
+    groups = [[batch] for batch in batches([8, 3, 1])]
+    loss = nn.CrossEntropyLoss(reduction="sum")
+
+    found = in_ranks(2, lambda ranks: trained(ranks, groups, loss_fn=loss))
+    alone = trained(ALONE, groups, loss_fn=loss)
+    assert [denominator for _, denominator in alone[0]] == [None, None, None]
+    assert_equal(found, alone)
+
+
+class Centres(nn.Module):
+    """A loss with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.linspace(-1, 1, 9).reshape(3, 3))
+
+    def forward(self, outputs, targets):
+        return (outputs - self.centres[targets]).square().mean()
+
+
+def test_the_weights_of_a_loss_are_trained_alike(in_ranks):
+    groups = [[batch] for batch in batches([8, 7, 3])]
+
+    assert_equal(
+        in_ranks(2, lambda ranks: trained(ranks, groups, loss_fn=Centres())),
+        trained(ALONE, groups, loss_fn=Centres()),
+    )
+
+
+class Sometimes(nn.Module):
+    """Computes its own loss, but not of batches of few samples."""
+
+    def __init__(self, least):
+        super().__init__()
+        self.net = model()
+        self.least = least
+
+    def training_step(self, batch, _index):
+        inputs, targets = batch
+        return None if len(targets) < self.least else F.cross_entropy(self.net(inputs), targets)
+
+
+def test_a_batch_that_one_rank_skips_is_that_of_the_others(in_ranks):
+    groups = [[batch] for batch in batches([8, 5, 2])]  # shares 4 + 4, 2 + 3, 1 + 1
+
+    def run(ranks):
+        return trained(ranks, groups, net=Sometimes(3), loss_fn=None)
+
+    found = in_ranks(2, run)
+    parts = [[tuple(p[rows] for p in groups[1][0]) for rows in (slice(2), slice(2, 5))]]
+    alone = trained(ALONE, [groups[0], *parts, groups[2]], net=Sometimes(3), loss_fn=None)
+    assert [each and each[1] for each in alone[0]] == [8, 3, None]
+    assert_equal(found, alone)
+
+
+class Fails(nn.Module):
+    """Fails on a value that only one of the shares has."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = model()
+
+    def forward(self, inputs):
+        if bool((inputs > 100).any()):
+            raise ValueError("too large")
+        return self.net(inputs)
+
+
+def failures(ranks, groups, made=None):
+    net = Fails()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    step = make_step(net, F.cross_entropy, optimizer, Runtime(CPU, ranks=ranks))
+    seen = []
+    for group in groups:
+        own = [share(batch, ranks) for batch in group]
+        try:
+            seen.append(step(made(ranks, own) if made else own, 0.01) is not None)
+        except Exception as error:  # noqa: BLE001  (it is what is tested)
+            seen.append(f"{type(error).__name__}: {error}")
+    return seen
+
+
+def test_a_failure_of_one_rank_ends_the_step_of_all(in_ranks):
+    groups = [batches([8, 8]), batches([8, 8], seed=2), batches([8, 8], seed=3), batches([8])]
+    groups[1][0][0][0] = 1000.0  # on rank 0, in the first of two batches
+    groups[2][1][0][7] = 1000.0  # on rank 1, in the last
+
+    found = in_ranks(2, lambda ranks: failures(ranks, groups))
+    elsewhere = f"{RankFailedError.__name__}: another rank failed in this step"
+    assert found[0] == [True, "ValueError: too large", elsewhere, True]
+    assert found[1] == [True, elsewhere, "ValueError: too large", True]
+
+
+def test_batches_that_one_rank_cannot_make_end_the_step_of_all(in_ranks):
+    def made(ranks, own):
+        return Failed(OSError("no such file")) if ranks.rank else own
+
+    found = in_ranks(2, lambda ranks: failures(ranks, [batches([8])], made))
+    assert found == [
+        ["RankFailedError: another rank failed in this step"],
+        ["OSError: no such file"],
+    ]
+
+
+class Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(_context, inputs):
+        return inputs.clone()
+
+    @staticmethod
+    def backward(_context, _gradients):
+        raise ValueError("in the backward pass")
+
+
+def test_a_failure_that_the_others_cannot_know_of_leaves_the_lockstep(in_ranks):
+    def run(ranks):
+        net = model()
+        if ranks.rank:
+            net.register_forward_hook(lambda _module, _inputs, outputs: Backward.apply(outputs))
+        optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+        step = make_step(net, F.cross_entropy, optimizer, Runtime(CPU, ranks=ranks))
+        try:
+            step([share(batch, ranks) for batch in batches([8])], 0.01)
+        except LockstepError as error:
+            return type(error).__name__, f"{type(cause_of(error)).__name__}: {cause_of(error)}"
+
+    first, second = in_ranks(2, run)
+    assert first[0] == "OutOfStepError"  # DDP has lost the other one
+    assert second == ("OutOfStepError", "ValueError: in the backward pass")
+
+
+def test_rows_are_read_after_the_same_steps_on_all_ranks(in_ranks):
+    def run(ranks):
+        net = model()
+        optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+        step = make_step(net, F.cross_entropy, optimizer, Runtime(CPU, ranks=ranks))
+        groups = ([share(batch, ranks) for batch in batches([4], seed=i)] for i in range(200))
+
+        class Constant:
+            def factor(self, *_):
+                return 1.0
+
+            def momentum(self, *_):
+                return None
+
+        rows = train_epoch(
+            step, groups, Position(), lr=0.01, schedule=Constant(), optimizer=optimizer, ranks=ranks
+        )
+        return [[(row.step, row.samples, row.loss) for row in some] for some in rows]
+
+    first, second = in_ranks(2, run)
+    assert first == second
+    steps = [step for some in first for step, samples, _ in some if samples == 4]
+    assert steps == [*range(1, 201)]
+    assert len(first[0]) == 1  # nothing is known of the time of a step yet
+    assert max(map(len, first)) <= READ_AFTER_STEPS
+
+
+def test_the_slowest_rank_decides_when_rows_are_read(in_ranks, monkeypatch):
+    def run(ranks):
+        clock = iter([0.0, *(0.03 * (1 + ranks.rank) * i for i in range(1, 9))])
+        monkeypatch.setattr("lrtool.engine.readout.perf_counter", lambda: next(clock))
+        readout, read = Readout(ranks), []
+        for _ in range(4):
+            readout._pending.append(None)
+            if readout.due():
+                read.append(len(readout._pending))
+                readout._pending, readout._started = [], 0.0
+        return read, readout._agreed
+
+    assert in_ranks(2, run)[0] == in_ranks(2, run)[1]
