@@ -338,7 +338,7 @@ def _find_result(
             parameters=sum(size for size, _ in sizes),
             trainable=sum(size for size, trainable in sizes if trainable),
         ),
-        environment=Environment(lrtool=__version__, **environment(runtime.device)),
+        environment=Environment(lrtool=__version__, **environment(runtime)),
         timing=Timing(**result.timing),
     )
     return FindResult(finding, result.sweeps, report)

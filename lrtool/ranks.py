@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from socket import gethostname
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -38,6 +39,7 @@ class Ranks:
         backend: "gloo" or "nccl", of the device's tensors; None for one process alone.
         hosts: torch's process group for values on the host; None: the default one.
         devices: for tensors on the device; None: the default one.
+        places: host name and device of every rank; () for one process alone.
         store: keys that all ranks can read and write, whatever else they do; None alone.
     """
 
@@ -45,6 +47,7 @@ class Ranks:
     world_size: int = 1
     local_rank: int = 0
     backend: str | None = None
+    places: tuple[tuple[str, str], ...] = ()
     hosts: Any = field(default=None, compare=False, repr=False)
     devices: Any = field(default=None, compare=False, repr=False)
     store: Any = field(default=None, compare=False, repr=False)
@@ -131,7 +134,8 @@ class Ranks:
         with _collective():
             hosts = dist.new_group(backend="gloo", timeout=limit)
             devices = dist.new_group(backend=backend, timeout=limit) if backend == "nccl" else hosts
-        return replace(self, backend=backend, hosts=hosts, devices=devices)
+        ranks = replace(self, backend=backend, hosts=hosts, devices=devices)
+        return replace(ranks, places=tuple(ranks.gather((gethostname(), str(device)))))
 
 
 ALONE = Ranks()

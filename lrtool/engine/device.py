@@ -13,6 +13,7 @@ from torch import nn
 
 from lrtool.errors import ConfigError, Problem, said
 from lrtool.ranks import ALONE, Ranks
+from lrtool.report.records import RankFacts
 
 if TYPE_CHECKING:
     from lrtool.config.schema import RuntimeConfig
@@ -149,8 +150,9 @@ def set_memory_format(model: nn.Module, memory_format: torch.memory_format) -> N
             tensor.data = tensor.data.contiguous(memory_format=memory_format)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Describe the machine of a run, for its report."""
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """Describe the machine of a run, and its ranks, for its report."""
+    device, ranks = runtime.device, runtime.ranks
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "torch": torch.__version__,
@@ -159,6 +161,9 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
+        "world_size": ranks.world_size,
+        "backend": ranks.backend,
+        "ranks": tuple(RankFacts(*place) for place in ranks.places),
     }
 
 

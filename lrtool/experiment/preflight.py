@@ -212,7 +212,7 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
         "model": ModelFacts(
             name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
         ),
-        "environment": Environment(lrtool=__version__, **environment(experiment.runtime.device)),
+        "environment": Environment(lrtool=__version__, **environment(experiment.runtime)),
     }
 
 

@@ -478,8 +478,16 @@ class ModelFacts:
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
+class RankFacts:
+    """One of several processes that share the work."""
+
+    host: Annotated[str, Field(description="name of its machine")]
+    device: str
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
 class Environment:
-    """Where the numbers were computed."""
+    """Where the numbers were computed; device and threads are those of rank 0."""
 
     lrtool: str
     torch: str
@@ -488,6 +496,13 @@ class Environment:
     device: str
     device_name: str
     threads: int
+    world_size: Annotated[FromOne, Field(description="number of ranks")] = 1
+    backend: Annotated[
+        str | None, Field(description="gloo or nccl, by which ranks meet; null: one process")
+    ] = None
+    ranks: Annotated[
+        tuple[RankFacts, ...], Field(description="in their order; empty for one process")
+    ] = ()
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)

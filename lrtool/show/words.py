@@ -59,6 +59,8 @@ def subject(report: AnyReport) -> str:
     parts.append(source)
     batch_size = setting(report, "data", "batch_size")
     parts.append(f"batch {batch_size}" if batch_size else None)
+    ranks = report.environment.world_size
+    parts.append(f"{ranks} ranks" if ranks > 1 else None)
     return " · ".join(part for part in parts if part)
 
 
@@ -184,10 +186,12 @@ def duration(seconds: float) -> str:
 
 
 def took(report: AnyReport) -> str:
-    """Say how long a run took: "2.5 s, 600 steps at 1,200 steps/s"."""
+    """Say how long a run took: "2.5 s, 600 steps at 1,200 steps/s on 4 ranks"."""
     timing = report.timing
     speed = f" at {timing.steps_per_s:,.0f} steps/s" if timing.steps_per_s else ""
-    return f"{timing.total_s:.1f} s, {timing.steps:,} steps{speed}"
+    ranks = report.environment.world_size
+    where = f" on {ranks} ranks" if ranks > 1 else ""
+    return f"{timing.total_s:.1f} s, {timing.steps:,} steps{speed}{where}"
 
 
 def command(*words: object) -> str:

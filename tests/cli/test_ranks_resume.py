@@ -1,6 +1,7 @@
 """What a run of several ranks writes, and how it goes on: rank 0 alone writes, for all of them."""
 
 import json
+import socket
 
 import pytest
 import torch
@@ -57,3 +58,10 @@ def test_a_run_in_a_directory_of_its_own_is_one_for_all_ranks(ranks, tmp_path):
     report = json.loads((run / "report.json").read_text())
     swept = [row for row in rows(run) if row["kind"] == "sweep"]
     assert len(swept) == len(report["sweeps"][0]["loss"])
+
+
+def test_the_report_names_the_ranks(ranks, tmp_path):
+    assert codes(ranks(2, *TRAIN, "run", "--epochs", "1")) == [0, 0]
+    environment = json.loads((tmp_path / "run" / "report.json").read_text())["environment"]
+    assert (environment["world_size"], environment["backend"]) == (2, "gloo")
+    assert environment["ranks"] == [{"host": socket.gethostname(), "device": "cpu"}] * 2

@@ -53,6 +53,15 @@ def test_subject_says_what_it_knows_of_a_call_without_configuration(make):
     assert words.subject(report) == "mlp, 26,122 parameters"
 
 
+def test_several_ranks_are_counted_where_a_run_is_described(make):
+    report = make()
+    many = replace(report.environment, world_size=4)
+    report = report.model_copy(update={"environment": many})
+    assert words.subject(report).endswith("batch 64 · 4 ranks")
+    assert words.took(report).endswith(" on 4 ranks")
+    assert "rank" not in words.took(make()) + words.subject(make())
+
+
 def test_purpose_says_schedule_and_length(make):
     said = make().suggestion
     assert words.purpose(said) == "constant schedule over 230 steps"
