@@ -113,6 +113,13 @@ class Ranks:
                 dist.all_reduce(tensor, group=self.devices)
         return tensor
 
+    def tensor_from_first(self, tensor: Tensor) -> Tensor:
+        """Return the tensor of rank 0, on the device; it may take the place of this rank's own."""
+        if self.several:
+            with _collective():
+                dist.broadcast(tensor, group=self.devices, group_src=0)
+        return tensor
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.highest([0.0])

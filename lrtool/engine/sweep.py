@@ -56,7 +56,7 @@ def sweep(
     for index, lr in enumerate(rates):
         failure: Exception | None = None
         try:
-            probed = None if probe is None else probe()
+            probed = None if probe is None else ranks.tensor_from_first(probe())
             out: StepOut = update(step, micro_batches, lr, ranks)
             readout.add(out if probed is None else out._replace(loss=probed, denominator=1.0))
         except Exception as error:

@@ -417,6 +417,7 @@ def step_of(
         clip_norm=experiment.config.train.gradient_clip_norm,
         scaler=scaler,
         reduction=reduction,
+        random=built.own_randomness,
     )
 
 
