@@ -13,7 +13,7 @@ from lrtool.components import import_path, losses, models
 from lrtool.components.losses import ALIASES, LOSSES
 from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.components.models import MODELS
-from lrtool.components.optimizers import OPTIMIZERS, UNUSABLE
+from lrtool.components.optimizers import OPTIMIZERS, SHARDABLE, UNUSABLE
 from lrtool.components.schedules import SCHEDULES, Length
 from lrtool.config.schema import OWN
 from lrtool.errors import Problem, UserError, did_you_mean
@@ -51,7 +51,36 @@ def check(
         *_optimizer(config, directories),
         *_schedule(config.train.schedule),
         *_early_stopping(config, directories),
+        *_shard(config),
     ]
+
+
+def _shard(config: Config) -> Problems:
+    """Say what does not go with a model that is divided among the ranks."""
+    runtime, path = config.runtime, ("runtime", "shard")
+    if not runtime.shard:
+        return
+    for index, pattern in enumerate(runtime.shard if isinstance(runtime.shard, list) else ()):
+        yield from _pattern(pattern, (*path, index))
+    if runtime.precision == "fp16":
+        yield Problem(("runtime", "precision"), "fp16 does not go with runtime.shard; use bf16")
+    if runtime.compile:
+        yield Problem(("runtime", "compile"), "true does not go with runtime.shard; remove one")
+    if runtime.memory_format == "channels_last":
+        words = "channels_last does not go with runtime.shard, whose tensors are contiguous"
+        yield Problem(("runtime", "memory_format"), words)
+    inner = config.optimizer.inner
+    name = (inner or config.optimizer).name
+    if name in OPTIMIZERS and name not in SHARDABLE:
+        words = f"{name} needs whole tensors; with runtime.shard use one of {', '.join(SHARDABLE)}"
+        yield Problem(("optimizer", "inner", "name") if inner else ("optimizer", "name"), words)
+
+
+def _pattern(pattern: str, path: KeyPath) -> Problems:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        yield Problem(path, f"{pattern!r} is not a regular expression: {error}")
 
 
 def _source(
@@ -108,11 +137,7 @@ def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
 def _optimizer(config: Config, directories: Sequence[Path]) -> Problems:
     spec = config.optimizer
     for index, group in enumerate(spec.groups):
-        try:
-            re.compile(group.match)
-        except (re.error, OverflowError, RecursionError) as error:
-            problem = f"{group.match!r} is not a regular expression: {error}"
-            yield Problem(("optimizer", "groups", index, "match"), problem)
+        yield from _pattern(group.match, ("optimizer", "groups", index, "match"))
     if spec.inner is None:
         yield from _one_optimizer(spec, ("optimizer",), directories)
         return

@@ -40,6 +40,12 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 if "muon" in OPTIMIZERS:  # torch's refuses a model with a bias
     OPTIMIZERS["muon"] = Muon
 
+# Those whose update of a sharded tensor is that of the whole one: they go element by element.
+SHARDABLE = (
+    *("adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop"),
+    "sgd",
+)
+
 STEADY = 500  # updates after which moving averages have settled
 
 # With one of these among the arguments, the user has chosen the implementation.
@@ -242,8 +248,8 @@ def _may_fuse(cls: Callable[..., Any], args: Mapping[str, Any]) -> bool:
 
 
 def _like(parameter: Tensor) -> nn.Parameter:
-    """Return a small parameter of the same device and type."""
-    return nn.Parameter(torch.ones(2, 2, device=parameter.device, dtype=parameter.dtype))
+    """Return a small parameter of the same device and type; of a sharded one, a sharded one."""
+    return nn.Parameter(parameter.detach().new_ones(2, 2))
 
 
 def is_known(optimizer: Optimizer) -> bool:

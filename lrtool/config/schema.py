@@ -160,6 +160,13 @@ def _threads(value: Any) -> int | Literal["auto"]:
     )
 
 
+def _shard(value: Any) -> bool | list[str]:
+    whole = isinstance(value, list) and bool(value)
+    if isinstance(value, bool) or (whole and all(isinstance(item, str) for item in value)):
+        return value  # type: ignore[no-any-return]
+    raise PydanticCustomError("shard", "must be true, false or a list of regular expressions")
+
+
 class DataConfig(Section):
     """Where samples come from and how they are batched."""
 
@@ -326,6 +333,22 @@ class RuntimeConfig(Section):
     deterministic: bool = Field(
         default=False, description="use torch's deterministic algorithms only"
     )
+    shard: Annotated[
+        bool | list[str],
+        PlainValidator(_shard),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "boolean"},
+                    {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                ]
+            }
+        ),
+    ] = Field(
+        default=False,
+        description="divide the model among the ranks, for one that fits no device: true: by its "
+        "repeated blocks; or regular expressions, searched for in the names of modules",
+    )
     timeout: float = Field(
         600.0, gt=0, description="seconds that ranks wait for one another before the run fails"
     )
@@ -362,7 +385,7 @@ class Config(Section):
     def digest(self) -> str:
         """Return a SHA-256, in hexadecimal, of all keys but those that change no number."""
         content = self.model_dump(
-            mode="json", exclude={"search_path": True, "runtime": {"threads", "timeout"}}
+            mode="json", exclude={"search_path": True, "runtime": {"threads", "timeout", "shard"}}
         )
         canonical = json.dumps(content, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()

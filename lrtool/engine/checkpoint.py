@@ -2,7 +2,8 @@
 
 A checkpoint is a folder: `model.safetensors` (weights and buffers), `average.safetensors` (their
 moving average, if there is one), `state.pt` (everything else, for `torch.load` with
-`weights_only=True`), and `manifest.json` with each file's size and CRC-32, written last.
+`weights_only=True`), and `manifest.json` with each file's size and CRC-32, written last. That of a
+sharded model has no weights but those in its shards, a file a rank (`sharded_checkpoint`).
 
 It is written as `.new` and renamed to `last`; the one before stays as `previous`. So a process
 killed at any moment leaves a whole one. As always in PyTorch, what a module keeps outside its state
@@ -30,12 +31,15 @@ from torch import Tensor, nn
 
 from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.loop import BestTracker, Position
+from lrtool.engine.sharded_checkpoint import SHARD, read_shards, split, write_shards
+from lrtool.engine.sharded_tensors import divided_as, is_sharded, mesh_of
 from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
+from lrtool.ranks import ALONE, Ranks
 from lrtool.report.files import crc_of, in_a_line, reading, sync_directory, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lrtool.engine.ema import MovingAverage
 
@@ -49,6 +53,7 @@ WEIGHTS, LOSS, AVERAGE, STATE, MANIFEST = (
 )
 
 Plain = TypeVar("Plain")
+FileSum = dict[str, int]  # its bytes and crc32
 
 
 class Stateful(Protocol):
@@ -74,12 +79,15 @@ class TrainingState:
     best: BestTracker
 
 
-def save_checkpoint(training: TrainingState, folder: Path, **facts: Any) -> Path:
+def save_checkpoint(
+    training: TrainingState, folder: Path, ranks: Ranks = ALONE, /, **facts: Any
+) -> Path:
     """Write the checkpoint `last` into `folder`; the one before becomes `previous`.
 
     Args:
         training: at rest between two updates.
         folder: of all checkpoints of the run.
+        ranks: that share a sharded model; all of them call this.
         facts: what else to keep, plain values and tensors.
 
     Returns:
@@ -89,25 +97,44 @@ def save_checkpoint(training: TrainingState, folder: Path, **facts: Any) -> Path
         OSError: it cannot be written or the disk is full; earlier checkpoints stay.
         UserError: the state holds objects that cannot be read back as plain data.
     """
-    folder.mkdir(exist_ok=True)
     new = folder / NEW
-    if _is_sealed(new):  # the process was killed between the renames
-        _promote(folder)
-    shutil.rmtree(new, ignore_errors=True)
-    try:
+    if ranks.first:
+        folder.mkdir(exist_ok=True)
+        if _is_sealed(new):  # the process was killed between the renames
+            _promote(folder)
+        shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        model = plain(training.model)
+    ranks.barrier()
+    try:
+        _write(training, new, ranks, facts)
+    except BaseException:
+        if ranks.first:
+            shutil.rmtree(new, ignore_errors=True)
+        raise
+    if ranks.first:
+        _promote(folder)
+    ranks.barrier()  # a rank that goes on may find it
+    return folder / LAST
+
+
+def _write(training: TrainingState, new: Path, ranks: Ranks, facts: Mapping[str, Any]) -> None:
+    """Write all of a checkpoint, and seal it."""
+    model, average = plain(training.model), training.average
+    state, sums = {**_state(training, model), **facts}, dict[str, FileSum]()
+    if is_sharded(model):
+        state |= {"model": model.state_dict(), "average": average and average.state()}
+        shards: dict[str, Tensor] = {}
+        state = split(state, "training", shards)
+        for own in ranks.gather(sums_of(write_shards(shards, new, ranks))):
+            sums |= own
+    else:
         step = {"step": training.position.step, "epoch": training.position.epoch}
         save_tensors(model.state_dict(), new / WEIGHTS, step)
-        if training.average is not None:
-            save_tensors(training.average.state(), new / AVERAGE, step)
-        _save_state({**_state(training, model), **facts}, new / STATE)
-        seal(new)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    _promote(folder)
-    return folder / LAST
+        if average is not None:
+            save_tensors(average.state(), new / AVERAGE, step)
+    if ranks.first:
+        _save_state(state, new / STATE)
+        seal(new, sums)
 
 
 def _is_sealed(new: Path) -> bool:
@@ -140,19 +167,47 @@ def _state(training: TrainingState, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def load_checkpoint(training: TrainingState, checkpoint: Path, state: Mapping[str, Any]) -> None:
+def load_checkpoint(
+    training: TrainingState, checkpoint: Path, state: Mapping[str, Any], ranks: Ranks = ALONE
+) -> None:
     """Put everything back as it was when `checkpoint` was written.
 
     Args:
         training: built from the same configuration.
         checkpoint: from `newest_checkpoint`.
         state: likewise.
+        ranks: that share a sharded model; all of them call this.
 
     Raises:
         UserError: the checkpoint is of another model or optimizer, or is damaged.
     """
     with restoring(checkpoint):
-        _load(training, checkpoint, state)
+        _load(training, checkpoint, state, ranks)
+
+
+def weights_of(checkpoint: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the weights and buffers of a checkpoint, given its state.
+
+    Raises:
+        UserError: a file cannot be read, or is damaged.
+    """
+    if "model" not in state:
+        return read_weights(checkpoint / WEIGHTS)
+    weights: dict[str, Any] = read_shards(state["model"], checkpoint)
+    return weights
+
+
+def average_of(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """Return the moving average in a checkpoint, given its state; None without one.
+
+    Raises:
+        UserError: a file cannot be read, or is damaged.
+    """
+    if "model" not in state:
+        path = checkpoint / AVERAGE
+        return read_weights(path) if path.exists() else None
+    average: dict[str, Tensor] | None = read_shards(state["average"], checkpoint)
+    return average
 
 
 @contextmanager
@@ -172,10 +227,12 @@ def restoring(checkpoint: Path) -> Iterator[None]:
             raise
 
 
-def _load(training: TrainingState, checkpoint: Path, state: Mapping[str, Any]) -> None:
+def _load(
+    training: TrainingState, checkpoint: Path, state: Mapping[str, Any], ranks: Ranks
+) -> None:
     model = plain(training.model)
-    weights = {**read_weights(checkpoint / WEIGHTS), **state["extra"]}
-    load_weights(model, weights, checkpoint)
+    state = read_shards(dict(state), checkpoint, mesh_of(model), ranks)
+    load_weights(model, {**weights_of(checkpoint, state), **state["extra"]}, checkpoint)
     _restore_buffers(model, state["buffers"])
     try:
         load_optimizer(training.optimizer, state["optimizer"])
@@ -185,7 +242,10 @@ def _load(training: TrainingState, checkpoint: Path, state: Mapping[str, Any]) -
         training.scaler.load_state_dict(state["scaler"])
     training.schedule.load_state_dict(state["schedule"])
     if training.average is not None:
-        training.average.load(read_weights(checkpoint / AVERAGE), state["average_updates"])
+        average = average_of(checkpoint, state)
+        if average is None:
+            raise UserError(f"{checkpoint}: has no moving average")
+        training.average.load(average, state["average_updates"])
     training.position = of_plain(Position, state["position"])
     training.best = of_plain(BestTracker, state["best"])
 
@@ -215,6 +275,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
             # torch casts all but `step` to the weights' dtype: NAdam's state loses bits in bf16
             if name in own and isinstance(value, Tensor) and own[name].dtype != value.dtype:
                 own[name] = value.to(own[name].device)
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                own[name] = divided_as(parameter, own[name])  # it may have been written whole
 
 
 def _restore_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
@@ -333,19 +395,30 @@ def _foreign(path: Path | IO[bytes], error: Exception) -> str:
     return f"objects that are neither tensors nor plain values ({names})"
 
 
-def seal(folder: Path) -> None:
-    """Sync every file of a folder, then write the manifest that proves them whole."""
-    files = sorted(folder.iterdir())
+def seal(folder: Path, known: Mapping[str, FileSum] | None = None) -> None:
+    """Sync every file of a folder, then write the manifest that proves them whole.
+
+    Args:
+        folder: of a checkpoint.
+        known: of files that are synced already.
+    """
+    known = known or {}
+    sums = sums_of(path for path in folder.iterdir() if path.name not in known)
+    write_text(folder / MANIFEST, json.dumps({**sums, **known}, indent=2) + "\n")
+
+
+def sums_of(files: Iterable[Path]) -> dict[str, FileSum]:
+    """Sync files; return their sizes and sums, for the manifest."""
+    files = sorted(files)
     with ThreadPoolExecutor() as pool:  # sync and compute the sums at once
         synced = [pool.submit(_sync, path) for path in files]
         crcs = list(pool.map(crc_of, files))
         for each in synced:
             each.result()
-    sums = {
+    return {
         path.name: {"bytes": path.stat().st_size, "crc32": crc}
         for path, crc in zip(files, crcs, strict=True)
     }
-    write_text(folder / MANIFEST, json.dumps(sums, indent=2) + "\n")
 
 
 def _sync(path: Path) -> None:
@@ -371,6 +444,7 @@ def _problem(checkpoint: Path) -> str | None:
         return f"{name} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is damaged"
-    if not {WEIGHTS, STATE} <= manifest.keys():
+    holds_weights = WEIGHTS in manifest or any(name.startswith(SHARD) for name in manifest)
+    if STATE not in manifest or not holds_weights:
         return f"{MANIFEST} is damaged"
     return None

@@ -16,6 +16,8 @@ from lrtool.ranks import ALONE, Ranks
 from lrtool.report.records import RankFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lrtool.config.schema import RuntimeConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,6 +34,7 @@ class Runtime:
         compile: hand the model to torch.compile.
         gradients: evaluate with gradients switched on, for a model that differentiates in its
             forward.
+        shard: how a model is divided among the ranks, as in the configuration.
         ranks: that share each batch.
     """
 
@@ -40,7 +43,13 @@ class Runtime:
     memory_format: str = "contiguous"
     compile: bool = False
     gradients: bool = False
+    shard: bool | Sequence[str] = False
     ranks: Ranks = ALONE
+
+    @property
+    def sharded(self) -> bool:
+        """Whether models are divided among the ranks."""
+        return self.ranks.several and bool(self.shard)
 
     def no_grad(self) -> AbstractContextManager[Any]:
         """Return a context in which a model is evaluated: without gradients, unless it needs them.
@@ -81,7 +90,9 @@ def open_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
     if isinstance(config.threads, int):
         torch.set_num_threads(config.threads)
     ranks = ranks.on(device, config.timeout)
-    return Runtime(device, dtype, config.memory_format, config.compile, ranks=ranks)
+    return Runtime(
+        device, dtype, config.memory_format, config.compile, shard=config.shard, ranks=ranks
+    )
 
 
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
@@ -124,8 +135,11 @@ def _no_device(problem: str) -> ConfigError:
 def to_memory_format(runtime: Runtime, model: nn.Module) -> torch.memory_format:
     """Return the memory format of the model's 4-D tensors.
 
-    `auto` is channels_last where there are 2-D convolutions: 1.3 to 1.6 times as fast on CPU.
+    `auto` is channels_last where there are 2-D convolutions: 1.3 to 1.6 times as fast on CPU. The
+    tensors of a sharded model are contiguous.
     """
+    if runtime.sharded:
+        return torch.contiguous_format
     auto = runtime.memory_format == "auto" and any(
         isinstance(module, nn.Conv2d) for module in model.modules()
     )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lrtool.engine.sharded_tensors import divided_as, is_shard, own_part
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -49,7 +51,8 @@ class MovingAverage:
         self.updates += 1
         live = {name: table[own] for name, (table, own) in self._places.items()}
         self._drop(n for n, tensor in live.items() if tensor.shape != self._average[n].shape)
-        averages, weights = list(self._average.values()), [live[name] for name in self._average]
+        averages = [own_part(average) for average in self._average.values()]
+        weights = [own_part(live[name]) for name in self._average]
         if skipped is None:
             torch._foreach_lerp_(averages, weights, 1 - decay)
         else:
@@ -60,7 +63,8 @@ class MovingAverage:
     def in_place(self) -> Iterator[None]:
         """Let the model have the average inside the block, and its own weights after it.
 
-        Nothing is copied: the tensors change their storage.
+        Nothing is copied: the tensors change their storage. Only the values of sharded ones change
+        places, for each rank's part of them stays where it is.
         """
         self._exchange()
         try:
@@ -76,7 +80,7 @@ class MovingAverage:
         """Put back what `state` returned after so many updates."""
         self._drop(name for name in self._average if name not in state)
         for name, tensor in self._average.items():
-            tensor.copy_(state[name])
+            tensor.copy_(divided_as(tensor, state[name]))
         self.updates = updates
 
     def _drop(self, names: Iterable[str]) -> None:
@@ -86,6 +90,12 @@ class MovingAverage:
     def _exchange(self) -> None:
         for name, (table, own_name) in self._places.items():
             live = table[own_name]
+            if is_shard(live):
+                one, other = own_part(live), own_part(self._average[name])
+                kept = one.clone()
+                one.copy_(other)
+                other.copy_(kept)
+                continue
             live.data, self._average[name] = self._average[name], live.data
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.ema import floats
+from lrtool.engine.sharded_tensors import divided_as, is_sharded, own_part
 from lrtool.errors import UserError
 from lrtool.report.files import CHUNK, in_a_line, reading, whole_path
 
@@ -166,8 +167,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], source: Path) -> 
     Raises:
         UserError: they belong to another model.
     """
+    model = plain(model)
     try:
-        plain(model).load_state_dict(weights)
+        if is_sharded(model):
+            live = model.state_dict()
+            weights = {n: divided_as(live.get(n), value) for n, value in weights.items()}
+        model.load_state_dict(weights)
     except Exception as error:  # a user's own set_extra_state may raise anything
         if is_out_of_memory(error):
             raise
@@ -186,7 +191,7 @@ def load_average(model: nn.Module, average: Mapping[str, Tensor], source: Path) 
         raise UserError(f"{source}: does not fit this model: {names} is in one of them only")
     with reading(source, "an average of this model"):
         for name, tensor in average.items():
-            live[name].detach().copy_(tensor)
+            live[name].detach().copy_(divided_as(live[name], tensor))
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -208,6 +213,8 @@ def finite_buffers(model: nn.Module) -> dict[str, torch.Size]:
 def first_bad_weight(model: nn.Module, buffers: Mapping[str, torch.Size]) -> str | None:
     """Return the name of the first parameter or buffer that holds NaN or infinity; None if none.
 
+    Ranks may differ: of sharded parameters, each looks at its own part.
+
     Args:
         model: whose parameters must all be finite.
         buffers: those that were finite when the training began, by `finite_buffers`. Others, such
@@ -219,8 +226,12 @@ def first_bad_weight(model: nn.Module, buffers: Mapping[str, torch.Size]) -> str
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of those that hold NaN or infinity; waits for the device once."""
+    """Return the names of those that hold NaN or infinity; waits for the device once.
+
+    Of sharded tensors, this rank's part is looked at.
+    """
     if not tensors:
         return []
-    marks = torch.stack([torch.isfinite(tensor.detach()).all() for tensor in tensors.values()])
+    parts = [own_part(tensor.detach()) for tensor in tensors.values()]
+    marks = torch.stack([torch.isfinite(part).all() for part in parts])
     return [name for name, is_finite in zip(tensors, marks.tolist(), strict=True) if not is_finite]

@@ -35,6 +35,7 @@ from lrtool.engine.evaluation import evaluating, set_training
 from lrtool.engine.lightning import attach, has_forward, is_own, transferred, warn_of_hooks
 from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, own_loss, without_loss
 from lrtool.engine.randomness import OwnRandomness, seed_everything
+from lrtool.engine.shard import shard
 from lrtool.engine.step import forward, make_step
 from lrtool.errors import (
     ConfigError,
@@ -306,7 +307,11 @@ def build(experiment: Experiment, seed: int) -> Built:
             ).to(experiment.runtime.device)
             _make_lazy_weights(experiment, model)
             model = place(model, experiment.runtime)
+            if experiment.runtime.sharded:
+                shard(model, experiment.runtime)
         loss_fn = _own_copy(experiment)
+        if experiment.runtime.sharded:
+            _refuse_trained_loss(config, loss_fn)
         with in_memory(f"the optimizer {config.optimizer.name} was built"):
             optimizer = optimizers.build_optimizer(
                 config.optimizer, model, loss_fn, lr=1.0, directories=experiment.directories
@@ -342,6 +347,17 @@ def _own_copy(experiment: Experiment) -> LossFunction | None:
     except Exception:  # noqa: BLE001  (some attributes cannot be copied, such as locks)
         made = losses.build_loss(experiment.config.loss, experiment.directories)
         return made.to(experiment.runtime.device) if isinstance(made, nn.Module) else made
+
+
+def _refuse_trained_loss(config: Config, loss_fn: object) -> None:
+    """Refuse a loss with parameters beside a sharded model: an update takes all or no shards."""
+    parameters = loss_fn.parameters() if isinstance(loss_fn, nn.Module) else ()
+    if any(parameter.requires_grad for parameter in parameters):
+        problem = (
+            f"{config.loss.name} has parameters of its own, which do not go with runtime.shard; let"
+            " the model hold them, and compute its loss itself (loss: own)"
+        )
+        raise ConfigError(Problem(("loss",), problem))
 
 
 def _make_lazy_weights(experiment: Experiment, model: nn.Module) -> None:

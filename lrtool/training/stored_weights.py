@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from lrtool.engine import weights
-from lrtool.engine.checkpoint import AVERAGE, BEST, LOSS
+from lrtool.engine.checkpoint import BEST, LOSS, average_of, weights_of
 from lrtool.errors import UserError
 from lrtool.report.run_directory import CHECKPOINTS, MODEL
 from lrtool.training.resume import find_checkpoint
@@ -69,11 +69,13 @@ def load_stored_weights(
         last = find_checkpoint(run)
         if last is None:
             raise UserError(f"{run}: has no checkpoint that is whole")
-        path, average = last.folder / MODEL, last.folder / AVERAGE
-        weights.load_weights(model, {**weights.read_weights(path), **last.state["extra"]}, path)
+        stored = {**weights_of(last.folder, last.state), **last.state["extra"]}
+        weights.load_weights(model, stored, last.folder)
         if isinstance(loss_fn, nn.Module):
             weights.load_weights(loss_fn, last.state["loss"], last.folder)
-        if average.exists():
-            weights.load_average(model, weights.read_weights(average), average)
+        if (average := average_of(last.folder, last.state)) is not None:
+            weights.load_average(model, average, last.folder)
+        position = last.state["position"]
+        return StoredWeights(which, position["epoch"], position["step"])
     notes = weights.read_notes(path)
     return StoredWeights(which, notes.get("epoch"), notes.get("step"))

@@ -1,0 +1,81 @@
+"""Sharded tensors: each rank has a part of them. They are torch's `DTensor`.
+
+What is computed of them is right for the whole, and every rank must take part in it. Nothing here
+imports torch's modules for them unless there are some: that takes two seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
+
+
+def is_shard(value: object) -> TypeIs[DTensor]:
+    """Tell whether a value is a sharded tensor."""
+    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tell whether a model is divided among the ranks."""
+    return mesh_of(model) is not None
+
+
+def mesh_of(model: nn.Module) -> DeviceMesh | None:
+    """Return the mesh of the ranks that a model is divided among; None if it is not."""
+    sharded = next(filter(is_shard, model.parameters()), None)
+    return None if sharded is None else sharded.device_mesh
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a sharded tensor, in the same memory; another tensor as it is."""
+    return tensor.to_local().detach() if is_shard(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a sharded tensor gathered from all ranks, which all call this; others as they are."""
+    return tensor.full_tensor() if is_shard(tensor) else tensor
+
+
+def divided_as(like: Any, value: Any) -> Any:
+    """Return a whole tensor, the same on all ranks, sharded as another one is, if it is."""
+    if not is_shard(like) or is_shard(value):
+        return value
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  (it is imported by now)
+
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_state(model: nn.Module, *, keep: bool) -> dict[str, Any]:
+    """Return a model's state dict with whole tensors on the CPU; all ranks must call this.
+
+    They are gathered one after another, so that one alone is on a device at a time. Those that the
+    model has under several names are the same tensor.
+
+    Args:
+        model: sharded.
+        keep: False on ranks that only take part; they get an empty one.
+    """
+    places = {n: id(p) for n, p in model.named_parameters(remove_duplicate=False)}
+    gathered: dict[int, Tensor | None] = {}
+    state: dict[str, Any] = {}
+    for name, value in model.state_dict().items():
+        place = places.get(name)
+        if not is_shard(value):
+            found = value
+        elif place is not None and place in gathered:
+            found = gathered[place]
+        else:
+            found = whole(value)
+            found = found.cpu() if keep else None
+            if place is not None:
+                gathered[place] = found
+        if keep:
+            state[name] = found
+    return state
