@@ -87,7 +87,7 @@ def save_checkpoint(
     Args:
         training: at rest between two updates.
         folder: of all checkpoints of the run.
-        ranks: that share a sharded model; all of them call this.
+        ranks: all of them call this; rank 0 writes, and each its part of a sharded model.
         facts: what else to keep, plain values and tensors.
 
     Returns:
@@ -97,6 +97,10 @@ def save_checkpoint(
         OSError: it cannot be written or the disk is full; earlier checkpoints stay.
         UserError: the state holds objects that cannot be read back as plain data.
     """
+    sharded = is_sharded(plain(training.model))
+    if not (ranks.first or sharded):
+        return folder / LAST
+    ranks = ranks if sharded else ALONE
     new = folder / NEW
     if ranks.first:
         folder.mkdir(exist_ok=True)

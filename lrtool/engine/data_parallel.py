@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lrtool.errors import LockstepError, OutOfStepError, RankFailedError
+from lrtool.engine.sharded_tensors import is_shard
+from lrtool.errors import LockstepError, OutOfStepError, RankFailedError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +58,9 @@ class DataParallel:
         losses = BatchLoss(loss_of, modules)
         self._plain = loss_of
         self._ddp: DistributedDataParallel | None = None
-        if any(p.requires_grad for p in losses.parameters()):  # DDP refuses a model without
+        sharded = any(map(is_shard, losses.parameters()))  # then it exchanges gradients by itself
+        # DDP refuses a model without trainable parameters.
+        if not sharded and any(p.requires_grad for p in losses.parameters()):
             self._ddp = DistributedDataParallel(
                 losses, process_group=runtime.ranks.devices, static_graph=True
             )
@@ -68,7 +71,12 @@ class DataParallel:
         """Return the loss of a share, and whether the model has computed one."""
         if self._ddp is None:
             loss = self._plain(batch)
-            return loss, loss is not None
+            if loss is None:
+                raise UserError(
+                    "training_step returned None for a rank's share of a batch, which only a model"
+                    " that is not sharded (runtime.shard) may do"
+                )
+            return loss, True
         found: tuple[Tensor, bool] = self._ddp(batch)
         return found
 

@@ -47,7 +47,9 @@ def shard(model: nn.Module, runtime: Runtime) -> None:
     try:
         for block in blocks:
             fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        # Always gathered anew: else a pass without a backward pass would leave the next one with
+        # weights from before an update.
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
     except (ValueError, NotImplementedError, RuntimeError) as error:  # such as a scalar parameter
         raise ConfigError(Problem(KEY, f"the model cannot be sharded: {error}")) from error
     for method in (*METHODS, "validation_loss"):

@@ -53,29 +53,26 @@ def divided_as(like: Any, value: Any) -> Any:
 
 
 def whole_state(model: nn.Module, *, keep: bool) -> dict[str, Any]:
-    """Return a model's state dict with whole tensors on the CPU; all ranks must call this.
+    """Return a model's state dict, with whole tensors if it is sharded; all ranks must call this.
 
-    They are gathered one after another, so that one alone is on a device at a time. Those that the
-    model has under several names are the same tensor.
+    Sharded tensors are gathered one after another, and go to the CPU. Those that the model has
+    under several names are the same tensor.
 
     Args:
-        model: sharded.
+        model: any.
         keep: False on ranks that only take part; they get an empty one.
     """
     places = {n: id(p) for n, p in model.named_parameters(remove_duplicate=False)}
-    gathered: dict[int, Tensor | None] = {}
+    gathered: dict[int | str, Tensor | None] = {}
     state: dict[str, Any] = {}
     for name, value in model.state_dict().items():
-        place = places.get(name)
-        if not is_shard(value):
-            found = value
-        elif place is not None and place in gathered:
+        found = value
+        if is_shard(value):
+            place = places.get(name, name)
+            if place not in gathered:
+                tensor = whole(value)
+                gathered[place] = tensor.cpu() if keep else None
             found = gathered[place]
-        else:
-            found = whole(value)
-            found = found.cpu() if keep else None
-            if place is not None:
-                gathered[place] = found
         if keep:
             state[name] = found
     return state

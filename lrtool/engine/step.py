@@ -21,6 +21,7 @@ from lrtool.engine.denominator import in_all, reduction_of, shares
 from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import own_loss
 from lrtool.engine.sample_weight import unweighted, weighted_loss
+from lrtool.engine.sharded_tensors import whole
 from lrtool.errors import UserError
 from lrtool.ranks import ALONE
 
@@ -122,7 +123,7 @@ def make_step(
             skipped = _any_overflow(parameters)
         norm = None
         if clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+            norm = whole(nn.utils.clip_grad_norm_(parameters, clip_norm))
 
         _update_weights(optimizer, scaler)
         return StepOut(made[0], norm, skipped, made[1])

@@ -26,6 +26,7 @@ from lrtool.engine.ema import MovingAverage
 from lrtool.engine.lightning import placed
 from lrtool.engine.loop import BestTracker, Position, train_epoch
 from lrtool.engine.randomness import RandomStates, random_states, restore_random_states
+from lrtool.engine.sharded_tensors import whole_state
 from lrtool.engine.step import set_mode
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError
@@ -171,7 +172,7 @@ def begin(
 
 def _restore(session: Session, checkpoint: Checkpoint) -> None:
     state, loss_fn = checkpoint.state, session.built.loss_fn
-    load_checkpoint(session.state, checkpoint.folder, state)
+    load_checkpoint(session.state, checkpoint.folder, state, session.ranks)
     session.saved = session.position.step
     session.log_bytes = state["log_bytes"]
     if isinstance(loss_fn, nn.Module):
@@ -310,7 +311,7 @@ def observe(session: Session, row: EpochRow) -> bool:
 
 
 def save(session: Session, log: IO[bytes]) -> None:
-    """Save the checkpoint `last`: rank 0 writes it, with the random states of all ranks.
+    """Save the checkpoint `last`, with the random states of all ranks.
 
     Raises:
         OSError: it cannot be written; the one before is kept.
@@ -321,19 +322,19 @@ def save(session: Session, log: IO[bytes]) -> None:
     each: list[dict[str, Any]] = []
     if own_randomness is not None:
         each = ranks.gather({**random, "model": own_randomness.state_dict()})
-    if ranks.first:
-        save_checkpoint(
-            session.state,
-            session.directory / CHECKPOINTS,
-            lrtool=__version__,
-            loss=_loss_state(session),
-            config=resolved_config(session.experiment),
-            data=session.experiment.data.digest,
-            learning_rate=asdict(session.rate),
-            **random,
-            ranks=each,
-            log_bytes=metrics_log.synced_size(log),
-        )
+    save_checkpoint(
+        session.state,
+        session.directory / CHECKPOINTS,
+        ranks,
+        lrtool=__version__,
+        loss=_loss_state(session),
+        config=resolved_config(session.experiment),
+        data=session.experiment.data.digest,
+        learning_rate=asdict(session.rate),
+        **random,
+        ranks=each,
+        log_bytes=metrics_log.synced_size(log) if ranks.first else 0,
+    )
     session.saved = session.position.step
 
 
@@ -344,7 +345,7 @@ def save_weights(session: Session, path: Path, notes: dict[str, Any]) -> None:
         OSError: they cannot be written.
     """
     with session.averaged():
-        state = weights.plain(session.built.model).state_dict()
+        state = whole_state(weights.plain(session.built.model), keep=session.ranks.first)
         if session.ranks.first:
             path.parent.mkdir(parents=True, exist_ok=True)
             weights.write_weights(state, path, notes)
