@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lrtool.engine.sharded_tensors import is_shard
 from lrtool.errors import LockstepError, OutOfStepError, RankFailedError, UserError
 
 if TYPE_CHECKING:
@@ -56,11 +55,11 @@ class DataParallel:
         self, loss_of: Callable[[Any], Tensor | None], modules: Sequence[Any], runtime: Runtime
     ) -> None:
         losses = BatchLoss(loss_of, modules)
-        self._plain = loss_of
+        self._plain, self._sharded = loss_of, runtime.sharded
         self._ddp: DistributedDataParallel | None = None
-        sharded = any(map(is_shard, losses.parameters()))  # then it exchanges gradients by itself
-        # DDP refuses a model without trainable parameters.
-        if not sharded and any(p.requires_grad for p in losses.parameters()):
+        # A sharded model exchanges its gradients by itself, in each backward pass; and DDP refuses
+        # one without trainable parameters.
+        if not runtime.sharded and any(p.requires_grad for p in losses.parameters()):
             self._ddp = DistributedDataParallel(
                 losses, process_group=runtime.ranks.devices, static_graph=True
             )
@@ -71,12 +70,12 @@ class DataParallel:
         """Return the loss of a share, and whether the model has computed one."""
         if self._ddp is None:
             loss = self._plain(batch)
-            if loss is None:
+            if loss is None and self._sharded:
                 raise UserError(
                     "training_step returned None for a rank's share of a batch, which only a model"
                     " that is not sharded (runtime.shard) may do"
                 )
-            return loss, True
+            return loss, loss is not None
         found: tuple[Tensor, bool] = self._ddp(batch)
         return found
 
@@ -92,6 +91,32 @@ class DataParallel:
             with self._ddp.no_sync():
                 yield
         self._begun |= last
+
+
+class _ToldError(Exception):
+    """All ranks know that this one has failed, and leave the step with it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def leaving_lockstep() -> Iterator[None]:
+    """Leave the lockstep with a failure that no other rank knows of, as inside an exchange.
+
+    Each pass of a sharded model is an exchange of all ranks.
+
+    Raises:
+        OutOfStepError: the block failed, with the cause.
+    """
+    try:
+        yield
+    except (LockstepError, RankFailedError, _ToldError):
+        raise
+    except Exception as error:
+        words = "this rank failed between two exchanges with the others"
+        raise OutOfStepError(words) from error
 
 
 class Failed(list[Any]):
@@ -110,14 +135,6 @@ def fetch(micro_batches: Iterator[Sequence[Any]], ranks: Ranks) -> Sequence[Any]
         if not ranks.several:
             raise
         return Failed(error)
-
-
-class _ToldError(Exception):
-    """All ranks know that this one has failed, and leave the step with it."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 def exchange(runtime: Runtime, error: Exception | None, denominator: Denominator) -> Denominator:
@@ -156,15 +173,13 @@ def lockstep(step: Step, runtime: Runtime) -> Step:
 
     def step_of_share(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
         try:
-            if isinstance(micro_batches, Failed):
-                exchange(runtime, micro_batches.error, 0.0)
-            return step(micro_batches, lr)
+            with leaving_lockstep():
+                if isinstance(micro_batches, Failed):
+                    if runtime.sharded:  # the others have begun a pass
+                        raise micro_batches.error
+                    exchange(runtime, micro_batches.error, 0.0)
+                return step(micro_batches, lr)
         except _ToldError as told:
             raise told.error from None
-        except (LockstepError, RankFailedError):
-            raise
-        except Exception as error:
-            words = "this rank failed between two exchanges with the others"
-            raise OutOfStepError(words) from error
 
     return step_of_share

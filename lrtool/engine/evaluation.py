@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 
 from lrtool.batch import samples_in, targets_of
 from lrtool.engine.copies import copied, detached, mapped
+from lrtool.engine.data_parallel import leaving_lockstep
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import numbered, transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
 from lrtool.engine.step import all_skipped, forward, given_loss, scalar
-from lrtool.errors import RankFailedError, UserError, said
+from lrtool.errors import LockstepError, RankFailedError, UserError, said
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -90,12 +92,15 @@ def evaluate(
     pending: list[Tensor] = []
     denominators: list[Denominator] = []
     total, samples = LossTotal(), 0
+    stand_in = None
     for metric in metrics.values():
         metric.reset()
     with evaluating(model, loss_fn):
         for batch in numbered(model, batches):
+            if runtime.sharded and stand_in is None:
+                stand_in = _stand_in(batch, runtime)
             if batch is None and runtime.ranks.several:
-                show(metrics.values(), None, runtime)
+                _take_part(model, loss_fn, stand_in, metrics.values(), runtime)
                 yield samples
                 continue
             count, denominator = samples_in(batch), reduction.denominator(batch)
@@ -115,6 +120,37 @@ def evaluate(
                 metric.merge(runtime.ranks)
         values = {name: metric.compute() for name, metric in metrics.items()}
     return Evaluation(total.mean(), samples, total.denominator, values)
+
+
+def _stand_in(batch: Any, runtime: Runtime) -> Any:
+    """Return the batch of this rank's first turn, or that of rank 0 if it has none."""
+    if runtime.ranks.any(flag=batch is None):
+        first = of_all_ranks(batch, runtime)[0]
+        return first if batch is None else batch
+    return batch
+
+
+def _take_part(
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    stand_in: Any,
+    metrics: Iterable[Metric],
+    runtime: Runtime,
+) -> None:
+    """Do what the other ranks need of one that has no batch: its outputs of others, its shards.
+
+    Args:
+        model: as in `evaluate`; likewise the others.
+        loss_fn: likewise.
+        stand_in: a batch for a sharded model, whose pass all ranks make; None for another one.
+        metrics: that see no batch of this rank.
+        runtime: likewise.
+    """
+    if stand_in is None:
+        show(metrics, None, runtime)
+        return
+    with runtime.no_grad(), runtime.autocast():
+        _loss(model, loss_fn, stand_in, metrics, runtime, counts=False)
 
 
 def failure_without_gradients(
@@ -145,8 +181,15 @@ def losses(
         RankFailedError: another rank has failed.
     """
     ranks, each, failure = runtime.ranks, [], None
+    every = list(batches)
+    own = every[ranks.rank :: ranks.world_size]
     try:
-        each = _losses(model, loss_fn, list(batches)[ranks.rank :: ranks.world_size], runtime)
+        if runtime.sharded:
+            each = _sharded_losses(model, loss_fn, own, every, runtime)
+        else:
+            each = _losses(model, loss_fn, own, runtime)
+    except LockstepError:
+        raise
     except Exception as error:
         if not ranks.several:
             raise
@@ -176,21 +219,40 @@ def _losses(
     return [None if loss is None else next(values) for loss in each]
 
 
+def _sharded_losses(
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    own: list[Any],
+    every: list[Any],
+    runtime: Runtime,
+) -> list[float | None]:
+    """Return what `_losses` does of a rank's own batches; all ranks make as many passes."""
+    turns = ceil(len(every) / runtime.ranks.world_size)
+    stand_ins = every[: turns - len(own)]
+    with leaving_lockstep():
+        return _losses(model, loss_fn, [*own, *stand_ins], runtime)[: len(own)]
+
+
 def _loss(
     model: nn.Module,
     loss_fn: LossFunction | None,
     batch: Any,
     metrics: Iterable[Metric],
     runtime: Runtime,
+    *,
+    counts: bool = True,
 ) -> Tensor | None:
-    """Return the loss of a batch, None if the model skips it; show its outputs to the metrics."""
+    """Return the loss of a batch, None if the model skips it; show its outputs to the metrics.
+
+    One that does not count is not shown.
+    """
     batch = transferred(model, batch)
     metrics = list(metrics)
     outputs = targets = loss = None
     if loss_fn is not None or metrics:
         outputs, targets, loss = outputs_of(model, loss_fn, batch)
     if metrics:
-        show(metrics, (detached(outputs), targets), runtime)
+        show(metrics, (detached(outputs), targets) if counts else None, runtime)
     if loss_fn is not None:
         return scalar(given_loss(model, loss_fn, batch, outputs, targets))
     if hasattr(model, "validation_loss"):

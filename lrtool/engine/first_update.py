@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from lrtool.curve.stopping import RESOLUTION
 from lrtool.engine.copies import copied, detached
+from lrtool.engine.data_parallel import leaving_lockstep
 from lrtool.engine.denominator import loss_of_all, reduction_of
 from lrtool.engine.device import is_out_of_memory
+from lrtool.engine.sharded_tensors import own_part, whole
 from lrtool.engine.step import batch_loss
 from lrtool.errors import RankFailedError
 from lrtool.report.records import FirstUpdate
@@ -81,7 +83,7 @@ def first_update(
         rate = 0.0 if log_lr == -math.inf else 10.0**log_lr
         with torch.no_grad():
             for p, before, along in zip(parameters, state, direction, strict=True):
-                torch.add(before, along, alpha=rate, out=p)
+                torch.add(own_part(before), own_part(along), alpha=rate, out=own_part(p))
         parts, error = _losses(model, loss_fn, micro_batches, runtime)
         if not runtime.ranks.any(flag=error is not None):
             return loss_of_all(parts, denominators, runtime.ranks)
@@ -108,8 +110,11 @@ def _losses(
     try:
         with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
             return [detached(batch_loss(model, loss_fn, copied(b))) for b in micro_batches], None
-    except Exception as error:  # noqa: BLE001  (the caller decides what it means)
-        return [], error
+    except Exception as error:
+        if runtime.sharded:
+            with leaving_lockstep():
+                raise
+        return [], error  # the caller decides what it means
 
 
 def _devices(runtime: Runtime) -> list[torch.device]:
@@ -119,16 +124,20 @@ def _devices(runtime: Runtime) -> list[torch.device]:
 def _ratio(state: list[Tensor], direction: list[Tensor]) -> float | None:
     """Return log10 of the median over matrices of the weights' norm over their update's."""
     norms = [
-        torch.stack([weights.norm(), update.norm()])
+        _norms(weights, update)
         for weights, update in zip(state, direction, strict=True)
         if weights.ndim > 1
-    ] or [torch.stack([w.norm(), u.norm()]) for w, u in zip(state, direction, strict=True)]
+    ] or [_norms(weights, update) for weights, update in zip(state, direction, strict=True)]
     ratios = [
         math.log10(weights / update)
         for weights, update in torch.stack(norms).tolist()
         if weights > 0 and update > 0 and math.isfinite(weights) and math.isfinite(update)
     ]
     return sorted(ratios)[len(ratios) // 2] if ratios else None
+
+
+def _norms(weights: Tensor, update: Tensor) -> Tensor:
+    return torch.stack([whole(weights.norm()), whole(update.norm())])
 
 
 def _last_descent(loss_at: Any, start: float) -> float | None:

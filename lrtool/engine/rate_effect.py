@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lrtool.engine.copies import copied
+from lrtool.engine.sharded_tensors import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ def _update(
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:
-    return float(torch.nn.utils.get_total_norm(tensors))
+    return float(whole(torch.nn.utils.get_total_norm(tensors)))
 
 
 def words(optimizer: torch.optim.Optimizer) -> str:

@@ -7,6 +7,7 @@ same on every rank, and holds a marker in the place of each sharded tensor.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,7 +92,9 @@ def read_shards(
         else:
             tensors[name] = empty(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
     if mesh is None or ranks is None:
-        load(tensors, storage_reader=reader, no_dist=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's, that this is one process
+            load(tensors, storage_reader=reader, no_dist=True)
     else:
         load(tensors, storage_reader=reader, process_group=ranks.hosts)
     return _joined(state, tensors)

@@ -236,7 +236,9 @@ def _backward_of_shares(
                 with runtime.autocast():
                     part, is_made = parallel.loss(reduction.countable(batch, count))
                 part = _with_graph(part)
-            except Exception as error:  # noqa: BLE001  (raised by `exchange`)
+            except Exception as error:
+                if runtime.sharded:  # others may be waiting in that pass
+                    raise
                 failure = error
             if number == 1:
                 total = exchange(runtime, failure, None if reduction.summed else in_all(counts))

@@ -15,6 +15,7 @@ from lrtool.engine import rate_effect, weights
 from lrtool.engine.checkpoint import load_optimizer, unkeepable
 from lrtool.engine.copies import copied
 from lrtool.engine.randomness import seed_everything
+from lrtool.engine.sharded_tensors import own_part
 from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem
 from lrtool.experiment.experiment import build, step_of
 
@@ -92,7 +93,7 @@ def _warn_of_a_part_of_the_state(experiment: Experiment, batch: Any) -> None:
     resumed = build(experiment, experiment.config.seed)
     with torch.no_grad():
         for own, value in zip(_trained(resumed), start, strict=True):
-            own.copy_(value)
+            own_part(own).copy_(value)
     load_optimizer(resumed.optimizer, state)
     _make_updates(experiment, resumed, batch)
     moved = [(a - b).norm() for a, b in zip(expected, start, strict=True)]
@@ -119,4 +120,5 @@ def _trained(built: Built) -> list[torch.Tensor]:
 
 
 def _weights(built: Built) -> list[torch.Tensor]:
-    return [p.detach().cpu().clone() for p in _trained(built)]
+    """Return copies of what is trained; of a sharded model, of this rank's part."""
+    return [own_part(p.detach()).cpu().clone() for p in _trained(built)]

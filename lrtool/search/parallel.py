@@ -28,11 +28,12 @@ def parallel_of(experiment: Experiment) -> Parallel:
 
     Candidates have the same losses as in one process, whatever the model, so auto takes them where
     a step of a whole batch fits the memory of each rank's device. The memory of the CPU is shared.
+    A model that is to be sharded fits none.
     """
     given, ranks = experiment.config.find.parallel, experiment.runtime.ranks
     if given != "auto":
         return given
-    if not ranks.several:
+    if not ranks.several or experiment.runtime.sharded:
         return "data"
     return "data" if ranks.any(flag=not _fits(alone(experiment))) else "candidates"
 
