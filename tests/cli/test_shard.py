@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import torch.distributed.checkpoint
-import torch.distributed.fsdp  # noqa: F401  (once here, rather than in each fork)
+import torch.distributed.checkpoint.hf_storage
+import torch.distributed.fsdp  # once here, rather than in each fork
 from safetensors.torch import load_file
 
 TRAINING = """
