@@ -124,6 +124,20 @@ class RankFailedError(Exception):
     """
 
 
+class EndedLaunchError(LrtoolError):
+    """Another rank has ended the launch.
+
+    Attributes:
+        exit_code: of the rank that has said why; None: it ended without a word.
+        late: it kept the others waiting for too long.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None, late: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.late = late
+
+
 class OutOfMemoryError(LrtoolError):
     """The device or the host ran out of memory."""
 

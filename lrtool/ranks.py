@@ -41,6 +41,7 @@ class Ranks:
         devices: for tensors on the device; None: the default one.
         places: host name and device of every rank; () for one process alone.
         store: keys that all ranks can read and write, whatever else they do; None alone.
+        timeout: seconds that a rank waits for the others.
     """
 
     rank: int = 0
@@ -51,6 +52,7 @@ class Ranks:
     hosts: Any = field(default=None, compare=False, repr=False)
     devices: Any = field(default=None, compare=False, repr=False)
     store: Any = field(default=None, compare=False, repr=False)
+    timeout: float = field(default=0.0, compare=False)
 
     @property
     def first(self) -> bool:
@@ -141,7 +143,7 @@ class Ranks:
         with _collective():
             hosts = dist.new_group(backend="gloo", timeout=limit)
             devices = dist.new_group(backend=backend, timeout=limit) if backend == "nccl" else hosts
-        ranks = replace(self, backend=backend, hosts=hosts, devices=devices)
+        ranks = replace(self, backend=backend, hosts=hosts, devices=devices, timeout=timeout)
         return replace(ranks, places=tuple(ranks.gather((gethostname(), str(device)))))
 
 
@@ -158,4 +160,16 @@ def _collective() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostRankError(f"lost another rank: {said(error).partition(chr(10))[0]}") from error
+        raise lost(error) from error
+
+
+def lost(error: Exception) -> LostRankError:
+    """Return the error to raise for what torch raises in a collective."""
+    return LostRankError(f"lost another rank: {said(error).partition(chr(10))[0]}")
+
+
+def is_lost(error: Exception) -> bool:
+    """Tell whether torch raised this in a collective, which may be inside a backward pass."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "/gloo/" in said(error)
+    )

@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "batch": 1,
     "ranks": 1,
+    "claims": 1,
     "config": 1,
     "report": 1,
     "curve": 2,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lrtool import __version__
-from lrtool.cli import exit_codes, launch
+from lrtool.cli import environment, exit_codes, launch
 from lrtool.cli.check import check
 from lrtool.cli.compare import compare
 from lrtool.cli.evaluate import evaluate
@@ -54,8 +54,8 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    if launch.launched() and context.invoked_subcommand not in launch.COMMANDS:
-        if not launch.first():
+    if environment.launched() and context.invoked_subcommand not in launch.COMMANDS:
+        if not environment.first():
             raise typer.Exit
         say(f"{context.invoked_subcommand} runs in one process: rank 0 does it, the others end")
 
@@ -74,12 +74,17 @@ app.command()(schema)
 def main() -> None:
     """Run the command line; every failure ends with one of the documented exit codes."""
     os.environ["MPLBACKEND"] = "agg"  # plots are files, and there may be no display
-    with standard_streams(), warnings_in_words(), deaths_of_workers_said_once():
+    with (
+        launch.left_at_once(),
+        standard_streams(),
+        warnings_in_words(),
+        deaths_of_workers_said_once(),
+    ):
         try:
             with launch.one_voice():
                 app()
         except Exception as error:  # noqa: BLE001  (the only place that catches all)
-            sys.exit(exit_codes.of_error(error, launch.speaker()))
+            sys.exit(exit_codes.end(error, environment.speaker()))
         finally:
             end_children()
 

@@ -1,7 +1,8 @@
 """The exit codes; nothing else decides one.
 
 0 done; 1 a bug; 2 usage, configuration or data; 3 no trustworthy suggestion; 4 training diverged;
-5 out of memory; 130 and 143 interrupted; 141, from the system, stdout was closed.
+5 out of memory; 130 and 143 interrupted; 137 a rank of a launch was lost, as the shell says of a
+killed process; 141, from the system, stdout was closed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lrtool.cli.streams import say
 from lrtool.data.workers import is_death_of_a_worker
-from lrtool.errors import ConfigError, LrtoolError, OutOfMemoryError
+from lrtool.errors import ConfigError, EndedLaunchError, LrtoolError, OutOfMemoryError, said
 from lrtool.show.terminal.stderr import stderr_line
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lrtool.report.report import Status
 
 DONE, BUG, USAGE, NO_SUGGESTION, DIVERGED, OUT_OF_MEMORY = 0, 1, 2, 3, 4, 5
+LOST_RANK = 137
 
 
 def of_run(status: Status, stop: Stop) -> int:
@@ -37,35 +39,51 @@ def _is_out_of_memory(error: Exception) -> bool:
     return is_out_of_memory(error)
 
 
-def of_error(error: Exception, speaker: str = "") -> int:
-    """Say what went wrong and return its exit code.
+def of_error(error: Exception) -> int:
+    """Return the exit code of an error that nothing caught."""
+    if isinstance(error, EndedLaunchError):
+        lost = USAGE if error.late else LOST_RANK
+        return lost if error.exit_code is None else error.exit_code
+    if _is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
+        return OUT_OF_MEMORY
+    if isinstance(error, LrtoolError | OSError) or is_death_of_a_worker(error):
+        return USAGE
+    return BUG
+
+
+def words(error: Exception) -> str:
+    """Return what to say of an error that nothing caught; a bug has a traceback besides."""
+    if isinstance(error, LrtoolError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}"
+    if _is_out_of_memory(error):
+        return f"out of memory: {error}"
+    if is_death_of_a_worker(error):  # torch may raise this anywhere, from a signal
+        return f"a process that loads data died: {error}; data.workers: 0 loads without it"
+    return f"{type(error).__name__}: {said(error)}"
+
+
+def end(error: Exception, speaker: str = "") -> int:
+    """Say what went wrong, unless another rank has done so; return the exit code.
 
     Args:
         error: that nothing caught.
         speaker: what the message begins with: "rank 2: ", or nothing.
     """
-    if isinstance(error, ConfigError) and not speaker:  # its lines begin with file:line:column
-        stderr_line(str(error))
-        return USAGE
-    if isinstance(error, LrtoolError):
-        say(f"error: {speaker}{error}")
-        return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else USAGE
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename is not None else ""
-        say(f"error: {speaker}{where}{error.strerror or error}")
-        return USAGE
-    if _is_out_of_memory(error):
-        say(f"error: {speaker}out of memory: {error}")
-        return OUT_OF_MEMORY
-    if is_death_of_a_worker(error):  # torch may raise this anywhere, from a signal
+    code = of_error(error)
+    if isinstance(error, EndedLaunchError):
+        if error.exit_code is None:
+            say(f"error: {error}")
+    elif code == BUG:
+        traceback.print_exception(error)
         say(
-            f"error: {speaker}a process that loads data died: {error}; "
-            "data.workers: 0 loads without it"
+            f"{speaker}this is a bug in lrtool; "
+            "please report it with the lines above and the configuration"
         )
-        return USAGE
-    traceback.print_exception(error)
-    say(
-        f"{speaker}this is a bug in lrtool; "
-        "please report it with the lines above and the configuration"
-    )
-    return BUG
+    elif isinstance(error, ConfigError) and not speaker:  # its lines begin with file:line:column
+        stderr_line(str(error))
+    else:
+        say(f"error: {speaker}{words(error)}")
+    return code

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lrtool.errors import UserError, said
+from lrtool import claims
+from lrtool.cli import environment, exit_codes
+from lrtool.cli.rendezvous import is_torchruns, new_round, open_store
+from lrtool.cli.signals import Stop
+from lrtool.errors import (
+    EndedLaunchError,
+    LockstepError,
+    LostRankError,
+    RankFailedError,
+    cause_of,
+    said,
+)
+from lrtool.show.terminal.stderr import stderr_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrtool.cli.watch import Watch
     from lrtool.ranks import Ranks
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 COMMANDS = ("find", "train", "evaluate")  # that several ranks run together
-TIMEOUT = 600.0  # seconds to wait for the others, until the configuration is read
-
-
-def launched() -> bool:
-    """Tell whether this is one of several processes of a launch."""
-    return os.environ.get("WORLD_SIZE", "") not in {"", "0", "1"}
-
-
-def first() -> bool:
-    """Tell whether this process speaks for all."""
-    return not launched() or os.environ.get("RANK", "0") == "0"
-
-
-def speaker() -> str:
-    """Return how a message of this rank's own begins: "rank 2: "; "" for the first rank."""
-    return "" if first() else f"rank {os.environ['RANK']}: "
+TIMEOUT = 120.0  # seconds to wait for the others, until the configuration is read
+PRECEDENCE_S = 1.5  # for the first rank to tell of a problem that all have
 
 
 @contextmanager
 def one_voice() -> Iterator[None]:
     """Send to nowhere what all ranks but the first print in the block, from C or a child too."""
-    if first():
+    if environment.first():
         yield
         return
     _flush()
@@ -61,53 +60,122 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
-def _check_environment() -> None:
-    """Refuse the environment of a launch that is not whole.
+@contextmanager
+def joined(stop: Stop | None = None) -> Iterator[Ranks]:
+    """Join the other processes of a launch inside the block; without a launch there are none.
+
+    A failure inside the block ends all ranks: the first one to fail tells the others.
+
+    Args:
+        stop: is told of signals, as in one process; None: they end the process at once.
 
     Raises:
-        UserError: some of torchrun's variables are missing.
+        UserError: the environment is not that of a launch, or the others do not come.
+        EndedLaunchError: another rank has failed.
     """
-    size = os.environ.get("WORLD_SIZE", "")
-    missing = [name for name in VARIABLES if not os.environ.get(name)]
-    if launched() and missing:
-        raise UserError(
-            f"WORLD_SIZE is {size}, but {' and '.join(missing)} "
-            f"{'are' if len(missing) > 1 else 'is'} not set; start with torchrun, which sets all of"
-            " them, or unset WORLD_SIZE for one process"
+    from lrtool.ranks import ALONE
+
+    environment.check()
+    if not environment.launched():
+        yield ALONE
+        return
+    from lrtool.cli.watch import Watch, wait_until_seen
+
+    watch = Watch(Stop() if stop is None else stop, TIMEOUT + 5.0)
+    watch.start()
+    ranks = _meet(watch)
+    try:
+        ranks = _connect(ranks)
+        yield ranks
+    except Exception as error:
+        failure = _tell(ranks, watch, error)
+        if ranks.first and not is_torchruns():
+            with suppress(RuntimeError):
+                wait_until_seen(ranks)
+        if failure is error:
+            raise
+        raise failure from error
+    watch.end()
+    with suppress(LostRankError):  # the work is done
+        ranks.barrier()
+
+
+def _meet(watch: Watch) -> Ranks:
+    """Wait until all ranks are here.
+
+    Raises:
+        UserError: they do not come, and this rank is to say so.
+        EndedLaunchError: likewise; the first one says so.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    from lrtool.ranks import Ranks
+
+    rank, world_size, local, port = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    )
+    limit = timedelta(seconds=TIMEOUT)
+    store: Any = open_store(os.environ["MASTER_ADDR"], port, rank, limit)
+    try:
+        store = PrefixStore(new_round(store, rank, world_size, limit), store)
+    except RuntimeError as error:
+        raise EndedLaunchError("rank 0 says who is missing", exit_code=exit_codes.USAGE) from error
+    ranks = Ranks(rank, world_size, local, "gloo", store=store, timeout=TIMEOUT)
+    watch.look_with(ranks)
+    return ranks
+
+
+def _connect(ranks: Ranks) -> Ranks:
+    """Return the ranks with torch's process group."""
+    from torch.distributed import distributed_c10d as dist
+
+    store = dist.PrefixStore("torch", ranks.store)
+    limit = timedelta(seconds=TIMEOUT)
+    try:
+        dist.init_process_group(
+            "gloo", store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=limit
         )
+    except RuntimeError as error:
+        raise LostRankError(said(error).partition("\n")[0]) from error
+    return ranks
+
+
+def _tell(ranks: Ranks, watch: Watch, error: Exception) -> Exception:
+    """Tell the other ranks of a failure; return what this one ends with."""
+    cause = cause_of(error)
+    failure = error if isinstance(cause, SystemExit) else cause
+    if isinstance(failure, LockstepError | RankFailedError):
+        failure = claims.cause(ranks, failure)
+    if isinstance(failure, EndedLaunchError) and failure.exit_code is not None:
+        return failure
+    if watch.claim is not None:
+        return claims.of_claim(watch.claim)
+    code = exit_codes.of_error(failure)
+    try:
+        first = None if ranks.first else claims.claimed(ranks, PRECEDENCE_S)
+        first = first or claims.claim(ranks, exit_codes.words(failure), code)
+    except RuntimeError:  # the first rank is gone, and the store with it
+        return failure if ranks.rank == 1 else EndedLaunchError(str(failure), exit_code=code)
+    return failure if first.rank == ranks.rank else claims.of_claim(first)
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Join the other processes of a launch inside the block; without a launch there are none.
+def left_at_once() -> Iterator[None]:
+    """End the process after the block, without what C++ does at an end, if it has joined others.
 
-    Raises:
-        UserError: the environment is incomplete, or the others do not come.
+    gloo's threads may abort there, which would make a failure of a run that is done.
     """
-    _check_environment()
-    if not launched():
-        from lrtool.ranks import ALONE
-
-        yield ALONE
-        return
-    from torch.distributed import distributed_c10d as dist
-    from torch.distributed.rendezvous import rendezvous
-
-    from lrtool.cli.rendezvous import new_round
-    from lrtool.ranks import Ranks
-
-    limit = timedelta(seconds=TIMEOUT)
     try:
-        store, rank, world_size = next(rendezvous("env://", timeout=limit))
-        store = dist.PrefixStore(new_round(store, rank, world_size, limit), store)
-        own = dist.PrefixStore("ranks", store)
-        dist.init_process_group("gloo", store=own, rank=rank, world_size=world_size, timeout=limit)
-    except (RuntimeError, ValueError) as error:
-        where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
-        words = said(error).partition("\n")[0]
-        raise UserError(f"the ranks did not meet at {where}: {words}") from error
-    try:
-        local = int(os.environ["LOCAL_RANK"])
-        yield Ranks(rank, world_size, local, "gloo", store=dist.PrefixStore("lrtool", store))
-    finally:
-        dist.destroy_process_group()
+        yield
+    except SystemExit as end:
+        dist = sys.modules.get("torch.distributed")
+        if not environment.launched() or dist is None or not dist.is_initialized():
+            raise
+        if end.code in {None, 0}:
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+        elif not isinstance(end.code, int):
+            stderr_line(str(end.code))  # as Python does
+        atexit._run_exitfuncs()  # noqa: SLF001  (os._exit leaves them out)
+        _flush()
+        os._exit(int(end.code or 0) if isinstance(end.code, int | None) else 1)

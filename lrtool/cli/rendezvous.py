@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
+
+from lrtool.claims import named
+from lrtool.errors import EndedLaunchError, UserError, said
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -12,6 +17,36 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 PAUSE_S = 0.01
+
+
+def open_store(host: str, port: int, rank: int, limit: timedelta) -> Store:
+    """Return the store of a launch: torchrun's own, or else one that rank 0 keeps.
+
+    Raises:
+        UserError: it cannot be reached, or its port is taken.
+    """
+    from torch._C._distributed_c10d import TCPStore
+
+    try:
+        socket.getaddrinfo(host, port)
+        return TCPStore(
+            host,
+            port,
+            is_master=rank == 0 and not is_torchruns(),
+            timeout=limit,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except socket.gaierror as error:
+        raise UserError(f"MASTER_ADDR is {host}, which is no machine: {error.strerror}") from error
+    except RuntimeError as error:
+        problem = said(error).partition("\n")[0]
+        raise UserError(f"the ranks did not meet at {host}:{port}: {problem}") from error
+
+
+def is_torchruns() -> bool:
+    """Tell whether torchrun keeps the store, and not rank 0."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str:
@@ -23,16 +58,18 @@ def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str
     among them.
 
     Raises:
-        RuntimeError: the others do not come within the limit.
+        UserError: the others do not come within the limit, and this rank is to say so.
+        EndedLaunchError: likewise; the first rank says so.
+        RuntimeError: the store is gone.
     """
     mark = secrets.token_hex(8)
     store.set(f"mark {rank}", mark)
-    deadline = monotonic() + limit.total_seconds()
+    name, deadline = "", monotonic() + limit.total_seconds()
     while monotonic() < deadline:
-        if rank == 0:
-            marks = [store.get(f"mark {r}").decode() for r in range(world_size)]
-            store.set("round", " ".join(marks))
-        name = store.get("round").decode()
+        keys = [f"mark {r}" for r in range(world_size)]
+        if rank == 0 and store.check(keys):
+            store.set("round", " ".join(store.get(key).decode() for key in keys))
+        name = store.get("round").decode() if store.check(["round"]) else ""
         if mark in name:
             store.set(f"{name}: rank {rank}", "")
             if rank == 0 and store.check([f"{name}: rank {r}" for r in range(world_size)]):
@@ -40,4 +77,13 @@ def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str
             if store.check([f"{name}: agreed"]):
                 return name
         sleep(PAUSE_S)
-    raise RuntimeError(f"not all of {world_size} ranks came within {limit.total_seconds():g} s")
+    if rank > 0 and mark in name:
+        raise EndedLaunchError("rank 0 says who is missing", exit_code=2)
+    come = [
+        store.check([f"{name}: rank {r}" if mark in name else f"mark {r}"])
+        for r in range(world_size)
+    ]
+    missing = [r for r in range(world_size) if not come[r]] if rank == 0 else [0]
+    raise UserError(
+        f"{named(missing)} of {world_size} did not come within {limit.total_seconds():g} seconds"
+    )

@@ -76,7 +76,7 @@ def train(
         interruptible() as stop,
         stdout_for_the_result(),
         without_dynamo(),
-        joined() as ranks,
+        joined(stop) as ranks,
     ):
         from lrtool.experiment.experiment import open_experiment
         from lrtool.experiment.preflight import run_preflight, run_training_preflight

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lrtool.errors import LockstepError, OutOfStepError, RankFailedError, UserError
+from lrtool.ranks import is_lost, lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,12 +110,15 @@ def leaving_lockstep() -> Iterator[None]:
 
     Raises:
         OutOfStepError: the block failed, with the cause.
+        LostRankError: another rank did, or is late.
     """
     try:
         yield
     except (LockstepError, RankFailedError, _ToldError):
         raise
     except Exception as error:
+        if is_lost(error):
+            raise lost(error) from error
         words = "this rank failed between two exchanges with the others"
         raise OutOfStepError(words) from error
 

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lrtool import claims
 from lrtool.components import import_path
 from lrtool.config.spelling import number
 from lrtool.data.workers import is_death_of_a_worker, is_hanging_worker
 from lrtool.engine.device import is_out_of_memory
-from lrtool.errors import LrtoolError, OutOfMemoryError, UserError
+from lrtool.errors import (
+    LockstepError,
+    LrtoolError,
+    OutOfMemoryError,
+    RankFailedError,
+    UserError,
+    cause_of,
+)
 from lrtool.experiment.experiment import build, first_batches, step_of
 
 if TYPE_CHECKING:
@@ -33,6 +41,9 @@ def explain(
         error: as it was raised.
         failed: start of the message, up to the colon; None: the user's own components are named.
     """
+    error = cause_of(error)
+    if isinstance(error, LockstepError | RankFailedError):
+        return claims.cause(experiment.runtime.ranks, error)
     if isinstance(error, LrtoolError) or _is_ours(error):
         return error
     if is_out_of_memory(error):

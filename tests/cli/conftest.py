@@ -1,6 +1,7 @@
 """The command line as a user runs it, in an empty directory; where its process is not the point,
 without waiting for a new one to import torch."""
 
+import atexit
 import os
 import signal
 import socket
@@ -71,6 +72,7 @@ class Child:
 
     def _become(self, folder, arguments, prepare):
         code = 99
+        atexit._clear()  # what is registered is the test's own
         try:
             for number, path in ((1, self.out), (2, self.err)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

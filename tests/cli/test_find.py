@@ -467,18 +467,6 @@ def test_arguments_beside_a_new_name_are_kept(here, write):
     assert done.stderr == ""
 
 
-def test_a_launch_that_lacks_a_variable_is_refused(here, write, monkeypatch):
-    write("quick.yaml", QUICK)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
-    done = here("find", "quick.yaml")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "lrtool: error: WORLD_SIZE is 2, but LOCAL_RANK and MASTER_ADDR and MASTER_PORT are not "
-        "set; start with torchrun, which sets all of them, or unset WORLD_SIZE for one process\n"
-    )
-
-
 def test_quiet_says_why_there_is_no_rate(here, write):
     write("quick.yaml", QUICK)
     done = here("find", "quick.yaml", "--start", "1e-9", "--end", "1e-5", "--quiet")
