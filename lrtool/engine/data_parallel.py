@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lrtool.engine.batch_norm import SharedStatistics, has_batch_norm
 from lrtool.errors import LockstepError, OutOfStepError, RankFailedError, UserError
 from lrtool.ranks import is_lost, lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lrtool.batch import Share
     from lrtool.engine.denominator import Denominator
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import Step, StepOut
@@ -65,32 +68,54 @@ class DataParallel:
                 losses, process_group=runtime.ranks.devices, static_graph=True
             )
         self._begun = False
+        self._shared = SharedStatistics(runtime.ranks) if has_batch_norm(losses) else None
+        self._expected = inf  # meetings in a forward pass
         self.may_skip = any(hasattr(part, "training_step") for part in losses.parts)
 
     def loss(self, batch: Any) -> tuple[Tensor | None, bool]:
-        """Return the loss of a share, and whether the model has computed one."""
-        if self._ddp is None:
-            loss = self._plain(batch)
-            if loss is None and self._sharded:
-                raise UserError(
-                    "training_step returned None for a rank's share of a batch, which only a model"
-                    " that is not sharded (runtime.shard) may do"
-                )
-            return loss, loss is not None
-        found: tuple[Tensor, bool] = self._ddp(batch)
+        """Return the loss of a share, and whether the model has computed one.
+
+        Raises:
+            OutOfStepError: this rank has failed where others may wait for it, in a batch norm.
+            UserError: a sharded model has computed none.
+        """
+        before = self._meetings()
+        try:
+            found: tuple[Tensor | None, bool]
+            if self._ddp is not None:
+                found = self._ddp(batch)
+            else:
+                loss = self._plain(batch)
+                found = loss, loss is not None
+        except LockstepError:
+            raise
+        except Exception as error:
+            if self._shared is not None and self._meetings() - before < self._expected:
+                raise OutOfStepError("this rank failed before a batch norm") from error
+            raise
+        if self._sharded and not found[1]:
+            raise UserError(
+                "training_step returned None for a rank's share of a batch, which only a model"
+                " that is not sharded (runtime.shard) may do"
+            )
+        self._expected = self._meetings() - before
         return found
 
+    def _meetings(self) -> int:
+        return 0 if self._shared is None else self._shared.meetings
+
     @contextmanager
-    def reduced(self, *, last: bool) -> Iterator[None]:
+    def reduced(self, share: Share, *, last: bool) -> Iterator[None]:
         """Exchange gradients in the backward pass of an update's last batch alone.
 
         With a static graph, DDP must see an exchange in each backward pass of the first update.
         """
-        if last or not self._begun or self._ddp is None:
+        waits = not (last or not self._begun or self._ddp is None)
+        with (
+            self._ddp.no_sync() if waits and self._ddp is not None else nullcontext(),
+            self._shared.of(share) if self._shared is not None else nullcontext(),
+        ):
             yield
-        else:
-            with self._ddp.no_sync():
-                yield
         self._begun |= last
 
 

@@ -22,7 +22,7 @@ from lrtool.engine.lightning import transferred
 from lrtool.engine.own_loss import own_loss
 from lrtool.engine.sample_weight import unweighted, weighted_loss
 from lrtool.engine.sharded_tensors import whole
-from lrtool.errors import UserError
+from lrtool.errors import LockstepError, UserError
 from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
@@ -231,13 +231,14 @@ def _backward_of_shares(
     for number, (batch, count) in enumerate(zip(micro_batches, counts, strict=True), start=1):
         last = number == len(micro_batches)
         part, failure = None, None
-        with parallel.reduced(last=last):
+        with parallel.reduced(batch, last=last):
             try:
                 with runtime.autocast():
                     part, is_made = parallel.loss(reduction.countable(batch, count))
                 part = _with_graph(part)
             except Exception as error:
-                if runtime.sharded:  # others may be waiting in that pass
+                # others may be waiting in that pass
+                if runtime.sharded or isinstance(error, LockstepError):
                     raise
                 failure = error
             if number == 1:
