@@ -21,10 +21,10 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture
-def lockstep(tmp_path):
-    """Run a function as so many ranks, forks of this process; return each one's result.
+def in_ranks(tmp_path):
+    """Call `function(ranks)` in so many ranks; return what each has returned, or the traceback.
 
-    It is called with the `Ranks`, and its result is pickled.
+    They are forks of the test's own process, which has torch already.
     """
     numbers = itertools.count()
 
@@ -32,38 +32,31 @@ def lockstep(tmp_path):
         place = tmp_path / f".ranks-{next(numbers)}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forks of threads, since 3.12
-            forks = [
-                os.fork() or _become(rank, world_size, place, function)
-                for rank in range(world_size)
-            ]
-        codes = [os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) for fork in forks]
-        assert codes == [0] * world_size, codes
-        written = [place.with_suffix(f".{rank}").read_bytes() for rank in range(world_size)]
-        ends = [pickle.loads(content) for content in written]  # noqa: S301  (of our own fork)
-        assert not any(failure for failure, _ in ends), [failure for failure, _ in ends]
-        return [result for _, result in ends]
+            forks = [_fork(rank, world_size, function, place) for rank in range(world_size)]
+        for fork in forks:
+            os.waitpid(fork, 0)
+        results = [place.with_suffix(f".{rank}") for rank in range(world_size)]
+        return [pickle.loads(result.read_bytes()) for result in results]  # noqa: S301  (our own)
 
     return run
 
 
-def _become(rank, world_size, place, function):
-    """Be a rank; never return."""
-    code = 1
+def _fork(rank, world_size, function, place):
+    if fork := os.fork():
+        return fork
     try:
+        import torch
         import torch.distributed as dist
 
         from lrtool.ranks import Ranks
 
-        store, limit = dist.FileStore(str(place), world_size), timedelta(seconds=30)
+        torch.set_num_threads(1)
+        store, limit = dist.FileStore(str(place), world_size), timedelta(seconds=20)
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=world_size, timeout=limit
         )
-        failure = result = None
-        try:
-            result = function(Ranks(rank, world_size, rank, "gloo"))
-        except BaseException:  # noqa: BLE001  (the parent shows it)
-            failure = traceback.format_exc()
-        place.with_suffix(f".{rank}").write_bytes(pickle.dumps((failure, result)))
-        code = 0
-    finally:
-        os._exit(code)
+        result = function(Ranks(rank, world_size, rank, "gloo"))
+    except BaseException:  # noqa: BLE001  (nothing may return into the test's own process)
+        result = traceback.format_exc()
+    place.with_suffix(f".{rank}").write_bytes(pickle.dumps(result))
+    os._exit(0)

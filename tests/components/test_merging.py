@@ -35,7 +35,7 @@ def build(names, loss, outputs, targets, *, directories=(), **loss_args):
     )
 
 
-def over_two_ranks(lockstep, names, loss, outputs, targets, **args):
+def over_two_ranks(in_ranks, names, loss, outputs, targets, **args):
     """Return each rank's values and warnings."""
     batches = list(zip(outputs.split(SIZES), targets.split(SIZES), strict=True))
 
@@ -52,7 +52,7 @@ def over_two_ranks(lockstep, names, loss, outputs, targets, **args):
                 found[name] = metric.compute()
         return found, [str(each.message) for each in caught]
 
-    return lockstep(2, run)
+    return in_ranks(2, run)
 
 
 def alone(names, loss, outputs, targets, **args):
@@ -64,11 +64,11 @@ def alone(names, loss, outputs, targets, **args):
     return {name: metric.compute() for name, metric in metrics.items()}
 
 
-def check(lockstep, names, loss, outputs, targets, **more):
+def check(in_ranks, names, loss, outputs, targets, **more):
     expected = alone(names, loss, outputs, targets, **more)
     assert not any(math.isnan(value) for value in expected.values())
     assert set(expected) == {key(name) for name in names}
-    ends = over_two_ranks(lockstep, names, loss, outputs, targets, **more)
+    ends = over_two_ranks(in_ranks, names, loss, outputs, targets, **more)
     assert ends == [ends[0]] * 2, "the same bits on every rank"
     assert ends[0] == (pytest.approx(expected, rel=1e-12), [])
 
@@ -103,13 +103,13 @@ def test_every_metric_is_tried():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_two_ranks_have_the_value_of_one(lockstep, task):
+def test_two_ranks_have_the_value_of_one(in_ranks, task):
     names, data = TASKS[task]
     more = {"ignore_index": -1} if task == "ignored" else {}
-    check(lockstep, names, *data, **more)
+    check(in_ranks, names, *data, **more)
 
 
-def test_a_rank_without_a_batch_adds_nothing(lockstep, module, tmp_path):
+def test_a_rank_without_a_batch_adds_nothing(in_ranks, module, tmp_path):
     name = module(
         """
         import torchmetrics.classification
@@ -134,7 +134,7 @@ def test_a_rank_without_a_batch_adds_nothing(lockstep, module, tmp_path):
             metric.merge(ranks)
         return {name: metric.compute() for name, metric in metrics.items()}
 
-    first, second = lockstep(2, run)
+    first, second = in_ranks(2, run)
     assert first == second
     expected = build(names, "cross_entropy", outputs, targets, directories=[tmp_path])
     for metric in expected.values():
@@ -142,7 +142,7 @@ def test_a_rank_without_a_batch_adds_nothing(lockstep, module, tmp_path):
     assert first == pytest.approx({name: metric.compute() for name, metric in expected.items()})
 
 
-def test_the_variance_of_two_ranks_is_around_one_mean(lockstep):
+def test_the_variance_of_two_ranks_is_around_one_mean(in_ranks):
     targets = torch.tensor([[0.0], [2.0], [1000.0], [1002.0]])
 
     def run(ranks):
@@ -153,13 +153,13 @@ def test_the_variance_of_two_ranks_is_around_one_mean(lockstep):
         return metric.compute()
 
     # errors: 4 · 1²; around the mean 501: 501² + 499² + 499² + 501²
-    assert lockstep(2, run) == [pytest.approx(1 - 4 / 1_000_004, rel=1e-12)] * 2
+    assert in_ranks(2, run) == [pytest.approx(1 - 4 / 1_000_004, rel=1e-12)] * 2
 
 
-def test_nan_on_one_rank_is_that_of_all(lockstep):
+def test_nan_on_one_rank_is_that_of_all(in_ranks):
     outputs, targets = random(50, 6), classes(6, 50)
     outputs[10] = math.nan  # in the second rank's first batch
-    ends = over_two_ranks(lockstep, ["accuracy"], "cross_entropy", outputs, targets)
+    ends = over_two_ranks(in_ranks, ["accuracy"], "cross_entropy", outputs, targets)
     words = "the metric accuracy has no value: some outputs or targets are NaN or infinite"
     for found, said in ends:
         assert math.isnan(found["accuracy"])
@@ -167,10 +167,10 @@ def test_nan_on_one_rank_is_that_of_all(lockstep):
 
 
 @pytest.mark.parametrize("ignored", [slice(None), slice(7, 23)])
-def test_there_is_nothing_to_compare_where_no_rank_has_anything(lockstep, ignored):
+def test_there_is_nothing_to_compare_where_no_rank_has_anything(in_ranks, ignored):
     outputs, targets = random(50, 6), classes(6, 50)
     targets[ignored] = -100
-    ends = over_two_ranks(lockstep, ["accuracy", "perplexity"], "cross_entropy", outputs, targets)
+    ends = over_two_ranks(in_ranks, ["accuracy", "perplexity"], "cross_entropy", outputs, targets)
     for found, said in ends:
         nothing = ignored == slice(None)
         assert [math.isnan(value) for value in found.values()] == [nothing] * 2
@@ -213,9 +213,9 @@ OWN = """
 
 
 @pytest.mark.parametrize("name", ["f1", "Largest", "wrong", "plain"])
-def test_an_own_metric_is_merged(lockstep, module, tmp_path, name):
+def test_an_own_metric_is_merged(in_ranks, module, tmp_path, name):
     data = ("cross_entropy", random(50, 6), classes(6, 50))
-    check(lockstep, [f"{module(OWN)}:{name}"], *data, directories=[tmp_path])
+    check(in_ranks, [f"{module(OWN)}:{name}"], *data, directories=[tmp_path])
 
 
 OTHERS = """
@@ -248,7 +248,7 @@ OTHERS = """
 
 @pytest.mark.parametrize("name", ["Last", "Holds", "Average", "both"])
 def test_what_cannot_be_merged_is_not_and_does_not_meet_the_other_ranks(
-    lockstep, module, tmp_path, name
+    in_ranks, module, tmp_path, name
 ):
     outputs, targets = random(50, 6), classes(6, 50)
     own = f"{module(OTHERS)}:{name}"
@@ -262,7 +262,7 @@ def test_what_cannot_be_merged_is_not_and_does_not_meet_the_other_ranks(
         metric.merge(ranks)
         return metric.compute() if ranks.first else None  # torchmetrics would wait for the other
 
-    assert lockstep(2, run) == [expected, None]
+    assert in_ranks(2, run) == [expected, None]
 
 
 def test_states_that_torchmetrics_leaves_apart_are_not_merged(module, tmp_path):

@@ -205,7 +205,7 @@ class InOrder:
         self.seen.clear()
 
 
-def test_a_metric_that_cannot_be_merged_sees_the_batches_of_all_ranks(lockstep):
+def test_a_metric_that_cannot_be_merged_sees_the_batches_of_all_ranks(in_ranks):
     batches = data(3, 4, 1, 2, 2)
 
     def run(ranks):
@@ -215,10 +215,10 @@ def test_a_metric_that_cannot_be_merged_sees_the_batches_of_all_ranks(lockstep):
             show([metric], own[0] if own else None, runtime)
         return metric.seen
 
-    assert lockstep(2, run) == [[outputs[0, 0].item() for outputs, _ in batches]] * 2
+    assert in_ranks(2, run) == [[outputs[0, 0].item() for outputs, _ in batches]] * 2
 
 
-def test_only_a_batch_is_sent_of_a_large_tensor(lockstep):
+def test_only_a_batch_is_sent_of_a_large_tensor(in_ranks):
     large = torch.zeros(1000, 1000)
 
     def run(ranks):
@@ -226,17 +226,17 @@ def test_only_a_batch_is_sent_of_a_large_tensor(lockstep):
         [one, other] = of_all_ranks({"part": [large[ranks.rank : ranks.rank + 2]]}, runtime)
         return one["part"][0].untyped_storage().nbytes(), other["part"][0].shape
 
-    assert lockstep(2, run) == [(2 * 1000 * 4, (2, 1000))] * 2
+    assert in_ranks(2, run) == [(2 * 1000 * 4, (2, 1000))] * 2
 
 
-def test_what_cannot_be_sent_is_an_error_in_words(lockstep):
+def test_what_cannot_be_sent_is_an_error_in_words(in_ranks):
     def run(ranks):
         runtime = Runtime(torch.device("cpu"), ranks=ranks)
         with pytest.raises(UserError) as error:
             of_all_ranks((torch.ones(1), lambda: 0), runtime)
         return str(error.value)
 
-    [one, other] = lockstep(2, run)
+    [one, other] = in_ranks(2, run)
     assert one == other
     assert one.startswith("outputs or targets cannot be sent to the other ranks: ")
     assert one.endswith("so return tensors, or make it a function, whose mean is taken")
