@@ -30,9 +30,10 @@ fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/fuzz.py runs --count 1000 --seed $(SEED)
 	$(BIN)/python tests/cli/kill_loop.py --runs 20 --seed $(SEED)
 
-# Speed against a plain loop and the peers, which live in an environment of their own.
+# Speed against a plain loop and the peers, which live in an environment of their own; then of several ranks.
 bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks.speed
+	.venv-bench/bin/python -m benchmarks.ranks
 
 # How well the suggested rates train, beside the peers and simple rules: everything from nothing.
 # What is already measured is kept under runs/regret. In one thread a process, so many at once:
