@@ -3,7 +3,8 @@
 Each page is read from top to bottom in an empty directory that holds the example configurations
 under `configs/`, as the repository does:
 
-- sh: `lrtool …` must succeed; of other programs only what they name must exist.
+- sh: `lrtool …` and `torchrun … -m lrtool …` must succeed; of other programs only what they name
+  must exist.
 - console: `$ ` begins a command, and the lines below it must be among what it prints, in this order
   and up to the numbers; `…` stands for anything. `$ echo $?` shows another exit code than 0.
 - python: runs, in one namespace a page.
@@ -15,10 +16,12 @@ must not take it), or `not run: why`.
 """
 
 import importlib.util
+import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -109,10 +112,12 @@ class Reader:
             assert self.code == 0 or not ended, f"{block.place}: {line}: exit code {self.code}"
 
     def _command(self, line, block):
-        """Run one command and return what it prints; others than lrtool are only looked up."""
+        """Run one command and return what it prints; others than ours are only looked up."""
         program, *arguments = shlex.split(line, comments=True) or [None]
         if program == "lrtool":
             return self._lrtool([*arguments, *block.flags])
+        if program == "torchrun":
+            return self._torchrun([*arguments, *block.flags])
         if program == "echo":
             printed, self.code = line.removeprefix("echo ").replace("$?", str(self.code)), 0
             return printed
@@ -147,6 +152,19 @@ class Reader:
             (self.folder / target).write_text(seen.out, encoding="utf-8")
             return seen.err
         return seen.out + seen.err
+
+    def _torchrun(self, arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        self.code = done.returncode
+        return done.stdout + done.stderr
 
     def _configuration(self, block):
         if block.file and block.file.startswith(".github"):
