@@ -188,7 +188,8 @@ def exchange(runtime: Runtime, error: Exception | None, denominator: Denominator
         return None
     if on_host:
         return total
-    return ranks.add_up(torch.as_tensor(denominator or 0.0, device=runtime.device).float())
+    own_total = torch.as_tensor(denominator, dtype=torch.float32, device=runtime.device)
+    return ranks.add_up(own_total.clone())
 
 
 def lockstep(step: Step, runtime: Runtime) -> Step:
