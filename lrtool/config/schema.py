@@ -384,9 +384,12 @@ class Config(Section):
 
     def digest(self) -> str:
         """Return a SHA-256, in hexadecimal, of all keys but those that change no number."""
-        content = self.model_dump(
-            mode="json", exclude={"search_path": True, "runtime": {"threads", "timeout", "shard"}}
-        )
+        no_number: Any = {
+            "search_path": True,
+            "find": {"parallel"},
+            "runtime": {"threads", "timeout", "shard"},
+        }
+        content = self.model_dump(mode="json", exclude=no_number)
         canonical = json.dumps(content, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

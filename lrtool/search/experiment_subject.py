@@ -11,6 +11,7 @@ from lrtool.config.document import located
 from lrtool.curve import verdict
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader
+from lrtool.engine.randomness import seed_everything
 from lrtool.engine.sweep import make_probe
 from lrtool.experiment.experiment import (
     build,
@@ -115,10 +116,15 @@ class ExperimentSubject:
         return groups if skip else batches.some(groups, epoch)
 
     def held_out(self, most: int, *, whole: bool = False) -> list[Any] | None:
-        """Return random chunks of the validation set, or whole batches."""
+        """Return random chunks of the validation set, or whole batches.
+
+        They do not depend on what was drawn before: every rank measures its candidates on the same.
+        """
         part, experiment = self.experiment.data.validation, self.experiment
         if part is None:
             return None
+        seed_everything(experiment.config.seed)
+        rewind_generators(experiment)
         if isinstance(part, OwnLoader) and not whole:
             device = experiment.runtime.device
             return batches.held_out(part.loader, most, device, part.conversion) or None

@@ -65,6 +65,7 @@ def test_the_resolved_configuration_is_a_valid_configuration():
 def test_the_digest_follows_what_decides_the_numbers():
     assert load("seed: 1").digest() != load("seed: 2").digest()
     assert load("seed: 1").digest() == load("seed: 1\nsearch_path: [a]").digest()
+    assert load("seed: 1").digest() == load("seed: 1\nfind: {parallel: data}").digest()
 
 
 def test_the_schema_knows_every_key():
