@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -67,7 +68,10 @@ class DataParallel:
             self._ddp = DistributedDataParallel(
                 losses, process_group=runtime.ranks.devices, static_graph=True
             )
-        self._begun = False
+            hook = lambda own, bucket: _averaged(own, bucket)  # noqa: E731, PLW0108  (torch refuses annotations as text)
+            self._ddp.register_comm_hook(self, hook)
+        self.ranks = runtime.ranks
+        self.last = self._begun = False
         self._shared = SharedStatistics(runtime.ranks) if has_batch_norm(losses) else None
         self._expected = inf  # meetings in a forward pass
         self.may_skip = any(hasattr(part, "training_step") for part in losses.parts)
@@ -108,8 +112,9 @@ class DataParallel:
     def reduced(self, share: Share, *, last: bool) -> Iterator[None]:
         """Exchange gradients in the backward pass of an update's last batch alone.
 
-        With a static graph, DDP must see an exchange in each backward pass of the first update.
+        With a static graph, DDP asks for an exchange in each backward pass of the first update.
         """
+        self.last = last
         waits = not (last or not self._begun or self._ddp is None)
         with (
             self._ddp.no_sync() if waits and self._ddp is not None else nullcontext(),
@@ -117,6 +122,30 @@ class DataParallel:
         ):
             yield
         self._begun |= last
+
+
+def _averaged(parallel: DataParallel, bucket: Any) -> torch.futures.Future[Tensor]:
+    """Average some gradients over all ranks, in a backward pass, unless batches are to follow.
+
+    An update must not depend on which updates this process has made before, or a resumed training
+    would differ. gloo adds the ranks' numbers in an order that depends on their place in the
+    bucket, and DDP makes other buckets after its first update; so they are added rank by rank.
+    """
+    gradients, ranks = bucket.buffer(), parallel.ranks
+    averaged: torch.futures.Future[Tensor] = torch.futures.Future()
+    if not parallel.last:
+        averaged.set_result(gradients)
+        return averaged
+    gradients.div_(ranks.world_size)
+    if ranks.backend == "gloo" and ranks.world_size > 2:
+        parts = [torch.empty_like(gradients) for _ in range(ranks.world_size)]
+        dist.all_gather(parts, gradients, group=ranks.devices)
+        torch.sum(torch.stack(parts), 0, out=gradients)
+        averaged.set_result(gradients)
+        return averaged
+    work: Any = dist.all_reduce(gradients, group=ranks.devices, async_op=True)
+    reduced: torch.futures.Future[Tensor] = work.get_future()
+    return reduced.then(lambda done: done.value()[0])
 
 
 class _ToldError(Exception):

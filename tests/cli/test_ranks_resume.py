@@ -1,11 +1,14 @@
 """What a run of several ranks writes, and how it goes on: rank 0 alone writes, for all of them."""
 
 import json
+import signal
 import socket
 
 import pytest
 import torch
-from small import CONFIG, NET
+from small import CONFIG, NET, at_call, contents
+
+from lrtool.engine import step
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 TRAIN = ("train", "a.yaml", "--quiet", "--output")
@@ -40,11 +43,11 @@ def state_of(run):
 
 
 def test_rank_0_alone_writes_a_training(ranks, tmp_path):
-    ended = ranks(2, *TRAIN, "run", "--lr", "auto")
+    ended = ranks(2, *TRAIN, "run", "--lr", "auto", "--set", "data.args.n=120")
     assert codes(ended) == [0, 0]
     assert ended[0].stdout == "run\n"
     steps = [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "step"]
-    assert steps == list(range(1, 10))
+    assert steps == list(range(1, 16))
     assert [path.name for path in tmp_path.glob("run*")] == ["run"]
     assert not list((tmp_path / "run").rglob("*.tmp"))
     states = state_of(tmp_path / "run")["ranks"]
@@ -65,3 +68,25 @@ def test_the_report_names_the_ranks(ranks, tmp_path):
     environment = json.loads((tmp_path / "run" / "report.json").read_text())["environment"]
     assert (environment["world_size"], environment["backend"]) == (2, "gloo")
     assert environment["ranks"] == [{"host": socket.gethostname(), "device": "cpu"}] * 2
+
+
+def killed_at(number, *victims):
+    """Let ranks kill themselves at so many batches."""
+
+    def prepare(rank):
+        if rank in victims:
+            at_call(number, step, "batch_loss")()
+
+    return prepare
+
+
+def test_killed_and_resumed_by_as_many_ranks_it_is_the_same_to_the_last_bit(ranks, tmp_path):
+    assert codes(ranks(2, *TRAIN, "whole")) == [0, 0]
+    for number, victims in ((9, (0, 1)), (6, (1,)), (10, (0,))):  # after steps 2, 4 and 6
+        ended = ranks(2, *TRAIN, "run", "--resume", "auto", prepare=killed_at(number, *victims))
+        killed = [each.returncode for rank, each in enumerate(ended) if rank in victims]
+        assert killed == [-signal.SIGKILL] * len(victims)
+        assert all(each.returncode for each in ended)
+    ended = ranks(2, *TRAIN, "run", "--resume", "auto")
+    assert codes(ended) == [0, 0], ended[0].stderr
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 import torch
-from small import CONFIG, NET, contents
+from small import CONFIG, NET, at_call, contents
 
 from lrtool.engine import checkpoint, evaluation, step
 from lrtool.report import metrics_log
@@ -45,33 +45,11 @@ def whole(start, made, tmp_path):
     return whole
 
 
-def to_itself(number):
-    os.kill(os.getpid(), number)
-
-
 def to_all(number):
     """Send a signal to this process and those it has started, as a batch system does."""
     kill = ["kill", f"-{int(number)}", "--", f"-{os.getpgrp()}"]
     subprocess.run(kill, check=True, start_new_session=True)
     time.sleep(0.3)  # for whoever dies of it
-
-
-def at_call(number, owner, name, *, send=signal.SIGKILL, how=to_itself):
-    """Let the process send itself a signal at the given call of a function."""
-
-    def prepare():
-        function, calls = getattr(owner, name), 0
-
-        def counting(*arguments, **named):
-            nonlocal calls
-            calls += 1
-            if calls == number:
-                how(send)
-            return function(*arguments, **named)
-
-        setattr(owner, name, counting)
-
-    return prepare
 
 
 def rows(run, kind):
