@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
 from itertools import islice
 from math import ceil
 from time import perf_counter
@@ -29,7 +30,15 @@ from torch.utils.data import (
 from lrtool.batch import Share, samples_in
 from lrtool.data.conversion import Conversion, collate, convert
 from lrtool.data.part import OwnLoader, Resident, Streamed, length
-from lrtool.data.rank_shares import OwnIndices, loaded, own_rows, takes_index_lists, with_indices
+from lrtool.data.rank_shares import (
+    OwnIndices,
+    loaded,
+    own_rows,
+    refuse_other_orders,
+    takes_index_lists,
+    with_indices,
+)
+from lrtool.data.rows import rows_of
 from lrtool.data.shares import OfRank, Shared, collated
 from lrtool.data.whole_batches import whole_batches
 from lrtool.data.worker_process import begin
@@ -93,8 +102,10 @@ def epoch(
         loader = with_indices(loader, indices)
         own = None if loader.num_workers else (seed, epoch)
         stream = loaded(iter(loader), indices, own, first)
+        if isinstance(part, OwnLoader):
+            refuse_other_orders(indices, ranks)
     elif isinstance(part, OwnLoader):
-        stream = ((batch, samples_in(batch), ranks.first) for batch in iter(loader))
+        stream = (_own_part(batch, part, ranks) for batch in iter(loader))
     else:
         stream = iter(loader)
     skipped = sum(1 for _ in islice(stream, skip))
@@ -107,6 +118,20 @@ def epoch(
             for batch, samples, counts in counted
         )
     return (batch_to(convert(batch, part.conversion), device) for batch in counted)
+
+
+def _own_part(batch: Any, part: OwnLoader, ranks: Ranks) -> tuple[Any, int, bool]:
+    """Return a rank's rows of a batch that each rank has made, its samples, and whether they count.
+
+    Where it cannot be divided, each rank computes all of it, and that of the first one counts.
+    """
+    batch = convert(batch, part.conversion)
+    samples = samples_in(batch)
+    if part.layout is not None:
+        rows, counts = own_rows(samples, ranks.rank, ranks.world_size)
+        with suppress(DataError):
+            return rows_of(batch, part.layout, samples, rows), samples, counts
+    return batch, samples, ranks.first
 
 
 def some(groups: Iterator[list[Any]], number: int) -> Iterator[list[Any]]:

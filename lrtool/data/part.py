@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
 
+    from lrtool.data.rows import Layout
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resident:
@@ -69,11 +71,14 @@ class OwnLoader:
         loader: the DataLoader.
         copies: how many workers yield all samples of an iterable dataset; 1 where they share them.
         conversion: of each batch.
+        layout: where a batch that the loader makes whole has a row for each sample, so that ranks
+            can divide it; None: each rank computes all of it.
     """
 
     loader: DataLoader[Any]
     copies: int = 1
     conversion: Conversion = AS_GIVEN
+    layout: Layout = None
 
     @property
     def size(self) -> int | None:

@@ -8,6 +8,7 @@ comes from other random numbers on each rank, so that those for the order stay t
 from __future__ import annotations
 
 import copy
+import hashlib
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from lrtool.batch import share_of
+from lrtool.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,6 +61,7 @@ class OwnIndices(Sampler[Any]):
         batches: the batch sampler.
         ranks: that share its batches.
         whole: rank r of R has the batches r, r + R, … instead of a share of each.
+        first: digest of the first list of indices; "" before it is drawn.
         drawn: of each list of indices on its way through the loader: the samples of the whole
             batch, and whether the rank's own count; None for a turn that has no batch for it.
     """
@@ -67,12 +70,14 @@ class OwnIndices(Sampler[Any]):
         self.batches = batches
         self.ranks = ranks
         self.whole = whole
+        self.first = ""
         self.drawn: deque[tuple[int, bool] | None] = deque()
         self._lists: Iterator[Any] = iter(())
         self._ahead: deque[Any] = deque()
 
     def __iter__(self) -> Iterator[Any]:
         """Return the lists of indices of an epoch."""
+        self.first = ""
         self.drawn.clear()
         self._ahead.clear()
         self._lists = iter(self.batches)
@@ -107,8 +112,27 @@ class OwnIndices(Sampler[Any]):
             indices = list(indices)
         if not self.whole:
             rows, counts = own_rows(len(indices), self.ranks.rank, self.ranks.world_size)
+        if not self.first:
+            self.first = hashlib.sha256(str(list(indices)).encode()).hexdigest()
         self.drawn.append((len(indices), counts))
         self._ahead.append(indices[rows])
+
+
+def refuse_other_orders(indices: OwnIndices, ranks: Ranks) -> None:
+    """Refuse indices that the ranks draw in different orders.
+
+    Call this on all ranks, when a loader has begun to take them.
+
+    Raises:
+        DataError: the first lists of the epoch differ.
+    """
+    if not indices.first:
+        indices.draw()
+    if len(set(ranks.gather(indices.first))) > 1:
+        raise DataError(
+            "the ranks take the samples in different orders, of which each then computes its share:"
+            " seed the DataLoader's sampler alike on every rank"
+        )
 
 
 def with_indices(loader: DataLoader[Any], indices: OwnIndices) -> DataLoader[Any]:

@@ -47,6 +47,7 @@ from lrtool.errors import (
 )
 from lrtool.experiment.fitting import fitted_shape, fitted_types
 from lrtool.experiment.reading import directories_of
+from lrtool.experiment.same_data import refuse_different_data
 from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def open_experiment(
             except DataError as error:
                 problem = f"{error}; losses that fit: cross_entropy, multi_margin_loss"
                 raise ConfigError(Problem(("loss",), problem)) from error
+        refuse_different_data(data, source, config.seed, runtime.ranks)
     states = [generator.get_state() for generator in _own_generators(data)]
     experiment = Experiment(config, document, directories, runtime, data, loss_fn, states, started)
     model = build(experiment, config.seed).model

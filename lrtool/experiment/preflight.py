@@ -33,6 +33,7 @@ from lrtool.engine.lightning import transferred
 from lrtool.engine.nonfinite import bad_inputs
 from lrtool.engine.step import forward
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
+from lrtool.experiment.divided_batches import with_divided_batches
 from lrtool.experiment.endless import refuse_endless, refuse_endless_training
 from lrtool.experiment.experiment import (
     build,
@@ -101,6 +102,7 @@ def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
         _refuse_a_probe_of_nothing(experiment)
         if experiment.loss_fn is not None:
             _refuse_bad_labels(experiment, experiment.loss_fn)
+    experiment = with_divided_batches(experiment)
     experiment, preflight = settled(experiment, _try_batch)
     if not isfinite(preflight.loss):
         with located(experiment.document):

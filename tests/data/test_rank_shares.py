@@ -1,6 +1,7 @@
 """The shares of all ranks, put together, are the batches of one process."""
 
 import random
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch.utils.data import (
 from lrtool.batch import Share, samples_in, targets_of
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader, Resident, Streamed, loader_over
+from lrtool.data.rows import layout_of
+from lrtool.errors import DataError
 from lrtool.ranks import Ranks
 
 # From Python 3.12 on, a process with threads is warned when it forks, as for a loader's workers.
@@ -65,8 +68,15 @@ class Divided(Counted):
         return ((torch.tensor([float(i)]), i**2) for i in numbers)
 
 
+class Apart(Ranks):
+    """A rank without others: it finds that all have the values that it has."""
+
+    def gather(self, value):
+        return [value] * self.world_size
+
+
 def all_ranks(world_size):
-    return [Ranks(rank, world_size) for rank in range(world_size)]
+    return [Apart(rank, world_size) for rank in range(world_size)]
 
 
 def an_epoch(part, ranks, **chosen):
@@ -219,7 +229,7 @@ def test_augmentations_differ_between_ranks_and_leave_their_order_alike(workers)
     noise = torch.cat([one, other])[:, 1:]
     for column in noise.T:
         assert len(set(column.tolist())) == len(noise)
-    again, _ = two_epochs(Ranks(1, 2))
+    again, _ = two_epochs(Apart(1, 2))
     assert torch.equal(again, other)
 
 
@@ -263,7 +273,7 @@ def test_an_evaluation_in_turns_with_workers(part):
 
 def test_a_rank_loads_the_batches_of_its_turns_alone():
     part = loader(11, shuffle=False)
-    made = list(batches.ordered(part, batch_size=4, device=CPU, ranks=Ranks(1, 2)))
+    made = list(batches.ordered(part, batch_size=4, device=CPU, ranks=Apart(1, 2)))
     assert [batch and plain(batch)[0][0] for batch in made] == [4, None]
     assert part.loader.dataset.seen == [4, 5, 6, 7]
 
@@ -276,3 +286,38 @@ def test_batches_that_cannot_be_divided_count_on_the_first_rank():
             (Share, 2, ranks.first)
         ] * 3
         assert all(len(share.batch[0]) == 2 for share in shares)
+
+
+def test_orders_that_differ_between_ranks():
+    class Others(Apart):
+        def gather(self, value):
+            return [value, "another"]
+
+    given = {"batch_size": 4, "seed": 0, "epoch": 0, "device": CPU}
+    with pytest.raises(DataError) as caught:
+        batches.epoch(loader(8), ranks=Others(0, 2), **given)
+    assert str(caught.value) == (
+        "the ranks take the samples in different orders, of which each then computes its share: "
+        "seed the DataLoader's sampler alike on every rank"
+    )
+    list(batches.epoch(Streamed(Squares(8), 0), ranks=Others(0, 2), **given))  # of ours: no need
+
+
+def rows(loader, samples=2):
+    """An object's batches with the layout of its first one."""
+    part = OwnLoader(loader_over(loader))
+    return replace(part, layout=layout_of(next(iter(loader)), samples))
+
+
+def test_rows_of_batches_that_every_rank_has_made():
+    made = [(torch.arange(n)[:, None], torch.arange(n)) for n in (5, 1, 4)]
+    check(lambda: rows(made, 5), 2)
+    check(lambda: rows(made, 5), 3)
+
+
+def test_a_batch_of_another_layout_is_left_whole():
+    made = [(torch.ones(n, 1), torch.ones(n), torch.ones(third)) for n, third in ((4, 4), (4, 3))]
+    one, other = (an_epoch(lambda: rows(made, 4), ranks) for ranks in all_ranks(2))
+    assert [len(share.batch[0]) for share in one] == [2, 4]
+    assert [share.counts for share in one] == [True, True]
+    assert [share.counts for share in other] == [True, False]
