@@ -11,6 +11,7 @@ from lrtool import claims
 from lrtool.cli import launch as launching
 from lrtool.cli import watch
 
+pytestmark = pytest.mark.usefixtures("no_plots")
 CONFIG = """
 data: {source: digits, batch_size: 300}
 model: {name: "net:model"}
