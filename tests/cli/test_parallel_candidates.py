@@ -142,7 +142,10 @@ def test_on_two_and_four_ranks_as_in_one_process(find, alone, tmp_path, estimate
         assert compared(report) == compared(expected)
         assert rows_of(tmp_path / f"on{size}") == rows_of(tmp_path / "on1")
         assert ONE_EACH in said
-        assert report["timing"]["steps"] == pytest.approx(expected["timing"]["steps"], abs=2)
+        rows = len((tmp_path / f"on{size}/metrics.jsonl").read_text().splitlines())
+        assert (
+            rows < report["timing"]["steps"] < rows + 64
+        )  # of all ranks; some after a sweep's end
     report, said = find(2, "plain.yaml", "--set", "find.parallel=data", "--overwrite")
     assert losses(report) == pytest.approx(losses(expected), rel=1e-5)
     assert report["suggestion"]["lr"] == pytest.approx(expected["suggestion"]["lr"], rel=1e-4)
