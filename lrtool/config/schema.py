@@ -349,6 +349,11 @@ class RuntimeConfig(Section):
         description="divide the model among the ranks, for one that fits no device: true: by its "
         "repeated blocks; or regular expressions, searched for in the names of modules",
     )
+    static_graph: bool = Field(
+        default=True,
+        description="the same parameters take part in the loss of each step; false: ranks look for "
+        "them in each step, which takes time",
+    )
     timeout: float = Field(
         600.0, gt=0, description="seconds that ranks wait for one another before the run fails"
     )
@@ -387,7 +392,7 @@ class Config(Section):
         no_number: Any = {
             "search_path": True,
             "find": {"parallel"},
-            "runtime": {"threads", "timeout", "shard"},
+            "runtime": {"threads", "timeout", "shard", "static_graph"},
         }
         content = self.model_dump(mode="json", exclude=no_number)
         canonical = json.dumps(content, sort_keys=True)

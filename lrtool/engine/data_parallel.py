@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from contextlib import contextmanager, nullcontext
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lrtool.engine.batch_norm import SharedStatistics, has_batch_norm
-from lrtool.errors import LockstepError, OutOfStepError, RankFailedError, UserError
+from lrtool.errors import (
+    ConfigError,
+    LockstepError,
+    OutOfStepError,
+    Problem,
+    RankFailedError,
+    UserError,
+)
 from lrtool.ranks import is_lost, lost
 
 if TYPE_CHECKING:
@@ -59,22 +68,41 @@ class DataParallel:
     def __init__(
         self, loss_of: Callable[[Any], Tensor | None], modules: Sequence[Any], runtime: Runtime
     ) -> None:
-        losses = BatchLoss(loss_of, modules)
-        self._plain, self._sharded = loss_of, runtime.sharded
+        self._losses, self._runtime = BatchLoss(loss_of, modules), runtime
+        self.may_skip = any(hasattr(part, "training_step") for part in self._losses.parts)
+        self._static = runtime.static_graph and not self.may_skip
+        self._shared = SharedStatistics(runtime.ranks) if has_batch_norm(self._losses) else None
+        self._expected = inf  # meetings in a forward pass
+        self._parameters = dict(self._losses.named_parameters())
         self._ddp: DistributedDataParallel | None = None
+        self._trained: list[bool] | None = None  # each parameter
+        self._used: list[bool] | None = None  # each one, in the first update
+        self.ranks, self.last = runtime.ranks, False
+        self._begins = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make DDP anew where other parameters than before are trained, as after an unfreezing."""
+        trained = [p.requires_grad for p in self._parameters.values()]
+        if trained == self._trained:
+            return
+        self._trained, self._used = trained, None
+        if self._ddp is not None:
+            self._ddp = None
+            gc.collect()  # it must not see any more gradients
         # A sharded model exchanges its gradients by itself, in each backward pass; and DDP refuses
         # one without trainable parameters.
-        if not runtime.sharded and any(p.requires_grad for p in losses.parameters()):
+        if any(trained) and not self._runtime.sharded:
+            # whoever asks for the look need not hear that all have been found
+            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
             self._ddp = DistributedDataParallel(
-                losses, process_group=runtime.ranks.devices, static_graph=True
+                self._losses,
+                process_group=self._runtime.ranks.devices,
+                static_graph=self._static,
+                find_unused_parameters=not self._static,
             )
             hook = lambda own, bucket: _averaged(own, bucket)  # noqa: E731, PLW0108  (torch refuses annotations as text)
             self._ddp.register_comm_hook(self, hook)
-        self.ranks = runtime.ranks
-        self.last = self._begun = False
-        self._shared = SharedStatistics(runtime.ranks) if has_batch_norm(losses) else None
-        self._expected = inf  # meetings in a forward pass
-        self.may_skip = any(hasattr(part, "training_step") for part in losses.parts)
 
     def loss(self, batch: Any) -> tuple[Tensor | None, bool]:
         """Return the loss of a share, and whether the model has computed one.
@@ -87,9 +115,10 @@ class DataParallel:
         try:
             found: tuple[Tensor | None, bool]
             if self._ddp is not None:
-                found = self._ddp(batch)
+                with _in_words():
+                    found = self._ddp(batch)
             else:
-                loss = self._plain(batch)
+                loss = self._losses.loss_of(batch)
                 found = loss, loss is not None
         except LockstepError:
             raise
@@ -97,7 +126,7 @@ class DataParallel:
             if self._shared is not None and self._meetings() - before < self._expected:
                 raise OutOfStepError("this rank failed before a batch norm") from error
             raise
-        if self._sharded and not found[1]:
+        if self._runtime.sharded and not found[1]:
             raise UserError(
                 "training_step returned None for a rank's share of a batch, which only a model"
                 " that is not sharded (runtime.shard) may do"
@@ -114,14 +143,65 @@ class DataParallel:
 
         With a static graph, DDP asks for an exchange in each backward pass of the first update.
         """
-        self.last = last
-        waits = not (last or not self._begun or self._ddp is None)
+        if self._begins:
+            self._begin()
+        self.last = self._begins = last
+        waits = not last and (self._used is not None or not self._static)
         with (
             self._ddp.no_sync() if waits and self._ddp is not None else nullcontext(),
             self._shared.of(share) if self._shared is not None else nullcontext(),
+            _in_words(),
         ):
             yield
-        self._begun |= last
+        if last and self._static and self._ddp is not None:
+            self._check_graph()
+
+    def _check_graph(self) -> None:
+        """Refuse other parameters in an update than in the first: DDP has not averaged all of them.
+
+        It says so itself in the next forward pass, if there is one.
+        """
+        used = [p.grad is not None for p in self._parameters.values()]
+        if self._used is None:
+            self._used = used
+        if used != self._used:
+            flags = zip(self._parameters, used, self._used, strict=True)
+            name = next(name for name, now, first in flags if now != first)
+            raise _other_graph(f", such as {own_name(name)},")
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Put into words what DDP says of parameters that take part in some steps only."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error)
+        if "not compatible with static_graph" in words:
+            raise _other_graph() from error
+        if "mark a variable ready only once" in words:
+            problem = (
+                "false does not go with parameters that take part in a backward pass several times,"
+                " as by checkpointing with use_reentrant=True"
+            )
+            raise ConfigError(Problem(_KEY, problem)) from error
+        raise
+
+
+_KEY = ("runtime", "static_graph")
+
+
+def _other_graph(which: str = "") -> ConfigError:
+    problem = (
+        f"some parameters{which} take part in the loss of some steps only, as by layer drop, a "
+        "mixture of experts or a branch: set it to false, and the ranks look for those of each step"
+    )
+    return ConfigError(Problem(_KEY, problem))
+
+
+def own_name(name: str) -> str:
+    """Return a parameter's name in its model, or in the loss, from that in `BatchLoss`."""
+    return name.split(".", 2)[-1]
 
 
 def _averaged(parallel: DataParallel, bucket: Any) -> torch.futures.Future[Tensor]:

@@ -35,6 +35,7 @@ class Runtime:
         gradients: evaluate with gradients switched on, for a model that differentiates in its
             forward.
         shard: how a model is divided among the ranks, as in the configuration.
+        static_graph: the same parameters take part in the loss of each step.
         ranks: that share each batch.
     """
 
@@ -44,6 +45,7 @@ class Runtime:
     compile: bool = False
     gradients: bool = False
     shard: bool | Sequence[str] = False
+    static_graph: bool = True
     ranks: Ranks = ALONE
 
     @property
@@ -91,7 +93,13 @@ def open_runtime(config: RuntimeConfig, ranks: Ranks = ALONE) -> Runtime:
         torch.set_num_threads(config.threads)
     ranks = ranks.on(device, config.timeout)
     return Runtime(
-        device, dtype, config.memory_format, config.compile, shard=config.shard, ranks=ranks
+        device,
+        dtype,
+        config.memory_format,
+        config.compile,
+        shard=config.shard,
+        static_graph=config.static_graph,
+        ranks=ranks,
     )
 
 

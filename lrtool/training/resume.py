@@ -50,6 +50,7 @@ MAY_CHANGE: tuple[KeyPath, ...] = (
     ("train", "log_every"),
     ("runtime", "timeout"),
     ("runtime", "shard"),
+    ("runtime", "static_graph"),
     ("runtime", "threads"),  # on another machine; the last bits may differ then
 )
 _NAME = re.compile(r"(?P<time>\d{8}T\d{6}Z)-train(-(?P<number>\d{1,9}))?\Z")

@@ -11,7 +11,7 @@ from lrtool.engine.device import Runtime
 from lrtool.engine.loop import Position, train_epoch
 from lrtool.engine.readout import READ_AFTER_STEPS, Readout
 from lrtool.engine.step import make_step
-from lrtool.errors import LockstepError, RankFailedError, cause_of
+from lrtool.errors import ConfigError, LockstepError, RankFailedError, cause_of
 from lrtool.ranks import ALONE
 
 CPU = torch.device("cpu")
@@ -41,13 +41,14 @@ def share(batch, ranks):
     return Share(tuple(part[rows] for part in batch), size)
 
 
-def trained(ranks, groups, *, net=None, loss_fn=F.cross_entropy, **settings):
+def trained(ranks, groups, *, net=None, loss_fn=F.cross_entropy, static_graph=True, **settings):
     """Losses, denominators and weights after an update for each group of batches."""
     net = net or model()
     parameters = [*net.parameters()]
     parameters += loss_fn.parameters() if isinstance(loss_fn, nn.Module) else []
     optimizer = torch.optim.AdamW(parameters, lr=1.0)
-    step = make_step(net, loss_fn, optimizer, Runtime(CPU, ranks=ranks), **settings)
+    runtime = Runtime(CPU, static_graph=static_graph, ranks=ranks)
+    step = make_step(net, loss_fn, optimizer, runtime, **settings)
     outs = [step([share(batch, ranks) for batch in group], 0.01) for group in groups]
     weights = torch.cat([p.detach().flatten() for p in parameters])
     return [None if out is None else (float(out.loss), out.denominator) for out in outs], weights
@@ -219,7 +220,7 @@ def test_a_failure_that_the_others_cannot_know_of_leaves_the_lockstep(in_ranks):
             return type(error).__name__, f"{type(cause_of(error)).__name__}: {cause_of(error)}"
 
     first, second = in_ranks(2, run)
-    assert first[0] == "OutOfStepError"  # DDP has lost the other one
+    assert first[0] in {"OutOfStepError", "LostRankError"}  # DDP has lost the other one, or we
     assert second == ("OutOfStepError", "ValueError: in the backward pass")
 
 
@@ -263,3 +264,101 @@ def test_the_slowest_rank_decides_when_rows_are_read(in_ranks, monkeypatch):
         return read, readout._agreed
 
     assert in_ranks(2, run)[0] == in_ranks(2, run)[1]
+
+
+class Branching(nn.Module):
+    """A model with layers that take part never, or in some steps."""
+
+    def __init__(self, when):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(5, 4), nn.Linear(4, 3)
+        self.never, self.some = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.when, self.calls = when, 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        hidden = self.first(inputs).tanh()
+        if self.when(self.calls, len(inputs)):
+            hidden = hidden + self.some(hidden)
+        return self.last(hidden)
+
+
+def branching(ranks, groups, when, *, static_graph):
+    return trained(ranks, groups, net=Branching(when), static_graph=static_graph)
+
+
+@pytest.mark.parametrize("static_graph", [True, False])
+def test_what_never_takes_part_is_left_alone(in_ranks, static_graph):
+    groups = [batches([8, 5]), batches([3, 1], seed=2), batches([4], seed=3)]
+    never = lambda *_: False  # noqa: E731
+
+    def run(ranks):
+        return branching(ranks, groups, never, static_graph=static_graph)
+
+    assert_equal(in_ranks(2, run), run(ALONE))  # without gradients, weight decay moves nothing
+
+
+WHENS = {
+    "first": lambda call, _: call % 2 == 1,
+    "later": lambda call, _: call == 3,
+    "one rank": lambda _, samples: samples == 2,  # 5 samples of 2 ranks: 2 and 3
+}
+
+
+@pytest.mark.parametrize("when", WHENS)
+def test_what_takes_part_in_some_steps_is_looked_for(in_ranks, when):
+    groups = [[batch] for batch in batches([8, 5, 8, 5])]
+
+    found = in_ranks(2, lambda ranks: branching(ranks, groups, WHENS[when], static_graph=False))
+    assert not any(isinstance(each, str) for each in found), found
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+    if when != "one rank":
+        assert_equal(found, branching(ALONE, groups, WHENS[when], static_graph=True))
+
+
+@pytest.mark.parametrize("when", WHENS)
+def test_what_takes_part_in_some_steps_is_an_error_with_a_static_graph(in_ranks, when):
+    groups = [[batch] for batch in batches([8, 8, 8, 5, 5][when != "one rank" :])]
+
+    def run(ranks):
+        with pytest.raises((LockstepError, ConfigError)) as error:
+            branching(ranks, groups, WHENS[when], static_graph=True)
+        return str(cause_of(error.value))
+
+    found = in_ranks(2, run)
+    words = "runtime.static_graph: some parameters"
+    more = "take part in the loss of some steps only, as by layer drop, a mixture of experts or a "
+    told = [each for each in found if each.startswith(words)]
+    assert len(told) == (1 if when == "one rank" else 2), found
+    assert all(more in each for each in told)
+
+
+def test_a_step_of_a_part_of_the_parameters_is_not_the_last_one_in_silence(in_ranks):
+    groups = [[batch] for batch in batches([8, 8])]
+
+    def run(ranks):
+        with pytest.raises(LockstepError) as error:
+            branching(ranks, groups, WHENS["first"], static_graph=True)
+        return str(cause_of(error.value))
+
+    for said in in_ranks(2, run):
+        assert "some parameters, such as some.weight, take part" in said
+
+
+def test_parameters_that_are_unfrozen_are_trained_alike(in_ranks):
+    groups = [[batch] for batch in batches([8, 5, 8, 5])]
+
+    def run(ranks):
+        net = Branching(lambda *_: True)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+        step = make_step(net, F.cross_entropy, optimizer, Runtime(CPU, ranks=ranks))
+        losses = []
+        for number, group in enumerate(groups):
+            net.first.requires_grad_(requires_grad=number >= 2)
+            losses.append(step([share(batch, ranks) for batch in group], 0.1))
+        weights = torch.cat([p.detach().flatten() for p in net.parameters()])
+        return [(float(out.loss), out.denominator) for out in losses], weights
+
+    assert_equal(in_ranks(2, run), run(ALONE))
