@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lrtool.cli import flags
+from lrtool.cli.launch import joined
 from lrtool.cli.streams import stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
 from lrtool.errors import UserError
@@ -35,7 +37,7 @@ def evaluate(
 ) -> None:
     """Evaluate a training's weights on its validation set, or on other data: metrics as JSON."""
     config = run / "config.yaml"
-    with stdout_for_the_result(), without_dynamo():
+    with stdout_for_the_result(), without_dynamo(), joined() as ranks:
         if not config.is_file():
             raise UserError(f"{run}: holds no run; there is no {config}")
         for key in (text.partition("=")[0] for text in sets or ()):
@@ -48,12 +50,12 @@ def evaluate(
         from lrtool.training.evaluated_data import open_evaluated_data
         from lrtool.training.stored_weights import load_stored_weights
 
-        run_directory.settle(run)
+        ranks.by_first(partial(run_directory.settle, run))
         settings, document = flags.read(config, sets, {"--device": ("runtime.device", device)})
         if marker.command_of(run) == "find":
             raise UserError(f"{run}: is the run of a find, which has no weights")
         own, _ = flags.read(config, None, {})
-        data = open_evaluated_data(run, own, settings, document)
+        data = open_evaluated_data(run, own, settings, document, ranks)
         experiment = run_evaluation_preflight(data.experiment, data.part)
         metrics = metrics_of(experiment)
         built = build(experiment, experiment.config.seed)
@@ -63,7 +65,8 @@ def evaluate(
         if scale := target_scale(experiment.data.encoding):
             values["target"] = asdict(scale)
         facts = {"run": str(run), **asdict(stored), **other, **values}
-    typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    if ranks.first:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
 def _evaluate(
@@ -87,10 +90,11 @@ def _evaluate(
         part,
         batch_size=experiment.data.batch_size,
         device=experiment.runtime.device,
+        ranks=experiment.runtime.ranks,
     )
     counts = evaluation.evaluate(built.model, built.loss_fn, samples, experiment.runtime, metrics)
     try:
-        result = pump(counts, Stop())
+        result = pump(counts, Stop(), ranks=experiment.runtime.ranks)
     except (Exception, SystemExit) as error:
         raise explain(experiment, error) from error
     if not result.samples:

@@ -228,6 +228,20 @@ def _averaged(parallel: DataParallel, bucket: Any) -> torch.futures.Future[Tenso
     return reduced.then(lambda done: done.value()[0])
 
 
+def take_buffers_of_first(modules: Sequence[Any], ranks: Ranks) -> None:
+    """Give all ranks the buffers of rank 0, which a checkpoint has, as DDP does before a step.
+
+    Those whose shapes differ are what a module keeps for its own batches; they stay.
+    """
+    if not ranks.several:
+        return
+    buffers = [b for part in modules if isinstance(part, nn.Module) for b in part.buffers()]
+    shapes = ranks.gather([(tuple(buffer.shape), buffer.dtype) for buffer in buffers])
+    for number, buffer in enumerate(buffers):
+        if all(each[number : number + 1] == shapes[0][number : number + 1] for each in shapes):
+            ranks.tensor_from_first(torch.view_as_real(buffer) if buffer.is_complex() else buffer)
+
+
 class _ToldError(Exception):
     """All ranks know that this one has failed, and leave the step with it."""
 

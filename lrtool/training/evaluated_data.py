@@ -12,6 +12,7 @@ from lrtool.config.spelling import spell
 from lrtool.data import encoding as encodings
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem, UserError
 from lrtool.experiment.experiment import open_experiment
+from lrtool.ranks import ALONE
 from lrtool.report import report as reports
 from lrtool.report.run_directory import ENCODING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lrtool.data.part import Part
     from lrtool.errors import KeyPath
     from lrtool.experiment.experiment import Experiment
+    from lrtool.ranks import Ranks
 
 LOADING = {"batch_size", "workers", "timeout"}  # may change, as they do not change the samples
 # Arguments of a source that tell how a file is written, rather than what a run learns of it.
@@ -56,7 +58,7 @@ class EvaluatedData:
 
 
 def open_evaluated_data(
-    run: Path, own: Config, config: Config, document: Document
+    run: Path, own: Config, config: Config, document: Document, ranks: Ranks = ALONE
 ) -> EvaluatedData:
     """Read the data to evaluate on, with what a run has learned.
 
@@ -65,6 +67,7 @@ def open_evaluated_data(
         own: its configuration.
         config: the same with changes.
         document: of `config`.
+        ranks: that share the work.
 
     Raises:
         UserError: the run's own data have changed, another data set does not fit the run, a change
@@ -80,29 +83,36 @@ def open_evaluated_data(
         if change.path[0] not in LOADING
     ]
     if is_import_path(own.data.source):
-        return _of_a_factory(run, config, document, encoding, changes)
+        return _of_a_factory(run, config, document, encoding, changes, ranks=ranks)
     other = _other_path(own, document, changes)
     if other is None:
-        experiment = open_experiment(config, document, encoding)
+        experiment = open_experiment(config, document, encoding, ranks=ranks)
         return _own_validation(run, experiment, encoding)
     if encoding is None:
         raise UserError(
             f"{run}: has no {ENCODING}, which tells how to read other data; runs of older versions"
             " can be evaluated on their own validation set alone"
         )
-    experiment = _open_other(config, document, encoding, other, 0)
+    experiment = _open_other(config, document, encoding, other, 0, ranks=ranks)
     return _if_its_own(experiment, encoding, other) or EvaluatedData(
         experiment, experiment.data.train, other
     )
 
 
 def _open_other(
-    config: Config, document: Document, encoding: Encoding, path: str, validation: float
+    config: Config,
+    document: Document,
+    encoding: Encoding,
+    path: str,
+    validation: float,
+    *,
+    ranks: Ranks,
 ) -> Experiment:
     """Open an experiment with other data, of which `validation` are split off."""
     update = {"validation": validation, "args": {**config.data.args, "path": path}}
     data = config.data.model_copy(update=update)
-    return open_experiment(config.model_copy(update={"data": data}), document, encoding)
+    changed = config.model_copy(update={"data": data})
+    return open_experiment(changed, document, encoding, ranks=ranks)
 
 
 def _if_its_own(experiment: Experiment, encoding: Encoding, path: str) -> EvaluatedData | None:
@@ -121,7 +131,8 @@ def _if_its_own(experiment: Experiment, encoding: Encoding, path: str) -> Evalua
     size = sum(count or 0 for count in split.samples.values())
     if not isinstance(split.validation, int | float) or size != experiment.data.train.size:
         return None
-    again = _open_other(config, experiment.document, encoding, path, split.validation)
+    document, ranks = experiment.document, experiment.runtime.ranks
+    again = _open_other(config, document, encoding, path, split.validation, ranks=ranks)
     if again.data.digest != split.digest or again.data.validation is None:
         return None
     message = f"{path} holds the run's own data: evaluated on their validation set"
@@ -216,6 +227,8 @@ def _of_a_factory(
     document: Document,
     encoding: Encoding | None,
     changes: list[Difference],
+    *,
+    ranks: Ranks,
 ) -> EvaluatedData:
     """Return what a user's own factory gives.
 
@@ -229,9 +242,11 @@ def _of_a_factory(
             continue
         raise ConfigError(document.locate(Problem(("data", *change.path), what)))
     if not changes:
-        return _own_validation(run, open_experiment(config, document, encoding), encoding)
+        experiment = open_experiment(config, document, encoding, ranks=ranks)
+        return _own_validation(run, experiment, encoding)
     data = config.data.model_copy(update={"validation": 0})
-    experiment = open_experiment(config.model_copy(update={"data": data}), document, encoding)
+    config = config.model_copy(update={"data": data})
+    experiment = open_experiment(config, document, encoding, ranks=ranks)
     part = experiment.data.validation
     if part is None:
         warnings.warn(

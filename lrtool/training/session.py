@@ -21,6 +21,7 @@ from lrtool.engine.checkpoint import (
     restoring,
     save_checkpoint,
 )
+from lrtool.engine.data_parallel import take_buffers_of_first
 from lrtool.engine.denominator import reduction_of
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.lightning import placed
@@ -277,10 +278,14 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
     if part is not None:
         before = random_states(session.generators)
         samples = batches.ordered(
-            part, batch_size=experiment.data.batch_size, device=experiment.runtime.device
+            part,
+            batch_size=experiment.data.batch_size,
+            device=experiment.runtime.device,
+            ranks=session.ranks,
         )
         try:
             with session.averaged():
+                take_buffers_of_first((built.model, built.loss_fn), session.ranks)
                 result = yield from evaluation.evaluate(
                     built.model, built.loss_fn, samples, experiment.runtime, session.metrics
                 )

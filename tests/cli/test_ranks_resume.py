@@ -90,3 +90,28 @@ def test_killed_and_resumed_by_as_many_ranks_it_is_the_same_to_the_last_bit(rank
     ended = ranks(2, *TRAIN, "run", "--resume", "auto")
     assert codes(ended) == [0, 0], ended[0].stderr
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+DIGITS = """
+data: {source: digits, batch_size: 50}
+model: mlp
+metrics: [accuracy]
+learning_rate: 0.01
+train: {epochs: 1}
+runtime: {device: cpu}
+"""
+
+
+def test_evaluate_is_shared_and_gives_the_same(ranks, write, here, tmp_path):
+    write("digits.yaml", DIGITS)
+    assert codes(ranks(2, "train", "digits.yaml", "--quiet", "--output", "run")) == [0, 0]
+    alone = json.loads(here("evaluate", "run").stdout)
+    ended = ranks(2, "evaluate", "run")
+    assert (codes(ended), ended[1].stdout) == ([0, 0], "")
+    shared = json.loads(ended[0].stdout)
+    trained = next(row for row in rows(tmp_path / "run") if row["kind"] == "epoch")
+    assert list(shared) == list(alone)
+    assert shared["samples"] == alone["samples"] == 359
+    for name in ("validation_loss", "accuracy"):
+        assert shared[name] == pytest.approx(alone[name], rel=1e-6)
+        assert shared[name] == pytest.approx(trained[name], rel=1e-6)
