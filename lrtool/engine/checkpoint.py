@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from lrtool.engine.device import is_out_of_memory
 from lrtool.engine.loop import BestTracker, Position
 from lrtool.engine.sharded_checkpoint import SHARD, read_shards, split, write_shards
-from lrtool.engine.sharded_tensors import divided_as, is_sharded, mesh_of
+from lrtool.engine.sharded_tensors import divided_as, first_names, is_sharded, mesh_of
 from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.ranks import ALONE, Ranks
@@ -126,9 +126,11 @@ def _write(training: TrainingState, new: Path, ranks: Ranks, facts: Mapping[str,
     model, average = plain(training.model), training.average
     state, sums = {**_state(training, model), **facts}, dict[str, FileSum]()
     if is_sharded(model):
-        state |= {"model": model.state_dict(), "average": average and average.state()}
-        shards: dict[str, Tensor] = {}
+        first, shards = first_names(model), dict[str, Tensor]()
+        weights = {n: v for n, v in model.state_dict().items() if first.get(n, n) == n}
+        state |= {"model": weights, "average": average and average.state()}
         state = split(state, "training", shards)
+        state["model"] |= {name: state["model"][other] for name, other in first.items()}
         for own in ranks.gather(sums_of(write_shards(shards, new, ranks))):
             sums |= own
     else:

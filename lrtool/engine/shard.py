@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lrtool.engine.copies import mapped
 from lrtool.engine.own_loss import METHODS
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lrtool.engine.device import Runtime
 
@@ -45,16 +47,71 @@ def shard(model: nn.Module, runtime: Runtime) -> None:
     mesh = DeviceMesh.from_group(runtime.ranks.devices, runtime.device.type)
     blocks = find_blocks(model, None if isinstance(runtime.shard, bool) else runtime.shard)
     try:
-        for block in blocks:
-            fully_shard(block, mesh=mesh)
-        # Always gathered anew: else a pass without a backward pass would leave the next one with
-        # weights from before an update.
-        fully_shard(model, mesh=mesh, reshard_after_forward=True)
+        for part in (*blocks, model):
+            part.register_forward_hook(_opened)
+            # The model's own parameters are gathered anew for each pass, which is not torch's way:
+            # else one without a backward pass would leave the next with those before an update.
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            part.register_forward_hook(_closed)
     except (ValueError, NotImplementedError, RuntimeError) as error:  # such as a scalar parameter
         raise ConfigError(Problem(KEY, f"the model cannot be sharded: {error}")) from error
-    for method in (*METHODS, "validation_loss"):
-        if callable(getattr(model, method, None)):
-            register_fsdp_forward_method(model, method)
+    for name in (*METHODS, "validation_loss"):
+        own = getattr(model, name, None)
+        if callable(own):
+            vars(model)[name] = _in_one_piece(model, own)
+            register_fsdp_forward_method(model, name)
+            # It wraps the bound method, so that its signature would lose its first parameter.
+            vars(model)[name].__func__.__wrapped__ = getattr(own, "__func__", own)
+
+
+class _Opened(NamedTuple):
+    """What a module returns, and the tensors in it that torch does not look for."""
+
+    output: Any
+    tensors: list[Tensor]
+
+
+def _opened(_module: nn.Module, _args: Any, output: Any) -> Any:
+    """Let torch see all tensors of an output, and own their memory.
+
+    It gathers a block for the backward pass when the gradient of one of these comes. It looks for
+    them in tuples, lists and dictionaries only, and may miss it where a view is changed in place.
+    """
+    if not torch.is_grad_enabled():
+        return output
+    output = mapped(output, _without_view)
+    if isinstance(output, Tensor | tuple | list | dict) or not hasattr(output, "__dict__"):
+        return output
+    tensors: list[Tensor] = []
+
+    def kept(tensor: Tensor) -> Tensor:
+        tensors.append(_without_view(tensor))
+        return tensors[-1]
+
+    vars(output).update(mapped(vars(output), kept))
+    return _Opened(output, tensors)
+
+
+def _closed(_module: nn.Module, _args: Any, output: Any) -> Any:
+    return output.output if isinstance(output, _Opened) else output
+
+
+def _without_view(tensor: Tensor) -> Tensor:
+    is_view = tensor.requires_grad and tensor._is_view()  # noqa: SLF001  (there is no public way)
+    return tensor.clone() if is_view else tensor
+
+
+def _in_one_piece(model: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that may call the model and go on with the model's own parameters."""
+
+    def call(*args: Any, **keywords: Any) -> Any:
+        model.set_reshard_after_forward(False, recurse=False)
+        try:
+            return method(*args, **keywords)
+        finally:
+            model.set_reshard_after_forward(True, recurse=False)
+
+    return call
 
 
 def find_blocks(model: nn.Module, patterns: Sequence[str] | None = None) -> list[nn.Module]:

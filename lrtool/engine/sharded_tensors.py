@@ -52,6 +52,13 @@ def divided_as(like: Any, value: Any) -> Any:
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Return the name of each parameter with the first one of its names, if it has several."""
+    first: dict[int, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: first.setdefault(id(parameter), name) for name, parameter in named}
+
+
 def whole_state(model: nn.Module, *, keep: bool) -> dict[str, Any]:
     """Return a model's state dict, with whole tensors if it is sharded; all ranks must call this.
 
@@ -62,17 +69,16 @@ def whole_state(model: nn.Module, *, keep: bool) -> dict[str, Any]:
         model: any.
         keep: False on ranks that only take part; they get an empty one.
     """
-    places = {n: id(p) for n, p in model.named_parameters(remove_duplicate=False)}
-    gathered: dict[int | str, Tensor | None] = {}
+    first = first_names(model)
+    gathered: dict[str, Tensor | None] = {}
     state: dict[str, Any] = {}
     for name, value in model.state_dict().items():
         found = value
         if is_shard(value):
-            place = places.get(name, name)
-            if place not in gathered:
+            if first.get(name, name) not in gathered:
                 tensor = whole(value)
-                gathered[place] = tensor.cpu() if keep else None
-            found = gathered[place]
+                gathered[name] = tensor.cpu() if keep else None
+            found = gathered[first.get(name, name)]
         if keep:
             state[name] = found
     return state

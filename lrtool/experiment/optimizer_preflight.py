@@ -53,6 +53,31 @@ def try_optimizer(experiment: Experiment, batch: Any) -> None:
                 raise ConfigError(Problem((key,), words))
 
 
+def refuse_unmoved_shards(experiment: Experiment, built: Built, batch: Any) -> None:
+    """Refuse an optimizer whose updates do not reach a sharded model, as those by `p.data = …`.
+
+    Args:
+        experiment: sharded; all ranks call this.
+        built: not used any more afterwards.
+        batch: this rank's share of one.
+
+    Raises:
+        ConfigError: no parameter changes.
+    """
+    if not experiment.runtime.sharded or optimizers.is_known(built.optimizer):
+        return
+    before = _weights(built)
+    step_of(experiment, built, None)([batch], 1.0)
+    moved = not all(map(torch.equal, before, _weights(built)))
+    if not experiment.runtime.ranks.any(flag=moved):
+        problem = (
+            f"{experiment.config.optimizer.name} does not change the parameters of a sharded model "
+            "(runtime.shard): it must do so in place, as by p.data.add_, not by p.data = …"
+        )
+        with located(experiment.document):
+            raise ConfigError(Problem(("optimizer", "name"), problem))
+
+
 def _warn_of_ignored_rate(experiment: Experiment, batch: Any) -> None:
     def fresh() -> tuple[torch.optim.Optimizer, Step]:
         built = build(experiment, experiment.config.seed)

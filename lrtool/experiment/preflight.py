@@ -48,7 +48,7 @@ from lrtool.experiment.failures import explain
 from lrtool.experiment.fallbacks import part, settled
 from lrtool.experiment.last_batch import refuse_a_failing_last_batch
 from lrtool.experiment.memory_format import refuse_other_results
-from lrtool.experiment.optimizer_preflight import try_optimizer
+from lrtool.experiment.optimizer_preflight import refuse_unmoved_shards, try_optimizer
 from lrtool.experiment.summed_loss import warn_of_a_sum
 from lrtool.ranks import ALONE
 from lrtool.report.records import DataFacts, Environment, ModelFacts
@@ -98,6 +98,9 @@ def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
     Warns:
         LrtoolWarning: a plain way is taken.
     """
+    if experiment.config.runtime.shard and not experiment.runtime.sharded:
+        words = "runtime.shard is ignored: one process has nobody to share the model with"
+        warnings.warn(words, LrtoolWarning, stacklevel=2)
     with located(experiment.document):
         _refuse_a_probe_of_nothing(experiment)
         if experiment.loss_fn is not None:
@@ -138,6 +141,7 @@ def _try_batch(experiment: Experiment) -> Preflight:
     validated = validation is not None and _evaluate_a_batch(experiment, built, validation)
     with part(f"the model {config.model.name} {on}"):
         refuse_other_results(experiment, built, batch)
+    refuse_unmoved_shards(experiment, built, share)
     sizes = [(p.numel(), p.requires_grad) for p in _parameters(built)]
     return Preflight(
         inputs=_shape(_first_input(batch)),
