@@ -106,7 +106,7 @@ def train(
         earlier, output = ranks.by_first(to_resume)
 
         for other in filter(None, (earlier, lr_from)):  # so that the numbers are as theirs
-            settings = ranks.by_first(partial(with_threads_of, other, settings))
+            settings = ranks.by_first(partial(with_threads_of, other, settings, ranks.world_size))
 
         # Everything that can fail early fails before the run directory is touched.
         experiment = open_experiment(settings, document, ranks=ranks)

@@ -325,7 +325,7 @@ class RuntimeConfig(Section):
     ] = Field(
         "auto",
         description="that compute on the CPU; auto: one or all, whichever makes steps faster, "
-        "or what OMP_NUM_THREADS says",
+        "of several ranks each one's part of them, or what OMP_NUM_THREADS says",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="of models and images; auto: channels_last for 2-D convolutions"

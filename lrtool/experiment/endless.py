@@ -60,6 +60,7 @@ def refuse_endless(experiment: Experiment, part: Part, path: KeyPath, why: str) 
     except (Exception, SystemExit) as error:
         failed = f"data.source {experiment.config.data.source} failed"
         raise explain(experiment, error, failed) from error
+    seen = experiment.runtime.ranks.from_first(seen)  # whose clock decides for all
     if seen is not None:
         problem = (
             f"{why}. The data have no length, and no end within {SEARCH_S:g} seconds and {seen:,} "

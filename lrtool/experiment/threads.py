@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lrtool.experiment.experiment import Experiment
 
 CHOSEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by these the user has chosen a number
+ON_THIS_MACHINE = "LOCAL_WORLD_SIZE"  # torchrun sets it to the number of ranks there
 ROUNDS = 3  # each with both numbers, since a busy machine changes from moment to moment
 WINDOW = 0.012  # seconds of steps in a round, or one step
 LONGEST = 1.0  # seconds that a step with one thread may take; with a longer one, all are used
@@ -32,13 +33,19 @@ GAIN = 1.2  # all threads must be so many times as fast
 def with_threads(experiment: Experiment) -> Experiment:
     """Choose the number of threads where it is `auto`; return the experiment with that number.
 
-    It is set for the whole process.
+    It is set for the whole process. Several ranks do not measure, for their clocks do not agree:
+    each has its part of the machine's threads.
     """
     if experiment.config.runtime.threads != "auto" or experiment.runtime.device.type != "cpu":
         return experiment
-    threads = torch.get_num_threads()
-    alone = not experiment.runtime.ranks.several  # the clocks of several ranks do not agree
-    if threads > 1 and alone and not any(os.environ.get(name) for name in CHOSEN):
+    threads, ranks = torch.get_num_threads(), experiment.runtime.ranks
+    chosen = any(os.environ.get(name) for name in CHOSEN)
+    if ranks.several:
+        if not chosen:
+            threads //= int(os.environ.get(ON_THIS_MACHINE) or ranks.world_size)
+        threads = max(1, -int(ranks.highest([-threads])[0]))  # the fewest of any rank
+        torch.set_num_threads(threads)
+    elif threads > 1 and not chosen:
         with suppress(Exception):  # some batches can be used once only
             threads = _faster(experiment, threads)
         torch.set_num_threads(threads)

@@ -13,13 +13,15 @@ from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from lrtool.components.schedules import build_schedule
 from lrtool.config.differences import differences
 from lrtool.config.document import read
 from lrtool.config.schema import RuntimeConfig, TrainConfig
 from lrtool.config.spelling import count
 from lrtool.data import encoding
-from lrtool.engine.checkpoint import BEST, LAST, newest_checkpoint, restoring
+from lrtool.engine.checkpoint import BEST, LAST, STATE, newest_checkpoint, restoring
 from lrtool.engine.loop import Position
 from lrtool.engine.weights import check_sum
 from lrtool.errors import LrtoolWarning, UserError
@@ -30,6 +32,7 @@ from lrtool.experiment.experiment import (
     training_steps,
 )
 from lrtool.report import marker, run_directory
+from lrtool.report import report as reports
 from lrtool.report.records import LearningRate
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, ENCODING, FIND, METRICS, MODEL
 
@@ -123,13 +126,16 @@ def _recency(run: Path) -> tuple[bool, float, int]:
     return under_way, run.stat().st_mtime, 1
 
 
-def with_threads_of(run: Path, config: Config) -> Config:
+def with_threads_of(run: Path, config: Config, ranks: int = 1) -> Config:
     """Return a configuration with the number of threads of an earlier run, if its own is `auto`.
 
-    The order in which numbers are added depends on it, and so do the last bits of a loss.
+    The order in which numbers are added depends on it, and so do the last bits of a loss. With
+    another number of ranks they differ anyway, and each rank has another part of the machine.
     """
     run = run_directory.unfinished(run)
     if config.runtime.threads != "auto" or not (run / CONFIG).is_file():
+        return config
+    if _world_size_of(run) not in {None, ranks}:
         return config
     # Whoever needs the run's configuration tells what is wrong with it.
     with suppress(ValueError, OSError, AttributeError):
@@ -139,6 +145,16 @@ def with_threads_of(run: Path, config: Config) -> Config:
         runtime = config.runtime.model_copy(update={"threads": runtime.threads})
         return config.model_copy(update={"runtime": runtime})
     return config
+
+
+def _world_size_of(run: Path) -> int | None:
+    """Return the number of ranks that made a run's last checkpoint or report; None without any."""
+    state, report = run / CHECKPOINTS / LAST / STATE, run / reports.FILE_NAME
+    with suppress(Exception):  # whoever needs them tells what is wrong with them
+        if state.exists():  # the tensors' own bytes are not read
+            return world_size(torch.load(state, map_location="cpu", weights_only=True, mmap=True))
+        return reports.read(report).environment.world_size
+    return None
 
 
 def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint | None:

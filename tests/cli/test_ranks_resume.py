@@ -80,6 +80,16 @@ def killed_at(number, *victims):
     return prepare
 
 
+def stopped_at(number):
+    """Let rank 0 get a SIGTERM at so many batches."""
+
+    def prepare(rank):
+        if rank == 0:
+            at_call(number, step, "batch_loss", send=signal.SIGTERM)()
+
+    return prepare
+
+
 def test_killed_and_resumed_by_as_many_ranks_it_is_the_same_to_the_last_bit(ranks, tmp_path):
     assert codes(ranks(2, *TRAIN, "whole")) == [0, 0]
     for number, victims in ((9, (0, 1)), (6, (1,)), (10, (0,))):  # after steps 2, 4 and 6
@@ -115,3 +125,23 @@ def test_evaluate_is_shared_and_gives_the_same(ranks, write, here, tmp_path):
     for name in ("validation_loss", "accuracy"):
         assert shared[name] == pytest.approx(alone[name], rel=1e-6)
         assert shared[name] == pytest.approx(trained[name], rel=1e-6)
+
+
+def test_another_number_of_ranks_goes_on_from_the_same_step(ranks, write, tmp_path):
+    write("digits.yaml", DIGITS)
+    train = ("train", "digits.yaml", "--set", "train.checkpoint_every=5", "--output")
+    assert codes(ranks(1, *train, "whole", "--quiet")) == [0]
+    for number, before, now in ((6, None, 1), (10, 1, 2), (14, 2, 4), (99, 4, 1)):
+        ended = ranks(now, *train, "run", "--resume", "auto", prepare=stopped_at(number))
+        assert codes(ended) == ([0] if number == 99 else [143] * now)
+        words = (
+            f"warning: --resume run: was trained by {before} rank{'' if before == 1 else 's'} so "
+            f"far, and now by {now}: the batches stay the same; what the model draws, as for "
+            "dropout, and the last digits of the losses do not\n"
+        )
+        assert (words in ended[0].stderr) == (before is not None)
+    one, several = (list(rows(tmp_path / run)) for run in ("whole", "run"))
+    assert [row["step"] for row in several] == [row["step"] for row in one]
+    for ours, theirs in zip(several, one, strict=True):
+        name = "loss" if ours["kind"] == "step" else "train_loss"
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-4)

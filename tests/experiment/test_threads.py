@@ -1,5 +1,7 @@
 """The number of threads: measured, chosen by the user, or that of an earlier run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from lrtool.config.schema import Config
 from lrtool.experiment import threads
 from lrtool.experiment.experiment import build, open_experiment, resolved_config
 from lrtool.experiment.threads import with_threads
+from lrtool.ranks import Ranks
 from lrtool.training.resume import with_threads_of
 
 IRIS = "data: {source: iris, batch_size: 50}\n"
@@ -138,6 +141,45 @@ def test_auto_is_the_number_of_the_run_that_goes_on(tmp_path, stored, own, expec
     config = Config.model_validate({"runtime": {"threads": own}, "seed": 5})
     taken = with_threads_of(tmp_path, config)
     assert (taken.runtime.threads, taken.seed) == (expected, 5)
+
+
+def of_ranks(monkeypatch, experiment, world_size, fewest):
+    """An experiment of so many ranks on one machine, of which another one has fewer threads."""
+    ranks = Ranks(world_size=world_size)
+    monkeypatch.setattr(Ranks, "highest", lambda _, values: [max(*values, -fewest)])
+    return replace(experiment, runtime=replace(experiment.runtime, ranks=ranks))
+
+
+@pytest.mark.parametrize(
+    ("on_this_machine", "fewest", "expected"),
+    [("2", 9, 2), ("", 9, 1), ("8", 9, 1), ("1", 9, 4), ("2", 1, 1)],
+)
+def test_each_rank_has_its_part_of_the_threads(
+    monkeypatch, opened, on_this_machine, fewest, expected
+):
+    made = timed(monkeypatch, one=0.001, every=0.03)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", on_this_machine)
+    experiment = with_threads(of_ranks(monkeypatch, opened("", IRIS), 4, fewest))
+    assert (experiment.config.runtime.threads, torch.get_num_threads()) == (expected, expected)
+    assert made == []
+
+
+def test_the_environment_wins_for_ranks_too(monkeypatch, opened):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    experiment = with_threads(of_ranks(monkeypatch, opened("", IRIS), 2, 9))
+    assert experiment.config.runtime.threads == 4
+
+
+@pytest.mark.parametrize(("before", "now", "expected"), [(1, 1, 3), (2, 2, 3), (1, 2, "auto")])
+def test_another_number_of_ranks_does_not_take_the_threads_of_a_run(
+    tmp_path, before, now, expected
+):
+    (tmp_path / "config.yaml").write_text("runtime: {threads: 3}\n")
+    last = tmp_path / "checkpoints" / "last"
+    last.mkdir(parents=True)
+    torch.save({"ranks": [{}] * before if before > 1 else []}, last / "state.pt")
+    assert with_threads_of(tmp_path, Config(), now).runtime.threads == expected
 
 
 def test_a_find_and_the_training_after_it_have_the_same_number(monkeypatch, opened):
