@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import warnings
+from contextlib import closing
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -30,6 +31,7 @@ from lrtool.errors import LrtoolWarning, UserError, did_you_mean
 from lrtool.report.records import DataFacts, Environment, ModelFacts, Timing
 from lrtool.report.report import FindReport
 from lrtool.search import arguments
+from lrtool.search.object_ranks import meeting
 from lrtool.search.object_subject import ObjectSubject, again
 from lrtool.search.search import SearchPlan, run_search
 
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
 
     from lrtool.engine.step import LossFunction
     from lrtool.report.records import Curve, Finding, Sweep, Verdict
+    from lrtool.search.object_ranks import Meeting
     from lrtool.search.search import SearchResult
     from lrtool.show.plots.canvas import Plot
 
@@ -222,30 +226,98 @@ def find_lr(
     _check_choice("schedule", schedule, tuple(SCHEDULES))
 
     arguments.check_model(model)
-    optimizer = arguments.one_optimizer(optimizer, schedule)
-    loss_fn = arguments.check_loss(loss_fn, model)
-    arguments.check_loader("loader", loader)
-    if validation is not None:
-        arguments.check_loader("validation", validation)
+    model, wrapper = arguments.unwrapped(model)
+    with meeting(wrapper) as met:  # with the other ranks, if the model is theirs too
+        optimizer = arguments.one_optimizer(optimizer, schedule)
+        loss_fn = arguments.check_loss(loss_fn, model)
+        arguments.check_loader("loader", loader)
+        if validation is not None:
+            arguments.check_loader("validation", validation)
+        device = _device_of(model)
+        arguments.check_optimized(model, optimizer, loss_fn)
+        warn_of_hooks(model)
+        plan = SearchPlan(
+            start=float(start),
+            end=float(end),
+            steps=steps,
+            mode=mode,
+            repeats=repeats,
+            method=method,
+            verify=bool(verify),
+            schedule=schedule,
+            training=for_steps,
+            followed=frozenset() if validation is None else frozenset({VALIDATION}),
+        )
+        # The report names the arguments as a configuration does.
+        config = {
+            "model": {"name": type(model).__name__},
+            "optimizer": {"name": type(optimizer).__name__.lower()},
+            "find": {
+                "start": plan.start,
+                "end": plan.end,
+                "steps": steps,
+                "repeats": repeats,
+                "mode": mode,
+                "method": method,
+                "verify": plan.verify,
+            },
+            "train": {
+                "schedule": {"name": schedule},
+                "max_steps": for_steps,
+                "accumulate": accumulate,
+                "gradient_clip_norm": clip_norm,
+            },
+            "runtime": {"device": str(device), "precision": precision},
+        }
+        met.compare({**config, "validation": validation is not None})
 
-    # Search, with everything put back at the end.
-    device = _device_of(model)
-    arguments.check_optimized(model, optimizer, loss_fn)
-    warn_of_hooks(model)
-    runtime = Runtime(device, DTYPES[precision])
+        result, machine = _search(
+            met,
+            plan=plan,
+            model=model,
+            wrapper=wrapper,
+            optimizer=optimizer,
+            loss_fn=loss_fn,
+            loader=loader,
+            validation=validation,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            dtype=DTYPES[precision],
+            scaler=scaler,
+        )
+
+        # A failure after the sweeps costs a warning, not their rate.
+        if result.failure is not None:
+            failure = met.part(result.failure)
+            if result.finding is None:
+                raise failure
+            warnings.warn(
+                f"{STAGES.get(result.stage, 'the search')} failed ({type(failure).__name__}: "
+                f"{failure}); the rate is that of the search before it",
+                LrtoolWarning,
+                stacklevel=2,
+            )
+        return _find_result(result, model, machine, config)
+
+
+def _search(
+    met: Meeting,
+    *,
+    plan: SearchPlan,
+    model: nn.Module,
+    wrapper: DistributedDataParallel | None,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: LossFunction | None,
+    loader: Iterable[Any],
+    validation: Iterable[Any] | None,
+    accumulate: int,
+    clip_norm: float | None,
+    dtype: torch.dtype,
+    scaler: torch.amp.GradScaler | None,
+) -> tuple[SearchResult, Environment]:
+    """Search, and put everything back at the end; return the machine too."""
+    runtime = Runtime(_device_of(model), dtype, ranks=met.ranks)
     scaler = scaler or runtime.scaler()
-    plan = SearchPlan(
-        start=float(start),
-        end=float(end),
-        steps=steps,
-        mode=mode,
-        repeats=repeats,
-        method=method,
-        verify=bool(verify),
-        schedule=schedule,
-        training=for_steps,
-        followed=frozenset() if validation is None else frozenset({VALIDATION}),
-    )
     loaders = [loader] if validation is None else [loader, validation]
     generators = batches.generators(*loaders)
     with (
@@ -259,59 +331,29 @@ def find_lr(
             loaders=loaders,
             generators=generators,
         ),
+        closing(
+            ObjectSubject(
+                plan=plan,
+                model=model,
+                optimizer=optimizer,
+                loss_fn=loss_fn,
+                scaler=scaler,
+                loader=again(loader),
+                validation=None if validation is None else again(validation),
+                runtime=runtime,
+                generators=generators,
+                accumulate=accumulate,
+                clip_norm=clip_norm,
+                wrapper=wrapper,
+            )
+        ) as subject,
     ):
-        subject = ObjectSubject(
-            plan=plan,
-            model=model,
-            optimizer=optimizer,
-            loss_fn=loss_fn,
-            scaler=scaler,
-            loader=again(loader),
-            validation=None if validation is None else again(validation),
-            runtime=runtime,
-            generators=generators,
-            accumulate=accumulate,
-            clip_norm=clip_norm,
-        )
         result = run_search(subject, plan, Stopwatch())
-
-    # A failure after the sweeps costs a warning, not their rate.
-    if result.failure is not None:
-        if result.finding is None:
-            raise result.failure
-        warnings.warn(
-            f"{STAGES.get(result.stage, 'the search')} failed ({type(result.failure).__name__}: "
-            f"{result.failure}); the rate is that of the search before it",
-            LrtoolWarning,
-            stacklevel=2,
-        )
-
-    # The report names the arguments as a configuration does.
-    config = {
-        "model": {"name": type(model).__name__},
-        "optimizer": {"name": type(optimizer).__name__.lower()},
-        "find": {
-            "start": plan.start,
-            "end": plan.end,
-            "steps": steps,
-            "repeats": repeats,
-            "mode": mode,
-            "method": method,
-            "verify": plan.verify,
-        },
-        "train": {
-            "schedule": {"name": schedule},
-            "max_steps": for_steps,
-            "accumulate": accumulate,
-            "gradient_clip_norm": clip_norm,
-        },
-        "runtime": {"device": str(runtime.device), "precision": precision},
-    }
-    return _find_result(result, model, runtime, config)
+    return result, Environment(lrtool=__version__, **environment(runtime))
 
 
 def _find_result(
-    result: SearchResult, model: nn.Module, runtime: Runtime, config: dict[str, Any]
+    result: SearchResult, model: nn.Module, machine: Environment, config: dict[str, Any]
 ) -> FindResult:
     """Make the report that `lrtool find` would write."""
     finding = result.finding
@@ -338,7 +380,7 @@ def _find_result(
             parameters=sum(size for size, _ in sizes),
             trainable=sum(size for size, trainable in sizes if trainable),
         ),
-        environment=Environment(lrtool=__version__, **environment(runtime)),
+        environment=machine,
         timing=Timing(**result.timing),
     )
     return FindResult(finding, result.sweeps, report)

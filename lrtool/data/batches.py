@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -303,15 +304,20 @@ def one_pass(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 
 def held_out(
-    loader: Iterable[Any], most: int, device: torch.device, conversion: Conversion | None = None
+    loader: Iterable[Any],
+    most: int,
+    device: torch.device,
+    conversion: Conversion | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Any]:
     """Return batches of a validation loader with at least `most` samples, or all.
 
     From a DataLoader over a map-style dataset they are chunks of random samples, the same at each
     call, since the first samples may all be of one class. From other loaders they are the first
-    batches.
+    batches. A loader that a DistributedSampler divides among `ranks` gives chunks of its whole
+    dataset, the same on every rank.
     """
-    if isinstance(loader, DataLoader) and _takes_samples_by_index(loader):
+    if isinstance(loader, DataLoader) and _takes_samples_by_index(loader, ranks):
         size = len(loader.dataset)  # type: ignore[arg-type]
         order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
         loader = DataLoader(
@@ -331,12 +337,18 @@ def held_out(
     return at_least(made, most)
 
 
-def _takes_samples_by_index(loader: DataLoader[Any]) -> bool:
+def _takes_samples_by_index(loader: DataLoader[Any], ranks: Ranks) -> bool:
     """Tell whether a loader takes samples by index, with torch's own samplers."""
+    sampler = loader.sampler
+    divided = (
+        ranks.several
+        and isinstance(sampler, DistributedSampler)
+        and sampler.num_replicas == ranks.world_size
+    )
     return (
         type(loader) is DataLoader  # another class may change the batches
         and type(loader.batch_sampler) is BatchSampler
-        and isinstance(loader.sampler, RandomSampler | SequentialSampler)
+        and (divided or isinstance(sampler, RandomSampler | SequentialSampler))
         and isinstance(loader.dataset, Sized)
         and len(loader.dataset) > 0
     )

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from lrtool.batch import share_of
-from lrtool.errors import DataError
+from lrtool.batch import Share, samples_in, share_of
+from lrtool.errors import DataError, RankFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,6 +169,32 @@ def loaded(
         drawn = indices.drawn.popleft()
         assert drawn is not None, "the loader was given its indices"
         yield batch, *drawn
+
+
+def own_batches(stream: Iterator[Any], ranks: Ranks) -> Iterator[Share]:
+    """Yield the batches of a rank's own loader, each as its share of one over all ranks.
+
+    They end where those of some rank do, so that all ranks have equally many.
+
+    Raises:
+        RankFailedError: another rank could not make its batch.
+    """
+    while True:
+        batch, failure = None, None
+        try:
+            batch = next(stream, _END)
+        except Exception as error:  # noqa: BLE001  (raised once all ranks know)
+            failure = error
+        ended = batch is _END
+        own = 0 if ended or failure is not None else samples_in(batch)
+        some_ended, some_failed, samples = ranks.sums([ended, failure is not None, own])
+        if failure is not None:
+            raise failure
+        if some_failed:
+            raise RankFailedError("another rank failed to make its batch")
+        if some_ended:
+            return
+        yield Share(batch, int(samples))
 
 
 @contextmanager

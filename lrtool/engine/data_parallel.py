@@ -26,6 +26,7 @@ from lrtool.ranks import is_lost, lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from lrtool.batch import Share
     from lrtool.engine.denominator import Denominator
@@ -61,17 +62,31 @@ class BatchLoss(nn.Module):
 class DataParallel:
     """The losses of a rank's shares of batches, whose gradients are averaged over all ranks.
 
+    Args:
+        loss_of: as of `BatchLoss`; likewise the modules.
+        runtime: device and ranks.
+        like: whose settings are taken, for a model that is in a DDP of the caller's.
+
     Attributes:
         may_skip: the model may have no loss for a batch.
     """
 
     def __init__(
-        self, loss_of: Callable[[Any], Tensor | None], modules: Sequence[Any], runtime: Runtime
+        self,
+        loss_of: Callable[[Any], Tensor | None],
+        modules: Sequence[Any],
+        runtime: Runtime,
+        like: DistributedDataParallel | None = None,
     ) -> None:
         self._losses, self._runtime = BatchLoss(loss_of, modules), runtime
         self.may_skip = any(hasattr(part, "training_step") for part in self._losses.parts)
         self._static = runtime.static_graph and not self.may_skip
-        self._shared = SharedStatistics(runtime.ranks) if has_batch_norm(self._losses) else None
+        self._looks = not self._static  # for parameters that take no part
+        if like is not None:
+            self._static, self._looks = like.static_graph, like.find_unused_parameters
+        shared = like is None and has_batch_norm(self._losses)
+        self._shared = SharedStatistics(runtime.ranks) if shared else None
+        self._like = like
         self._expected = inf  # meetings in a forward pass
         self._parameters = dict(self._losses.named_parameters())
         self._ddp: DistributedDataParallel | None = None
@@ -99,8 +114,11 @@ class DataParallel:
                 self._losses,
                 process_group=self._runtime.ranks.devices,
                 static_graph=self._static,
-                find_unused_parameters=not self._static,
+                find_unused_parameters=self._looks,
+                init_sync=self._like is None,  # that one has done it
             )
+            if self._like is not None:
+                self._ddp.broadcast_buffers = self._like.broadcast_buffers
             hook = lambda own, bucket: _averaged(own, bucket)  # noqa: E731, PLW0108  (torch refuses annotations as text)
             self._ddp.register_comm_hook(self, hook)
 
@@ -115,7 +133,7 @@ class DataParallel:
         try:
             found: tuple[Tensor | None, bool]
             if self._ddp is not None:
-                with _in_words():
+                with self._words():
                     found = self._ddp(batch)
             else:
                 loss = self._losses.loss_of(batch)
@@ -150,11 +168,15 @@ class DataParallel:
         with (
             self._ddp.no_sync() if waits and self._ddp is not None else nullcontext(),
             self._shared.of(share) if self._shared is not None else nullcontext(),
-            _in_words(),
+            self._words(),
         ):
             yield
-        if last and self._static and self._ddp is not None:
+        if last and self._static and self._ddp is not None and self._like is None:
             self._check_graph()
+
+    def _words(self) -> AbstractContextManager[None]:
+        """Return a context in which DDP's errors name a key; the caller of `like` has none."""
+        return _in_words() if self._like is None else nullcontext()
 
     def _check_graph(self) -> None:
         """Refuse other parameters in an update than in the first: DDP has not averaged all of them.
@@ -168,6 +190,12 @@ class DataParallel:
             flags = zip(self._parameters, used, self._used, strict=True)
             name = next(name for name, now, first in flags if now != first)
             raise _other_graph(f", such as {own_name(name)},")
+
+    def close(self) -> None:
+        """Leave the parameters alone; no loss can be computed any more."""
+        if self._ddp is not None:
+            self._ddp._remove_autograd_hooks()  # type: ignore[no-untyped-call]  # noqa: SLF001  (no public way)
+            self._ddp = None
 
 
 @contextmanager

@@ -69,6 +69,7 @@ def make_step(
     scaler: torch.amp.GradScaler | None = None,
     reduction: Reduction | None = None,
     random: AbstractContextManager[object] | None = None,
+    parallel: DataParallel | None = None,
 ) -> Step:
     """Return `step(micro_batches, lr) → StepOut`, or None where the model skips all batches.
 
@@ -83,6 +84,7 @@ def make_step(
         scaler: for fp16; its overflowing steps are marked as skipped.
         reduction: how the loss makes one number of a batch; by default what the loss tells.
         random: in it a model draws from random states of this rank's own; None: the process's.
+        parallel: the losses of several ranks, of a model that has had other steps; None: new ones.
 
     With several ranks (`runtime.ranks`) each has a share of every batch. They make the same update,
     with the loss of the whole batch.
@@ -95,8 +97,7 @@ def make_step(
     ratios = rate_ratios(optimizer) if ratios is None else ratios
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     counted = reduction_of(loss_fn, model) if reduction is None else reduction
-    parallel = None
-    if runtime.ranks.several:
+    if parallel is None and runtime.ranks.several:
         loss_of = partial(batch_loss, model, loss_fn)
         parallel = DataParallel(loss_of, (model, loss_fn), runtime)
 

@@ -8,17 +8,23 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lrtool.components.losses import ALIASES, LOSSES, build_loss
 from lrtool.config.schema import LossConfig
 from lrtool.engine.lightning import optimizers_in
 from lrtool.engine.own_loss import method_of
+from lrtool.engine.weights import plain
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from lrtool.engine.step import LossFunction
+
+# Wrappers around a part of a model, by name, so that nothing has to be imported.
+_SHARED = {"DistributedDataParallel", "FullyShardedDataParallel"}
 
 
 def check_model(model: object) -> None:
@@ -30,6 +36,45 @@ def check_model(model: object) -> None:
     _refuse_class("model", model, nn.Module)
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a torch.nn.Module, not {_kind(model)}")
+
+
+def unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:
+    """Return a model without its DistributedDataParallel, and that; None if it has none.
+
+    Raises:
+        UserError: the ranks share it in another way.
+    """
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    wrapper = model if isinstance(model, DistributedDataParallel) else plain(model)
+    if isinstance(wrapper, DistributedDataParallel):
+        size = wrapper.process_group.size()
+        if size < ranks:
+            raise UserError(
+                f"{size} of {ranks} ranks share the model; find_lr searches with all ranks or with "
+                "one: give model.module"
+            )
+        if wrapper.mixed_precision is not None:
+            raise UserError(
+                "the DistributedDataParallel has mixed_precision; find_lr takes one without it, "
+                'and precision="bf16" for autocast'
+            )
+        return wrapper.module, wrapper
+    if ranks == 1:
+        return model, None
+    shared = {type(part).__name__ for part in model.modules()} & _SHARED
+    if shared:
+        raise UserError(
+            f"the model has a part in {shared.pop()}; give find_lr the DistributedDataParallel "
+            "of all that is trained, or the model without it"
+        )
+    kinds = {type(parameter).__name__ for parameter in model.parameters()}
+    if "DTensor" in kinds:
+        raise UserError(
+            "the model is divided among the ranks (FSDP, or tensor parallelism), which find_lr "
+            "cannot put back; search with lrtool find and runtime.shard: true, or before it is "
+            "divided"
+        )
+    return model, None
 
 
 def one_optimizer(given: Any, schedule: str | None = None) -> torch.optim.Optimizer:
@@ -104,6 +149,8 @@ def check_loss(loss_fn: Any, model: nn.Module) -> LossFunction | None:
     Warns:
         LrtoolWarning: the model has a loss of its own, which is not used.
     """
+    if isinstance(loss_fn, DistributedDataParallel):
+        loss_fn = loss_fn.module
     method = method_of(model)
     if loss_fn is not None and method is not None:
         warnings.warn(

@@ -6,10 +6,20 @@ batches than those of its loader.
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
+from hashlib import sha256
+from itertools import zip_longest
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from lrtool.engine.evaluation import losses
+import torch
+from torch import Tensor
+
+from lrtool.data.batches import at_least
+from lrtool.engine.copies import mapped
+from lrtool.engine.evaluation import losses, of_all_ranks
+from lrtool.errors import RankFailedError
 from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
@@ -19,6 +29,59 @@ if TYPE_CHECKING:
 
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction
+
+
+def together(own: Callable[[int], list[Any]], most: int, runtime: Runtime) -> list[Any]:
+    """Return validation batches of all ranks, the same ones on each.
+
+    A rank's loader may yield the whole validation set, as those of all ranks do, or its own part of
+    it. What all have alike counts once.
+
+    Args:
+        own: returns batches of this rank's loader with at least so many samples, or all.
+        most: samples of all batches, at least, or all.
+        runtime: device and ranks.
+
+    Raises:
+        RankFailedError: another rank's loader failed.
+    """
+    ranks = runtime.ranks
+    found, mark, failure = list[Any](), None, None
+    try:
+        found = own(most)
+        mark = _digest(found)
+    except Exception as error:  # noqa: BLE001  (raised once all ranks know)
+        failure = error
+    marks = ranks.gather(mark)
+    if failure is not None:
+        raise failure
+    if None in marks:
+        raise RankFailedError("another rank failed to read its validation data")
+    if all(each == marks[0] for each in marks):
+        return found
+    part = at_least(found, ceil(most / ranks.world_size))
+    turns = zip_longest(*of_all_ranks(part, runtime))
+    return [batch for turn in turns for batch in turn if batch is not None]
+
+
+def _digest(batches: Sequence[Any]) -> bytes:
+    """Return a digest of the tensors in some batches, or of all of a batch without any."""
+    digest = sha256()
+    tensors: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    for batch in batches:
+        tensors.clear()
+        mapped(batch, note)
+        digest.update(b"" if tensors else pickle.dumps(batch))
+        for tensor in tensors:
+            digest.update(repr((tensor.dtype, tensor.shape)).encode())
+            values = tensor.detach().cpu().contiguous().flatten()
+            digest.update(values.view(torch.uint8).numpy().tobytes())
+    return digest.digest()
 
 
 def usable(
@@ -42,11 +105,12 @@ def usable(
     alone = replace(runtime, ranks=ALONE)
 
     def takes(some: Sequence[Any]) -> bool:
+        failed = False
         try:
             losses(model, loss_fn, [some[0], some[-1]], alone)
         except Exception:  # noqa: BLE001  (where nothing works, the measurement raises it)
-            return False
-        return True
+            failed = True
+        return not runtime.ranks.any(flag=failed)
 
     if not chunks or takes(chunks):
         return chunks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,22 @@ import torch
 from lrtool.batch import samples_in
 from lrtool.components.schedules import named_schedule
 from lrtool.data import batches
+from lrtool.data.rank_shares import own_batches
+from lrtool.engine.data_parallel import DataParallel
 from lrtool.engine.evaluation import failure_without_gradients
 from lrtool.engine.lightning import attach
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
-from lrtool.engine.step import make_step, set_mode
+from lrtool.engine.step import batch_loss, make_step, set_mode
 from lrtool.errors import LrtoolWarning, said
+from lrtool.search.held_out import together
 from lrtool.search.subject import Trainee
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
 
     from lrtool.components.schedules import Schedule
     from lrtool.engine.device import Runtime
@@ -54,6 +59,8 @@ class ObjectSubject:
         generators: that the loaders draw from.
         accumulate: batches for each update.
         clip_norm: gradients are scaled down to this 2-norm.
+        wrapper: the caller's, of the model, if ranks share it.
+        parallel: the losses of all ranks; None for one process alone.
         restart: puts model and optimizer back to their start.
         random: the caller's random states.
         entropy: that the seeds of the other attempts are derived from.
@@ -70,6 +77,8 @@ class ObjectSubject:
     generators: Sequence[torch.Generator]
     accumulate: int
     clip_norm: float | None
+    wrapper: DistributedDataParallel | None = None
+    parallel: DataParallel | None = field(init=False, default=None)
     restart: Callable[[], object] = field(init=False)
     random: RandomStates = field(init=False)
     entropy: int = field(init=False)
@@ -78,6 +87,15 @@ class ObjectSubject:
         self.restart = self.rest()
         self.random = random_states(self.generators)
         self.entropy = int(torch.randint(2**62, ()))
+        if self.runtime.ranks.several:
+            loss_of = partial(batch_loss, self.model, self.loss_fn)
+            modules = (self.model, self.loss_fn)
+            self.parallel = DataParallel(loss_of, modules, self.runtime, self.wrapper)
+
+    def close(self) -> None:
+        """Leave the model to the caller's own wrapper."""
+        if self.parallel is not None:
+            self.parallel.close()
 
     def alone(self) -> ObjectSubject:
         """Return itself: the caller's objects have no other ranks."""
@@ -111,6 +129,7 @@ class ObjectSubject:
             self.runtime,
             clip_norm=self.clip_norm,
             scaler=self.scaler,
+            parallel=self.parallel,
         )
         return Trainee(self.model, self.loss_fn, self.optimizer, step, self.generators)
 
@@ -126,24 +145,32 @@ class ObjectSubject:
         """
         in_sweep = epoch == 0 and attempt < self.plan.repeats
         offset = attempt * self.plan.steps * self.accumulate if in_sweep else 0
-        made = batches.one_pass(self.loader, self.runtime.device)
+        made = self._one_pass()
         for _ in range(offset):
             if next(made, None) is None:
-                made = batches.one_pass(self.loader, self.runtime.device)
+                made = self._one_pass()
                 next(made)
         if skip:
             next(islice(made, skip - 1, None), None)
         return batches.micro_batches(made, self.accumulate)
 
+    def _one_pass(self) -> Iterator[Any]:
+        """Return the batches of one pass over the loader; of several ranks, over each one's."""
+        made = batches.one_pass(self.loader, self.runtime.device)
+        ranks = self.runtime.ranks
+        return own_batches(made, ranks) if ranks.several else made
+
     def held_out(self, most: int, *, whole: bool = False) -> list[Any] | None:
-        """Return batches of the validation loader."""
+        """Return batches of the validation loader; the same ones on all ranks."""
         if self.validation is None:
             return None
         restore_random_states(self.random, self.generators)
+        if self.runtime.ranks.several:
+            found = together(partial(self._held_out, whole=whole), most, self.runtime)
+        else:
+            found = self._held_out(most, whole=whole)
         if whole:
-            made = batches.one_pass(self.validation, self.runtime.device)
-            return batches.at_least(made, most)
-        found = batches.held_out(self.validation, most, self.runtime.device)
+            return found
         if found and not self.runtime.gradients:
             set_mode(self.optimizer, training=False)  # the next step sets it back
             error = failure_without_gradients(self.model, self.loss_fn, found[0], self.runtime)
@@ -156,6 +183,15 @@ class ObjectSubject:
                     stacklevel=2,
                 )
         return found or None
+
+    def _held_out(self, most: int, *, whole: bool) -> list[Any]:
+        """Return batches of this process's own validation loader."""
+        assert self.validation is not None, "asked for only where there is one"
+        if whole:
+            made = batches.one_pass(self.validation, self.runtime.device)
+            return batches.at_least(made, most)
+        ranks = self.runtime.ranks
+        return batches.held_out(self.validation, most, self.runtime.device, ranks=ranks)
 
     def schedule(self, steps: int) -> Schedule:
         """Return the plan's schedule over so many steps."""

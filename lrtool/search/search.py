@@ -276,7 +276,7 @@ def _trials(state: _SearchState) -> Race | None:
     return None if decision is None else decision[0]
 
 
-def _suggest(state: _SearchState) -> Finding:
+def _suggest(state: _SearchState, *, failed: bool = False) -> Finding:
     """Suggest a rate from the sweeps and trials so far."""
     finding = suggest(
         _sweeps(state),
@@ -290,6 +290,8 @@ def _suggest(state: _SearchState) -> Finding:
         steps=state.plan.training,
         followed=state.plan.followed,
     )
+    if failed:  # nothing may be exchanged, as not all ranks may have
+        return finding
     return state.subject.runtime.ranks.from_first(finding)  # machines may round differently
 
 
@@ -322,7 +324,7 @@ def _conclusion(
     trials = _trials(state)
     if not state.rows or (failed and state.sweep_finding is None):
         return None, trials, None
-    finding, race = _suggest(state), None
+    finding, race = _suggest(state, failed=failed), None
     if state.sweep_finding is not None:
         suggestions = {**finding.suggestions, "sweep": state.sweep_finding.suggestions["auto"]}
         finding = replace(finding, suggestions=suggestions)
