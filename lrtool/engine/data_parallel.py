@@ -60,7 +60,7 @@ class BatchLoss(nn.Module):
 
 
 class DataParallel:
-    """The losses of a rank's shares of batches, whose gradients are averaged over all ranks.
+    """The losses of a rank's shares of batches, whose gradients are added up over all ranks.
 
     Args:
         loss_of: as of `BatchLoss`; likewise the modules.
@@ -119,7 +119,7 @@ class DataParallel:
             )
             if self._like is not None:
                 self._ddp.broadcast_buffers = self._like.broadcast_buffers
-            hook = lambda own, bucket: _averaged(own, bucket)  # noqa: E731, PLW0108  (torch refuses annotations as text)
+            hook = lambda own, bucket: _added_up(own, bucket)  # noqa: E731, PLW0108  (torch refuses annotations as text)
             self._ddp.register_comm_hook(self, hook)
 
     def loss(self, batch: Any) -> tuple[Tensor | None, bool]:
@@ -179,9 +179,9 @@ class DataParallel:
         return _in_words() if self._like is None else nullcontext()
 
     def _check_graph(self) -> None:
-        """Refuse other parameters in an update than in the first: DDP has not averaged all of them.
+        """Refuse other parameters in an update than in the first: not all have been exchanged.
 
-        It says so itself in the next forward pass, if there is one.
+        DDP says so itself in the next forward pass, if there is one.
         """
         used = [p.grad is not None for p in self._parameters.values()]
         if self._used is None:
@@ -232,25 +232,27 @@ def own_name(name: str) -> str:
     return name.split(".", 2)[-1]
 
 
-def _averaged(parallel: DataParallel, bucket: Any) -> torch.futures.Future[Tensor]:
-    """Average some gradients over all ranks, in a backward pass, unless batches are to follow.
+def _added_up(parallel: DataParallel, bucket: Any) -> torch.futures.Future[Tensor]:
+    """Add up some gradients over all ranks, in a backward pass, unless batches are to follow.
+
+    They are no mean over ranks, as DDP's: for that each loss would be multiplied by the number of
+    ranks, and gradients in half precision would overflow sooner than with one rank.
 
     An update must not depend on which updates this process has made before, or a resumed training
     would differ. gloo adds the ranks' numbers in an order that depends on their place in the
     bucket, and DDP makes other buckets after its first update; so they are added rank by rank.
     """
     gradients, ranks = bucket.buffer(), parallel.ranks
-    averaged: torch.futures.Future[Tensor] = torch.futures.Future()
+    added: torch.futures.Future[Tensor] = torch.futures.Future()
     if not parallel.last:
-        averaged.set_result(gradients)
-        return averaged
-    gradients.div_(ranks.world_size)
+        added.set_result(gradients)
+        return added
     if ranks.backend == "gloo" and ranks.world_size > 2:
         parts = [torch.empty_like(gradients) for _ in range(ranks.world_size)]
         dist.all_gather(parts, gradients, group=ranks.devices)
         torch.sum(torch.stack(parts), 0, out=gradients)
-        averaged.set_result(gradients)
-        return averaged
+        added.set_result(gradients)
+        return added
     work: Any = dist.all_reduce(gradients, group=ranks.devices, async_op=True)
     reduced: torch.futures.Future[Tensor] = work.get_future()
     return reduced.then(lambda done: done.value()[0])

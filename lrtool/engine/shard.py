@@ -53,6 +53,9 @@ def shard(model: nn.Module, runtime: Runtime) -> None:
             # else one without a backward pass would leave the next with those before an update.
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
             part.register_forward_hook(_closed)
+            # Gradients are added up over ranks; they are no mean.
+            part.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+            part.set_force_sum_reduction_for_comms(enable=True)  # type: ignore[operator]
     except (ValueError, NotImplementedError, RuntimeError) as error:  # such as a scalar parameter
         raise ConfigError(Problem(KEY, f"the model cannot be sharded: {error}")) from error
     for name in (*METHODS, "validation_loss"):

@@ -247,13 +247,11 @@ def _backward_of_shares(
             elif last or failure is not None:
                 exchange(runtime, failure, 0.0)
             assert part is not None, "a failure has been raised"
-            # DDP averages the gradients of all ranks.
-            share = shares([count], total)[0] * ranks.world_size
-            loss = loss + _differentiate(part, count, share, scaler)
+            loss = loss + _differentiate(part, count, shares([count], total)[0], scaler)
         made += is_made
         if parallel.may_skip and is_made:
             kept += float(count or 0.0)
-    loss = ranks.add_up(loss / ranks.world_size)
+    loss = ranks.add_up(loss)
     if not parallel.may_skip:
         return loss, total
     made, kept = ranks.sums([made, kept])
