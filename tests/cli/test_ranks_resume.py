@@ -145,3 +145,52 @@ def test_another_number_of_ranks_goes_on_from_the_same_step(ranks, write, tmp_pa
     for ours, theirs in zip(several, one, strict=True):
         name = "loss" if ours["kind"] == "step" else "train_loss"
         assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+
+
+def test_a_divergence_ends_all_ranks_with_one_report(ranks, tmp_path):
+    ended = ranks(2, *TRAIN, "run", "--lr", "1e30")
+    assert codes(ended) == [4, 4]
+    assert (ended[0].stdout, ended[1].stdout, ended[1].stderr) == ("run\n", "", "")
+    assert ended[0].stderr.count("diverged: step ") == 1
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["status"] == "diverged"
+
+
+OWN_LOADER = """
+import torch
+from torch.utils.data import DataLoader
+from net import Noisy
+
+def loaders():
+    generator = torch.Generator().manual_seed(5)
+    own = DataLoader(Noisy(60, 0), 8, shuffle=True, generator=generator)
+    return own, DataLoader(Noisy(20, 1), 8)
+"""
+
+
+def test_a_loader_of_the_users_goes_on_to_the_last_bit(ranks, write, tmp_path):
+    write("loaders.py", OWN_LOADER)
+    own = ("--set", "data={source: 'loaders:loaders'}")
+    assert codes(ranks(2, *TRAIN, "whole", *own)) == [0, 0]
+    assert codes(ranks(2, *TRAIN, "run", *own, prepare=stopped_at(15))) == [143, 143]
+    ended = ranks(2, *TRAIN, "run", *own, "--resume", "run")
+    assert codes(ended) == [0, 0], ended[0].stderr
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+def test_a_run_is_copied_replaced_and_read_by_rank_0(ranks, tmp_path):
+    assert codes(ranks(2, *TRAIN, "run", "--epochs", "1")) == [0, 0]
+    longer = ("--epochs", "2", "--resume", "run")
+    assert codes(ranks(2, *TRAIN, "copy", *longer)) == [0, 0]
+    assert [row["step"] for row in rows(tmp_path / "copy") if row["kind"] == "epoch"] == [3, 6]
+    refused = ranks(2, *TRAIN, "copy", "--epochs", "1")
+    assert codes(refused) == [2, 2]
+    assert refused[0].stderr.startswith("lrtool: error: --output copy: holds a run already")
+    assert refused[1].stderr == ""
+    again = ("--overwrite", "--lr-from", "run", "--epochs", "1", "--json")
+    ended = ranks(2, "train", "a.yaml", "--output", "copy", *again)
+    assert (codes(ended), ended[1].stdout) == ([0, 0], "")
+    report = json.loads(ended[0].stdout)
+    assert report["learning_rate"]["origin"] == "run"
+    assert report == json.loads((tmp_path / "copy" / "report.json").read_text())
+    assert len(rows(tmp_path / "copy")) == 4
