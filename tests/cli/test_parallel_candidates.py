@@ -28,12 +28,14 @@ def data():
     return (x[:120], y[:120]), (x[120:], y[120:])
 """
 NET_THAT_BREAKS = """
+import os
+
 class Net(torch.nn.Linear):
     def __init__(self):
         super().__init__(4, 3)
 
     def forward(self, x):
-        if not self.weight.isfinite().all():
+        if os.environ.get("RANK") != "0" and not self.weight.isfinite().all():
             raise ValueError("broken")
         return super().forward(x) ** 3
 """
@@ -169,6 +171,10 @@ def test_candidates_that_diverge(find, alone, estimate, write):
     outcomes = [one["outcome"] for one in report["race"]["candidates"]]
     assert outcomes[:3] == ["won", "diverged", "diverged"]
     assert len(report["race"]["candidates"][2]["loss"]) < 20
+    # Where they share each batch, one rank alone breaks, which says as much to the others.
+    shared, _ = find(2, "plain.yaml", *flags, "--set", "find.parallel=data", "--overwrite")
+    assert [one["outcome"] for one in shared["race"]["candidates"]] == outcomes
+    assert shared["race"]["candidates"][2]["loss"][-1] is None
 
 
 def test_a_signal_to_one_rank_interrupts_the_race_of_all(find, tmp_path, estimate, write):
