@@ -71,7 +71,7 @@ def answer(ranks: Ranks) -> None:
         ranks.store.set(f"alive/{ranks.rank}", "")
 
 
-def cause(ranks: Ranks, error: Exception) -> EndedLaunchError:
+def cause(ranks: Ranks, error: BaseException) -> EndedLaunchError:
     """Find out why the lockstep with the others is lost; that takes some seconds.
 
     Args:
@@ -89,7 +89,7 @@ def cause(ranks: Ranks, error: Exception) -> EndedLaunchError:
         return EndedLaunchError(_without_a_word([0]))
 
 
-def _cause(ranks: Ranks, error: Exception) -> EndedLaunchError:
+def _cause(ranks: Ranks, error: BaseException) -> EndedLaunchError:
     timed_out = "timed out" in str(error).lower()
     started = monotonic()
     while True:

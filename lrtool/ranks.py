@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from lrtool.errors import LostRankError, UserError, said
+from lrtool.errors import LockstepError, LostRankError, RankFailedError, UserError, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -168,8 +168,8 @@ def lost(error: Exception) -> LostRankError:
     return LostRankError(f"lost another rank: {said(error).partition(chr(10))[0]}")
 
 
-def is_lost(error: Exception) -> bool:
-    """Tell whether torch raised this in a collective, which may be inside a backward pass."""
-    return isinstance(error, dist.DistError) or (
+def is_lost(error: BaseException) -> bool:
+    """Tell whether another rank is the cause: torch may raise this inside a backward pass too."""
+    return isinstance(error, LockstepError | RankFailedError | dist.DistError) or (
         isinstance(error, RuntimeError) and "/gloo/" in said(error)
     )

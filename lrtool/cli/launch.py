@@ -15,9 +15,7 @@ from lrtool.cli.rendezvous import is_torchruns, new_round, open_store
 from lrtool.cli.signals import Stop
 from lrtool.errors import (
     EndedLaunchError,
-    LockstepError,
     LostRankError,
-    RankFailedError,
     cause_of,
     said,
 )
@@ -142,9 +140,11 @@ def _connect(ranks: Ranks) -> Ranks:
 
 def _tell(ranks: Ranks, watch: Watch, error: Exception) -> Exception:
     """Tell the other ranks of a failure; return what this one ends with."""
+    from lrtool.ranks import is_lost
+
     cause = cause_of(error)
     failure = error if isinstance(cause, SystemExit) else cause
-    if isinstance(failure, LockstepError | RankFailedError):
+    if is_lost(failure):
         failure = claims.cause(ranks, failure)
     if isinstance(failure, EndedLaunchError) and failure.exit_code is not None:
         return failure

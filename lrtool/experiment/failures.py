@@ -16,14 +16,13 @@ from lrtool.config.spelling import number
 from lrtool.data.workers import is_death_of_a_worker, is_hanging_worker
 from lrtool.engine.device import is_out_of_memory
 from lrtool.errors import (
-    LockstepError,
     LrtoolError,
     OutOfMemoryError,
-    RankFailedError,
     UserError,
     cause_of,
 )
 from lrtool.experiment.experiment import build, first_batches, step_of
+from lrtool.ranks import is_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +41,7 @@ def explain(
         failed: start of the message, up to the colon; None: the user's own components are named.
     """
     error = cause_of(error)
-    if isinstance(error, LockstepError | RankFailedError):
+    if is_lost(error):
         return claims.cause(experiment.runtime.ranks, error)
     if isinstance(error, LrtoolError) or _is_ours(error):
         return error
