@@ -21,7 +21,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Damaged data files, configurations and run directories, and kills, from a seed. Some minutes; failures are saved.
+# Damaged data files, configurations and run directories, kills, and ranks that fail, from a seed. Some minutes; failures are saved.
 SEED ?= 0
 fuzz: export OMP_NUM_THREADS := 1
 fuzz: $(STAMP)
@@ -29,6 +29,7 @@ fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/fuzz.py configurations --count 2000 --seed $(SEED)
 	$(BIN)/python tests/fuzz/fuzz.py runs --count 1000 --seed $(SEED)
 	$(BIN)/python tests/cli/kill_loop.py --runs 20 --seed $(SEED)
+	$(BIN)/python tests/cli/rank_failures.py --runs 200 --seed $(SEED)
 
 # Speed against a plain loop and the peers, which live in an environment of their own; then of several ranks.
 bench: .venv-bench/.installed
