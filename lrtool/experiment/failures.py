@@ -124,8 +124,10 @@ def fitting_batch(experiment: Experiment) -> int | None:
     """Return the first of half the batch size, a quarter, … with which a step fits in memory.
 
     None if none fits, or if it cannot be tried: only batches (inputs, targets) of tensors can be
-    halved.
+    halved, and one of several ranks cannot make a step alone.
     """
+    if experiment.runtime.ranks.several:
+        return None
     try:
         batch = first_batches(experiment)[0]
         if not _is_pair(batch):

@@ -1,6 +1,7 @@
 """Data of every kind are divided among ranks: the losses of one process, and no rank has more."""
 
 import json
+import re
 
 import pytest
 
@@ -89,6 +90,15 @@ class Centred(nn.Linear):
     def forward(self, x):
         outputs = super().forward(x)
         return outputs - outputs.mean(0)
+
+class Fussy(nn.Linear):
+    "Cannot train on one sample."
+    def __init__(self):
+        super().__init__(4, 2)
+    def forward(self, x):
+        if self.training and len(x) < 2:
+            raise ValueError("one sample")
+        return super().forward(x)
 
 def packed(batch):
     return pack_sequence(list(batch[0][:, :, None])), batch[1]
@@ -195,6 +205,18 @@ def test_augmentations_without_a_seed_may_differ(losses):
     found, said = losses(2, "augmented")
     assert len(found) == 4
     assert said == ""
+
+
+def test_a_last_batch_that_leaves_one_sample_for_a_rank(launch, write):
+    write("data.py", DATA)
+    write("a.yaml", config("plain", "Fussy").replace("batch_size: 6", "batch_size: 5"))
+    (ended, _) = (each.wait() for each in launch(2, "train", "a.yaml", "--quiet"))
+    assert ended.returncode == 2
+    assert re.sub(r" \(data.py:\d+\)", "", ended.stderr) == (
+        "a.yaml:2:42: data.batch_size: 22 training samples in batches of 5 leave 2 samples, 1 for "
+        "a rank, in the last batch, which this model cannot train on (ValueError: one sample); "
+        "batches of 6 do not\n"
+    )
 
 
 def different(problem, name="training", source="SOURCE"):
