@@ -30,6 +30,7 @@ from torch.utils.data import (
 
 from lrtool.batch import Share, samples_in
 from lrtool.data.conversion import Conversion, collate, convert
+from lrtool.data.loader_state import new_pass, put_back
 from lrtool.data.part import OwnLoader, Resident, Streamed, length
 from lrtool.data.rank_shares import (
     OwnIndices,
@@ -64,6 +65,7 @@ def epoch(
     device: torch.device,
     skip: int = 0,
     ranks: Ranks = ALONE,
+    state: Any = None,
 ) -> Iterator[Any]:
     """Return the batches of one epoch; the last one may be smaller.
 
@@ -80,6 +82,8 @@ def epoch(
             DataLoader are made and dropped before this function returns.
         ranks: that share each batch: with several, a `Share` of each is returned, as many on every
             rank.
+        state: of the user's own loader, from `loader_state`, where it goes on: it then makes none
+            of the batches that are skipped; None: it has none.
 
     Raises:
         DataError: on iteration, if the batches end early.
@@ -95,9 +99,10 @@ def epoch(
         first, skip = (skip, 0) if lazy else (0, skip)
     else:
         loader, first = whole_batches(part.loader), 0
+    put_back(part, state)
     stream: Iterator[Any]
     if not ranks.several:
-        stream = iter(loader)
+        stream = _begun(loader, state, skip)
     elif takes_index_lists(loader):
         indices = OwnIndices(loader.batch_sampler, ranks, whole=False)
         loader = with_indices(loader, indices)
@@ -106,10 +111,10 @@ def epoch(
         if isinstance(part, OwnLoader):
             refuse_other_orders(indices, ranks)
     elif isinstance(part, OwnLoader):
-        stream = (_own_part(batch, part, ranks) for batch in iter(loader))
+        stream = (_own_part(batch, part, ranks) for batch in _begun(loader, state, skip))
     else:
         stream = iter(loader)
-    skipped = sum(1 for _ in islice(stream, skip))
+    skipped = skip if state is not None else sum(1 for _ in islice(stream, skip))
     counted = _all(stream, loader, skipped)
     if isinstance(loader.dataset, IterableDataset):
         counted = _counted(stream, part, length(part, batch_size), skipped)
@@ -119,6 +124,11 @@ def epoch(
             for batch, samples, counts in counted
         )
     return (batch_to(convert(batch, part.conversion), device) for batch in counted)
+
+
+def _begun(loader: DataLoader[Any], state: Any, skip: int) -> Iterator[Any]:
+    """Begin a pass of a loader, from the state that was put back if there is one."""
+    return iter(loader) if state is None or skip else new_pass(loader)
 
 
 def _own_part(batch: Any, part: OwnLoader, ranks: Ranks) -> tuple[Any, int, bool]:

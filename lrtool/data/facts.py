@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from lrtool.data import loader_state
 from lrtool.data.batches import generators
 from lrtool.data.checks import MOST_CLASSES
 from lrtool.data.conversion import collate, convert
@@ -48,6 +49,7 @@ def first_batch(part: Part, name: str) -> Any:
             collate_fn=collate,
         )
     states = [(generator, generator.get_state()) for generator in generators(loader)]
+    start = loader_state.start_of(part)
     try:
         with torch.random.fork_rng(devices=[]):
             return convert(next(iter(loader)), part.conversion)
@@ -60,6 +62,7 @@ def first_batch(part: Part, name: str) -> Any:
     finally:
         for generator, state in states:
             generator.set_state(state)
+        loader_state.put_back(part, start)
 
 
 def is_pair(batch: Any) -> bool:

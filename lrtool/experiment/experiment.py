@@ -19,7 +19,7 @@ from lrtool.batch import TARGET_KEYS, own
 from lrtool.components import import_path, losses, models, optimizers
 from lrtool.config.document import located
 from lrtool.config.schema import OWN, LossConfig
-from lrtool.data import batches
+from lrtool.data import batches, loader_state
 from lrtool.data.load import Loaded, as_binary, load, to_device
 from lrtool.data.part import OwnLoader, Resident, length
 from lrtool.engine.copies import copied
@@ -73,6 +73,7 @@ class Experiment:
         data: the training and the validation set, on the device where they are in memory.
         loss_fn: copied for each training if it is a module; None for the model's own loss.
         generator_states: of the user's own loaders, before anything was read from them.
+        loader_starts: the states of loaders that know their place, of training and validation set.
         started: when it was opened, by `perf_counter`.
     """
 
@@ -83,6 +84,7 @@ class Experiment:
     data: Loaded
     loss_fn: LossFunction | None
     generator_states: list[torch.Tensor]
+    loader_starts: list[Any]
     started: float
 
 
@@ -141,7 +143,10 @@ def open_experiment(
                 raise ConfigError(Problem(("loss",), problem)) from error
         refuse_different_data(data, source, config.seed, runtime.ranks)
     states = [generator.get_state() for generator in _own_generators(data)]
-    experiment = Experiment(config, document, directories, runtime, data, loss_fn, states, started)
+    starts = [loader_state.start_of(part) for part in (data.train, data.validation)]
+    experiment = Experiment(
+        config, document, directories, runtime, data, loss_fn, states, starts, started
+    )
     model = build(experiment, config.seed).model
     memory_format = to_memory_format(runtime, model)
     set_memory_format(model, torch.contiguous_format)  # not every model takes another one
@@ -271,13 +276,16 @@ class Built:
 
 
 def rewind_generators(experiment: Experiment) -> list[torch.Generator]:
-    """Put the generators of the user's own loaders back to their start, and return them.
+    """Put the user's own loaders back to their start, and return the generators that they use.
 
     The order of a training must not depend on what was read before, such as by a search.
     """
     generators = _own_generators(experiment.data)
     for generator, state in zip(generators, experiment.generator_states, strict=True):
         generator.set_state(state)
+    data = experiment.data
+    for part, start in zip((data.train, data.validation), experiment.loader_starts, strict=True):
+        loader_state.put_back(part, start)
     return generators
 
 

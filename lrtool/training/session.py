@@ -11,7 +11,7 @@ from torch import nn
 
 from lrtool import __version__
 from lrtool.components.metrics import higher_is_better, key
-from lrtool.data import batches
+from lrtool.data import batches, loader_state
 from lrtool.engine import evaluation, weights
 from lrtool.engine.checkpoint import (
     BEST,
@@ -20,6 +20,7 @@ from lrtool.engine.checkpoint import (
     load_checkpoint,
     restoring,
     save_checkpoint,
+    unkeepable,
 )
 from lrtool.engine.data_parallel import take_buffers_of_first
 from lrtool.engine.denominator import reduction_of
@@ -79,6 +80,9 @@ class Session:
         watch: counts updates and their time.
         resumed_random: random states of a checkpoint inside an epoch, until that epoch goes on;
             else None.
+        resumed_loader: state of the user's loader in a checkpoint, until its epoch goes on; else
+            None.
+        ended_loader: the same at the end of the current epoch's batches.
         saved: step of the newest checkpoint; None without one.
         log_bytes: size of metrics.jsonl at the checkpoint that was resumed; 0 without one.
     """
@@ -96,6 +100,8 @@ class Session:
     epoch_random: RandomStates
     watch: Stopwatch
     resumed_random: RandomStates | None = None
+    resumed_loader: Any = None
+    ended_loader: Any = None
     saved: int | None = None
     log_bytes: int = 0
 
@@ -190,6 +196,7 @@ def _restore_randomness(session: Session, state: dict[str, Any]) -> None:
     if session.position.batches:
         session.epoch_random = own["epoch_random"]
         session.resumed_random = own["random"]
+    session.resumed_loader = own.get("loader")
     for name in ("epoch_random", "random"):  # the first one is tried, should it be damaged
         restore_random_states(own[name], session.generators)
     if own_randomness is not None and own is not state:
@@ -228,17 +235,48 @@ def updates(session: Session) -> Iterator[Sequence[Any]]:
         device=experiment.runtime.device,
         skip=position.batches,
         ranks=experiment.runtime.ranks,
+        state=session.resumed_loader,
     )
+    session.resumed_loader = None
     if session.resumed_random is not None:
         restore_random_states(session.resumed_random, session.generators)
         session.resumed_random = None
     return placed(
         session.built.model,
-        batches.micro_batches(made, experiment.config.train.accumulate),
+        batches.micro_batches(_noted(session, made), experiment.config.train.accumulate),
         step=position.step,
         epoch=position.epoch,
         batch=position.batches,
     )
+
+
+def _noted(session: Session, made: Iterator[Any]) -> Iterator[Any]:
+    """Yield an epoch's batches; note the loader's state at their end, before another pass."""
+    yield from made
+    session.ended_loader = loader_state.end_of(session.experiment.data.train)
+
+
+def _loader_state(session: Session) -> Any:
+    """Return the state of the user's loader for a checkpoint; None if it is resumed by position.
+
+    Warns:
+        LrtoolWarning: it has a state that no checkpoint can hold.
+    """
+    position, part = session.position, session.experiment.data.train
+    if position.exhausted or not position.batches:
+        state = session.ended_loader
+    else:
+        state = loader_state.state_of(part)
+    problem = None if state is None else unkeepable({"state": state})
+    if problem is None:
+        return state
+    warnings.warn(
+        f"the state of the training set's {type(loader_state.stateful(part)).__name__} holds "
+        f"{problem}: a training that is resumed goes through its batches again instead",
+        LrtoolWarning,
+        stacklevel=2,
+    )
+    return None
 
 
 def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[list[StepRow]]:
@@ -324,9 +362,10 @@ def save(session: Session, log: IO[bytes]) -> None:
     set_mode(session.built.optimizer, training=False)  # `evaluate` may read these weights
     ranks, own_randomness = session.ranks, session.built.own_randomness
     random = {"random": random_states(session.generators), "epoch_random": session.epoch_random}
+    loader = {"loader": _loader_state(session)}
     each: list[dict[str, Any]] = []
     if own_randomness is not None:
-        each = ranks.gather({**random, "model": own_randomness.state_dict()})
+        each = ranks.gather({**random, **loader, "model": own_randomness.state_dict()})
     save_checkpoint(
         session.state,
         session.directory / CHECKPOINTS,
@@ -337,6 +376,7 @@ def save(session: Session, log: IO[bytes]) -> None:
         data=session.experiment.data.digest,
         learning_rate=asdict(session.rate),
         **random,
+        **loader,
         ranks=each,
         log_bytes=metrics_log.synced_size(log) if ranks.first else 0,
     )
