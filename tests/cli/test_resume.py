@@ -188,6 +188,20 @@ def test_what_was_read_before_does_not_decide_a_training(start, write, tmp_path)
     assert contents(tmp_path / "given") == contents(tmp_path / "found")
 
 
+def test_a_checkpoint_from_before_there_were_ranks_goes_on(start, whole, tmp_path):
+    stop = at_call(*IN_AN_EPOCH, send=signal.SIGTERM)
+    assert start(*TRAIN, "run", prepare=stop).wait().returncode == 143
+    last = tmp_path / "run/checkpoints/last"
+    state = torch.load(last / "state.pt", weights_only=True)
+    assert state.pop("ranks") == []
+    torch.save(state, last / "state.pt")
+    (last / "manifest.json").unlink()
+    checkpoint.seal(last)
+    done = start(*TRAIN, "run", "--resume", "auto").wait()
+    assert (done.returncode, done.stderr.count("warning")) == (0, 0), done.stderr
+    assert contents(tmp_path / "run") == whole()
+
+
 def test_a_second_signal_ends_it_at_once(start, tmp_path):
     def twice():
         at_call(12, step, "batch_loss", send=signal.SIGINT)()
