@@ -8,12 +8,13 @@ same on every rank, and holds a marker in the place of each sharded tensor.
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lrtool.engine.sharded_tensors import is_shard
+from lrtool.engine.sharded_tensors import is_shard, own_part, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,13 +31,17 @@ _MARKER = "sharded tensor"
 def split(state: Any, name: str, shards: dict[str, Tensor]) -> Any:
     """Return a state with a marker for each sharded tensor, which is put into `shards`.
 
+    All ranks must call this.
+
     Args:
         state: plain values and tensors, in dicts, lists and tuples.
         name: of the state; those of its shards begin with it.
         shards: by name; more are added.
     """
     if is_shard(state):
-        shards[name] = state
+        if not state.placements[0].is_shard(0):  # such as a norm, which is the same on all ranks
+            return whole(state)
+        shards[name] = state.detach()
         return {_MARKER: name}
     if isinstance(state, dict):
         parts = ((key, split(part, f"{name}.{key}", shards)) for key, part in state.items())
@@ -56,8 +61,15 @@ def write_shards(shards: Mapping[str, Tensor], folder: Path, ranks: Ranks) -> li
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter  # noqa: PLC0415
     from torch.distributed.checkpoint.state_dict_saver import save  # noqa: PLC0415
 
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, shard in shards.items():
+        place = own_part(shard).untyped_storage().data_ptr()
+        apart[name] = shard.clone() if place in seen else shard  # safetensors refuses shared memory
+        seen.add(place)
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    save(dict(shards), storage_writer=writer, process_group=ranks.hosts)
+    with _as_raised():
+        save(apart, storage_writer=writer, process_group=ranks.hosts)
     return list(folder.glob(f"{SHARD}{ranks.rank + 1:05d}-*"))
 
 
@@ -73,7 +85,7 @@ def read_shards(
         ranks: of that mesh; all must call this.
 
     Raises:
-        CheckpointException, KeyError: a file or a tensor is missing.
+        OSError, KeyError: a file or a tensor is missing.
     """
     names = list(_marked(state))
     if not names:
@@ -92,12 +104,24 @@ def read_shards(
         else:
             tensors[name] = empty(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
     if mesh is None or ranks is None:
-        with warnings.catch_warnings():
+        with _as_raised(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's, that this is one process
             load(tensors, storage_reader=reader, no_dist=True)
     else:
-        load(tensors, storage_reader=reader, process_group=ranks.hosts)
+        with _as_raised():
+            load(tensors, storage_reader=reader, process_group=ranks.hosts)
     return _joined(state, tensors)
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    """Raise what a rank has raised, such as an OSError, in place of torch's collection of them."""
+    from torch.distributed.checkpoint.api import CheckpointException  # noqa: PLC0415
+
+    try:
+        yield
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
 
 
 def _marked(state: Any) -> Iterator[str]:
