@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lrtool.cli.watch import Watch
     from lrtool.ranks import Ranks
 
+WATCH = "lrtool watch"  # the thread that a process has if it has joined others
 COMMANDS = ("find", "train", "evaluate")  # that several ranks run together
 TIMEOUT = 120.0  # seconds to wait for the others, until the configuration is read
 PRECEDENCE_S = 1.5  # for the first rank to tell of a problem that all have
@@ -79,7 +81,7 @@ def joined(stop: Stop | None = None) -> Iterator[Ranks]:
         return
     from lrtool.cli.watch import Watch, wait_until_seen
 
-    watch = Watch(Stop() if stop is None else stop, TIMEOUT + 5.0)
+    watch = Watch(WATCH, Stop() if stop is None else stop, TIMEOUT + 5.0)
     watch.start()
     ranks = _meet(watch)
     try:
@@ -168,11 +170,12 @@ def left_at_once() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        dist = sys.modules.get("torch.distributed")
-        if not environment.launched() or dist is None or not dist.is_initialized():
+        if not any(thread.name == WATCH for thread in threading.enumerate()):
             raise
         if end.code in {None, 0}:
-            with suppress(RuntimeError):
+            from torch import distributed as dist
+
+            with suppress(RuntimeError, ValueError):
                 dist.destroy_process_group()
         elif not isinstance(end.code, int):
             stderr_line(str(end.code))  # as Python does

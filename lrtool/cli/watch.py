@@ -41,13 +41,14 @@ class Watch(Thread):
         claim: of the rank that has failed first.
 
     Args:
+        name: of the thread.
         stop: is told of signals.
         seconds: in which the ranks must have met; something else that listens where they meet may
             keep a connection waiting for ever.
     """
 
-    def __init__(self, stop: Stop, seconds: float) -> None:
-        super().__init__(name="lrtool watch", daemon=True)
+    def __init__(self, name: str, stop: Stop, seconds: float) -> None:
+        super().__init__(name=name, daemon=True)
         self.ranks: Ranks | None = None
         self._stop_asked, self._done = stop, Event()
         self._since = -AGAIN_S
@@ -66,14 +67,16 @@ class Watch(Thread):
         self.ranks = replace(ranks, store=ranks.store.clone())
 
     def run(self) -> None:
-        """Look every half second, until the end."""
-        while not self._done.is_set():
+        """Look every half second, until the end of the process."""
+        while True:
             if select.select([self._numbers], [], [], LOOK_S)[0]:
                 for number in os.read(self._numbers, 64):
                     self._answer(number)
-            if self.ranks is not None and not self._done.is_set():
+            if self._done.is_set():
+                continue
+            if self.ranks is not None:
                 self._look(self.ranks)
-            if self.ranks is None and monotonic() > self._meets_by:
+            elif monotonic() > self._meets_by:
                 _quit(USAGE)
 
     def end(self) -> None:
@@ -82,7 +85,7 @@ class Watch(Thread):
 
     def _answer(self, number: int) -> None:
         again = monotonic() - self._since < AGAIN_S
-        if number not in SIGNALS or again:
+        if number not in SIGNALS or again or self._done.is_set():
             return
         self._since = monotonic()
         stop = self._stop_asked

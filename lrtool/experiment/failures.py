@@ -41,7 +41,7 @@ def explain(
         failed: start of the message, up to the colon; None: the user's own components are named.
     """
     error = cause_of(error)
-    if is_lost(error):
+    if experiment.runtime.ranks.several and is_lost(error):
         return claims.cause(experiment.runtime.ranks, error)
     if isinstance(error, LrtoolError) or _is_ours(error):
         return error
