@@ -98,7 +98,7 @@ class ObjectSubject:
             self.parallel.close()
 
     def alone(self) -> ObjectSubject:
-        """Return itself: the caller's objects have no other ranks."""
+        """Return itself, as nothing asks: ranks that share a caller's objects share each batch."""
         return self
 
     def samples(self) -> int:

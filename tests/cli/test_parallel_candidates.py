@@ -81,13 +81,14 @@ def _files(write):
 @pytest.fixture
 def estimate(monkeypatch):
     """Sweeps that ranks share differ by rounding: the rates of the candidates must not."""
-    suggest = search._suggest
+    suggest = search.suggest
 
     def given(centre, low, high):
-        def suggested(state):
-            return replace(suggest(state), centre=centre, trial_rates=(low, high))
+        def suggested(*sweeps, **given):
+            found = suggest(*sweeps, **given)
+            return replace(found, centre=centre, trial_rates=(low, high))
 
-        monkeypatch.setattr(search, "_suggest", suggested)
+        monkeypatch.setattr(search, "suggest", suggested)
 
     return given
 
