@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 def has_batch_norm(module: nn.Module) -> bool:
     """Tell whether there is a batch norm in a module."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())  # noqa: SLF001  (torch's base of these has no public name)
+    return any(map(is_batch_norm, module.modules()))
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Tell whether a module is a batch norm."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001  (torch's base of these has no public name)
 
 
 class SharedStatistics:

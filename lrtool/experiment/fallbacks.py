@@ -20,7 +20,15 @@ from lrtool.config.document import located
 from lrtool.data.load import to_device
 from lrtool.data.part import Resident
 from lrtool.engine.device import is_out_of_memory
-from lrtool.errors import ConfigError, LrtoolError, LrtoolWarning, Problem, key_path
+from lrtool.errors import (
+    ConfigError,
+    LockstepError,
+    LrtoolError,
+    LrtoolWarning,
+    Problem,
+    RankFailedError,
+    key_path,
+)
 from lrtool.experiment.failures import explain
 
 if TYPE_CHECKING:
@@ -90,13 +98,15 @@ def settled(
     Warns:
         LrtoolWarning: for each plain way that is taken.
     """
+    if experiment.runtime.ranks.several:
+        try_batch = _by_all_ranks(try_batch)
     try:
         return experiment, try_batch(experiment)
     except PreflightError as error:
         first = error
     _free(first)
     fallbacks = list(_in_effect(experiment))
-    if is_out_of_memory(first.error):
+    if experiment.runtime.ranks.any(flag=is_out_of_memory(first.error)):
         fallbacks = [each for each in fallbacks if each.without is _from_the_host]
     tried = _tried(experiment, try_batch, fallbacks) if fallbacks else first
     if isinstance(tried, PreflightError):  # what a plain loop raises is the user's to mend
@@ -113,6 +123,27 @@ def settled(
         else:
             rest, tried = others, found
     _report(experiment, needed)
+    return tried
+
+
+def _by_all_ranks(try_batch: Callable[[Experiment], Result]) -> Callable[[Experiment], Result]:
+    """Return a try that fails on all ranks where it fails on one: they take the same plain ways."""
+
+    def tried(experiment: Experiment) -> Result:
+        failure: Exception | None = None
+        try:
+            result = try_batch(experiment)
+        except LockstepError:
+            raise
+        except Exception as error:  # noqa: BLE001  (raised where all ranks know of it)
+            failure = error
+        failed = experiment.runtime.ranks.any(flag=failure is not None)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise PreflightError("", RankFailedError("another rank failed in the preflight"))
+        return result
+
     return tried
 
 

@@ -49,6 +49,7 @@ from lrtool.experiment.fallbacks import part, settled
 from lrtool.experiment.last_batch import refuse_a_failing_last_batch
 from lrtool.experiment.memory_format import refuse_other_results
 from lrtool.experiment.optimizer_preflight import refuse_unmoved_shards, try_optimizer
+from lrtool.experiment.ranks_preflight import refuse_different_models, try_update
 from lrtool.experiment.summed_loss import warn_of_a_sum
 from lrtool.ranks import ALONE
 from lrtool.report.records import DataFacts, Environment, ModelFacts
@@ -101,6 +102,7 @@ def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
     if experiment.config.runtime.shard and not experiment.runtime.sharded:
         words = "runtime.shard is ignored: one process has nobody to share the model with"
         warnings.warn(words, LrtoolWarning, stacklevel=2)
+    refuse_different_models(experiment)
     with located(experiment.document):
         _refuse_a_probe_of_nothing(experiment)
         if experiment.loss_fn is not None:
@@ -112,6 +114,8 @@ def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
             _refuse_bad_numbers(experiment)
     with located(experiment.document):
         refuse_a_failing_last_batch(experiment)
+    if experiment.runtime.ranks.several:
+        experiment = try_update(experiment, _first_of(experiment, experiment.loss_fn))
     return experiment, preflight
 
 

@@ -24,6 +24,14 @@ def weighted():
     return part, part
 
 
+def three():
+    "Three classes of 150 samples."
+    made = torch.Generator().manual_seed(2)
+    x = torch.randn(150, 4, generator=made)
+    parts = [TensorDataset(each, each[:, :3].argmax(1)) for each in x.split([120, 30])]
+    return parts
+
+
 def unweighted():
     part = TensorDataset(x, classes)
     return part, part
@@ -157,8 +165,8 @@ def bias(outputs, targets):
 # 45 samples in batches of 11: the last one has a sample for one rank alone.
 CONFIGS = {
     "clipped": """
-data: {source: iris, batch_size: 17}
-model: {name: mlp, args: {hidden: [8]}}
+data: {source: "mine:three", batch_size: 17}
+model: {name: mlp, args: {hidden: [8], input_shape: [4], num_outputs: 3}}
 metrics: [accuracy, f1, auroc, average_precision]
 learning_rate: 0.02
 train: {epochs: 2, gradient_clip_norm: 0.5, schedule: one_cycle}
@@ -213,16 +221,16 @@ learning_rate: 0.02
 train: {epochs: 1}
 """,
     "half": """
-data: {source: iris, batch_size: 17}
-model: {name: mlp, args: {hidden: [8]}}
+data: {source: "mine:three", batch_size: 17}
+model: {name: mlp, args: {hidden: [8], input_shape: [4], num_outputs: 3}}
 metrics: [accuracy]
 learning_rate: 0.02
 train: {epochs: 2, gradient_clip_norm: 1.0}
 runtime: {precision: fp16}
 """,
     "bfloat": """
-data: {source: iris, batch_size: 17}
-model: {name: mlp, args: {hidden: [8]}}
+data: {source: "mine:three", batch_size: 17}
+model: {name: mlp, args: {hidden: [8], input_shape: [4], num_outputs: 3}}
 learning_rate: 0.02
 train: {epochs: 2}
 runtime: {precision: bf16}
