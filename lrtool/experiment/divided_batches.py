@@ -20,6 +20,7 @@ from lrtool.data.rows import layout_of, rows_of
 from lrtool.engine.copies import copied
 from lrtool.engine.denominator import loss_of_all, reduction_of
 from lrtool.engine.evaluation import evaluating
+from lrtool.engine.sharded_tensors import own_part
 from lrtool.engine.step import batch_loss
 from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem
 from lrtool.experiment.experiment import build
@@ -28,33 +29,35 @@ from lrtool.experiment.same_data import digest_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lrtool.data.part import Part
     from lrtool.data.rows import Layout
     from lrtool.experiment.experiment import Built, Experiment
 
 MOST = 8  # batches that are looked at for one with a loss
 NOISE = 0.02  # deviation of what is added to weights, for a last layer of zeros ignores the inputs
-SAME = 1e-4  # relative difference of losses that rounding may make
+SAME, COARSELY_SAME = 1e-4, 2e-2  # relative differences of losses that rounding may make
+NOT_OF_PARTS = "the loss of a batch is not that of its parts"
 
 
 def with_divided_batches(experiment: Experiment) -> Experiment:
     """Return the experiment with what several ranks need to divide each batch.
 
-    A loader that makes its batches in a way of its own makes each of them on every rank. Its rows
-    are divided where the loss of a batch is that of its parts.
+    A loader that makes its batches in a way of its own makes each of them on every rank. They are
+    divided by rows where the loss of a batch is that of its parts.
 
     Raises:
         ConfigError: a batch has fewer samples than there are ranks.
 
     Warns:
-        LrtoolWarning: batches cannot be divided, so each rank computes all of them.
+        LrtoolWarning: batches cannot be divided, so each rank computes all of them; or they are,
+            and the loss is another one for that.
     """
     ranks, part = experiment.runtime.ranks, experiment.data.train
     if not ranks.several:
         return experiment
     with located(experiment.document):
         _refuse_small_batches(experiment)
-    if not isinstance(part, OwnLoader) or takes_index_lists(part.loader):
-        return experiment
+    made_whole = isinstance(part, OwnLoader) and not takes_index_lists(part.loader)
     layout, targets, why = None, "", ""
     try:
         layout, targets = _tried_layout(experiment, part)
@@ -64,6 +67,16 @@ def with_divided_batches(experiment: Experiment) -> Experiment:
         why = import_path.words(error).rstrip(".")
     found = ranks.gather((layout, targets, why))
     why = next((each[-1] for each in found if each[-1]), "")
+    if not (made_whole and isinstance(part, OwnLoader)):
+        if why == NOT_OF_PARTS:
+            warnings.warn(
+                f"{NOT_OF_PARTS}, as where it compares samples with one another: each of the "
+                f"{ranks.world_size} ranks computes that of its own samples, so losses and weights "
+                "are not those of one process",
+                LrtoolWarning,
+                stacklevel=2,
+            )
+        return experiment
     if not why and all(each == found[0] for each in found):
         train = replace(part, layout=layout)
         return replace(experiment, data=replace(experiment.data, train=train))
@@ -95,7 +108,7 @@ def _refuse_small_batches(experiment: Experiment) -> None:
     raise ConfigError(Problem(("data", "batch_size"), problem))
 
 
-def _tried_layout(experiment: Experiment, part: OwnLoader) -> tuple[Layout, str]:
+def _tried_layout(experiment: Experiment, part: Part) -> tuple[Layout, str]:
     """Return how batches are divided, tried on one with a throwaway model, and a digest of it.
 
     The digest is that of its targets, for inputs may be augmented without a seed.
@@ -124,8 +137,8 @@ def _tried_layout(experiment: Experiment, part: OwnLoader) -> tuple[Layout, str]
         if whole is None or not isfinite(whole):
             continue
         together = loss_of_all(losses, [reduction.denominator(each) for each in parts])
-        if not isclose(together, whole, rel_tol=SAME, abs_tol=SAME**2):
-            raise DataError("the loss of a batch is not that of its parts")
+        if not isclose(together, whole, rel_tol=_tolerance(built), abs_tol=SAME**2):
+            raise DataError(NOT_OF_PARTS)
         return layout, digest_of(targets_of(batch))
     raise DataError("none of the first ones has several samples and a loss")
 
@@ -134,11 +147,27 @@ def _add_noise(built: Built) -> None:
     with torch.no_grad():
         for parameter in built.model.parameters():
             if parameter.is_floating_point():
-                parameter.add_(torch.randn_like(parameter), alpha=NOISE)
+                own = own_part(parameter)  # of a sharded model
+                own.add_(torch.randn_like(own), alpha=NOISE)
+
+
+def _tolerance(built: Built) -> float:
+    weights = [p for p in built.model.parameters() if p.is_floating_point()]
+    exact = all(p.dtype in {torch.float32, torch.float64} for p in weights)
+    return SAME if exact else COARSELY_SAME
 
 
 def _loss(experiment: Experiment, built: Built, batch: Any) -> Tensor | None:
-    runtime = experiment.runtime
-    with evaluating(built.model, built.loss_fn), runtime.no_grad(), runtime.autocast():
-        loss = batch_loss(built.model, built.loss_fn, copied(batch))
+    """Return the loss of a batch in evaluation mode, as exactly as the device can compute it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.backends.cudnn.flags(allow_tf32=False),
+            evaluating(built.model, built.loss_fn),
+            experiment.runtime.no_grad(),
+        ):
+            loss = batch_loss(built.model, built.loss_fn, copied(batch))
+    finally:
+        torch.set_float32_matmul_precision(before)
     return None if loss is None else loss.detach()

@@ -151,9 +151,10 @@ def losses(launch, start, write, tmp_path):
     """Train with so many ranks; return the losses of all updates, and the lines on stderr."""
     write("data.py", DATA)
 
-    def losses(world_size, source, model="linear"):
+    def losses(world_size, source, model="linear", precision="fp32"):
         write("a.yaml", config(source, model))
         arguments = ("train", "a.yaml", "--quiet", "--overwrite", "--output", f"run{world_size}")
+        arguments += ("--set", f"runtime.precision={precision}")
         begun = [start(*arguments)] if world_size == 1 else launch(world_size, *arguments)
         ended = [each.wait() for each in begun]
         assert [each.returncode for each in ended] == [0] * world_size, ended
@@ -199,6 +200,24 @@ def test_batches_that_cannot_be_divided_are_computed_by_every_rank(losses):
             f"process: the batches that data:{source} makes cannot be divided ({why}). Return a "
             "dataset, or a DataLoader that batches a map-style one: the ranks divide its samples\n"
         )
+
+
+def test_lower_precision_is_no_reason_against_rows(losses):
+    expected, _ = losses(1, "around", precision="bf16")
+    found, said = losses(2, "around", precision="bf16")
+    assert found == pytest.approx(expected, rel=2e-2)
+    assert said == ""
+
+
+def test_a_loss_between_samples_is_another_one_on_ranks(losses):
+    expected, _ = losses(1, "memory", "Centred")
+    found, said = losses(2, "memory", "Centred")
+    assert found != pytest.approx(expected, rel=1e-3)
+    assert said == (
+        "lrtool: warning: the loss of a batch is not that of its parts, as where it compares "
+        "samples with one another: each of the 2 ranks computes that of its own samples, so "
+        "losses and weights are not those of one process\n"
+    )
 
 
 def test_augmentations_without_a_seed_may_differ(losses):
