@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import isfinite, isnan
 from time import perf_counter
@@ -14,9 +14,10 @@ from lrtool.batch import targets_of
 from lrtool.components.schedules import warms_up
 from lrtool.config.spelling import number
 from lrtool.engine import weights
+from lrtool.engine.data_parallel import leaving_lockstep
 from lrtool.engine.loop import SKIPS_IN_A_ROW
 from lrtool.engine.nonfinite import Suspects, bad_inputs, finite, watched
-from lrtool.errors import DivergedError
+from lrtool.errors import DivergedError, LockstepError
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import METRICS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lrtool.engine.step import StepOut
+    from lrtool.ranks import Ranks
     from lrtool.report.records import StepRow
     from lrtool.training.resume import Checkpoint
     from lrtool.training.session import Session
@@ -87,9 +89,11 @@ def divergence_error(session: Session, symptom: str) -> DivergedError:
         kept = f"the checkpoint of step {step:,} has finite weights"
     position = session.position
     cause = Cause(_place(position.step, position.epoch, position.lr), symptom)
-    if not session.ranks.several:  # an update is made by all, and one may fail
-        with suppress(Exception, SystemExit):  # such as too little memory for a second model
-            cause = first_cause(session, checkpoint) or cause
+    try:
+        cause = first_cause(session, checkpoint) or cause
+    except (Exception, SystemExit) as error:  # such as too little memory for a second model
+        if isinstance(error, LockstepError):  # the other ranks wait for what this one cannot do
+            raise
     return DivergedError(f"{cause.place}: {cause.symptom}; {_advice(session, cause)}; {kept}")
 
 
@@ -122,10 +126,14 @@ def first_cause(session: Session, checkpoint: Checkpoint | None) -> Cause | None
         checkpoint: its newest; None to repeat the training from its start.
 
     Returns:
-        None if nothing went wrong this time, or the time limit has passed.
+        None if nothing went wrong this time, or the time limit has passed. Several ranks do not
+        look on GPUs, where a second model may be too much for one of them alone.
     """
-    last_step = session.position.step
-    replay = begin(session.experiment, session.rate, session.directory, checkpoint)
+    last_step, ranks = session.position.step, session.ranks
+    if ranks.several and session.experiment.runtime.device.type != "cpu":
+        return None
+    with leaving_lockstep() if ranks.several else nullcontext():
+        replay = begin(session.experiment, session.rate, session.directory, checkpoint)
     model, position = weights.plain(replay.built.model), replay.position
     ends = {row.step: row for row in metrics_log.read(session.directory / METRICS, EpochRow)}
     deadline = perf_counter() + REPLAY_S
@@ -144,14 +152,21 @@ def first_cause(session: Session, checkpoint: Checkpoint | None) -> Cause | None
 
     while position.step < last_step:
         for _ in advance(replay, watched_step, pause_every=1):
-            if causes:
-                return causes[0]
-            if position.step >= last_step or perf_counter() > deadline:
-                return None
+            found, late = _of_all_ranks(causes, ranks, late=perf_counter() > deadline)
+            if found or late or position.step >= last_step:
+                return found
         if position.evaluated != position.step and position.step in ends:
             observe(replay, ends[position.step])  # for the plateau schedule
         position.next_epoch()
     return None
+
+
+def _of_all_ranks(causes: list[Cause], ranks: Ranks, *, late: bool) -> tuple[Cause | None, bool]:
+    """Return the cause to tell, of those on any rank; and whether one has passed the time limit."""
+    everyone = ranks.gather((causes[:1], late))
+    found = [cause for own, _ in everyone for cause in own]
+    found.sort(key=lambda cause: not cause.in_data)  # what other ranks see follows from it
+    return (found[0] if found else None), any(each for _, each in everyone)
 
 
 def _place(step: int, epoch: int, lr: float) -> str:

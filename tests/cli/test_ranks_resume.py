@@ -143,13 +143,37 @@ def test_another_number_of_ranks_goes_on_from_the_same_step(ranks, write, tmp_pa
         assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
 
 
-def test_a_divergence_ends_all_ranks_with_one_report(ranks, tmp_path):
-    ended = ranks(2, *TRAIN, "run", "--lr", "1e30")
+BROKEN = """
+import torch
+from torch.utils.data import Dataset
+
+class Broken(Dataset):
+    classes = [0, 1]
+    def __init__(self, n, bad):
+        self.n, self.bad = n, bad
+    def __len__(self):
+        return self.n
+    def __getitem__(self, index):
+        return torch.full((4,), float("nan") if index == self.bad else index / self.n), index % 2
+
+def data():
+    return Broken(32, 20), Broken(8, None)
+
+def model():
+    return torch.nn.Linear(4, 2)
+"""
+
+
+def test_a_divergence_ends_all_ranks_with_the_cause_that_one_of_them_sees(ranks, write, tmp_path):
+    write("broken.py", BROKEN)
+    own = ("--set", "data.source=broken:data", "--set", "model=broken:model")
+    ended = ranks(2, *TRAIN, "run", *own, "--set", "train.accumulate=1")
     assert codes(ended) == [4, 4]
     assert (ended[0].stdout, ended[1].stdout, ended[1].stderr) == ("run\n", "", "")
-    assert ended[0].stderr.count("diverged: step ") == 1
+    assert ended[0].stderr.count("diverged: ") == 1
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["status"] == "diverged"
+    assert "the data of this step hold NaN or infinity" in report["reason"]
 
 
 OWN_LOADER = """
