@@ -39,11 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import nn
-    from torch.nn.parallel import DistributedDataParallel
 
     from lrtool.engine.step import LossFunction
     from lrtool.report.records import Curve, Finding, Sweep, Verdict
-    from lrtool.search.object_ranks import Meeting
     from lrtool.search.search import SearchResult
     from lrtool.show.plots.canvas import Plot
 
@@ -249,7 +247,7 @@ def find_lr(
             followed=frozenset() if validation is None else frozenset({VALIDATION}),
         )
         # The report names the arguments as a configuration does.
-        config = {
+        config: dict[str, dict[str, Any]] = {
             "model": {"name": type(model).__name__},
             "optimizer": {"name": type(optimizer).__name__.lower()},
             "find": {
@@ -269,22 +267,45 @@ def find_lr(
             },
             "runtime": {"device": str(device), "precision": precision},
         }
-        met.compare({**config, "validation": validation is not None})
+        named = {f"{part}.{key}": each for part in config for key, each in config[part].items()}
+        kinds = {"loss_fn": type(loss_fn).__name__, "validation": type(validation).__name__}
+        met.compare({**named, **kinds})
 
-        result, machine = _search(
-            met,
-            plan=plan,
-            model=model,
-            wrapper=wrapper,
-            optimizer=optimizer,
-            loss_fn=loss_fn,
-            loader=loader,
-            validation=validation,
-            accumulate=accumulate,
-            clip_norm=clip_norm,
-            dtype=DTYPES[precision],
-            scaler=scaler,
-        )
+        # Search, with everything put back at the end.
+        runtime = Runtime(device, DTYPES[precision], ranks=met.ranks)
+        machine = Environment(lrtool=__version__, **environment(runtime))
+        scaler = scaler or runtime.scaler()
+        loaders = [loader] if validation is None else [loader, validation]
+        generators = batches.generators(*loaders)
+        with (
+            torch.inference_mode(mode=False),  # whatever the caller has set
+            torch.enable_grad(),
+            preserved(
+                model,
+                optimizer,
+                loss_fn=loss_fn,
+                scaler=scaler,
+                loaders=loaders,
+                generators=generators,
+            ),
+            closing(
+                ObjectSubject(
+                    plan=plan,
+                    model=model,
+                    optimizer=optimizer,
+                    loss_fn=loss_fn,
+                    scaler=scaler,
+                    loader=again(loader),
+                    validation=None if validation is None else again(validation),
+                    runtime=runtime,
+                    generators=generators,
+                    accumulate=accumulate,
+                    clip_norm=clip_norm,
+                    wrapper=wrapper,
+                )
+            ) as subject,
+        ):
+            result = run_search(subject, plan, Stopwatch())
 
         # A failure after the sweeps costs a warning, not their rate.
         if result.failure is not None:
@@ -298,58 +319,6 @@ def find_lr(
                 stacklevel=2,
             )
         return _find_result(result, model, machine, config)
-
-
-def _search(
-    met: Meeting,
-    *,
-    plan: SearchPlan,
-    model: nn.Module,
-    wrapper: DistributedDataParallel | None,
-    optimizer: torch.optim.Optimizer,
-    loss_fn: LossFunction | None,
-    loader: Iterable[Any],
-    validation: Iterable[Any] | None,
-    accumulate: int,
-    clip_norm: float | None,
-    dtype: torch.dtype,
-    scaler: torch.amp.GradScaler | None,
-) -> tuple[SearchResult, Environment]:
-    """Search, and put everything back at the end; return the machine too."""
-    runtime = Runtime(_device_of(model), dtype, ranks=met.ranks)
-    scaler = scaler or runtime.scaler()
-    loaders = [loader] if validation is None else [loader, validation]
-    generators = batches.generators(*loaders)
-    with (
-        torch.inference_mode(mode=False),  # whatever the caller has set
-        torch.enable_grad(),
-        preserved(
-            model,
-            optimizer,
-            loss_fn=loss_fn,
-            scaler=scaler,
-            loaders=loaders,
-            generators=generators,
-        ),
-        closing(
-            ObjectSubject(
-                plan=plan,
-                model=model,
-                optimizer=optimizer,
-                loss_fn=loss_fn,
-                scaler=scaler,
-                loader=again(loader),
-                validation=None if validation is None else again(validation),
-                runtime=runtime,
-                generators=generators,
-                accumulate=accumulate,
-                clip_norm=clip_norm,
-                wrapper=wrapper,
-            )
-        ) as subject,
-    ):
-        result = run_search(subject, plan, Stopwatch())
-    return result, Environment(lrtool=__version__, **environment(runtime))
 
 
 def _find_result(

@@ -192,9 +192,10 @@ class DataParallel:
             raise _other_graph(f", such as {own_name(name)},")
 
     def close(self) -> None:
-        """Leave the parameters alone; no loss can be computed any more."""
+        """Let go of the parameters and the process group; no loss can be computed any more."""
         if self._ddp is not None:
             self._ddp._remove_autograd_hooks()  # type: ignore[no-untyped-call]  # noqa: SLF001  (no public way)
+            vars(self._ddp).clear()  # a traceback may hold it
             self._ddp = None
 
 

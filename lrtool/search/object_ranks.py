@@ -7,7 +7,6 @@ is that of all ranks together.
 from __future__ import annotations
 
 import gc
-import traceback
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,11 +42,8 @@ FAILED = "failed"  # the key of these words
 class Meeting:
     """The ranks that search together.
 
-    Nothing else may hold `ranks` when an error is handled: the connections to the other ranks are
-    closed when the last reference to the process group is gone, and this ends their waiting.
-
     Attributes:
-        ranks: this process alone before they meet, and after they part.
+        ranks: this process alone without others, and after they have parted.
         store: keys of this search alone; None for one process alone.
     """
 
@@ -57,7 +53,8 @@ class Meeting:
     def part(self, error: BaseException) -> BaseException:
         """Leave the other ranks, and tell them why; return the error to raise.
 
-        That is this rank's own; or, where it failed because another one did, that one's words.
+        That is this rank's own; or, where it failed because another one did, that one's words. The
+        connections are closed, which ends the waiting of the others, whatever they wait for.
         """
         if not self.ranks.several:
             return error
@@ -65,23 +62,30 @@ class Meeting:
         if own:
             words = f"rank {self.ranks.rank} failed in find_lr: {type(error).__name__}: "
             self.store.compare_set(FAILED, "", f"{words}{said(error)}")
-        hosts, self.ranks = self.ranks.hosts, ALONE
-        dist.destroy_process_group(hosts)
-        del hosts
-        each: BaseException | None = error
-        while each is not None:
-            traceback.clear_frames(each.__traceback__)
-            each = each.__cause__ or each.__context__
-        gc.collect()
-        return error if own else self._of_another(error)
+        self._close()
+        return error if own else self._of_another()
 
-    def _of_another(self, error: BaseException) -> BaseException:
+    def _close(self) -> None:
+        """Close the connections.
+
+        torch does so when the last reference to the group is gone; the error's traceback may hold
+        on to the ranks, so they must let go of it.
+        """
+        dist.destroy_process_group(self.ranks.hosts)
+        for name in ("hosts", "devices"):
+            object.__setattr__(self.ranks, name, None)
+        object.__setattr__(self.ranks, "world_size", 1)  # nothing may be exchanged any more
+        gc.collect()
+
+    def _of_another(self) -> BaseException:
         """Return the error of another rank in its own words, where it has left any."""
         try:
             self.store.wait([FAILED], timedelta(seconds=TOLD_SECONDS))
             return RankFailedError(self.store.get(FAILED).decode())
         except RuntimeError:
-            return LostRankError(f"{said(error)}; it has ended, or does not answer")
+            return LostRankError(
+                "another rank has ended, or kept this one waiting for too long, in find_lr"
+            )
 
     def compare(self, given: Mapping[str, object]) -> None:
         """Refuse arguments that differ between ranks: these would not do the same.
@@ -156,7 +160,7 @@ def _meet(wrapper: DistributedDataParallel, rank: int, world_size: int) -> Meeti
     except RuntimeError as error:
         missing = [name for name in names if not store.check([name])]
         raise UserError(
-            f"{', '.join(missing)} did not call find_lr within {MEETING_SECONDS:.0f} s: all ranks "
+            f"{', '.join(missing)} did not call find_lr within {MEETING_SECONDS:g} s: all ranks "
             "that share a model in DistributedDataParallel must call it. Put "
             "torch.distributed.barrier() before it if some come late; give model.module to search "
             "on one rank alone"

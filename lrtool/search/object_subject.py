@@ -118,7 +118,12 @@ class ObjectSubject:
             words = np.random.SeedSequence([self.entropy, attempt]).generate_state(2)
             seed_everything(int(words[0]))
             for generator in self.generators:
-                generator.manual_seed(int(words[1]))
+                seed = int(words[1])
+                if self.runtime.ranks.several:
+                    # Where ranks draw a common order from generators of one state, they go on so.
+                    own = int(torch.randint(2**62, (), generator=_fresh(generator)))
+                    seed = int(np.random.SeedSequence([own, attempt]).generate_state(1)[0])
+                generator.manual_seed(seed)
         if not self.model.training:
             self.model.train()
         attach(self.model, self.optimizer)
@@ -200,6 +205,13 @@ class ObjectSubject:
     def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration may ask for one)
         """Return None: a sweep's losses are those of its batches."""
         return
+
+
+def _fresh(generator: torch.Generator) -> torch.Generator:
+    """Return a generator of the same state, to draw from."""
+    copied = torch.Generator(generator.device)
+    copied.set_state(generator.get_state())
+    return copied
 
 
 def again(loader: Iterable[Any]) -> Iterable[Any]:
