@@ -29,6 +29,10 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001  (torch's base of these has no public name)
 
 
+class TooFewValuesError(ValueError):
+    """A batch norm has one value of each channel over all ranks; they all raise this."""
+
+
 class SharedStatistics:
     """Statistics over all ranks, by a function that stands in for torch's own.
 
@@ -110,7 +114,7 @@ class SharedStatistics:
         The mean comes first: Σ x² − (Σ x)²/n loses what a mean far from 0 leaves of float32.
 
         Raises:
-            ValueError: there is one value alone.
+            TooFewValuesError: there is one value alone.
         """
         counted = inputs if self._counts else inputs[:0]
         others = [0, *range(2, inputs.ndim)]
@@ -119,7 +123,7 @@ class SharedStatistics:
         sums = _sum(torch.cat([counted.sum(others), own]), self._ranks)
         count = sums[-1].detach()
         if not inputs.is_cuda and count <= 1:  # as torch says it
-            raise ValueError(
+            raise TooFewValuesError(
                 "Expected more than 1 value per channel when training, got input size "
                 f"{inputs.shape} over all ranks"
             )

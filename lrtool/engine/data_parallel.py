@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lrtool.engine.batch_norm import SharedStatistics, has_batch_norm
+from lrtool.engine.batch_norm import SharedStatistics, TooFewValuesError, has_batch_norm
 from lrtool.errors import (
     ConfigError,
     LockstepError,
@@ -138,7 +138,7 @@ class DataParallel:
             else:
                 loss = self._losses.loss_of(batch)
                 found = loss, loss is not None
-        except LockstepError:
+        except (LockstepError, TooFewValuesError):
             raise
         except Exception as error:
             if self._shared is not None and self._meetings() - before < self._expected:

@@ -155,7 +155,7 @@ def _failure(experiment: Experiment, batch: Any) -> Exception | SystemExit | Non
     """
     built = build(experiment, experiment.config.seed)
     try:
-        step = step_of(experiment, built, experiment.runtime.scaler())
+        step = step_of(experiment, built, experiment.runtime.scaler(), experiment.runtime.ranks)
         step([batch], experiment.config.find.start)
     except LockstepError:
         raise

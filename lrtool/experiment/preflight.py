@@ -28,7 +28,7 @@ from lrtool.data.part import Resident
 from lrtool.engine.copies import detached
 from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import environment
-from lrtool.engine.evaluation import evaluate, evaluating, outputs_of
+from lrtool.engine.evaluation import evaluate, evaluating, of_all_ranks, outputs_of
 from lrtool.engine.lightning import transferred
 from lrtool.engine.nonfinite import bad_inputs
 from lrtool.engine.step import forward
@@ -288,7 +288,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
         ):
             batch = transferred(built.model, batch)
             outputs, targets, _ = outputs_of(built.model, built.loss_fn, batch)
-            return metrics.build_metrics(
+            made = metrics.build_metrics(
                 config.metrics,
                 loss=config.loss.name,
                 loss_args={
@@ -301,6 +301,9 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
                 directories=experiment.directories,
                 units=_units(experiment),
             )
+            if experiment.runtime.ranks.several and not all(each.merges for each in made.values()):
+                of_all_ranks((detached(outputs), targets), experiment.runtime)
+            return made
     except (Exception, SystemExit) as error:
         raise explain(experiment, error, "the metrics failed on a training batch") from error
 

@@ -119,6 +119,29 @@ class Fails(nn.Module):
         return self.net(x)
 
 
+class Unpicklable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def training_loss(self, batch):
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def forward(self, x):
+        return lambda: self.net(x)
+
+
+class Sees:
+    def reset(self):
+        self.seen = 0
+
+    def update(self, outputs, targets):
+        self.seen += len(outputs())
+
+    def compute(self):
+        return self.seen
+
+
 class Drifts(torch.optim.SGD):
     def step(self, closure=None):
         super().step(closure)
@@ -203,10 +226,25 @@ def test_buffers_of_a_ranks_own_are_warned_of_and_follow_rank_0(ranks):
     assert not ended[1].stderr
 
 
-def test_batch_norm_needs_no_warning(ranks):
-    ended = ranks("--set", "model=mine:normal")
+def test_batch_norm_needs_no_warning_where_a_rank_has_one_sample(ranks):
+    ended = ranks("--set", "model=mine:normal", "--set", "data.batch_size=29")  # 29, 29 and 2
     assert [each.returncode for each in ended] == [0, 0], ended
     assert "warning" not in ended[0].stderr
+
+
+def test_batch_norm_of_one_sample_over_all_ranks_is_refused(ranks):
+    said = refused(ranks("--set", "model=mine:normal", "--set", "data.batch_size=59"))
+    assert "60 training samples in batches of 59 leave one sample alone" in said
+    assert "Expected more than 1 value per channel when training" in said
+
+
+def test_outputs_that_cannot_be_sent_to_a_metric_of_all_ranks(ranks):
+    said = refused(
+        ranks(
+            "--set", "model=mine:Unpicklable", "--set", "loss=own", "--set", "metrics=[mine:Sees]"
+        )
+    )
+    assert "outputs or targets cannot be sent to the other ranks" in said
 
 
 def test_parameters_of_some_steps_are_looked_for(ranks, tmp_path):

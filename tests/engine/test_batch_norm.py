@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lrtool.batch import Share, share_of
-from lrtool.engine.batch_norm import SharedStatistics, has_batch_norm
+from lrtool.engine.batch_norm import SharedStatistics, TooFewValuesError, has_batch_norm
 from lrtool.engine.device import Runtime
 from lrtool.engine.step import make_step
 from lrtool.errors import LostRankError, OutOfStepError, RankFailedError, cause_of
@@ -104,7 +104,7 @@ def test_one_value_over_all_ranks_has_no_variance(in_ranks):
     def run(ranks):
         inputs = torch.randn(1, 3)
         share = Share(inputs, 1, counts=ranks.first)
-        with SharedStatistics(ranks).of(share), pytest.raises(ValueError) as error:  # noqa: PT011
+        with SharedStatistics(ranks).of(share), pytest.raises(TooFewValuesError) as error:
             nn.BatchNorm1d(3)(inputs)
         return str(error.value)
 
@@ -180,6 +180,15 @@ def test_no_rank_waits_in_a_batch_norm_for_one_that_has_failed(in_ranks, late):
     first, second = in_ranks(2, run)
     assert first == (TypeError if late else OutOfStepError, "a bad sample")
     assert second[0] is (RankFailedError if late else LostRankError)
+
+
+def test_all_ranks_leave_a_step_in_which_one_value_has_no_variance(in_ranks):
+    def run(ranks):
+        with pytest.raises(TooFewValuesError):
+            trained(ranks, [1], nn.Sequential(nn.Flatten(), nn.BatchNorm1d(25), nn.Linear(25, 3)))
+        return ranks.sums([1])  # they are in lockstep
+
+    assert in_ranks(2, run) == [[2], [2]]
 
 
 def test_only_models_with_batch_norm_pay_for_it():
