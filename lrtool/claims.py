@@ -90,7 +90,7 @@ def cause(ranks: Ranks, error: BaseException) -> EndedLaunchError:
 
 
 def _cause(ranks: Ranks, error: BaseException) -> EndedLaunchError:
-    timed_out = "timed out" in str(error).lower()
+    timed_out = any(words in str(error).lower() for words in ("timed out", "timeout"))
     started = monotonic()
     while True:
         found = claimed(ranks)
@@ -102,9 +102,10 @@ def _cause(ranks: Ranks, error: BaseException) -> EndedLaunchError:
         dead = [rank for rank in inside if not ranks.store.check([f"alive/{rank}"])]
         if waited > ANSWER_S and dead:
             return EndedLaunchError(_without_a_word(dead))
-        if waited > ANSWER_S and inside and timed_out:
+        if waited > ANSWER_S and timed_out:
+            who = named(inside) if inside else "a rank"
             return EndedLaunchError(
-                f"{named(inside)} kept the others waiting for more than {ranks.timeout:g} seconds; "
+                f"{who} kept the others waiting for more than {ranks.timeout:g} seconds; "
                 "if that may be, raise runtime.timeout",
                 late=True,
             )

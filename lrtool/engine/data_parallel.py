@@ -17,6 +17,7 @@ from lrtool.engine.batch_norm import SharedStatistics, TooFewValuesError, has_ba
 from lrtool.errors import (
     ConfigError,
     LockstepError,
+    LostRankError,
     OutOfStepError,
     Problem,
     RankFailedError,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import Step, StepOut
     from lrtool.ranks import Ranks
+
+ALONE_FAILED = "this rank failed between two exchanges with the others"
 
 
 class BatchLoss(nn.Module):
@@ -298,8 +301,7 @@ def leaving_lockstep() -> Iterator[None]:
     except Exception as error:
         if is_lost(error):
             raise lost(error) from error
-        words = "this rank failed between two exchanges with the others"
-        raise OutOfStepError(words) from error
+        raise OutOfStepError(ALONE_FAILED) from error
 
 
 class Failed(list[Any]):
@@ -330,10 +332,14 @@ def exchange(runtime: Runtime, error: Exception | None, denominator: Denominator
 
     Raises:
         RankFailedError: another rank has failed.
+        OutOfStepError: this rank has failed, and the others are no longer there to be told.
     """
     ranks, on_host = runtime.ranks, runtime.device.type == "cpu"
     own = 0.0 if denominator is None or not on_host else float(denominator)
-    failed, summed, total = ranks.sums([error is not None, denominator is None, own])
+    try:
+        failed, summed, total = ranks.sums([error is not None, denominator is None, own])
+    except LostRankError as lost_rank:
+        raise (OutOfStepError(ALONE_FAILED) if error else lost_rank) from error
     if error is not None:
         raise _ToldError(error)
     if failed:

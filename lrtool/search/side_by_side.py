@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from lrtool.errors import RankFailedError
+from lrtool.errors import LostRankError, RankFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,10 @@ def side_by_side(ranks: Ranks, own: Iterator[Item]) -> Iterator[list[Item]]:
             item = next(own, None)
         except (Exception, SystemExit) as error:  # noqa: BLE001  (raised once the others know)
             failure = error
-        turn = ranks.gather((item, failure is not None))
+        try:
+            turn = ranks.gather((item, failure is not None))
+        except LostRankError as lost:
+            raise failure or lost from None
         if failure is not None:
             raise failure
         if any(failed for _, failed in turn):

@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ optimizer: {name: "faulty:Optimizer"}
 learning_rate: 0.01
 find: {steps: 30, repeats: 1, verify: false}
 train: {epochs: 3, checkpoint_every: 7, gradient_clip_norm: 10}
-runtime: {device: cpu, timeout: 2}
+runtime: {device: cpu, timeout: 3}
 """
 
 FAULTY = '''
@@ -339,13 +340,23 @@ def _problems(
     if "Traceback" in "".join(said):
         yield "a traceback"
     for child in children:
-        try:
-            os.killpg(child.pid, 0)
-        except ProcessLookupError:
-            continue
-        yield "a process is left"
-        os.killpg(child.pid, signal.SIGKILL)
+        if _lives(child.pid):
+            yield "a process is left"
+            os.killpg(child.pid, signal.SIGKILL)
     yield from _broken_files(run, folder / "out", happened=happened)
+
+
+def _lives(group: int, seconds: float = 5.0) -> bool:
+    """Tell whether a process of a group lives on; a dead one may not have been collected yet."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        command = ["ps", "-A", "-o", "pgid=,stat="]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows = (row.split() for row in listed.stdout.splitlines())
+        if not any(int(number) == group and state[0] != "Z" for number, state in rows):
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _broken_files(run: Run, out: Path, *, happened: bool) -> Iterator[str]:
