@@ -58,14 +58,6 @@ def test_rank_0_alone_writes_a_training(ranks, tmp_path):
     assert environment["ranks"] == [{"host": socket.gethostname(), "device": "cpu"}] * 2
 
 
-def test_a_run_in_a_directory_of_its_own_is_one_for_all_ranks(ranks, tmp_path):
-    assert codes(ranks(2, "find", "a.yaml", "--no-verify")) == [0, 0]
-    (run,) = (tmp_path / "runs" / "a").iterdir()
-    report = json.loads((run / "report.json").read_text())
-    swept = [row for row in rows(run) if row["kind"] == "sweep"]
-    assert len(swept) == len(report["sweeps"][0]["loss"])
-
-
 def killed_at(number, *victims):
     """Let ranks kill themselves at so many batches."""
 
