@@ -272,7 +272,7 @@ def find_lr(
         met.compare({**named, **kinds})
 
         # Search, with everything put back at the end.
-        runtime = Runtime(device, DTYPES[precision], ranks=met.ranks)
+        runtime = Runtime(device, DTYPES[precision], own_statistics=True, ranks=met.ranks)
         machine = Environment(lrtool=__version__, **environment(runtime))
         scaler = scaler or runtime.scaler()
         loaders = [loader] if validation is None else [loader, validation]

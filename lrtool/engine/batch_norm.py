@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +12,12 @@ from torch.nn import functional as F
 from torch.nn.functional import batch_norm
 from torch.nn.modules._functions import SyncBatchNorm
 
+from lrtool.batch import Share
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrtool.batch import Share
+    from lrtool.engine.device import Runtime
     from lrtool.ranks import Ranks
 
 
@@ -130,6 +132,14 @@ class SharedStatistics:
         mean = sums[:-1] / count
         squares = (counted - mean.view(shape)).square().sum(others)
         return mean, _sum(squares, self._ranks) / count, count
+
+
+@contextmanager
+def statistics_of(batch: Any, model: nn.Module, runtime: Runtime) -> Iterator[None]:
+    """Take a model's statistics of a batch over all ranks inside the block, outside of a step."""
+    shared = isinstance(batch, Share) and not runtime.own_statistics and has_batch_norm(model)
+    with SharedStatistics(runtime.ranks).of(batch) if shared else nullcontext():
+        yield
 
 
 class _Sum(torch.autograd.Function):

@@ -36,6 +36,7 @@ class Runtime:
             forward.
         shard: how a model is divided among the ranks, as in the configuration.
         static_graph: the same parameters take part in the loss of each step.
+        own_statistics: each rank's batch norm sees its share alone, as in a DDP of the caller's.
         ranks: that share each batch.
     """
 
@@ -46,6 +47,7 @@ class Runtime:
     gradients: bool = False
     shard: bool | Sequence[str] = False
     static_graph: bool = True
+    own_statistics: bool = False
     ranks: Ranks = ALONE
 
     @property

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.curve.stopping import RESOLUTION
+from lrtool.engine.batch_norm import statistics_of
 from lrtool.engine.copies import copied, detached
 from lrtool.engine.data_parallel import leaving_lockstep
 from lrtool.engine.denominator import loss_of_all, reduction_of
@@ -108,13 +109,17 @@ def _losses(
     With gradients, as in a step: the forward of some models differentiates.
     """
     try:
+        losses = []
         with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
-            return [detached(batch_loss(model, loss_fn, copied(b))) for b in micro_batches], None
+            for batch in micro_batches:
+                with statistics_of(batch, model, runtime):
+                    losses.append(detached(batch_loss(model, loss_fn, copied(batch))))
     except Exception as error:
         if runtime.sharded:
             with leaving_lockstep():
                 raise
         return [], error  # the caller decides what it means
+    return losses, None
 
 
 def _devices(runtime: Runtime) -> list[torch.device]:

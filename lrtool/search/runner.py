@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrtool.engine import evaluation
+from lrtool.engine.batch_norm import statistics_of
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import placed
 from lrtool.engine.loop import Position, failed, train_epoch
@@ -164,7 +165,8 @@ def untrained_loss(runner: Runner, steps: int) -> tuple[float, float]:
         for group in islice(first, max(1, steps // LAST_SHARE)):
             for batch in group:
                 denominator = reduction.denominator(batch)
-                loss = batch_loss(trainee.model, trainee.loss_fn, batch)
+                with statistics_of(batch, trainee.model, subject.runtime):
+                    loss = batch_loss(trainee.model, trainee.loss_fn, batch)
                 if loss is not None:
                     batch_losses.append(loss.detach())
                     denominators.append(denominator)

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from lrtool.batch import Share, share_of
 from lrtool.engine.batch_norm import SharedStatistics, TooFewValuesError, has_batch_norm
 from lrtool.engine.device import Runtime
+from lrtool.engine.first_update import first_update
 from lrtool.engine.step import make_step
 from lrtool.errors import LostRankError, OutOfStepError, RankFailedError, cause_of
 from lrtool.ranks import ALONE
@@ -189,6 +190,23 @@ def test_all_ranks_leave_a_step_in_which_one_value_has_no_variance(in_ranks):
         return ranks.sums([1])  # they are in lockstep
 
     assert in_ranks(2, run) == [[2], [2]]
+
+
+def measured(ranks):
+    net, runtime = Net(), Runtime(torch.device("cpu"), ranks=ranks)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    step = make_step(net, F.cross_entropy, optimizer, runtime)
+    generator = torch.Generator().manual_seed(1)
+    batch = (torch.randn(8, 1, 5, 5, generator=generator), torch.arange(8) % 3)
+    if ranks.several:
+        rows = share_of(8, ranks.rank, ranks.world_size)
+        batch = Share(tuple(part[rows] for part in batch), 8)
+    return first_update(step, net, F.cross_entropy, [batch], runtime).critical_lr
+
+
+def test_the_first_update_is_measured_with_the_statistics_of_the_batch(in_ranks):
+    expected = measured(ALONE)
+    assert in_ranks(2, measured) == [pytest.approx(expected, rel=1e-4)] * 2
 
 
 def test_only_models_with_batch_norm_pay_for_it():
