@@ -6,8 +6,8 @@
 Each contender is `lrtool train` as a user starts it, by itself or under torchrun. A round runs
 every contender once, in turn; the table gives medians over rounds, and ratios taken within a round,
 for machines are noisy. Steps per second are those of the report: the loop alone, without set-up.
-The batch is 256 over all ranks, so all contenders compute the same losses; the last column shows
-it.
+The batch is 256 over all ranks, so all contenders compute the same losses, to rounding; the last
+column shows it.
 """
 
 from __future__ import annotations
