@@ -31,7 +31,7 @@ def shard(model: nn.Module, runtime: Runtime) -> None:
     """Divide a model among the ranks, in place; its parameters become sharded ones.
 
     Args:
-        model: on its device, the same on every rank.
+        model: the same on every rank, on the host or the device; blocks go to the device by turns.
         runtime: with several ranks, and how to find the blocks.
 
     Raises:

@@ -314,10 +314,12 @@ def build(experiment: Experiment, seed: int) -> Built:
         with in_memory(f"the model {config.model.name} was built"):
             model = models.build_model(
                 config.model, facts, experiment.directories, unknown=data.unknown
-            ).to(experiment.runtime.device)
-            _make_lazy_weights(experiment, model)
-            model = place(model, experiment.runtime)
-            if experiment.runtime.sharded:
+            )
+            if _is_lazy(model) or not experiment.runtime.sharded:
+                model.to(experiment.runtime.device)
+                _make_lazy_weights(experiment, model)
+                model = place(model, experiment.runtime)
+            if experiment.runtime.sharded:  # from the host, one block after another
                 shard(model, experiment.runtime)
         loss_fn = _own_copy(experiment)
         if experiment.runtime.sharded:
@@ -376,11 +378,15 @@ def _make_lazy_weights(experiment: Experiment, model: nn.Module) -> None:
     If that fails, they stay lazy: the preflight says what is wrong.
     """
     for mode in (evaluating(model), nullcontext()):
-        if not any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers())):
+        if not _is_lazy(model):
             return
         with suppress(Exception), mode, experiment.runtime.autocast():
             batch = transferred(model, own(first_batches(experiment)[0]))
             (forward if experiment.loss_fn is not None else own_loss)(model, batch)
+
+
+def _is_lazy(model: nn.Module) -> bool:
+    return any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers()))
 
 
 def _refuse_metrics_of_nothing(config: Config, model: nn.Module) -> None:

@@ -49,8 +49,10 @@ def refuse_different_models(experiment: Experiment) -> None:
     ranks = experiment.runtime.ranks
     if not ranks.several:
         return
-    whole = replace(experiment, runtime=replace(experiment.runtime, shard=False))
-    built = build(whole, experiment.config.seed)
+    runtime = experiment.runtime
+    if runtime.sharded:  # whole, it may fit no device
+        runtime = replace(runtime, shard=False, device=torch.device("cpu"))
+    built = build(replace(experiment, runtime=runtime), experiment.config.seed)
     found = _first_difference(ranks.gather(list(_tensors(built))))
     if found is None:
         return

@@ -1,6 +1,7 @@
 """A model divided among ranks, and which blocks of it are gathered one at a time."""
 
 import re
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -178,24 +179,30 @@ def trained(kind, ranks, *patterns):
     return found, {name: value.clone() for name, value in whole_state(net, keep=True).items()}
 
 
-@pytest.mark.parametrize(
-    "kind", [Net, OwnStep, OwnLoss, Namespaces, Views, Tied, Frozen], ids=lambda kind: kind.__name__
-)
-@pytest.mark.filterwarnings("ignore:runtime.shard:lrtool.errors.LrtoolWarning")
-def test_updates_of_a_sharded_model_are_those_of_one_process(kind, in_ranks):
-    expected, weights = trained(kind, ALONE)
-    for result in in_ranks(2, lambda ranks: trained(kind, ranks)):
-        assert not isinstance(result, str), result
-        assert result[0] == [pytest.approx(pair, rel=1e-5) for pair in expected]
-        assert result[1].keys() == weights.keys()
-        for name, value in weights.items():
-            assert torch.allclose(result[1][name], value, atol=1e-5), name
+KINDS = (Net, OwnStep, OwnLoss, Namespaces, Views, Tied, Frozen)
 
 
-def test_blocks_by_regular_expressions_give_the_same(in_ranks):
-    expected, _ = trained(Net, ALONE)
-    for result in in_ranks(2, lambda ranks: trained(Net, ranks, "blocks", "inner")[0]):
-        assert result == [pytest.approx(pair, rel=1e-5) for pair in expected]
+def by_blocks(ranks):
+    return trained(Net, ranks, "blocks", "inner")
+
+
+def all_kinds(ranks):
+    """What each kind of model makes, all in one launch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LrtoolWarning)  # of a model without blocks
+        return {kind.__name__: trained(kind, ranks) for kind in KINDS} | {"re": by_blocks(ranks)}
+
+
+def test_updates_of_a_sharded_model_are_those_of_one_process(in_ranks):
+    alone = all_kinds(ALONE)
+    for of_rank in in_ranks(2, all_kinds):
+        assert not isinstance(of_rank, str), of_rank
+        for name, (expected, weights) in alone.items():
+            found, own_weights = of_rank[name]
+            assert found == [pytest.approx(pair, rel=1e-5) for pair in expected], name
+            assert own_weights.keys() == weights.keys(), name
+            for key, value in weights.items():
+                assert torch.allclose(own_weights[key], value, atol=1e-5), (name, key)
 
 
 def looked_at(ranks):
