@@ -25,7 +25,7 @@ from lrtool.data import batches
 from lrtool.engine.device import DTYPES, Runtime, environment
 from lrtool.engine.lightning import warn_of_hooks
 from lrtool.engine.preserve import preserved
-from lrtool.engine.step import rate_ratios, set_rates
+from lrtool.engine.step import forget_used, rate_ratios, set_rates
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
 from lrtool.report.records import DataFacts, Environment, ModelFacts, Timing
@@ -177,6 +177,9 @@ def find_lr(
     race that waits for its second half. Not restored: random generators and counters inside a
     dataset or on a module. An iterator is used up, and its batches are kept in memory.
 
+    Where ranks share the model in DistributedDataParallel, all of them call this, and search
+    together: the batch of an update is that of all ranks, and all get the same result.
+
     Args:
         model: on its device. A model in evaluation mode is trained in training mode.
         optimizer: over the model's parameters, and the loss's if it has any. The result is the rate
@@ -186,10 +189,12 @@ def find_lr(
             None for a model with a loss of
             its own: `training_loss(batch)`, Lightning's `training_step`, or Hugging Face's
             `.loss`.
-        loader: yields batches: `(inputs, targets)`, with more inputs before the targets, or a
-            mapping with a key such as `targets` or `labels`. Either may have weights of samples.
-        validation: likewise, of the validation set. The short trainings are compared by its loss;
-            without it by their last training losses.
+        loader: yields batches, on each rank its own: `(inputs, targets)`, with more inputs before
+            the targets, or a mapping with a key such as `targets` or `labels`. Either may have
+            weights of samples.
+        validation: likewise, of the validation set; of all of it on each rank, or of a part of its
+            own. The short trainings are compared by its loss; without it by their last training
+            losses.
         start: first rate, above 0.
         end: last rate, above `start`.
         steps: updates of a sweep, at least 2.
@@ -207,6 +212,8 @@ def find_lr(
     Raises:
         UserError: (a ValueError) an argument is out of range, there are no batches or they do not
             fit the model, or something could not be restored.
+        RankFailedError: another rank has failed, with its message.
+        LostRankError: another rank has ended, or kept this one waiting for too long.
 
     Warns:
         LrtoolWarning: a short training failed; the result is that of the search before it. Or
@@ -306,6 +313,8 @@ def find_lr(
             ) as subject,
         ):
             result = run_search(subject, plan, Stopwatch())
+            if result.failure is None:
+                forget_used(wrapper)
 
         # A failure after the sweeps costs a warning, not their rate.
         if result.failure is not None:

@@ -202,6 +202,36 @@ def test_training_after_it_is_bit_identical_to_training_alone(in_ranks, options,
     )
 
 
+class Branch(nn.Module):
+    """Uses some parameters in the search, and not in the training after it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.always, self.sometimes = nn.Linear(8, 3), nn.Linear(8, 3)
+        self.whole = True
+
+    def forward(self, inputs):
+        return self.always(inputs) + (self.sometimes(inputs) if self.whole else 0)
+
+
+def test_parameters_that_took_part_in_the_search_alone_stay_unused(in_ranks):
+    def run(ranks, *, look):
+        model = shared(Branch(), ranks, find_unused_parameters=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+        if look:
+            lrtool.find_lr(model, optimizer, F.cross_entropy, own_loader(ranks), for_steps=10)
+        model.module.whole = False
+        return plain_training(model, optimizer, own_loader(ranks)), [*model.module.parameters()]
+
+    without = in_ranks(2, lambda ranks: run(ranks, look=False))
+    after = in_ranks(2, lambda ranks: run(ranks, look=True))
+    assert not isinstance(after[0], str), after[0]
+    assert [each[0] for each in after] == [each[0] for each in without]
+    for one, other in zip(without[0][1], after[0][1], strict=True):
+        assert torch.equal(one, other)
+
+
 def test_only_the_first_rank_warns(in_ranks):
     def run(ranks):
         model = shared(net(), ranks)

@@ -28,6 +28,8 @@ from lrtool.ranks import ALONE
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from torch.nn.parallel import DistributedDataParallel
+
     from lrtool.engine.denominator import Denominator, Reduction
     from lrtool.engine.device import Runtime
     from lrtool.ranks import Ranks
@@ -210,6 +212,21 @@ def _differentiate(
         loss = loss * share
     (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
+
+
+def forget_used(wrapper: DistributedDataParallel | None) -> None:
+    """Let a caller's DDP forget which parameters took part in updates that it did not make.
+
+    One that looks for unused parameters notes them in every backward pass, and would take them for
+    used in its next own one. A pass of all parameters ends this; it leaves gradients. All ranks
+    call this.
+    """
+    if wrapper is None or wrapper.static_graph or not wrapper.find_unused_parameters:
+        return
+    trained = [p for p in wrapper.module.parameters() if p.requires_grad]
+    nothing = torch.stack([p.sum().float() for p in trained]).sum() * 0.0
+    wrapper.reducer.prepare_for_backward([nothing])
+    _differentiate(nothing, 1.0, 1.0, None)
 
 
 def _backward_of_shares(

@@ -118,7 +118,8 @@ def meeting(wrapper: DistributedDataParallel | None) -> Iterator[Meeting]:
         LostRankError: another rank has ended, or kept this one waiting for too long.
 
     Warns:
-        LrtoolWarning: there are other ranks, but they do not share the model.
+        LrtoolWarning: there are other ranks, but they do not share the model; or it has a
+            communication hook.
     """
     world_size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if world_size == 1 or wrapper is None:
@@ -133,6 +134,13 @@ def meeting(wrapper: DistributedDataParallel | None) -> Iterator[Meeting]:
         yield Meeting()
         return
     met = _meet(wrapper, dist.get_rank(), world_size)
+    if met.ranks.first and wrapper._comm_hooks:  # noqa: SLF001  (no public way)
+        warnings.warn(
+            "the communication hook of the DistributedDataParallel is not used by the search: "
+            "gradients are averaged as they are",
+            LrtoolWarning,
+            stacklevel=4,
+        )
     try:
         with warnings.catch_warnings():
             if not met.ranks.first:
