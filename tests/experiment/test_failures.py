@@ -9,15 +9,17 @@ import lrtool
 from lrtool.data.workers import is_death_of_a_worker
 from lrtool.errors import DataError, UserError
 from lrtool.experiment.failures import explain
+from lrtool.ranks import ALONE
 
 PACKAGE = Path(lrtool.__file__).parent
 TASK = SimpleNamespace(
+    runtime=SimpleNamespace(ranks=ALONE),
     config=SimpleNamespace(
         model=SimpleNamespace(name="net:Net"),
         loss=SimpleNamespace(name="mse_loss"),
         optimizer=SimpleNamespace(name="adam", inner=None),
         data=SimpleNamespace(source="digits"),
-    )
+    ),
 )
 
 
