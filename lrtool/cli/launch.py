@@ -96,8 +96,12 @@ def joined(stop: Stop | None = None) -> Iterator[Ranks]:
             raise
         raise failure from error
     watch.end()
-    with suppress(LostRankError):  # the work is done
+    try:
         ranks.barrier()
+    except LostRankError:  # the work is done, unless another rank says that it is not
+        with suppress(RuntimeError):
+            if found := watch.claim or claims.claimed(ranks):
+                raise claims.of_claim(found) from None
 
 
 def _meet(watch: Watch) -> Ranks:

@@ -236,7 +236,7 @@ def worded(name: str) -> Iterator[None]:
     """Turn what torchmetrics or the user's code raises into a UserError."""
     try:
         yield
-    except (torch.OutOfMemoryError, LrtoolError):
+    except (torch.OutOfMemoryError, MemoryError, LrtoolError):
         raise
     except (Exception, SystemExit) as error:
         raise UserError(f"{name} failed: {import_path.words(error)}") from error
