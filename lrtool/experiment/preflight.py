@@ -236,7 +236,10 @@ def run_training_preflight(experiment: Experiment, preflight: Preflight) -> None
     refuse_endless_training(experiment)
     schedule_of(experiment)
     metrics_of(experiment)
-    try_optimizer(experiment, _first_of(experiment, experiment.loss_fn))
+    try:
+        try_optimizer(experiment, _first_of(experiment, experiment.loss_fn))
+    except (Exception, SystemExit) as error:
+        raise explain(experiment, error) from error
     with located(experiment.document):
         _refuse_one_class(experiment)
     stopping = experiment.config.train.early_stopping

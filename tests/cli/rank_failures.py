@@ -151,6 +151,7 @@ NEEDED = (
     "torch._dynamo",
 )
 PLACES = ("forward", "backward", "loader", "loss", "optimizer", "metric")
+IN_A_STEP = ("forward", "backward", "loader", "optimizer")
 IN_EVALUATION = ("forward", "loader", "loss", "metric")
 
 
@@ -181,9 +182,14 @@ class Kind:
 KINDS = {
     "exception": Kind("raise ValueError('it went wrong')", words="it went wrong"),
     "exception on all": Kind("raise KeyError('it went wrong')", words="it went wrong", on_all=True),
-    "out of memory": Kind("raise MemoryError('no room')", ({5}, {5}), "out of memory"),
+    "out of memory": Kind(
+        "raise MemoryError('no room')", ({5}, {5}), "out of memory", places=IN_A_STEP
+    ),
     "out of device memory": Kind(
-        "raise torch.OutOfMemoryError('CUDA out of memory')", ({5}, {5}), "out of memory"
+        "raise torch.OutOfMemoryError('CUDA out of memory')",
+        ({5}, {5}),
+        "out of memory",
+        places=IN_A_STEP,
     ),
     "killed": Kind("os.kill(os.getpid(), 9)", ({-9}, {137}), "ended without a word"),
     "too slow": Kind("time.sleep(60)", ({2}, {2}), "runtime.timeout"),
@@ -335,7 +341,8 @@ def _problems(
         yield f"exit codes {codes}, not {wanted}"
     if len({code for code in codes if code != -signal.SIGKILL}) > 1:
         yield f"exit codes differ: {codes}"
-    if happened and kind.words is not None and "".join(said).count(kind.words) != 1:
+    lines = "".join(said).splitlines()
+    if happened and kind.words and sum(kind.words in line for line in lines) != 1:
         yield f"{kind.words!r} is not said once"
     if "Traceback" in "".join(said):
         yield "a traceback"
@@ -364,7 +371,8 @@ def _broken_files(run: Run, out: Path, *, happened: bool) -> Iterator[str]:
 
     kind, report = KINDS[run.kind], out / "report.json"
     writer_is_gone = run.kind in {"killed", "too slow"} and run.rank == 0
-    if (out / "metrics.jsonl").exists() and not report.exists() and not writer_is_gone:
+    log = out / "metrics.jsonl"
+    if log.exists() and log.stat().st_size and not report.exists() and not writer_is_gone:
         yield "no report"
     if report.exists():
         status = json.loads(report.read_text())["status"]
