@@ -95,13 +95,13 @@ def joined(stop: Stop | None = None) -> Iterator[Ranks]:
         if failure is error:
             raise
         raise failure from error
-    watch.end()
     try:
         ranks.barrier()
     except LostRankError:  # the work is done, unless another rank says that it is not
         with suppress(RuntimeError):
             if found := watch.claim or claims.claimed(ranks):
                 raise claims.of_claim(found) from None
+    watch.end()
 
 
 def _meet(watch: Watch) -> Ranks:
