@@ -138,16 +138,45 @@ class Ranks:
             raise UserError(
                 f"{self.world_size} ranks cannot share their work on {device.type}; use cpu or cuda"
             )
+        kinds = self.gather(device.type)
+        for rank, kind in enumerate(kinds):
+            if kind != kinds[0]:
+                raise UserError(
+                    f"rank 0 would compute on {kinds[0]} and rank {rank} on {kind}; "
+                    "runtime.device: cpu is for all of them, or start ranks on machines with GPUs "
+                    "alone"
+                )
         limit = timedelta(seconds=timeout)
         backend = "nccl" if device.type == "cuda" else "gloo"
+        if backend == "nccl" and not dist.is_nccl_available():
+            raise UserError("this torch has no NCCL, by which GPUs meet; use runtime.device: cpu")
         with _collective():
             hosts = dist.new_group(backend="gloo", timeout=limit)
             devices = dist.new_group(backend=backend, timeout=limit) if backend == "nccl" else hosts
+        if backend == "nccl":
+            _connect(device, devices)
         ranks = replace(self, backend=backend, hosts=hosts, devices=devices, timeout=timeout)
         return replace(ranks, places=tuple(ranks.gather((gethostname(), str(device)))))
 
 
 ALONE = Ranks()
+
+
+def _connect(device: torch.device, group: Any) -> None:
+    """Let NCCL connect the GPUs now: it does so with the first tensor that they exchange.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        dist.all_reduce(torch.zeros(1, device=device), group=group)
+        torch.cuda.synchronize(device)
+    except dist.DistBackendError as error:
+        why = said(error).strip().rpartition("\n")[2]
+        raise UserError(
+            f"NCCL cannot connect the GPUs of the ranks: {why}; NCCL_DEBUG=INFO tells more, and "
+            "runtime.device: cpu works without it"
+        ) from error
 
 
 @contextmanager

@@ -114,6 +114,12 @@ def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
         ConfigError: it does not, or several ranks would share it.
     """
     if ranks.several and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if 0 < count <= ranks.local_rank:
+            raise _no_device(
+                f"process {ranks.local_rank} of this machine, from 0, has no GPU of its own: torch "
+                f"finds {count}; torchrun --nproc-per-node {count} starts so many, or use cpu"
+            )
         device = choose_device(f"cuda:{ranks.local_rank}")
         torch.cuda.set_device(device)
         return device
