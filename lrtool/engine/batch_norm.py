@@ -121,10 +121,13 @@ class SharedStatistics:
         counted = inputs if self._counts else inputs[:0]
         others = [0, *range(2, inputs.ndim)]
         shape = [1, -1] + [1] * (inputs.ndim - 2)
-        own = counted.new_full((1,), counted.numel() // counted.shape[1])
+        values = counted.numel() // counted.shape[1]
+        own = counted.new_full((1,), values)
         sums = _sum(torch.cat([counted.sum(others), own]), self._ranks)
         count = sums[-1].detach()
-        if not inputs.is_cuda and count <= 1:  # as torch says it
+        # The host asks the other hosts rather than wait for a GPU.
+        known = self._ranks.sums([values])[0] if inputs.is_cuda else float(count)
+        if known <= 1:  # as torch says it
             raise TooFewValuesError(
                 "Expected more than 1 value per channel when training, got input size "
                 f"{inputs.shape} over all ranks"
