@@ -155,6 +155,18 @@ class DataParallel:
         self._expected = self._meetings() - before
         return found
 
+    @property
+    def meets_in_forward(self) -> bool:
+        """Whether the next forward pass may wait for the other ranks.
+
+        For shards, statistics or buffers; and once for the buckets that DDP makes anew.
+        """
+        ddp = self._ddp
+        if ddp is None or self._shared is not None:
+            return self._runtime.sharded or self._shared is not None
+        buffers: bool = ddp.will_sync_module_buffers()  # type: ignore[no-untyped-call]
+        return buffers or not ddp._has_rebuilt_buckets  # noqa: SLF001  (no public way)
+
     def _meetings(self) -> int:
         return 0 if self._shared is None else self._shared.meetings
 
@@ -334,10 +346,12 @@ def exchange(runtime: Runtime, error: Exception | None, denominator: Denominator
         RankFailedError: another rank has failed.
         OutOfStepError: this rank has failed, and the others are no longer there to be told.
     """
-    ranks, on_host = runtime.ranks, runtime.device.type == "cpu"
-    own = 0.0 if denominator is None or not on_host else float(denominator)
+    ranks, on_device = runtime.ranks, isinstance(denominator, Tensor)
+    own = 0.0 if denominator is None or on_device else float(denominator)
     try:
-        failed, summed, total = ranks.sums([error is not None, denominator is None, own])
+        failed, summed, some_on_device, total = ranks.sums(
+            [error is not None, denominator is None, on_device, own]
+        )
     except LostRankError as lost_rank:
         raise (OutOfStepError(ALONE_FAILED) if error else lost_rank) from error
     if error is not None:
@@ -346,13 +360,16 @@ def exchange(runtime: Runtime, error: Exception | None, denominator: Denominator
         raise RankFailedError("another rank failed in this step")
     if summed:
         return None
-    if on_host:
+    if not some_on_device:
         return total
-    own_total = torch.as_tensor(denominator, dtype=torch.float32, device=runtime.device)
-    return ranks.add_up(own_total.clone())
+    # Filled on the device: a copy from the host would wait for it.
+    own_total = torch.full((), own, device=runtime.device)
+    if isinstance(denominator, Tensor):
+        own_total.copy_(denominator)
+    return ranks.add_up(own_total)
 
 
-def lockstep(step: Step, runtime: Runtime) -> Step:
+def lockstep(step: Step, parallel: DataParallel, runtime: Runtime) -> Step:
     """Return a step that tells its failures apart: those that all ranks know of, and others.
 
     Raises, from the step:
@@ -365,7 +382,7 @@ def lockstep(step: Step, runtime: Runtime) -> Step:
         try:
             with leaving_lockstep():
                 if isinstance(micro_batches, Failed):
-                    if runtime.sharded:  # the others have begun a pass
+                    if parallel.meets_in_forward:  # the others have begun a pass
                         raise micro_batches.error
                     exchange(runtime, micro_batches.error, 0.0)
                 return step(micro_batches, lr)

@@ -131,7 +131,7 @@ def make_step(
         _update_weights(optimizer, scaler)
         return StepOut(made[0], norm, skipped, made[1])
 
-    return step if parallel is None else lockstep(step, runtime)
+    return step if parallel is None else lockstep(step, parallel, runtime)
 
 
 def _refuse_unusable(optimizer: torch.optim.Optimizer) -> None:
@@ -245,7 +245,8 @@ def _backward_of_shares(
     ranks = runtime.ranks
     counts = [reduction.denominator(batch) for batch in micro_batches]
     total: Denominator = None
-    loss, kept, made = torch.zeros((), device=runtime.device), 0.0, 0.0
+    kept: list[Denominator] = []
+    loss = torch.zeros((), device=runtime.device)
     for number, (batch, count) in enumerate(zip(micro_batches, counts, strict=True), start=1):
         last = number == len(micro_batches)
         part, failure = None, None
@@ -265,18 +266,26 @@ def _backward_of_shares(
                 exchange(runtime, failure, 0.0)
             assert part is not None, "a failure has been raised"
             loss = loss + _differentiate(part, count, shares([count], total)[0], scaler)
-        made += is_made
-        if parallel.may_skip and is_made:
-            kept += float(count or 0.0)
+        if is_made:
+            kept.append(count)
     loss = ranks.add_up(loss)
-    if not parallel.may_skip:
+    return _of_made(loss, total, kept, len(counts), ranks) if parallel.may_skip else (loss, total)
+
+
+def _of_made(
+    loss: Tensor, total: Denominator, kept: list[Denominator], batches: int, ranks: Ranks
+) -> tuple[Tensor, Denominator] | None:
+    """Return loss and denominator of the batches that no rank has skipped; None without any.
+
+    Only where some were skipped it waits for the device.
+    """
+    [made] = ranks.sums([len(kept)])
+    if made == batches * ranks.world_size:
         return loss, total
-    made, kept = ranks.sums([made, kept])
     if not made:
         return None
-    if total is not None and kept:
-        loss, total = loss * (total / kept), kept
-    return loss, total
+    [count] = ranks.sums([float(in_all(kept) or 0.0)])
+    return (loss, total) if total is None or not count else (loss * (total / count), count)
 
 
 def update(

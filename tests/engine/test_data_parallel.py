@@ -12,7 +12,7 @@ from lrtool.engine.loop import Position, train_epoch
 from lrtool.engine.readout import READ_AFTER_STEPS, Readout
 from lrtool.engine.step import make_step
 from lrtool.errors import ConfigError, LockstepError, RankFailedError, cause_of
-from lrtool.ranks import ALONE
+from lrtool.ranks import ALONE, is_lost
 
 CPU = torch.device("cpu")
 
@@ -161,7 +161,7 @@ class Fails(nn.Module):
         return self.net(inputs)
 
 
-def failures(ranks, groups, made=None):
+def failures(ranks, groups):
     net = Fails()
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     step = make_step(net, F.cross_entropy, optimizer, Runtime(CPU, ranks=ranks))
@@ -169,7 +169,7 @@ def failures(ranks, groups, made=None):
     for group in groups:
         own = [share(batch, ranks) for batch in group]
         try:
-            seen.append(step(made(ranks, own) if made else own, 0.01) is not None)
+            seen.append(step(own, 0.01) is not None)
         except Exception as error:  # noqa: BLE001  (it is what is tested)
             seen.append(f"{type(error).__name__}: {error}")
     return seen
@@ -186,15 +186,55 @@ def test_a_failure_of_one_rank_ends_the_step_of_all(in_ranks):
     assert found[1] == [True, elsewhere, "ValueError: too large", True]
 
 
-def test_batches_that_one_rank_cannot_make_end_the_step_of_all(in_ranks):
-    def made(ranks, own):
-        return Failed(OSError("no such file")) if ranks.rank else own
+def without_batches(ranks, net, failing, updates):
+    """What a step raises whose batches a rank cannot make, after so many updates."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    step = make_step(net, F.cross_entropy, optimizer, Runtime(CPU, ranks=ranks))
+    own = [share(batch, ranks) for batch in batches([8])]
+    for _ in range(updates):
+        step(own, 0.01)
+    with pytest.raises((OSError, RankFailedError, LockstepError)) as error:
+        step(Failed(OSError("no such file")) if ranks.rank == failing else own, 0.01)
+    cause = cause_of(error.value)
+    return "lost" if lost(cause) else f"{type(error.value).__name__}: {cause}"
 
-    found = in_ranks(2, lambda ranks: failures(ranks, [batches([8])], made))
-    assert found == [
-        ["RankFailedError: another rank failed in this step"],
-        ["OSError: no such file"],
-    ]
+
+def lost(cause):
+    return is_lost(cause) and not isinstance(cause, RankFailedError)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_batches_that_one_rank_cannot_make_end_the_step_of_all(in_ranks, failing):
+    found = in_ranks(2, lambda ranks: without_batches(ranks, model(), failing, 3))
+    assert found.pop(failing) == "OSError: no such file"
+    assert found == ["RankFailedError: another rank failed in this step"]
+
+
+class Buffered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = model()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, inputs):
+        return self.net(inputs * self.scale)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize(
+    ("net", "updates"),
+    [
+        pytest.param(model, 2, id="new buckets"),
+        pytest.param(Buffered, 3, id="buffers"),
+        pytest.param(lambda: nn.Sequential(nn.BatchNorm1d(5), model()), 3, id="batch norm"),
+    ],
+)
+def test_nobody_is_told_of_missing_batches_where_a_pass_waits_for_all(
+    in_ranks, failing, net, updates
+):
+    found = in_ranks(2, lambda ranks: without_batches(ranks, net(), failing, updates))
+    assert found.pop(failing) == "OutOfStepError: no such file"
+    assert found == ["lost"]
 
 
 class Backward(torch.autograd.Function):
