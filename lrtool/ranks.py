@@ -81,6 +81,32 @@ class Ranks:
         """Do some work on rank 0 alone; return its result, a picklable one, on every rank."""
         return self.from_first(work() if self.first else None)  # type: ignore[return-value]
 
+    def by_each(self, work: Callable[[], Value]) -> list[Value]:
+        """Do some work on every rank; return each one's result, a picklable one, in their order.
+
+        Raises:
+            RankFailedError: the work failed on another rank; where it failed, its own error is
+                raised, once all know.
+        """
+        if not self.several:
+            return [work()]
+        result, failure = None, None
+        try:
+            result = work()
+        except LockstepError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (raised below)
+            failure = error
+        try:
+            each = self.gather((result, failure is not None))
+        except LostRankError as lost_rank:
+            raise failure or lost_rank from None
+        if failure is not None:
+            raise failure
+        if any(failed for _, failed in each):
+            raise RankFailedError("another rank failed in the same work")
+        return [result for result, _ in each]  # type: ignore[misc]
+
     @contextmanager
     def entered_by_first(self, context: AbstractContextManager[Value]) -> Iterator[Value]:
         """Enter a context on rank 0 alone; yield its value, a picklable one, on every rank."""

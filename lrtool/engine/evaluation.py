@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +21,7 @@ from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import numbered, transferred
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
 from lrtool.engine.step import all_skipped, forward, given_loss, scalar
-from lrtool.errors import LockstepError, RankFailedError, UserError, said
+from lrtool.errors import UserError, said
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -180,27 +181,14 @@ def losses(
         UserError: the model skips all of them.
         RankFailedError: another rank has failed.
     """
-    ranks, each, failure = runtime.ranks, [], None
-    every = list(batches)
+    ranks, every = runtime.ranks, list(batches)
     own = every[ranks.rank :: ranks.world_size]
-    try:
-        if runtime.sharded:
-            each = _sharded_losses(model, loss_fn, own, every, runtime)
-        else:
-            each = _losses(model, loss_fn, own, runtime)
-    except LockstepError:
-        raise
-    except Exception as error:
-        if not ranks.several:
-            raise
-        failure = error
-    found = ranks.gather(None if failure else each)
-    if failure is not None:
-        raise failure
-    parts = [part for part in found if part is not None]
-    if len(parts) < len(found):
-        raise RankFailedError("another rank failed in an evaluation")
-    each = [loss for turn in zip_longest(*parts) for loss in turn][: sum(map(len, parts))]
+    if runtime.sharded:
+        work = partial(_sharded_losses, model, loss_fn, own, every, runtime)
+    else:
+        work = partial(_losses, model, loss_fn, own, runtime)
+    parts = ranks.by_each(work)
+    each = [loss for turn in zip_longest(*parts) for loss in turn][: len(every)]
     if each and all(loss is None for loss in each):
         raise all_skipped()
     return each

@@ -22,7 +22,6 @@ from lrtool.data.part import Resident
 from lrtool.engine.device import is_out_of_memory
 from lrtool.errors import (
     ConfigError,
-    LockstepError,
     LrtoolError,
     LrtoolWarning,
     Problem,
@@ -130,19 +129,12 @@ def _by_all_ranks(try_batch: Callable[[Experiment], Result]) -> Callable[[Experi
     """Return a try that fails on all ranks where it fails on one: they take the same plain ways."""
 
     def tried(experiment: Experiment) -> Result:
-        failure: Exception | None = None
+        result: list[Result] = []
         try:
-            result = try_batch(experiment)
-        except LockstepError:
-            raise
-        except Exception as error:  # noqa: BLE001  (raised where all ranks know of it)
-            failure = error
-        failed = experiment.runtime.ranks.any(flag=failure is not None)
-        if failure is not None:
-            raise failure
-        if failed:
-            raise PreflightError("", RankFailedError("another rank failed in the preflight"))
-        return result
+            experiment.runtime.ranks.by_each(lambda: result.append(try_batch(experiment)))
+        except RankFailedError as error:
+            raise PreflightError("", error) from error
+        return result[0]
 
     return tried
 

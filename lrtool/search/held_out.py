@@ -6,20 +6,14 @@ batches than those of its loader.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import replace
-from hashlib import sha256
 from itertools import zip_longest
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from lrtool.data.batches import at_least
-from lrtool.engine.copies import mapped
 from lrtool.engine.evaluation import losses, of_all_ranks
-from lrtool.errors import RankFailedError
+from lrtool.experiment.same_data import digest_of
 from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
@@ -45,43 +39,17 @@ def together(own: Callable[[int], list[Any]], most: int, runtime: Runtime) -> li
     Raises:
         RankFailedError: another rank's loader failed.
     """
-    ranks = runtime.ranks
-    found, mark, failure = list[Any](), None, None
-    try:
-        found = own(most)
-        mark = _digest(found)
-    except Exception as error:  # noqa: BLE001  (raised once all ranks know)
-        failure = error
-    marks = ranks.gather(mark)
-    if failure is not None:
-        raise failure
-    if None in marks:
-        raise RankFailedError("another rank failed to read its validation data")
-    if all(each == marks[0] for each in marks):
+    ranks, found = runtime.ranks, list[Any]()
+
+    def read() -> str:
+        found.extend(own(most))
+        return digest_of(found)
+
+    if len(set(ranks.by_each(read))) == 1:
         return found
     part = at_least(found, ceil(most / ranks.world_size))
     turns = zip_longest(*of_all_ranks(part, runtime))
     return [batch for turn in turns for batch in turn if batch is not None]
-
-
-def _digest(batches: Sequence[Any]) -> bytes:
-    """Return a digest of the tensors in some batches, or of all of a batch without any."""
-    digest = sha256()
-    tensors: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        tensors.append(tensor)
-        return tensor
-
-    for batch in batches:
-        tensors.clear()
-        mapped(batch, note)
-        digest.update(b"" if tensors else pickle.dumps(batch))
-        for tensor in tensors:
-            digest.update(repr((tensor.dtype, tensor.shape)).encode())
-            values = tensor.detach().cpu().contiguous().flatten()
-            digest.update(values.view(torch.uint8).numpy().tobytes())
-    return digest.digest()
 
 
 def usable(

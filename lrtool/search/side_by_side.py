@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from lrtool.errors import LostRankError, RankFailedError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,20 +27,8 @@ def side_by_side(ranks: Ranks, own: Iterator[Item]) -> Iterator[list[Item]]:
         RankFailedError: another rank's iterator failed, in the same turn.
     """
     while True:
-        item, failure = None, None
-        try:
-            item = next(own, None)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (raised once the others know)
-            failure = error
-        try:
-            turn = ranks.gather((item, failure is not None))
-        except LostRankError as lost:
-            raise failure or lost from None
-        if failure is not None:
-            raise failure
-        if any(failed for _, failed in turn):
-            raise RankFailedError("another rank failed with a candidate of its own")
-        items = [item for item, _ in turn if item is not None]
+        turn = ranks.by_each(lambda: next(own, None))
+        items = [item for item in turn if item is not None]
         if not items:
             return
         yield items

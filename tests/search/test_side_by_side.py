@@ -6,7 +6,7 @@ from threading import Barrier
 import pytest
 
 from lrtool.errors import RankFailedError
-from lrtool.ranks import ALONE
+from lrtool.ranks import ALONE, Ranks
 from lrtool.search.side_by_side import side_by_side
 
 
@@ -14,10 +14,7 @@ def on_ranks(*works):
     """Run each iterator on a rank of its own, a thread here; return the items, or the error."""
     given, barrier = [None] * len(works), Barrier(len(works), timeout=10)
 
-    class Rank:
-        def __init__(self, rank):
-            self.rank = rank
-
+    class Rank(Ranks):
         def gather(self, value):
             barrier.wait()
             given[self.rank] = value
@@ -27,7 +24,7 @@ def on_ranks(*works):
     def run(rank):
         seen = []
         try:
-            seen.extend(side_by_side(Rank(rank), iter(works[rank])))
+            seen.extend(side_by_side(Rank(rank, len(works)), iter(works[rank])))
         except (Exception, SystemExit) as error:  # noqa: BLE001  (compared)
             return seen, error
         return seen, None
