@@ -37,9 +37,14 @@ def own(batch: Any) -> Any:
     return batch.batch if isinstance(batch, Share) else batch
 
 
-def share_of(samples: int, rank: int, world_size: int) -> slice:
-    """Return which of so many samples are a rank's share; the sizes differ by one at most."""
-    return slice(samples * rank // world_size, samples * (rank + 1) // world_size)
+def share_of(samples: int, rank: int, world_size: int) -> tuple[slice, bool]:
+    """Return which samples of a batch a rank computes, and whether they count.
+
+    The sizes differ by one at most. Where there are fewer samples than ranks, the first one stands
+    in for a share without any.
+    """
+    rows = slice(samples * rank // world_size, samples * (rank + 1) // world_size)
+    return (rows, True) if rows.start < rows.stop else (slice(0, 1), False)
 
 
 def target_key(batch: Mapping[Any, Any]) -> str | None:

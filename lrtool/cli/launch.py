@@ -18,7 +18,6 @@ from lrtool.errors import (
     EndedLaunchError,
     LostRankError,
     cause_of,
-    said,
 )
 from lrtool.show.terminal.stderr import stderr_line
 
@@ -85,7 +84,7 @@ def joined(stop: Stop | None = None) -> Iterator[Ranks]:
     watch.start()
     ranks = _meet(watch)
     try:
-        ranks = _connect(ranks)
+        _connect(ranks)
         yield ranks
     except Exception as error:
         failure = _tell(ranks, watch, error)
@@ -129,9 +128,11 @@ def _meet(watch: Watch) -> Ranks:
     return ranks
 
 
-def _connect(ranks: Ranks) -> Ranks:
-    """Return the ranks with torch's process group."""
+def _connect(ranks: Ranks) -> None:
+    """Make torch's default process group."""
     from torch.distributed import distributed_c10d as dist
+
+    from lrtool.ranks import lost
 
     store = dist.PrefixStore("torch", ranks.store)
     limit = timedelta(seconds=TIMEOUT)
@@ -140,8 +141,7 @@ def _connect(ranks: Ranks) -> Ranks:
             "gloo", store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=limit
         )
     except RuntimeError as error:
-        raise LostRankError(said(error).partition("\n")[0]) from error
-    return ranks
+        raise lost(error) from error
 
 
 def _tell(ranks: Ranks, watch: Watch, error: Exception) -> Exception:

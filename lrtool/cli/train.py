@@ -294,7 +294,7 @@ def _train(
         except (Exception, SystemExit) as error:
             raise conclude(experiment, error, partial(write, None, "failed")) from error
         try:
-            ending = pump(epochs.train(session), stop, *watchers, ranks=experiment.runtime.ranks)
+            ending = pump(epochs.train(session), stop, *watchers, ranks=ranks)
         except BaseException:  # a bug while progress was shown
             if ranks.first:
                 write(session, "interrupted", "closed before the last step")

@@ -324,8 +324,8 @@ class RuntimeConfig(Section):
         ),
     ] = Field(
         "auto",
-        description="that compute on the CPU; auto: one or all, whichever makes steps faster, "
-        "of several ranks each one's part of them, or what OMP_NUM_THREADS says",
+        description="that compute on the CPU; auto: one or all, whichever makes steps faster; with "
+        "several ranks, each one's part of them; or what OMP_NUM_THREADS says",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="of models and images; auto: channels_last for 2-D convolutions"

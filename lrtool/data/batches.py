@@ -28,14 +28,13 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from lrtool.batch import Share, samples_in
+from lrtool.batch import Share, samples_in, share_of
 from lrtool.data.conversion import Conversion, collate, convert
 from lrtool.data.loader_state import new_pass, put_back
 from lrtool.data.part import OwnLoader, Resident, Streamed, length
 from lrtool.data.rank_shares import (
     OwnIndices,
     loaded,
-    own_rows,
     refuse_other_orders,
     takes_index_lists,
     with_indices,
@@ -139,7 +138,7 @@ def _own_part(batch: Any, part: OwnLoader, ranks: Ranks) -> tuple[Any, int, bool
     batch = convert(batch, part.conversion)
     samples = samples_in(batch)
     if part.layout is not None:
-        rows, counts = own_rows(samples, ranks.rank, ranks.world_size)
+        rows, counts = share_of(samples, ranks.rank, ranks.world_size)
         with suppress(DataError):
             return rows_of(batch, part.layout, samples, rows), samples, counts
     return batch, samples, ranks.first
@@ -428,7 +427,7 @@ def _shuffled(
     inputs, targets = part.inputs, part.targets
     if batch_size >= part.size:  # a copy, since a model may change its inputs in place
         if not skip:
-            own, counts = own_rows(part.size, ranks.rank, ranks.world_size)
+            own, counts = share_of(part.size, ranks.rank, ranks.world_size)
             whole = inputs[own].to(device, copy=True), targets[own].to(device, copy=True)
             yield Share(whole, part.size, counts) if ranks.several else whole
         return
@@ -441,7 +440,7 @@ def _shuffled(
         rows = order[start : start + batch_size]
         size, counts = len(rows), True
         if ranks.several:
-            own, counts = own_rows(size, ranks.rank, ranks.world_size)
+            own, counts = share_of(size, ranks.rank, ranks.world_size)
             rows = rows[own]
         of_rows = inputs.index_select(0, rows)
         if nhwc:

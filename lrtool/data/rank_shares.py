@@ -30,17 +30,7 @@ if TYPE_CHECKING:
 
     from lrtool.ranks import Ranks
 
-
 _END = object()
-
-
-def own_rows(samples: int, rank: int, world_size: int) -> tuple[slice, bool]:
-    """Return which samples of a batch a rank computes, and whether they count.
-
-    Where there are fewer samples than ranks, the first one stands in for a share without any.
-    """
-    rows = share_of(samples, rank, world_size)
-    return (rows, True) if rows.start < rows.stop else (slice(0, 1), False)
 
 
 def takes_index_lists(loader: DataLoader[Any]) -> bool:
@@ -111,7 +101,7 @@ class OwnIndices(Sampler[Any]):
         if not isinstance(indices, Sequence | Tensor | np.ndarray):
             indices = list(indices)
         if not self.whole:
-            rows, counts = own_rows(len(indices), self.ranks.rank, self.ranks.world_size)
+            rows, counts = share_of(len(indices), self.ranks.rank, self.ranks.world_size)
         if not self.first:
             self.first = hashlib.sha256(str(list(indices)).encode()).hexdigest()
         self.drawn.append((len(indices), counts))

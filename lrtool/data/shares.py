@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils import worker as torch_worker
 
+from lrtool.batch import share_of
 from lrtool.data.conversion import collate
-from lrtool.data.rank_shares import own_rows
 from lrtool.data.worker_process import begin
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class OfRank(IterableDataset[Any]):
         """Yield the samples of one batch after another."""
         samples = iter(self.dataset)
         while batch := list(islice(samples, self.batch_size)):
-            rows, counts = own_rows(len(batch), self.rank, self.world_size)
+            rows, counts = share_of(len(batch), self.rank, self.world_size)
             yield batch[rows], len(batch), counts
 
 

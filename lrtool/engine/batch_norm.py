@@ -36,11 +36,12 @@ class TooFewValuesError(ValueError):
 
 
 class SharedStatistics:
-    """Statistics over all ranks, by a function that stands in for torch's own.
+    """Statistics over all ranks, by a function that stands in for torch's own inside a block.
 
-    So no module is replaced: a batch norm of the user's own is covered, and checkpoints, averages
-    and whatever is tried on one rank alone know nothing of it. The gradients are right for a loss
-    that is added up over ranks.
+    So no module is replaced, as torch's conversion to SyncBatchNorm does: a batch norm of the
+    user's own class is covered, on the CPU too, and checkpoints, averages and whatever is tried on
+    one rank alone know nothing of it. Only a module that does not call `F.batch_norm` is left out.
+    The gradients are right for a loss that is added up over ranks.
 
     Attributes:
         meetings: how often the ranks have met in forward passes so far.

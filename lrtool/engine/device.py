@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +54,10 @@ class Runtime:
     def sharded(self) -> bool:
         """Whether models are divided among the ranks."""
         return self.ranks.several and bool(self.shard)
+
+    def alone(self) -> Runtime:
+        """Return the runtime of this process by itself, though it may be one of several ranks."""
+        return replace(self, ranks=ALONE)
 
     def no_grad(self) -> AbstractContextManager[Any]:
         """Return a context in which a model is evaluated: without gradients, unless it needs them.

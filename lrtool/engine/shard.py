@@ -186,9 +186,8 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
         blocks.update((name, named[name]) for name in outermost)
     if problems:
         raise ConfigError(*problems)
-    return [
-        blocks[name] for name in sorted(blocks, key=lambda name: -name.count("."))
-    ]  # inner first
+    inner_first = sorted(blocks, key=lambda name: -name.count("."))
+    return [blocks[name] for name in inner_first]
 
 
 def _shared_name(model: nn.Module, block: nn.Module) -> str | None:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils.data import BatchSampler, IterableDataset, default_collate
 
-from lrtool.batch import Share, own, samples_in
+from lrtool.batch import Share, own, samples_in, share_of
 from lrtool.components import import_path
 from lrtool.data import batches
 from lrtool.data.part import OwnLoader, Resident
-from lrtool.data.rank_shares import own_rows
 from lrtool.engine.device import is_out_of_memory
 from lrtool.errors import ConfigError, LockstepError, Problem, RankFailedError
 from lrtool.experiment.experiment import (
@@ -103,7 +102,7 @@ def _small_batch(experiment: Experiment, count: int) -> Any:
     ranks = experiment.runtime.ranks
     if not ranks.several:
         return _of_samples(experiment, count, count)
-    rows, counts = own_rows(count, ranks.rank, ranks.world_size)
+    rows, counts = share_of(count, ranks.rank, ranks.world_size)
     share = _of_samples(experiment, rows.stop - rows.start, ceil(count / ranks.world_size))
     return None if ranks.any(flag=share is None) else Share(share, count, counts)
 

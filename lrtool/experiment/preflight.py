@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,6 @@ from lrtool.experiment.memory_format import refuse_other_results
 from lrtool.experiment.optimizer_preflight import refuse_unmoved_shards, try_optimizer
 from lrtool.experiment.ranks_preflight import refuse_different_models, try_update
 from lrtool.experiment.summed_loss import warn_of_a_sum
-from lrtool.ranks import ALONE
 from lrtool.report.records import DataFacts, Environment, ModelFacts
 
 if TYPE_CHECKING:
@@ -192,8 +191,7 @@ def _evaluate_a_batch(experiment: Experiment, built: Built, samples: Part) -> bo
     which = "training" if samples is experiment.data.train else "validation"
     shape = _shape(_first_input(batch))
     with part(f"evaluating failed on a {which} batch of inputs {shape}"):
-        alone = replace(experiment.runtime, ranks=ALONE)
-        for _ in evaluate(built.model, built.loss_fn, [batch], alone, {}):
+        for _ in evaluate(built.model, built.loss_fn, [batch], experiment.runtime.alone(), {}):
             pass
     return True
 

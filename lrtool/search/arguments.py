@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -19,6 +18,7 @@ from lrtool.engine.lightning import optimizers_in
 from lrtool.engine.own_loss import method_of
 from lrtool.engine.weights import plain
 from lrtool.errors import LrtoolWarning, UserError, did_you_mean
+from lrtool.search.object_ranks import world_size
 
 if TYPE_CHECKING:
     from lrtool.engine.step import LossFunction
@@ -44,7 +44,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | No
     Raises:
         UserError: the ranks share it in another way.
     """
-    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    ranks = world_size()
     wrapper = model if isinstance(model, DistributedDataParallel) else plain(model)
     if isinstance(wrapper, DistributedDataParallel):
         size = wrapper.process_group.size()

@@ -6,7 +6,6 @@ batches than those of its loader.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import zip_longest
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from lrtool.data.batches import at_least
 from lrtool.engine.evaluation import losses, of_all_ranks
 from lrtool.experiment.same_data import digest_of
-from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,12 +68,11 @@ def usable(
         chunks: of validation samples.
         whole: makes as many samples in whole batches.
     """
-    alone = replace(runtime, ranks=ALONE)
 
     def takes(some: Sequence[Any]) -> bool:
         failed = False
         try:
-            losses(model, loss_fn, [some[0], some[-1]], alone)
+            losses(model, loss_fn, [some[0], some[-1]], runtime.alone())
         except Exception:  # noqa: BLE001  (where nothing works, the measurement raises it)
             failed = True
         return not runtime.ranks.any(flag=failed)

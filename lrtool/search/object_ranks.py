@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from lrtool.claims import named
 from lrtool.config.schema import RuntimeConfig
 from lrtool.errors import (
     LockstepError,
@@ -103,6 +104,11 @@ class Meeting:
                     )
 
 
+def world_size() -> int:
+    """Return the number of ranks of the caller's script."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 @contextmanager
 def meeting(wrapper: DistributedDataParallel | None) -> Iterator[Meeting]:
     """Let the ranks that share a model meet; only the first one warns inside the block.
@@ -121,11 +127,11 @@ def meeting(wrapper: DistributedDataParallel | None) -> Iterator[Meeting]:
         LrtoolWarning: there are other ranks, but they do not share the model; or it has a
             communication hook.
     """
-    world_size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if world_size == 1 or wrapper is None:
-        if world_size > 1:
+    size = world_size()
+    if size == 1 or wrapper is None:
+        if size > 1:
             warnings.warn(
-                f"rank {dist.get_rank()} of {world_size} searches by itself, with its own batches: "
+                f"rank {dist.get_rank()} of {size} searches by itself, with its own batches: "
                 "each rank may find another rate, and none is for the batch of all ranks. To "
                 "search together, give find_lr the model in DistributedDataParallel on every rank",
                 LrtoolWarning,
@@ -133,7 +139,7 @@ def meeting(wrapper: DistributedDataParallel | None) -> Iterator[Meeting]:
             )
         yield Meeting()
         return
-    met = _meet(wrapper, dist.get_rank(), world_size)
+    met = _meet(wrapper, dist.get_rank(), size)
     if met.ranks.first and wrapper._comm_hooks:  # noqa: SLF001  (no public way)
         warnings.warn(
             "the communication hook of the DistributedDataParallel is not used by the search: "
@@ -156,19 +162,19 @@ def meeting(wrapper: DistributedDataParallel | None) -> Iterator[Meeting]:
         dist.destroy_process_group(met.ranks.hosts)
 
 
-def _meet(wrapper: DistributedDataParallel, rank: int, world_size: int) -> Meeting:
+def _meet(wrapper: DistributedDataParallel, rank: int, size: int) -> Meeting:
     """Wait for the other ranks."""
     store = distributed_c10d.PrefixStore("lrtool.find_lr", distributed_c10d._get_default_store())  # noqa: SLF001  (no public way)
     call = store.add(f"calls of {rank}", 1)
     store = distributed_c10d.PrefixStore(str(call), store)
     store.set(f"rank {rank}", "")
-    names = [f"rank {each}" for each in range(world_size)]
     try:
+        names = [f"rank {each}" for each in range(size)]
         store.wait(names, timedelta(seconds=MEETING_SECONDS))
     except RuntimeError as error:
-        missing = [name for name in names if not store.check([name])]
+        missing = [each for each in range(size) if not store.check([f"rank {each}"])]
         raise UserError(
-            f"{', '.join(missing)} did not call find_lr within {MEETING_SECONDS:g} s: all ranks "
+            f"{named(missing)} did not call find_lr within {MEETING_SECONDS:g} s: all ranks "
             "that share a model in DistributedDataParallel must call it. Put "
             "torch.distributed.barrier() before it if some come late; give model.module to search "
             "on one rank alone"
@@ -178,7 +184,7 @@ def _meet(wrapper: DistributedDataParallel, rank: int, world_size: int) -> Meeti
     hosts = dist.new_group(backend="gloo", timeout=timedelta(seconds=limit))
     ranks = Ranks(
         rank,
-        world_size,
+        size,
         backend="gloo" if device.type == "cpu" else dist.get_backend(group),
         hosts=hosts,
         # On the host, a group of our own: closing it ends the waiting of others.

@@ -11,7 +11,6 @@ import torch
 from lrtool.engine.device import is_out_of_memory, synchronize
 from lrtool.errors import OutOfMemoryError
 from lrtool.experiment.experiment import build, first_batches, step_of
-from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from lrtool.experiment.experiment import Experiment
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def alone(experiment: Experiment) -> Experiment:
     """Return an experiment as one process trains it, though it may be one of several ranks."""
-    return replace(experiment, runtime=replace(experiment.runtime, ranks=ALONE))
+    return replace(experiment, runtime=experiment.runtime.alone())
 
 
 def parallel_of(experiment: Experiment) -> Parallel:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lrtool.claims import named
 from lrtool.components.schedules import build_schedule
 from lrtool.config.differences import differences
 from lrtool.config.document import read
@@ -299,10 +300,9 @@ def _refuse_other_directories(
     seen = experiment.runtime.ranks.gather(found)
     others = [rank for rank, each in enumerate(seen) if each != seen[0]]
     if others:
-        run, names = run_directory.place(directory), ", ".join(map(str, others))
         raise UserError(
-            f"--resume {run}: {count(len(others), 'rank')} ({names}) found another checkpoint there"
-            " than rank 0, or none: the directory must be on a disk that all machines share"
+            f"--resume {run_directory.place(directory)}: {named(others)} found another checkpoint "
+            "there than rank 0, or none: the directory must be on a disk that all machines share"
         )
 
 

@@ -234,7 +234,7 @@ def updates(session: Session) -> Iterator[Sequence[Any]]:
         epoch=position.epoch,
         device=experiment.runtime.device,
         skip=position.batches,
-        ranks=experiment.runtime.ranks,
+        ranks=session.ranks,
         state=session.resumed_loader,
     )
     session.resumed_loader = None
@@ -297,7 +297,7 @@ def advance(session: Session, step: Step, pause_every: int | None) -> Iterator[l
         average=session.state.average,
         max_steps=session.experiment.config.train.max_steps,
         pause_every=pause_every,
-        ranks=session.experiment.runtime.ranks,
+        ranks=session.ranks,
     )
 
 

@@ -1,5 +1,6 @@
 """A small training that draws random numbers wherever one can be drawn."""
 
+import json
 import os
 import signal
 
@@ -54,6 +55,11 @@ FILES = ("model.safetensors", "metrics.jsonl", "checkpoints/best/model.safetenso
 def contents(run):
     """The bytes that must not depend on how often a run was begun."""
     return {name: (run / name).read_bytes() for name in FILES}
+
+
+def rows(run):
+    """The rows of a run's metrics."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def to_itself(number):

@@ -5,7 +5,7 @@ import signal
 from dataclasses import replace
 
 import pytest
-from small import CONFIG, NET
+from small import CONFIG, NET, rows
 
 from lrtool.search import search
 
@@ -119,9 +119,8 @@ def losses(report):
 
 
 def rows_of(run):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return sorted(
-        (row for row in lines if row["kind"] != "sweep"),
+        (row for row in rows(run) if row["kind"] != "sweep"),
         key=lambda row: (row["kind"], row.get("trial"), row.get("candidate"), row["step"]),
     )
 
@@ -145,10 +144,9 @@ def test_on_two_and_four_ranks_as_in_one_process(find, alone, tmp_path, estimate
         assert compared(report) == compared(expected)
         assert rows_of(tmp_path / f"on{size}") == rows_of(tmp_path / "on1")
         assert ONE_EACH in said
-        rows = len((tmp_path / f"on{size}/metrics.jsonl").read_text().splitlines())
-        assert (
-            rows < report["timing"]["steps"] < rows + 64
-        )  # of all ranks; some after a sweep's end
+        made = len(rows(tmp_path / f"on{size}"))
+        # of all ranks; some after a sweep's end
+        assert made < report["timing"]["steps"] < made + 64
     report, said = find(2, "plain.yaml", "--set", "find.parallel=data", "--overwrite")
     assert losses(report) == pytest.approx(losses(expected), rel=1e-5)
     assert report["suggestion"]["lr"] == pytest.approx(expected["suggestion"]["lr"], rel=1e-4)

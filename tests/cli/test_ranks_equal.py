@@ -1,8 +1,7 @@
 """A training of several ranks is that of one process: rates, losses, epochs and metrics."""
 
-import json
-
 import pytest
+from small import rows
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -237,10 +236,6 @@ runtime: {precision: bf16}
 """,
 }
 CLOSE = {"half": 2e-3, "bfloat": 2e-2}  # rows that are rounded are added up in another order
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def numbers(row):

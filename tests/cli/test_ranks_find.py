@@ -1,8 +1,7 @@
 """A search of several ranks is that of one process, and its rate is for any number of them."""
 
-import json
-
 import pytest
+from small import rows
 
 from lrtool.report import report as reports
 
@@ -44,9 +43,8 @@ def found(here, tmp_path):
     return reports.read(tmp_path / "found/report.json")
 
 
-def rows(run, kind="step"):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+def steps(run):
+    return [row for row in rows(run) if row["kind"] == "step"]
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -77,7 +75,7 @@ def test_a_rate_of_one_process_is_that_of_several(found, here, launch, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     ended = [child.wait() for child in launch(2, *train, "two")]
     assert [(each.returncode, each.stderr) for each in ended] == [(0, ""), (0, "")]
-    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
     assert len(one) == 30
     assert [(row["step"], row["lr"]) for row in two] == [(row["step"], row["lr"]) for row in one]
     assert max(row["lr"] for row in two) == pytest.approx(found.suggestion.lr)
@@ -95,6 +93,6 @@ def test_what_only_one_rank_sees_ends_the_training_of_all(here, launch, tmp_path
     one, two = (reports.read(tmp_path / run / "report.json") for run in ("one", "two"))
     assert two.status == "diverged"
     assert two.reason == one.reason
-    assert [row["step"] for row in rows(tmp_path / "two")] == [
-        row["step"] for row in rows(tmp_path / "one")
+    assert [row["step"] for row in steps(tmp_path / "two")] == [
+        row["step"] for row in steps(tmp_path / "one")
     ]

@@ -1,12 +1,14 @@
 """What a run of several ranks writes, and how it goes on: rank 0 alone writes, for all of them."""
 
 import json
+import os
+import shutil
 import signal
 import socket
 
 import pytest
 import torch
-from small import CONFIG, NET, at_call, contents
+from small import CONFIG, NET, at_call, contents, rows
 
 from lrtool.engine import step
 
@@ -32,10 +34,6 @@ def ranks(launch):
 
 def codes(ended):
     return [each.returncode for each in ended]
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def state_of(run):
@@ -206,3 +204,22 @@ def test_a_run_is_copied_replaced_and_read_by_rank_0(ranks, tmp_path):
     assert report["learning_rate"]["origin"] == "run"
     assert report == json.loads((tmp_path / "copy" / "report.json").read_text())
     assert len(rows(tmp_path / "copy")) == 4
+
+
+def test_ranks_on_disks_of_their_own_are_refused(ranks, here, tmp_path):
+    assert here(*TRAIN, "run", "--epochs", "1").returncode == 0
+
+    def on_another_disk(rank):
+        if rank:
+            (tmp_path / "other").mkdir()
+            for name in ("a.yaml", "net.py"):
+                shutil.copy(tmp_path / name, tmp_path / "other")
+            os.chdir(tmp_path / "other")
+
+    ended = ranks(2, *TRAIN, "run", "--resume", "run", prepare=on_another_disk)
+    assert codes(ended) == [2, 2]
+    assert ended[0].stderr == (
+        "lrtool: error: --resume run: rank 1 found another checkpoint there than rank 0, or none: "
+        "the directory must be on a disk that all machines share\n"
+    )
+    assert ended[1].stderr == ""

@@ -7,6 +7,7 @@ import pytest
 import torch.distributed.checkpoint.hf_storage
 import torch.distributed.fsdp  # once here, rather than in each fork
 from safetensors.torch import load_file
+from small import rows
 
 TRAINING = """
 data: {source: digits, batch_size: 96, validation: 250}
@@ -18,10 +19,6 @@ train: {max_steps: 12, accumulate: 2, gradient_clip_norm: 0.5, ema_decay: 0.9}
 runtime: {device: cpu, threads: 1}
 """
 SHARDED = ("--set", "runtime.shard=true")
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def steps_and_end(run):

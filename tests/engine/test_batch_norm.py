@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rank_batches import share
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -50,9 +51,8 @@ def run(ranks, name, samples):
     ways = torch.randn(samples, *shape)
     rows, counts = slice(None), True
     if ranks.several:
-        rows = share_of(samples, ranks.rank, ranks.world_size)
-        counts = rows.start < rows.stop
-    own = (inputs[rows] if counts else inputs[:1]).clone().requires_grad_()
+        rows, counts = share_of(samples, ranks.rank, ranks.world_size)
+    own = inputs[rows].clone().requires_grad_()
     weight = ways[rows] if counts else torch.zeros_like(own)
     if ranks.several:
         with SharedStatistics(ranks).of(Share(own, samples, counts=counts)):
@@ -104,8 +104,8 @@ def test_frozen_statistics_are_used_without_an_exchange():
 def test_one_value_over_all_ranks_has_no_variance(in_ranks):
     def run(ranks):
         inputs = torch.randn(1, 3)
-        share = Share(inputs, 1, counts=ranks.first)
-        with SharedStatistics(ranks).of(share), pytest.raises(TooFewValuesError) as error:
+        own = Share(inputs, 1, counts=ranks.first)
+        with SharedStatistics(ranks).of(own), pytest.raises(TooFewValuesError) as error:
             nn.BatchNorm1d(3)(inputs)
         return str(error.value)
 
@@ -135,12 +135,7 @@ def trained(ranks, sizes, net=None):
     losses = []
     for size in sizes:
         batch = (torch.randn(size, 1, 5, 5, generator=generator), torch.arange(size) % 3)
-        if ranks.several:
-            rows = share_of(size, ranks.rank, ranks.world_size)
-            empty = rows.start == rows.stop
-            own = [part[:1] if empty else part[rows] for part in batch]
-            batch = Share(own, size, counts=not empty)
-        losses.append(float(step([batch], 0.1).loss))
+        losses.append(float(step([share(batch, ranks)], 0.1).loss))
     return losses, net.state_dict()
 
 
@@ -198,10 +193,7 @@ def measured(ranks):
     step = make_step(net, F.cross_entropy, optimizer, runtime)
     generator = torch.Generator().manual_seed(1)
     batch = (torch.randn(8, 1, 5, 5, generator=generator), torch.arange(8) % 3)
-    if ranks.several:
-        rows = share_of(8, ranks.rank, ranks.world_size)
-        batch = Share(tuple(part[rows] for part in batch), 8)
-    return first_update(step, net, F.cross_entropy, [batch], runtime).critical_lr
+    return first_update(step, net, F.cross_entropy, [share(batch, ranks)], runtime).critical_lr
 
 
 def test_the_first_update_is_measured_with_the_statistics_of_the_batch(in_ranks):

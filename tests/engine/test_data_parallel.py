@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from rank_batches import batches, share
 from torch import nn
 from torch.nn import functional as F
 
-from lrtool.batch import Share, share_of
 from lrtool.engine.data_parallel import Failed
 from lrtool.engine.device import Runtime
 from lrtool.engine.loop import Position, train_epoch
@@ -20,25 +20,6 @@ CPU = torch.device("cpu")
 def model():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
-
-
-def batches(sizes, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        (torch.randn(n, 5, generator=generator), torch.randint(0, 3, (n,), generator=generator))
-        for n in sizes
-    ]
-
-
-def share(batch, ranks):
-    """A rank's share of a batch (inputs, targets); plain for one rank."""
-    if not ranks.several:
-        return batch
-    size = len(batch[1])
-    rows = share_of(size, ranks.rank, ranks.world_size)
-    if rows.start == rows.stop:
-        return Share(tuple(part[:1] for part in batch), size, counts=False)
-    return Share(tuple(part[rows] for part in batch), size)
 
 
 def trained(ranks, groups, *, net=None, loss_fn=F.cross_entropy, static_graph=True, **settings):

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed.fsdp  # once here, rather than in each fork
+from rank_batches import batches, share
 from torch import nn
 from torch.nn import functional as F
 
-from lrtool.batch import Share, share_of
+from lrtool.batch import Share
 from lrtool.engine.device import Runtime
 from lrtool.engine.ema import MovingAverage
 from lrtool.engine.evaluation import evaluate, losses
@@ -123,25 +124,6 @@ class Frozen(Net):
 def made(kind):
     torch.manual_seed(0)
     return kind()
-
-
-def batches(sizes):
-    generator = torch.Generator().manual_seed(1)
-    return [
-        (torch.randn(n, 5, generator=generator), torch.randint(0, 3, (n,), generator=generator))
-        for n in sizes
-    ]
-
-
-def share(batch, ranks):
-    """A rank's share of a batch; plain for one rank."""
-    if not ranks.several:
-        return batch
-    size = len(batch[1])
-    rows = share_of(size, ranks.rank, ranks.world_size)
-    if rows.start == rows.stop:
-        return Share(tuple(part[:1] for part in batch), size, counts=False)
-    return Share(tuple(part[rows] for part in batch), size)
 
 
 def sharded(kind, ranks, *patterns):
