@@ -14,28 +14,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lrtool.engine.batch_norm import SharedStatistics, TooFewValuesError, has_batch_norm
-from lrtool.errors import (
-    ConfigError,
-    LockstepError,
-    LostRankError,
-    OutOfStepError,
-    Problem,
-    RankFailedError,
-    UserError,
-)
-from lrtool.ranks import is_lost, lost
+from lrtool.errors import ConfigError, LockstepError, OutOfStepError, Problem, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from lrtool.batch import Share
-    from lrtool.engine.denominator import Denominator
     from lrtool.engine.device import Runtime
-    from lrtool.engine.step import Step, StepOut
     from lrtool.ranks import Ranks
-
-ALONE_FAILED = "this rank failed between two exchanges with the others"
 
 
 class BatchLoss(nn.Module):
@@ -286,107 +273,3 @@ def take_buffers_of_first(modules: Sequence[Any], ranks: Ranks) -> None:
     for number, buffer in enumerate(buffers):
         if all(each[number : number + 1] == shapes[0][number : number + 1] for each in shapes):
             ranks.tensor_from_first(torch.view_as_real(buffer) if buffer.is_complex() else buffer)
-
-
-class _ToldError(Exception):
-    """All ranks know that this one has failed, and leave the step with it."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-@contextmanager
-def leaving_lockstep() -> Iterator[None]:
-    """Leave the lockstep with a failure that no other rank knows of, as inside an exchange.
-
-    Each pass of a sharded model is an exchange of all ranks.
-
-    Raises:
-        OutOfStepError: the block failed, with the cause.
-        LostRankError: another rank did, or is late.
-    """
-    try:
-        yield
-    except (LockstepError, RankFailedError, _ToldError):
-        raise
-    except Exception as error:
-        if is_lost(error):
-            raise lost(error) from error
-        raise OutOfStepError(ALONE_FAILED) from error
-
-
-class Failed(list[Any]):
-    """Batches that this rank could not make; the step raises why, where all ranks learn of it."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-def fetch(micro_batches: Iterator[Sequence[Any]], ranks: Ranks) -> Sequence[Any] | None:
-    """Return the batches of the next update; None at the end of the epoch."""
-    try:
-        return next(micro_batches, None)
-    except Exception as error:
-        if not ranks.several:
-            raise
-        return Failed(error)
-
-
-def exchange(runtime: Runtime, error: Exception | None, denominator: Denominator) -> Denominator:
-    """Tell all ranks whether this one has failed; return the sum of all ranks' denominators.
-
-    Args:
-        runtime: ranks and device.
-        error: what a forward pass, or reading data, has raised; None: it went well.
-        denominator: of this rank's share of an update.
-
-    Raises:
-        RankFailedError: another rank has failed.
-        OutOfStepError: this rank has failed, and the others are no longer there to be told.
-    """
-    ranks, on_device = runtime.ranks, isinstance(denominator, Tensor)
-    own = 0.0 if denominator is None or on_device else float(denominator)
-    try:
-        failed, summed, some_on_device, total = ranks.sums(
-            [error is not None, denominator is None, on_device, own]
-        )
-    except LostRankError as lost_rank:
-        raise (OutOfStepError(ALONE_FAILED) if error else lost_rank) from error
-    if error is not None:
-        raise _ToldError(error)
-    if failed:
-        raise RankFailedError("another rank failed in this step")
-    if summed:
-        return None
-    if not some_on_device:
-        return total
-    # Filled on the device: a copy from the host would wait for it.
-    own_total = torch.full((), own, device=runtime.device)
-    if isinstance(denominator, Tensor):
-        own_total.copy_(denominator)
-    return ranks.add_up(own_total)
-
-
-def lockstep(step: Step, parallel: DataParallel, runtime: Runtime) -> Step:
-    """Return a step that tells its failures apart: those that all ranks know of, and others.
-
-    Raises, from the step:
-        RankFailedError: another rank has failed, and all leave the step.
-        OutOfStepError: this rank alone has failed, with the cause.
-        Exception: this rank has failed, and all leave the step.
-    """
-
-    def step_of_share(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
-        try:
-            with leaving_lockstep():
-                if isinstance(micro_batches, Failed):
-                    if parallel.meets_in_forward:  # the others have begun a pass
-                        raise micro_batches.error
-                    exchange(runtime, micro_batches.error, 0.0)
-                return step(micro_batches, lr)
-        except _ToldError as told:
-            raise told.error from None
-
-    return step_of_share

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from lrtool.batch import samples_in, targets_of
 from lrtool.engine.copies import copied, detached, mapped
-from lrtool.engine.data_parallel import leaving_lockstep
 from lrtool.engine.denominator import LossTotal, reduction_of, to_numbers
 from lrtool.engine.lightning import numbered, transferred
+from lrtool.engine.lockstep import leaving_lockstep
 from lrtool.engine.own_loss import loss_in, method_of, outputs_in, own_loss
 from lrtool.engine.step import all_skipped, forward, given_loss, scalar
 from lrtool.errors import UserError, said

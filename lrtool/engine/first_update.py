@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lrtool.curve.stopping import RESOLUTION
 from lrtool.engine.batch_norm import statistics_of
 from lrtool.engine.copies import copied, detached
-from lrtool.engine.data_parallel import leaving_lockstep
 from lrtool.engine.denominator import loss_of_all, reduction_of
 from lrtool.engine.device import is_out_of_memory
+from lrtool.engine.lockstep import leaving_lockstep
 from lrtool.engine.sharded_tensors import own_part, whole
 from lrtool.engine.step import batch_loss
 from lrtool.errors import RankFailedError

@@ -7,8 +7,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lrtool.batch import samples_in
-from lrtool.engine.data_parallel import fetch
 from lrtool.engine.denominator import LossTotal
+from lrtool.engine.lockstep import fetch
 from lrtool.engine.readout import Readout
 from lrtool.engine.step import set_momentum
 from lrtool.errors import LockstepError

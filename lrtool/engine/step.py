@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.batch import TARGET_KEYS, own, target_key, targets_of
-from lrtool.engine.data_parallel import DataParallel, exchange, fetch, lockstep
+from lrtool.engine.data_parallel import DataParallel
 from lrtool.engine.denominator import in_all, reduction_of, shares
 from lrtool.engine.lightning import transferred
+from lrtool.engine.lockstep import exchange, fetch, lockstep
 from lrtool.engine.own_loss import own_loss
 from lrtool.engine.sample_weight import unweighted, weighted_loss
 from lrtool.engine.sharded_tensors import whole

@@ -14,7 +14,7 @@ from lrtool.batch import targets_of
 from lrtool.components.schedules import warms_up
 from lrtool.config.spelling import number
 from lrtool.engine import weights
-from lrtool.engine.data_parallel import leaving_lockstep
+from lrtool.engine.lockstep import leaving_lockstep
 from lrtool.engine.loop import SKIPS_IN_A_ROW
 from lrtool.engine.nonfinite import Suspects, bad_inputs, finite, watched
 from lrtool.errors import DivergedError, LockstepError

@@ -6,8 +6,8 @@ from rank_batches import batches, share
 from torch import nn
 from torch.nn import functional as F
 
-from lrtool.engine.data_parallel import Failed
 from lrtool.engine.device import Runtime
+from lrtool.engine.lockstep import Failed
 from lrtool.engine.loop import Position, train_epoch
 from lrtool.engine.readout import READ_AFTER_STEPS, Readout
 from lrtool.engine.step import make_step
