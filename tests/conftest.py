@@ -22,9 +22,10 @@ settings.load_profile("repeatable")
 
 @pytest.fixture
 def in_ranks(tmp_path):
-    """Call `function(ranks)` in so many ranks; return what each has returned, or the traceback.
+    """Call `function(ranks)` in so many ranks; return what each has returned.
 
-    They are forks of the test's own process, which has torch already.
+    They are forks of the test's own process, which has torch already. An exception in one of them
+    fails the test.
     """
     numbers = itertools.count()
 
@@ -35,8 +36,11 @@ def in_ranks(tmp_path):
             forks = [_fork(rank, world_size, function, place) for rank in range(world_size)]
         for fork in forks:
             os.waitpid(fork, 0)
-        results = [place.with_suffix(f".{rank}") for rank in range(world_size)]
-        return [pickle.loads(result.read_bytes()) for result in results]  # noqa: S301  (our own)
+        files = [place.with_suffix(f".{rank}") for rank in range(world_size)]
+        ended = [pickle.loads(file.read_bytes()) for file in files]  # noqa: S301  (our own)
+        if failed := [error for _, error in ended if error is not None]:
+            pytest.fail("\n".join(failed), pytrace=False)
+        return [result for result, _ in ended]
 
     return run
 
@@ -55,8 +59,8 @@ def _fork(rank, world_size, function, place):
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=world_size, timeout=limit
         )
-        result = function(Ranks(rank, world_size, rank, "gloo"))
+        ended = function(Ranks(rank, world_size, rank, "gloo")), None
     except BaseException:  # noqa: BLE001  (nothing may return into the test's own process)
-        result = traceback.format_exc()
-    place.with_suffix(f".{rank}").write_bytes(pickle.dumps(result))
+        ended = None, traceback.format_exc()
+    place.with_suffix(f".{rank}").write_bytes(pickle.dumps(ended))
     os._exit(0)

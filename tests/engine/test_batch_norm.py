@@ -70,7 +70,6 @@ def run(ranks, name, samples):
 @pytest.mark.parametrize(("world_size", "samples"), [(2, 7), (4, 3)])
 def test_ranks_normalise_as_one(in_ranks, name, world_size, samples):
     found = in_ranks(world_size, lambda ranks: run(ranks, name, samples))
-    assert not any(isinstance(each, str) for each in found), found
     outputs, inputs, gradients, buffers = run(ALONE, name, samples)
     close = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(torch.cat([each[0] for each in found]), outputs, **close)
@@ -144,7 +143,6 @@ def test_a_model_with_batch_norm_has_the_losses_of_one_rank(in_ranks, world_size
     sizes = [8, 8, 7, 3, 2]
     losses, state = trained(ALONE, sizes)
     for found in in_ranks(world_size, lambda ranks: trained(ranks, sizes)):
-        assert not isinstance(found, str), found
         assert found[0] == pytest.approx(losses, rel=1e-5)
         torch.testing.assert_close(found[1], state, rtol=1e-4, atol=1e-5)
 

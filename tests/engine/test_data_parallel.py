@@ -38,7 +38,6 @@ def trained(ranks, groups, *, net=None, loss_fn=F.cross_entropy, static_graph=Tr
 def assert_equal(of_ranks, alone):
     losses, weights = alone
     for found in of_ranks:
-        assert not isinstance(found, str), found
         assert found[0] == [each and (pytest.approx(each[0], rel=1e-5), each[1]) for each in losses]
         torch.testing.assert_close(found[1], weights, rtol=1e-4, atol=1e-6)
     assert all(found[0] == of_ranks[0][0] for found in of_ranks)  # to the last bit
@@ -274,17 +273,18 @@ def test_rows_are_read_after_the_same_steps_on_all_ranks(in_ranks):
 
 def test_the_slowest_rank_decides_when_rows_are_read(in_ranks, monkeypatch):
     def run(ranks):
-        clock = iter([0.0, *(0.03 * (1 + ranks.rank) * i for i in range(1, 9))])
+        clock = iter([0.0, *(0.01 * (1 + ranks.rank) * i for i in range(1, 7))])
         monkeypatch.setattr("lrtool.engine.readout.perf_counter", lambda: next(clock))
         readout, read = Readout(ranks), []
-        for _ in range(4):
+        for _ in range(6):
             readout._pending.append(None)
             if readout.due():
                 read.append(len(readout._pending))
                 readout._pending, readout._started = [], 0.0
         return read, readout._agreed
 
-    assert in_ranks(2, run)[0] == in_ranks(2, run)[1]
+    # A step of rank 1 takes 0.02 s, of which 0.1 s has 5; then 0.12 s for 5 steps.
+    assert in_ranks(2, run) == [([1, 5], 4)] * 2
 
 
 class Branching(nn.Module):
@@ -332,7 +332,6 @@ def test_what_takes_part_in_some_steps_is_looked_for(in_ranks, when):
     groups = [[batch] for batch in batches([8, 5, 8, 5])]
 
     found = in_ranks(2, lambda ranks: branching(ranks, groups, WHENS[when], static_graph=False))
-    assert not any(isinstance(each, str) for each in found), found
     assert found[0][0] == found[1][0]
     assert torch.equal(found[0][1], found[1][1])
     if when != "one rank":

@@ -178,7 +178,6 @@ def all_kinds(ranks):
 def test_updates_of_a_sharded_model_are_those_of_one_process(in_ranks):
     alone = all_kinds(ALONE)
     for of_rank in in_ranks(2, all_kinds):
-        assert not isinstance(of_rank, str), of_rank
         for name, (expected, weights) in alone.items():
             found, own_weights = of_rank[name]
             assert found == [pytest.approx(pair, rel=1e-5) for pair in expected], name
@@ -223,7 +222,6 @@ def test_every_pass_sees_the_weights_of_now(ranks, in_ranks):
     assert expected[0] != expected[1] != expected[2] != expected[3]
     assert expected[1] == expected[3]
     for result in in_ranks(ranks, looked_at):
-        assert not isinstance(result, str), result
         for one, other in zip(result, expected, strict=True):
             assert one == pytest.approx(other, rel=1e-5)
 
