@@ -52,6 +52,8 @@ class SharedStatistics:
         self._ranks = ranks
         self._counts = True
         self._all_count = True
+        # A compiler would trace the exchanges, and again for other counts; DDP imports it anyway.
+        self._function: Any = torch.compiler.disable(self._batch_norm)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def of(self, share: Share) -> Iterator[None]:
@@ -61,7 +63,7 @@ class SharedStatistics:
         """
         self._counts = share.counts
         self._all_count = share.samples >= self._ranks.world_size
-        F.batch_norm = self._batch_norm
+        F.batch_norm = self._function
         try:
             yield
         finally:

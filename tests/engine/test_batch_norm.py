@@ -113,6 +113,24 @@ def test_one_value_over_all_ranks_has_no_variance(in_ranks):
         assert said == f"{words}torch.Size([1, 3]) over all ranks"
 
 
+def test_a_compiled_model_is_not_traced_anew_by_the_number_of_meetings():
+    from torch._dynamo.testing import CompileCounter
+
+    graphs, shared = CompileCounter(), SharedStatistics(ALONE)
+    inputs = torch.randn(8, 3)
+    linear, norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    @torch.compile(backend=graphs)
+    def net():
+        return norm(linear(inputs))
+
+    for _ in range(4):
+        with shared.of(Share(inputs, 8)):
+            net()
+    assert shared.meetings == 4
+    assert graphs.frame_count == 1  # of the linear layer
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
