@@ -1,4 +1,4 @@
-"""Devices that several ranks cannot meet by."""
+"""Work that all ranks do, and devices that they cannot meet by."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lrtool.engine.device import choose_device
-from lrtool.errors import ConfigError, UserError
+from lrtool.errors import ConfigError, RankFailedError, UserError
 from lrtool.ranks import ALONE, Ranks
 
 
@@ -18,6 +18,18 @@ def refused(ranks, device):
 
 def on_the_host(make, *size, **others):
     return make(*size, **{**others, "device": "cpu"})
+
+
+def test_the_work_of_each_rank_fails_on_all_where_it_fails_on_one(in_ranks):
+    def run(ranks):
+        assert ranks.by_each(lambda: 2 * ranks.rank) == [0, 2]
+        with pytest.raises((IndexError, RankFailedError)) as error:
+            ranks.by_each(lambda: "a"[ranks.rank])
+        assert ranks.by_each(lambda: None) == [None, None]  # they still meet
+        return error.type.__name__
+
+    assert in_ranks(2, run) == ["RankFailedError", "IndexError"]
+    assert ALONE.by_each(lambda: 5) == [5]
 
 
 def test_one_process_takes_any_device():
