@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WATCH = "lrtool watch"  # the thread that a process has if it has joined others
 COMMANDS = ("find", "train", "evaluate")  # that several ranks run together
 TIMEOUT = 120.0  # seconds to wait for the others, until the configuration is read
+CLOSING_S = 5.0  # to close connections when all is done
 PRECEDENCE_S = 1.5  # for the first rank to tell of a problem that all have
 
 
@@ -165,6 +166,14 @@ def _tell(ranks: Ranks, watch: Watch, error: Exception) -> Exception:
     return failure if first.rank == ranks.rank else claims.of_claim(first)
 
 
+def _close_groups() -> None:
+    """Close the connections to the other ranks; NCCL may wait for one that has gone."""
+    from torch import distributed as dist
+
+    with suppress(RuntimeError, ValueError):
+        dist.destroy_process_group()
+
+
 @contextmanager
 def left_at_once() -> Iterator[None]:
     """End the process after the block, without what C++ does at an end, if it has joined others.
@@ -177,10 +186,9 @@ def left_at_once() -> Iterator[None]:
         if not any(thread.name == WATCH for thread in threading.enumerate()):
             raise
         if end.code in {None, 0}:
-            from torch import distributed as dist
-
-            with suppress(RuntimeError, ValueError):
-                dist.destroy_process_group()
+            closing = threading.Thread(target=_close_groups, daemon=True)
+            closing.start()
+            closing.join(CLOSING_S)
         elif not isinstance(end.code, int):
             stderr_line(str(end.code))  # as Python does
         atexit._run_exitfuncs()  # noqa: SLF001  (os._exit leaves them out)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+from threading import Event
 
 import pytest
 
@@ -182,3 +183,14 @@ def test_a_port_that_is_taken(launch):
     assert codes == [2, 2]
     assert said[0].startswith("lrtool: error: the ranks did not meet at 127.0.0.1:")
     assert "EADDRINUSE" in said[0]
+
+
+@pytest.mark.usefixtures("small")
+def test_connections_that_do_not_close_keep_no_finished_run(launch, monkeypatch):
+    def waits(rank):
+        launching.CLOSING_S = 0.2
+        if rank:
+            monkeypatch.setattr("torch.distributed.destroy_process_group", Event().wait)
+
+    codes, _ = ends(launch(2, "train", "small.yaml", "--set", "train.max_steps=2", prepare=waits))
+    assert codes == [0, 0]
