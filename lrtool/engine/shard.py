@@ -35,14 +35,22 @@ def shard(model: nn.Module, runtime: Runtime) -> None:
         runtime: with several ranks, and how to find the blocks.
 
     Raises:
-        ConfigError: a regular expression finds no block, or the model cannot be sharded.
+        ConfigError: a regular expression finds no block, the model cannot be sharded, or torch is
+            too old.
 
     Warns:
         LrtoolWarning: the model has no repeated blocks.
     """
     # They take two seconds to import, so only who shards does so.
-    from torch.distributed.device_mesh import DeviceMesh  # noqa: PLC0415
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # noqa: PLC0415
+    try:
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader  # noqa: F401, PLC0415  (checkpoints need it)
+        from torch.distributed.device_mesh import DeviceMesh  # noqa: PLC0415
+        from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method  # noqa: PLC0415
+
+        FSDPModule.set_force_sum_reduction_for_comms  # noqa: B018  (the newest of what is used)
+    except (ImportError, AttributeError) as error:
+        problem = f"needs a newer torch than {torch.__version__}: {error}"
+        raise ConfigError(Problem(KEY, problem)) from error
 
     mesh = DeviceMesh.from_group(runtime.ranks.devices, runtime.device.type)
     blocks = find_blocks(model, None if isinstance(runtime.shard, bool) else runtime.shard)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from lrtool.engine.device import is_out_of_memory, synchronize
-from lrtool.errors import OutOfMemoryError
+from lrtool.errors import LrtoolWarning, OutOfMemoryError
 from lrtool.experiment.experiment import build, first_batches, step_of
 
 if TYPE_CHECKING:
@@ -28,8 +29,18 @@ def parallel_of(experiment: Experiment) -> Parallel:
     Candidates have the same losses as in one process, whatever the model, so auto takes them where
     a step of a whole batch fits the memory of each rank's device. The memory of the CPU is shared.
     A model that is to be sharded fits none.
+
+    Warns:
+        LrtoolWarning: candidates are asked for, and so is a sharded model.
     """
     given, ranks = experiment.config.find.parallel, experiment.runtime.ranks
+    if given == "candidates" and experiment.runtime.sharded:
+        warnings.warn(
+            "runtime.shard is ignored in trials and race: find.parallel is candidates, so each "
+            "rank trains whole models of its own",
+            LrtoolWarning,
+            stacklevel=2,
+        )
     if given != "auto":
         return given
     if not ranks.several or experiment.runtime.sharded:

@@ -348,3 +348,11 @@ def test_regular_expressions_that_find_nothing_are_all_said():
         f"runtime.shard.0: 'layer' matches no module with parameters; {known}",
         f"runtime.shard.2: 'relu' matches no module with parameters; {known}",
     ]
+
+
+def test_a_torch_without_what_sharding_needs_is_named(monkeypatch):
+    from torch.distributed.fsdp import FSDPModule
+
+    monkeypatch.delattr(FSDPModule, "set_force_sum_reduction_for_comms")
+    with pytest.raises(ConfigError, match=r"runtime.shard: needs a newer torch than \d+\."):
+        shard(nn.Linear(2, 2), Runtime(torch.device("cpu"), shard=True))

@@ -7,7 +7,7 @@ import torch
 
 from lrtool.config.schema import Config
 from lrtool.engine.device import Runtime
-from lrtool.errors import OutOfMemoryError
+from lrtool.errors import LrtoolWarning, OutOfMemoryError
 from lrtool.ranks import Ranks
 from lrtool.search import parallel
 
@@ -73,3 +73,8 @@ def test_a_model_that_is_sharded_fits_no_device(chosen):
 
 def test_one_process_has_nothing_to_share(chosen):
     assert chosen("auto", ranks=Ranks()) == ("data", 0)
+
+
+def test_candidates_of_their_own_are_not_sharded_and_that_is_said(chosen):
+    with pytest.warns(LrtoolWarning, match=r"runtime\.shard is ignored in trials and race"):
+        assert chosen("candidates", shard=True) == ("candidates", 0)
