@@ -79,7 +79,7 @@ def joined(stop: Stop | None = None) -> Iterator[Ranks]:
     if not environment.launched():
         yield ALONE
         return
-    from lrtool.cli.watch import Watch, wait_until_seen
+    from lrtool.cli.watch import Watch, tell_seen, wait_until_seen
 
     watch = Watch(WATCH, Stop() if stop is None else stop, TIMEOUT + 5.0)
     watch.start()
@@ -89,8 +89,10 @@ def joined(stop: Stop | None = None) -> Iterator[Ranks]:
         yield ranks
     except Exception as error:
         failure = _tell(ranks, watch, error)
-        if ranks.first and not is_torchruns():
-            with suppress(RuntimeError):
+        with suppress(RuntimeError):
+            if not ranks.first:
+                tell_seen(ranks)
+            elif not is_torchruns():
                 wait_until_seen(ranks)
         if failure is error:
             raise

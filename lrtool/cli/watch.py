@@ -107,12 +107,21 @@ class Watch(Thread):
                 self.claim = claims.claimed(ranks)
                 if self.claim is None:
                     return
-                ranks.store.set(f"seen/{ranks.rank}", "")
+                tell_seen(ranks)
             except RuntimeError:  # the store has ended with the first rank, which keeps it
                 pass
             self._deadline = monotonic() + (REPORT_S if ranks.first else GRACE_S)
         if monotonic() > self._deadline:
             _quit(self.claim.exit_code if self.claim else LOST_RANK)
+
+
+def tell_seen(ranks: Ranks) -> None:
+    """Tell that this rank knows of a claim, and needs the store no longer.
+
+    Raises:
+        RuntimeError: the store is gone.
+    """
+    ranks.store.set(f"seen/{ranks.rank}", "")
 
 
 def wait_until_seen(ranks: Ranks, seconds: float = 3.0) -> None:

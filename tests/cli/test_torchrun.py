@@ -1,4 +1,4 @@
-"""Trainings under the real torchrun: on one machine, on two, started again, and interrupted.
+"""Trainings under the real torchrun: on two machines, started again, and interrupted.
 
 What ranks compute is tested in forks, which are fast; here it is torchrun that starts, signals and
 restarts its processes.
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from lrtool.config.spelling import number
 from lrtool.report import report as reports
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
@@ -112,28 +111,6 @@ def undisturbed(launch, tmp_path):
     children = launch(2, "train", "a.yaml", "--output", "calm", "--quiet", "--set", "model.args={}")
     assert [child.wait(LONGEST).returncode for child in children] == [0, 0]
     return contents(tmp_path / "calm")
-
-
-def test_ranks_find_a_rate_and_say_it_once(torchrun, tmp_path):
-    run = torchrun(("--nproc-per-node", "2"), "find", "a.yaml", "--output", "found", "--quiet")
-    out, err = run.communicate(timeout=LONGEST)
-    assert run.returncode == 0, err
-    report = reports.read(tmp_path / "found/report.json")
-    assert out == f"{number(report.suggestion.lr, 2)}\n"
-    assert (report.environment.world_size, report.environment.backend) == (2, "gloo")
-
-
-@pytest.mark.usefixtures("no_plots")
-def test_torchrun_starts_a_killed_worker_again_and_the_training_goes_on(torchrun, launch, tmp_path):
-    run = torchrun(
-        ("--nproc-per-node", "2", "--max-restarts", "2"),
-        *("train", "a.yaml", "--output", "run", "--resume", "auto", "--quiet", *DIES),
-    )
-    out, err = run.communicate(timeout=LONGEST)
-    assert (tmp_path / "killed").exists()
-    assert (run.returncode, out) == (0, "run\n"), err
-    assert err.count("lrtool: goes on with run, after ") == 1
-    assert contents(tmp_path / "run") == undisturbed(launch, tmp_path)
 
 
 def slurm_file():

@@ -275,5 +275,5 @@ def test_both_tables_of_exit_codes_are_the_same():
         re.findall(r"^\| [\d, ]+ \| .+ \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
         for page in (PAGES[0], ROOT / "docs" / "reference" / "command-line.md")
     ]
-    assert len(tables[0]) == 8
+    assert len(tables[0]) == 9
     assert tables[0] == tables[1]
