@@ -20,7 +20,7 @@ from lrtool.data.conversion import collate
 from lrtool.data.part import OwnLoader, Resident, Streamed, length
 from lrtool.data.rank_shares import takes_index_lists
 from lrtool.engine.randomness import seed_everything
-from lrtool.errors import ConfigError, Problem
+from lrtool.errors import ConfigError, LrtoolError, Problem, RankFailedError
 
 if TYPE_CHECKING:
     from lrtool.data.load import Loaded
@@ -58,7 +58,7 @@ def refuse_different_data(data: Loaded, source: str, seed: int, ranks: Ranks) ->
         ranks: that share them.
 
     Raises:
-        ConfigError: the ranks have other samples, or take them in another order.
+        ConfigError: the ranks have other samples, take them in another order, or cannot read them.
     """
     if not ranks.several:
         return
@@ -67,7 +67,13 @@ def refuse_different_data(data: Loaded, source: str, seed: int, ranks: Ranks) ->
         (data.train, train, "training"),
         (data.validation, data.digest, "validation"),
     ):
-        problem = _difference(part, digest, seed, ranks)
+        try:
+            problem = _difference(part, digest, seed, ranks)
+        except (LrtoolError, RankFailedError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            failed = f"{source} failed: {import_path.words(error)}"
+            raise ConfigError(Problem(("data", "source"), failed)) from error
         if problem is not None:
             raise ConfigError(Problem(("data", "source"), _words(problem, name, source)))
 
