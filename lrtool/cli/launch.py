@@ -164,8 +164,15 @@ def _tell(ranks: Ranks, watch: Watch, error: Exception) -> Exception:
         first = None if ranks.first else claims.claimed(ranks, PRECEDENCE_S)
         first = first or claims.claim(ranks, exit_codes.words(failure), code)
     except RuntimeError:  # the first rank is gone, and the store with it
-        return failure if ranks.rank == 1 else EndedLaunchError(str(failure), exit_code=code)
+        return _without_store(ranks, watch, failure, code)
     return failure if first.rank == ranks.rank else claims.of_claim(first)
+
+
+def _without_store(ranks: Ranks, watch: Watch, failure: Exception, code: int) -> Exception:
+    """Return what a rank ends with that can tell nobody; its watch may have read a claim before."""
+    if watch.claim is not None:
+        return claims.of_claim(watch.claim)
+    return failure if ranks.rank == 1 else EndedLaunchError(str(failure), exit_code=code)
 
 
 def _close_groups() -> None:

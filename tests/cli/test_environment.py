@@ -119,6 +119,7 @@ def test_the_other_processes_leave_it_to_the_first_to_say_so(given, variables):
 def test_one_task_of_slurm_is_one_process(given, tasks):
     given(SLURM_NTASKS=tasks, SLURM_STEP_NUM_TASKS=tasks)
     environment.check()
+    assert not environment.launched()
 
 
 def test_tasks_of_slurm_that_nobody_uses_are_said(given):
