@@ -6,6 +6,7 @@ by one permutation for each epoch, without Python work for each sample.
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
@@ -171,9 +172,16 @@ def _all(stream: Iterator[Any], loader: DataLoader[Any], skipped: int = 0) -> It
         LrtoolWarning: there are more.
     """
     done = skipped
-    for batch in stream:
-        done += 1
-        yield batch
+    try:
+        for batch in stream:
+            done += 1
+            yield batch
+    except Exception as error:
+        # Workers end with the iterator, which the frames of the failure hold: a later collection
+        # would wait for them anywhere, or complain in another loader's worker.
+        del stream
+        traceback.clear_frames(error.__traceback__)
+        raise
     planned = None
     if not isinstance(loader.dataset, IterableDataset):
         planned = length(OwnLoader(loader), 1)

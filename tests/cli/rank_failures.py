@@ -253,6 +253,8 @@ def random_run(chance: random.Random) -> Run:
         arguments += ["--output", "out", "--quiet"]
     if chance.random() < 0.2:
         arguments += ["--set", "data.workers=1"]
+        if place == "loader":
+            calls = 15  # in the first batch: a later one may be made ahead and never be read
     return Run(kind, place, chance.randint(1, calls), rank, world_size, arguments)
 
 
@@ -339,7 +341,9 @@ def _problems(
     ]
     if not all(code in allowed for code, allowed in zip(codes, wanted, strict=True)):
         yield f"exit codes {codes}, not {wanted}"
-    if len({code for code in codes if code != -signal.SIGKILL}) > 1:
+    # An evaluation may be done on the other ranks when a signal ends this one.
+    late = run.arguments[0] == "evaluate" and kind.status == "interrupted"
+    if len({code for code in codes if code != -signal.SIGKILL}) > 1 and not late:
         yield f"exit codes differ: {codes}"
     lines = "".join(said).splitlines()
     if happened and kind.words and sum(kind.words in line for line in lines) != 1:
@@ -370,9 +374,13 @@ def _broken_files(run: Run, out: Path, *, happened: bool) -> Iterator[str]:
     import torch
 
     kind, report = KINDS[run.kind], out / "report.json"
+    state = out / "checkpoints" / "last" / "state.pt"
     writer_is_gone = run.kind in {"killed", "too slow"} and run.rank == 0
+    # A signal in the last moment of the set-up ends the process some steps later, without saving.
+    in_set_up = kind.status == "interrupted" and not state.exists()
     log = out / "metrics.jsonl"
-    if log.exists() and log.stat().st_size and not report.exists() and not writer_is_gone:
+    begun = log.exists() and log.stat().st_size > 0
+    if begun and not report.exists() and not writer_is_gone and not in_set_up:
         yield "no report"
     if report.exists():
         status = json.loads(report.read_text())["status"]
@@ -384,7 +392,6 @@ def _broken_files(run: Run, out: Path, *, happened: bool) -> Iterator[str]:
             yield f"the report says {status}"
         for path in out.rglob("*.tmp*"):
             yield f"{path.name} is left"
-    state = out / "checkpoints" / "last" / "state.pt"
     if state.exists():
         torch.load(state, weights_only=True)
 

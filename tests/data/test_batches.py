@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 from collections import UserDict, namedtuple
 from itertools import islice
 
@@ -221,6 +222,21 @@ def test_a_loader_that_ends_early_does_not_shorten_an_epoch(part, skip):
         list(found)
     with pytest.raises(DataError, match=words):
         list(batches.ordered(part, batch_size=2, device=CPU))
+
+
+class Failing(Squares):
+    def __getitem__(self, index):
+        raise ValueError(index)
+
+
+@forks
+def test_the_workers_of_a_pass_that_fails_end_at_once():
+    before = set(multiprocessing.active_children())
+    stream = batches.ordered(Streamed(Failing(6), 1), batch_size=2, device=CPU)
+    with pytest.raises(ValueError, match="Caught ValueError in DataLoader worker") as caught:
+        next(stream)
+    assert set(multiprocessing.active_children()) <= before
+    assert caught.value.__traceback__ is not None, "it is still held"
 
 
 def test_a_dataset_that_stops_does_not_shorten_an_epoch():
