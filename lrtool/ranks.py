@@ -186,6 +186,7 @@ class Ranks:
 
 
 ALONE = Ranks()
+GLOO = ("/gloo/", "caused pair closure")  # its errors; a late one in a backward pass has no path
 
 
 def _connect(device: torch.device, group: Any) -> None:
@@ -226,5 +227,5 @@ def lost(error: Exception) -> LostRankError:
 def is_lost(error: BaseException) -> bool:
     """Tell whether another rank is the cause: torch may raise this inside a backward pass too."""
     return isinstance(error, LockstepError | RankFailedError | dist.DistError) or (
-        isinstance(error, RuntimeError) and "/gloo/" in said(error)
+        isinstance(error, RuntimeError) and any(words in said(error) for words in GLOO)
     )

@@ -190,6 +190,12 @@ def test_batches_that_one_rank_cannot_make_end_the_step_of_all(in_ranks, failing
     assert found == ["RankFailedError: another rank failed in this step"]
 
 
+def test_a_rank_that_is_late_in_a_backward_pass_is_lost():
+    words = "Got the following error when running the callback: RuntimeError: "
+    assert is_lost(RuntimeError(f"{words}Application timeout caused pair closure"))
+    assert not is_lost(RuntimeError(f"{words}shapes do not match"))
+
+
 class Buffered(nn.Module):
     def __init__(self):
         super().__init__()
