@@ -2,6 +2,7 @@
 
 Constants are fitted on development cells. Published ones have other tasks, and RMSprop, Nesterov's
 momentum, NAdam and Muon beside; two of these, RMSprop and Muon, resemble nothing in development.
+The two `_NEW` sets are of other kinds of training (`Task.kind`) than from nothing on ample data.
 """
 
 from __future__ import annotations
@@ -101,6 +102,17 @@ QUICK = [
     for optimizer in ("nesterov", "adamw_decay")
 ]
 
-CELLS = {cell.name: cell for cell in [*DEVELOPMENT, *PUBLISHED]}
-assert len(CELLS) == len(DEVELOPMENT) + len(PUBLISHED), "a cell is listed twice"
-SETS = {"development": DEVELOPMENT, "published": PUBLISHED, "quick": QUICK}
+DEVELOPMENT_NEW: list[Cell] = []
+
+PUBLISHED_NEW: list[Cell] = []
+
+_ALL = [*DEVELOPMENT, *PUBLISHED, *DEVELOPMENT_NEW, *PUBLISHED_NEW]
+CELLS = {cell.name: cell for cell in _ALL}
+assert len(CELLS) == len(_ALL), "a cell is listed twice"
+SETS = {
+    "development": DEVELOPMENT,
+    "published": PUBLISHED,
+    "quick": QUICK,
+    "development-new": DEVELOPMENT_NEW,
+    "published-new": PUBLISHED_NEW,
+}

@@ -16,7 +16,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -182,14 +182,17 @@ class Grid:
         return sum(self.window) / 2
 
 
-def read(cell: Cell, cache: Path) -> tuple[dict[str, Any], Grid]:
-    """Return a cell's record and its grid."""
+def read(
+    cell: Cell, cache: Path, epoch: Literal["last", "best"] = "last"
+) -> tuple[dict[str, Any], Grid]:
+    """Return a cell's record and its grid, of the losses of each training's last or best epoch."""
     record = json.loads(file_of(cell, cache).read_text())
     places = sorted(int(place) for place in record["grid"])
     initial = np.array(record["initial"])
+    field = training.Final._fields.index("validation" if epoch == "last" else "best")
     loss = np.full((len(initial), len(places)), np.nan)
     for column, place in enumerate(places):
         for seed, final in record["grid"][str(place)].items():
             row = int(seed) - SEEDS[0]
-            loss[row, column] = min(final[0], initial[row])
+            loss[row, column] = min(final[field], initial[row])
     return record, Grid(np.array(places) / PER_DECADE, loss, initial)

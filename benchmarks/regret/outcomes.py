@@ -86,6 +86,7 @@ class Outcome:
         decades: log10 of the rate over the best one, NaN where there is none.
         window: the rates with little regret, log10.
         steps: the finder's cost.
+        best_regret: regret of the best epochs, by the rate whose best epochs are the best.
         final: mean validation loss, training loss and error rate at the end of training.
         said: all that the method said.
     """
@@ -96,6 +97,7 @@ class Outcome:
     fixed: bool
     lr: float | None
     regret: float
+    best_regret: float
     decades: float
     window: tuple[float, float]
     steps: float
@@ -113,13 +115,14 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
         KeyError: a rate has not been trained at.
     """
     _, found = grid.read(cell, cache)
+    _, best = grid.read(cell, cache, epoch="best")
     ends = trained(cell, cache)
     outcomes = []
     for whose, methods in finders.said(cell, cache).items():
         fixed = whose == finders.ANY
         for method, said in methods.items():
             for seed in map(str, finders.SEEDS) if fixed else [whose]:
-                regret, final = _judged(found, ends, said["lr"], seed)
+                regret, best_regret, final = _judged(found, best, ends, said["lr"], seed)
                 outcomes.append(
                     Outcome(
                         cell=cell,
@@ -128,6 +131,7 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
                         fixed=fixed,
                         lr=said["lr"],
                         regret=regret,
+                        best_regret=best_regret,
                         decades=math.log10(said["lr"] or math.nan) - found.middle,
                         window=found.window,
                         steps=said["steps"],
@@ -139,16 +143,17 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
 
 
 def _judged(
-    found: Grid, ends: Ends, rate: float | None, seed: str
-) -> tuple[float, tuple[float, float, float]]:
-    """Return the regret of a rate, and mean losses and error rate at the end of training."""
+    found: Grid, best: Grid, ends: Ends, rate: float | None, seed: str
+) -> tuple[float, float, tuple[float, float, float]]:
+    """Return the regrets of a rate, and mean losses and error rate at the end of training."""
     if rate is None:
-        return 1.0, (math.nan, math.nan, math.nan)
+        return 1.0, 1.0, (math.nan, math.nan, math.nan)
     seeds = TRAINING_SEEDS[seed]
     finals = np.array([ends[repr(rate)][str(seed)] for seed in seeds], dtype=float)
-    validation, train_loss, error = finals.mean(0).tolist()
-    regret = found.excess(np.array(seeds) - grid.SEEDS[0], finals[:, 0])
-    return regret, (validation, train_loss, error)
+    validation, train_loss, error, _ = finals.mean(0).tolist()
+    rows = np.array(seeds) - grid.SEEDS[0]
+    regrets = found.excess(rows, finals[:, 0]), best.excess(rows, finals[:, 3])
+    return *regrets, (validation, train_loss, error)
 
 
 def regrets(outcomes: Sequence[Outcome], cells: Sequence[Cell], methods: Sequence[str]) -> Array:
@@ -198,6 +203,9 @@ def groups(chosen: Sequence[Cell], cache: Path) -> dict[str, list[Cell]]:
         "overfitting": [c for c in chosen if c in overfitting],
         "not overfitting": [c for c in chosen if c not in overfitting],
     }
+    kinds = dict.fromkeys(tasks.TASKS[c.task].kind for c in chosen)
+    if len(kinds) > 1:
+        found |= {kind: [c for c in chosen if tasks.TASKS[c.task].kind == kind] for kind in kinds}
     return {name: cells for name, cells in found.items() if cells}
 
 

@@ -95,7 +95,7 @@ def _group(found: list[Outcome], own: list[Cell], methods: list[str]) -> dict[st
 
 
 def _rates(mine: list[Outcome]) -> dict[str, Any]:
-    """Return how a method's rates scatter and what they cost.
+    """Return how a method's rates do by the best epochs, how they scatter and what they cost.
 
     The gap between seeds is that of cells where each seed has a rate; how many have none is said.
     """
@@ -106,6 +106,7 @@ def _rates(mine: list[Outcome]) -> dict[str, Any]:
     gaps = [max(d) - min(d) for d in by_cell.values() if not any(np.isnan(d))]
     away = [outcome.decades for outcome in mine if not math.isnan(outcome.decades)]
     return {
+        "best_epoch_mean": float(np.mean([outcome.best_regret for outcome in mine])),
         "seed_gap": float(np.mean(gaps)) if gaps else None,
         "seed_gap_cells": len(gaps),
         "without_rate": sum(outcome.lr is None for outcome in mine) / len(mine),
@@ -198,6 +199,7 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome for a file: JSON has no NaN and no infinity."""
     numbers = {
         "regret": outcome.regret,
+        "best_epoch_regret": outcome.best_regret,
         "decades": outcome.decades,
         "steps": outcome.steps,
         "validation_loss": outcome.final[0],

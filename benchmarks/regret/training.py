@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WARMUP = 0.05  # share of the steps, before a cosine
 LAST = 20  # steps whose mean is the training loss
+EVALUATIONS = 20  # at most, in a training: after each epoch, or after every few
 
 
 class Lion(torch.optim.Optimizer):
@@ -87,10 +88,11 @@ FUSED = {"sgd", "adamw", "adagrad"}  # on a CPU too: the same numbers, sooner
 
 
 def optimizer_of(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Return a cell's optimizer over a model's parameters."""
+    """Return a cell's optimizer over a model's parameters that are not frozen."""
     known = OPTIMIZERS[name]
     fused = {"fused": True} if known.name in FUSED else {}
-    return known.build(model.parameters(), lr=lr, **known.args, **fused)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return known.build(trained, lr=lr, **known.args, **fused)
 
 
 def schedule_of(
@@ -130,27 +132,31 @@ class Final(NamedTuple):
         validation: loss of the validation set.
         train: mean loss of the last batches.
         error: share of the validation set that is classified wrongly; NaN for regression.
+        best: lowest loss of the validation set that was seen, of the end and of the epochs before;
+            finite where a training diverged only after an epoch.
     """
 
     validation: float
     train: float
     error: float
+    best: float
 
 
 def train(cell: Cell, lr: float, seed: int, *, steps: int | None = None) -> Final:
     """Train once; equal seeds give equal initial weights and equal batches at every rate.
 
-    With `steps` the whole schedule is compressed into so many.
+    With `steps` the whole schedule is compressed into so many, and only the end is evaluated.
     """
+    data, batch = tasks.samples(cell.task), tasks.TASKS[cell.task].batch
+    every = evaluated_every(len(data.x), batch, cell.steps) if steps is None else steps
     steps = cell.steps if steps is None else steps
-    data = tasks.samples(cell.task)
     torch.manual_seed(seed)
     model = tasks.model(cell.task)
     optimizer = optimizer_of(cell.optimizer, model, lr)
     schedule = schedule_of(optimizer, cell.schedule, steps, lr)
     loss_fn = partial(tasks.loss, task=cell.task)
-    losses = []
-    batches = shuffled(len(data.x), tasks.TASKS[cell.task].batch, seed)
+    losses, best = [], math.inf
+    batches = shuffled(len(data.x), batch, seed)
     for step in range(steps):
         rows = next(batches)
         optimizer.zero_grad()
@@ -160,11 +166,22 @@ def train(cell: Cell, lr: float, seed: int, *, steps: int | None = None) -> Fina
         schedule.step()
         losses.append(loss.detach())
         if step % 50 == 49 and not math.isfinite(float(loss.detach())):
-            return Final(math.inf, math.inf, math.inf)
+            return Final(math.inf, math.inf, math.inf, best)
+        if (step + 1) % every == 0 and step + 1 < steps:
+            seen, _ = evaluate(cell.task, model, data)
+            model.train()
+            best = min(best, seen) if math.isfinite(seen) else best
     validation, error = evaluate(cell.task, model, data)
     if not math.isfinite(validation):
-        return Final(math.inf, math.inf, math.inf)
-    return Final(validation, float(torch.stack(losses[-LAST:]).mean()), error)
+        return Final(math.inf, math.inf, math.inf, best)
+    train_loss = float(torch.stack(losses[-LAST:]).mean())
+    return Final(validation, train_loss, error, min(best, validation))
+
+
+def evaluated_every(samples: int, batch: int, steps: int) -> int:
+    """Return how many steps, of whole epochs, lie between two evaluations of a training."""
+    epoch = math.ceil(samples / batch)
+    return epoch * math.ceil(steps / (epoch * EVALUATIONS))
 
 
 def untrained(task: str, seed: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.regret import cells, finders, grid, ours, outcomes, tasks
+from benchmarks.regret import cells, finders, grid, ours, outcomes, tasks, training
 from benchmarks.regret.cells import Cell
 
 CELL = cells.CELLS["friedman1-adamw-cosine-300"]
@@ -58,7 +58,12 @@ def cache(tmp_path, monkeypatch):
     """A cell with a grid, and answers of one finder and one constant."""
     for folder in ("grids", "exact", "rates/controls", "rates/lrtool"):
         (tmp_path / folder).mkdir(parents=True)
-    ends = {p: {s: [abs(p + 8) / 8, 1.0, math.nan] for s in grid.SEEDS} for p in range(-12, -3)}
+
+    def end(place):
+        """Return an end that is best at 0.01, and a best epoch that is best at 0.1."""
+        return [abs(place + 8) / 8, 1.0, math.nan, abs(place + 4) / 8]
+
+    ends = {p: {s: end(p) for s in grid.SEEDS} for p in range(-12, -3)}
     record = {"cell": CELL.name, "initial": [1.0] * 5, "grid": ends}
     grid.file_of(CELL, tmp_path).write_text(json.dumps(record))
     own = {
@@ -73,7 +78,7 @@ def cache(tmp_path, monkeypatch):
     def train(cell, rate, seed):
         assert cell == CELL
         trained.append((rate, seed))
-        return [0.25, 0.5, math.nan]
+        return [0.25, 0.5, math.nan, 0.125]
 
     monkeypatch.setattr("benchmarks.regret.training.train", train)
     return tmp_path, trained
@@ -102,8 +107,9 @@ def test_an_outcome_holds_regret_and_distance_and_a_missing_rate_counts_one(cach
     found = {(o.method, o.seed): o for o in outcomes.of_cell(CELL, folder)}
     assert len(found) == 6  # the constant too is paired with each finder's seed
     assert found["lrtool find", "0"].regret == pytest.approx(0.25)
+    assert found["lrtool find", "0"].best_regret == pytest.approx(0.125)
     assert found["lrtool find", "0"].decades == pytest.approx(0.0, abs=0.02)
-    assert found["lrtool find", "2"].regret == 1
+    assert found["lrtool find", "2"].regret == found["lrtool find", "2"].best_regret == 1
     assert math.isnan(found["lrtool find", "2"].decades)
     assert found[finders.DEFAULT, "1"].fixed
     table = outcomes.regrets(list(found.values()), [CELL], ["lrtool find"])
@@ -145,14 +151,74 @@ def test_a_step_counts_one_and_an_evaluation_a_third_for_each_batch():
 
 
 def test_no_task_is_both_fitted_on_and_published():
-    bases = [
-        {tasks.TASKS[cell.task].base for cell in chosen}
-        for chosen in (cells.DEVELOPMENT, cells.PUBLISHED)
-    ]
-    assert len(bases[0]) == 10
-    assert len(bases[1]) == 14
-    assert not bases[0] & bases[1]
+    bases = {
+        name: {tasks.TASKS[cell.task].base for cell in chosen}
+        for name, chosen in cells.SETS.items()
+        if name != "quick"
+    }
+    assert len(bases["development"]) == 10
+    assert len(bases["published"]) == 14
+    assert len(set().union(*bases.values())) == sum(map(len, bases.values()))
     assert set(cells.QUICK) <= set(cells.PUBLISHED)
+
+
+def test_kinds_of_training_and_unseen_optimizers_of_the_sets():
+    for name in ("development", "published"):
+        assert {tasks.TASKS[cell.task].kind for cell in cells.SETS[name]} == {"scratch"}
+    for name in ("development-new", "published-new"):
+        assert "scratch" not in {tasks.TASKS[cell.task].kind for cell in cells.SETS[name]}
+    for name in ("development", "development-new"):
+        assert not {cell.optimizer for cell in cells.SETS[name]} & {"rmsprop", "muon", "nadam"}
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "steps", "every"),
+    [
+        (2000, 64, 300, 32),  # each epoch
+        (2000, 64, 3000, 160),  # 94 epochs
+        (12, 16, 300, 15),
+        (2000, 64, 20, 32),  # before the end of the first epoch: at the end alone
+    ],
+)
+def test_evaluations_of_a_training_lie_whole_epochs_apart(samples, batch, steps, every):
+    assert training.evaluated_every(samples, batch, steps) == every
+    assert steps / every <= training.EVALUATIONS
+
+
+def test_the_best_epoch_is_the_lowest_of_those_evaluated(monkeypatch):
+    seen = iter([0.5, 0.2, math.nan, 0.4, 0.3])
+    monkeypatch.setattr(training, "evaluate", lambda *_: (next(seen), math.nan))
+    cell = Cell("friedman1", "adamw", "constant", 5 * 32)
+    assert (found := training.train(cell, 1e-3, 100)).best == 0.2
+    assert found.validation == 0.3
+
+
+def test_a_training_that_diverges_keeps_its_best_epoch():
+    cell = Cell("friedman1", "sgd", "constant", 100)
+    assert training.train(cell, 1e4, 100) == (math.inf,) * 4
+    evaluated = []
+
+    def evaluate(*_):
+        evaluated.append(1)
+        return (0.5 if len(evaluated) == 1 else math.inf), math.nan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "evaluate", evaluate)
+        assert training.train(cell, 1e-3, 100) == (math.inf, math.inf, math.inf, 0.5)
+
+
+def test_evaluating_between_epochs_changes_no_training(monkeypatch):
+    cell = Cell("friedman1", "adamw", "constant", 70)
+    often = training.train(cell, 1e-3, 100)
+    monkeypatch.setattr(training, "EVALUATIONS", 1)
+    assert training.train(cell, 1e-3, 100)[:2] == often[:2]
+
+
+def test_what_is_frozen_is_not_given_to_the_optimizer():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).requires_grad_(requires_grad=False)
+    model[1].requires_grad_(requires_grad=True)
+    (group,) = training.optimizer_of("adamw", model, 0.1).param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in model[1].parameters()]
 
 
 def test_a_configuration_names_the_cells_own_data_model_and_loss():
