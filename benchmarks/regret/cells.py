@@ -8,8 +8,12 @@ The two `_NEW` sets are of other kinds of training (`Task.kind`) than from nothi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from benchmarks.regret import tasks
+
+if TYPE_CHECKING:
+    from benchmarks.regret.task import Task
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,11 @@ def _cells(names: list[str], optimizers: str, schedules: str, steps: int = 300) 
     ]
 
 
-def _bases(found: list[tasks.Task]) -> list[str]:
+def _bases(found: list[Task]) -> list[str]:
     return [task.name for task in found if task.name == task.base]
 
 
-def _breaking(found: list[tasks.Task]) -> list[str]:
+def _breaking(found: list[Task]) -> list[str]:
     """Return the variants that break what a prior expects."""
     changed = [task.name for task in found if task.name != task.base]
     return [name for name in changed if not name.endswith("_large")]

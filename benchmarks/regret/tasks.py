@@ -8,19 +8,34 @@ configuration names data, model and loss of a task by import path: `benchmarks.r
 
 from __future__ import annotations
 
-import gzip
 import math
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from sklearn import datasets
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.regret.data import (
+    VOCABULARY,
+    breast_cancer,
+    characters,
+    counts,
+    digit_images,
+    digit_pixels,
+    digits,
+    fashion,
+    fashion_pixels,
+    friedman1,
+    friedman2,
+    heteroscedastic,
+    imbalanced,
+    ratings,
+    stream,
+    tabular,
+)
+from benchmarks.regret.losses import gaussian_loss, poisson_loss, sequence_loss
 from benchmarks.regret.models import (
     VIT,
     CharGRU,
@@ -34,252 +49,14 @@ from benchmarks.regret.models import (
     residual_mlp,
     resnet,
 )
+from benchmarks.regret.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+    from benchmarks.regret.data import Data
+
 LARGE = 40_000  # samples for 3,000 steps, which see each a few times rather than a hundred
-TEXT = Path(__file__).parents[2] / "configs" / "char_lm.txt"
-
-
-class Data(NamedTuple):
-    """Inputs and targets to train on, and to validate on."""
-
-    x: Tensor
-    y: Tensor
-    x_validation: Tensor
-    y_validation: Tensor
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is learned, by which model.
-
-    Attributes:
-        name: of the task.
-        base: the task that this one is a variant of; its own name otherwise.
-        data: returns the samples.
-        model: returns the model with weights from torch's random state.
-        loss: of a batch, the mean over its samples.
-        batch: samples in a batch.
-        input_scale: factor of the inputs.
-        loss_scale: factor of the loss.
-        loss_shift: added to the loss.
-        init_scale: factor of all weights of two dimensions or more.
-        kind: of training, as people speak of it; figures are published by kind.
-    """
-
-    name: str
-    base: str
-    data: Callable[[], Data]
-    model: Callable[[], nn.Module]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    batch: int = 64
-    input_scale: float = 1.0
-    loss_scale: float = 1.0
-    loss_shift: float = 0.0
-    init_scale: float = 1.0
-    kind: str = "scratch"
-
-
-def _split(x: np.ndarray, y: np.ndarray, validation: int, *, scaled: bool = True) -> Data:
-    """Shuffle and cut off the validation set; scale the inputs by the training set's moments."""
-    order = np.random.default_rng(0).permutation(len(x))
-    x, y = x[order].astype(np.float32), y[order]
-    y = y.astype(np.float32 if np.issubdtype(y.dtype, np.floating) else np.int64)
-    held, kept = slice(None, validation), slice(validation, None)
-    if scaled:
-        axis = 0 if x.ndim == 2 else None  # columns have units of their own, pixels one
-        x = (x - x[kept].mean(axis)) / (x[kept].std(axis) + 1e-6)
-    tensors = [torch.from_numpy(a) for a in (x[kept], y[kept], x[held], y[held])]
-    return Data(*tensors)
-
-
-@cache
-def digits() -> Data:
-    """Handwritten digits as (64,) vectors, 10 classes."""
-    data = digit_images()
-    return data._replace(x=data.x.flatten(1), x_validation=data.x_validation.flatten(1))
-
-
-@cache
-def digit_images() -> Data:
-    """Handwritten digits as (1, 8, 8) images."""
-    x, y = datasets.load_digits(return_X_y=True)
-    return _split(x.reshape(-1, 1, 8, 8), y, validation=397)
-
-
-@cache
-def breast_cancer() -> Data:
-    """Tumours by 30 measurements, 2 classes."""
-    x, y = datasets.load_breast_cancer(return_X_y=True)
-    return _split(x, y, validation=169)
-
-
-@cache
-def friedman1(samples: int = 3000) -> Data:
-    """Friedman's first regression, 10 columns, one target of unit variance."""
-    x, y = datasets.make_friedman1(samples, noise=1.0, random_state=0)
-    return _split(x, ((y - y.mean()) / y.std())[:, None], validation=1000)
-
-
-@cache
-def friedman2(samples: int = 4000) -> Data:
-    """Friedman's second regression, 4 columns, one target of unit variance."""
-    x, y = datasets.make_friedman2(samples, noise=20.0, random_state=0)
-    return _split(x, ((y - y.mean()) / y.std())[:, None], validation=1000)
-
-
-@cache
-def tabular(samples: int = 4000) -> Data:
-    """Clusters with 20 columns, 4 classes, one label in twenty wrong."""
-    x, y = datasets.make_classification(
-        samples, 20, n_informative=10, n_classes=4, flip_y=0.05, random_state=0
-    )
-    return _split(x, y, validation=1000)
-
-
-@cache
-def imbalanced() -> Data:
-    """Clusters with 30 columns, 3 classes of 80, 15 and 5%."""
-    x, y = datasets.make_classification(
-        5000,
-        30,
-        n_informative=8,
-        n_classes=3,
-        weights=[0.8, 0.15],
-        flip_y=0.02,
-        random_state=1,
-    )
-    return _split(x, y, validation=1000)
-
-
-@cache
-def heteroscedastic(samples: int = 4000) -> Data:
-    """A curved function of 6 columns whose noise grows with the third."""
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-2, 2, (samples, 6))
-    noise = np.exp(0.7 * x[:, 2] - 1) * rng.normal(size=samples)
-    y = np.sin(x[:, 0] * x[:, 1]) + x[:, 2] + noise
-    return _split(x, y[:, None], validation=1000)
-
-
-@cache
-def counts(samples: int = 4000) -> Data:
-    """Counts whose logarithm is a curved function of 8 columns."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(samples, 8))
-    rate = np.exp(0.8 * np.tanh(x[:, 0] + x[:, 1]) + 0.5 * np.sin(2 * x[:, 2]) + 0.5)
-    return _split(x, rng.poisson(rate)[:, None].astype(float), validation=1000)
-
-
-@cache
-def stream(samples: int = 24_000) -> Data:
-    """Inputs of a random network, each seen once: 16 columns, 4 targets."""
-    generator = torch.Generator().manual_seed(0)
-    draw = partial(torch.randn, generator=generator)
-    first, second = draw(16, 64) / 4, draw(64, 4) / 4
-    x = draw(samples, 16)
-    y = torch.relu(x @ first) @ second
-    y = (y - y.mean(0)) / y.std(0) + 0.1 * draw(samples, 4)
-    return Data(x[1000:], y[1000:], x[:1000], y[:1000])
-
-
-@cache
-def ratings() -> Data:
-    """Ratings that users give to items, from 4 hidden traits: two indices, one target."""
-    rng = np.random.default_rng(0)
-    users, items = rng.normal(size=(200, 4)), rng.normal(size=(100, 4))
-    pairs = np.stack([rng.integers(200, size=8000), rng.integers(100, size=8000)], 1)
-    y = (users[pairs[:, 0]] * items[pairs[:, 1]]).sum(1) / 2 + 0.3 * rng.normal(size=8000)
-    tensors = [torch.from_numpy(pairs), torch.from_numpy(y.astype(np.float32))[:, None]]
-    return Data(tensors[0][1000:], tensors[1][1000:], tensors[0][:1000], tensors[1][:1000])
-
-
-def _fashion_arrays() -> tuple[np.ndarray, np.ndarray]:
-    """Return the first 7,000 images, (28, 28) of bytes, and their classes.
-
-    Raises:
-        SystemExit: the files are not there.
-    """
-    if not FASHION_MNIST.is_dir():
-        raise SystemExit(f"{FASHION_MNIST}: not there; apt-get install dataset-fashion-mnist")
-    with gzip.open(FASHION_MNIST / "train-images-idx3-ubyte.gz") as file:
-        x = np.frombuffer(file.read(16 + 7000 * 784), np.uint8, offset=16).reshape(-1, 28, 28)
-    with gzip.open(FASHION_MNIST / "train-labels-idx1-ubyte.gz") as file:
-        y = np.frombuffer(file.read(8 + 7000), np.uint8, offset=8)
-    return x, y
-
-
-@cache
-def fashion(side: int = 28, *, flat: bool = False, raw: bool = False) -> Data:
-    """Clothes, 10 classes: 6,000 images to train on, (1, side, side) or flat.
-
-    With `raw` the pixels are 0 to 255, as a beginner forgets to scale them.
-    """
-    x, y = _fashion_arrays()
-    if side == 14:
-        x = x.reshape(-1, 14, 2, 14, 2).mean((2, 4))
-    x = (x - x.mean()) / x.std() if flat and not raw else x  # one unit, though flat
-    shaped = x.reshape(len(x), -1) if flat else x[:, None]
-    return _split(shaped, y, validation=1000, scaled=not flat)
-
-
-@cache
-def fashion_pixels() -> Data:
-    """Clothes of 14 × 14 pixels between 0 and 1, to be reproduced."""
-    x = torch.from_numpy(_fashion_arrays()[0].reshape(-1, 14, 2, 14, 2).mean((2, 4)) / 255).float()
-    x = x.reshape(len(x), -1)
-    return Data(x[1000:], x[1000:], x[:1000], x[:1000])
-
-
-@cache
-def digit_pixels() -> Data:
-    """Digits to be reproduced from a noisy picture."""
-    data = digits()
-    generator = torch.Generator().manual_seed(0)
-    noisy = [
-        x + 0.3 * torch.randn(x.shape, generator=generator) for x in (data.x, data.x_validation)
-    ]
-    return Data(noisy[0], data.x, noisy[1], data.x_validation)
-
-
-@cache
-def characters(part: int, context: int) -> Data:
-    """A half of Newton's Opticks (1730) as windows of characters, each target the next one."""
-    text = TEXT.read_text()
-    letters = sorted(set(text))
-    half = len(text) // 2
-    codes = torch.tensor([letters.index(c) for c in text[part * half : (part + 1) * half]])
-    cut = int(0.9 * len(codes))
-
-    def windows(codes: Tensor, hop: int) -> tuple[Tensor, Tensor]:
-        rows = codes.unfold(0, context + 1, hop)
-        return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-
-    x, y = windows(codes[:cut], context // 4)
-    x_validation, y_validation = windows(codes[cut:], context)
-    return Data(x, y, x_validation[:200], y_validation[:200])
-
-
-VOCABULARY = len(set(TEXT.read_text()))
-
-
-def sequence_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy over all places: outputs (B, T, V), targets (B, T)."""
-    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
-
-
-def gaussian_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood; outputs (B, 2) are the mean and the logarithm of the variance."""
-    mean, log_variance = outputs[:, :1], outputs[:, 1:].clamp(-8, 8)
-    return 0.5 * (log_variance + (targets - mean) ** 2 / log_variance.exp()).mean()
-
-
-def poisson_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of counts whose log rate is the output."""
-    return F.poisson_nll_loss(outputs.clamp(max=20), targets)
 
 
 def _variants(task: Task, **changes: dict[str, object]) -> list[Task]:
@@ -403,11 +180,13 @@ assert len(TASKS) == len(_ALL), "two tasks of one name"
 def samples(task: str) -> Data:
     """Return the samples of a task, scaled."""
     found = TASKS[task]
-    data = found.data()
-    if found.input_scale == 1:
+    data, scale = found.data(), found.input_scale
+    if scale == 1:
         return data
     return data._replace(
-        x=data.x * found.input_scale, x_validation=data.x_validation * found.input_scale
+        x=data.x * scale,
+        x_validation=data.x_validation * scale,
+        x_test=None if data.x_test is None else data.x_test * scale,
     )
 
 

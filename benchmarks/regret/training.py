@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from benchmarks.regret.cells import Cell
-    from benchmarks.regret.tasks import Data
+    from benchmarks.regret.data import Data
 
 WARMUP = 0.05  # share of the steps, before a cosine
 LAST = 20  # steps whose mean is the training loss
@@ -129,11 +129,11 @@ class Final(NamedTuple):
     """Where a training ended; infinite where it diverged.
 
     Attributes:
-        validation: loss of the validation set.
+        validation: loss of the task's test set; of the validation set where it has none.
         train: mean loss of the last batches.
-        error: share of the validation set that is classified wrongly; NaN for regression.
-        best: lowest loss of the validation set that was seen, of the end and of the epochs before;
-            finite where a training diverged only after an epoch.
+        error: share of that set that is classified wrongly; NaN for regression.
+        best: the same loss after that epoch, or at the end, when the loss of the validation set was
+            lowest; finite where a training diverged only after an epoch.
     """
 
     validation: float
@@ -145,17 +145,21 @@ class Final(NamedTuple):
 def train(cell: Cell, lr: float, seed: int, *, steps: int | None = None) -> Final:
     """Train once; equal seeds give equal initial weights and equal batches at every rate.
 
-    With `steps` the whole schedule is compressed into so many, and only the end is evaluated.
+    With `steps` the whole schedule is compressed into so many, and only the end is evaluated, as a
+    user can: on the validation set.
     """
     data, batch = tasks.samples(cell.task), tasks.TASKS[cell.task].batch
     every = evaluated_every(len(data.x), batch, cell.steps) if steps is None else steps
-    steps = cell.steps if steps is None else steps
+    if steps is None:
+        steps = cell.steps
+    else:
+        data = data._replace(x_test=None, y_test=None)
     torch.manual_seed(seed)
     model = tasks.model(cell.task)
     optimizer = optimizer_of(cell.optimizer, model, lr)
     schedule = schedule_of(optimizer, cell.schedule, steps, lr)
     loss_fn = partial(tasks.loss, task=cell.task)
-    losses, best = [], math.inf
+    losses, best = [], Evaluation(math.inf, math.inf, math.nan)
     batches = shuffled(len(data.x), batch, seed)
     for step in range(steps):
         rows = next(batches)
@@ -166,16 +170,15 @@ def train(cell: Cell, lr: float, seed: int, *, steps: int | None = None) -> Fina
         schedule.step()
         losses.append(loss.detach())
         if step % 50 == 49 and not math.isfinite(float(loss.detach())):
-            return Final(math.inf, math.inf, math.inf, best)
+            return Final(math.inf, math.inf, math.inf, best.loss)
         if (step + 1) % every == 0 and step + 1 < steps:
-            seen, _ = evaluate(cell.task, model, data)
+            best = better(best, evaluate(cell.task, model, data))
             model.train()
-            best = min(best, seen) if math.isfinite(seen) else best
-    validation, error = evaluate(cell.task, model, data)
-    if not math.isfinite(validation):
-        return Final(math.inf, math.inf, math.inf, best)
+    end = evaluate(cell.task, model, data)
+    if not math.isfinite(end.loss):
+        return Final(math.inf, math.inf, math.inf, best.loss)
     train_loss = float(torch.stack(losses[-LAST:]).mean())
-    return Final(validation, train_loss, error, min(best, validation))
+    return Final(end.loss, train_loss, end.error, better(best, end).loss)
 
 
 def evaluated_every(samples: int, batch: int, steps: int) -> int:
@@ -185,9 +188,9 @@ def evaluated_every(samples: int, batch: int, steps: int) -> int:
 
 
 def untrained(task: str, seed: int) -> float:
-    """Return the validation loss before training."""
+    """Return the loss before training."""
     torch.manual_seed(seed)
-    return evaluate(task, tasks.model(task), tasks.samples(task))[0]
+    return evaluate(task, tasks.model(task), tasks.samples(task)).loss
 
 
 def shuffled(samples: int, batch: int, seed: int) -> Iterator[Tensor]:
@@ -197,10 +200,35 @@ def shuffled(samples: int, batch: int, seed: int) -> Iterator[Tensor]:
         yield from torch.randperm(samples, generator=generator).split(batch)
 
 
+class Evaluation(NamedTuple):
+    """What a model is worth.
+
+    Attributes:
+        validation: loss of the validation set, by which a user chooses.
+        loss: of the test set, which judges; of the validation set where the task has none.
+        error: share of that set that is classified wrongly; NaN for regression.
+    """
+
+    validation: float
+    loss: float
+    error: float
+
+
+def better(best: Evaluation, seen: Evaluation) -> Evaluation:
+    """Return the evaluation with the lower loss of the validation set, if all of it is finite."""
+    finite = math.isfinite(seen.validation) and math.isfinite(seen.loss)
+    return seen if finite and seen.validation < best.validation else best
+
+
 @torch.no_grad()
-def evaluate(task: str, model: nn.Module, data: Data) -> tuple[float, float]:
-    """Return loss and error rate on the validation set."""
+def evaluate(task: str, model: nn.Module, data: Data) -> Evaluation:
+    """Return losses and error rate."""
     model.eval()
-    outputs = model(data.x_validation)
-    loss = float(tasks.loss(outputs, data.y_validation, task=task))
-    return loss, tasks.error_rate(outputs, data.y_validation)
+    x, y = data.test
+    outputs = model(x)
+    loss = float(tasks.loss(outputs, y, task=task))
+    validation = loss
+    if x is not data.x_validation:
+        found = tasks.loss(model(data.x_validation), data.y_validation, task=task)
+        validation = float(found)
+    return Evaluation(validation, loss, tasks.error_rate(outputs, y))

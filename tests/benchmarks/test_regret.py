@@ -187,10 +187,34 @@ def test_evaluations_of_a_training_lie_whole_epochs_apart(samples, batch, steps,
 
 def test_the_best_epoch_is_the_lowest_of_those_evaluated(monkeypatch):
     seen = iter([0.5, 0.2, math.nan, 0.4, 0.3])
-    monkeypatch.setattr(training, "evaluate", lambda *_: (next(seen), math.nan))
+    monkeypatch.setattr(
+        training, "evaluate", lambda *_: training.Evaluation(loss := next(seen), loss, math.nan)
+    )
     cell = Cell("friedman1", "adamw", "constant", 5 * 32)
     assert (found := training.train(cell, 1e-3, 100)).best == 0.2
     assert found.validation == 0.3
+
+
+def test_the_validation_set_chooses_the_best_epoch_and_the_test_set_judges_it(monkeypatch):
+    seen = iter([(0.5, 1.0), (0.2, 3.0), (0.1, math.inf), (0.4, 0.5), (0.3, 2.0)])
+    monkeypatch.setattr(training, "evaluate", lambda *_: training.Evaluation(*next(seen), 0.25))
+    found = training.train(Cell("friedman1", "adamw", "constant", 5 * 32), 1e-3, 100)
+    assert (found.validation, found.error, found.best) == (2.0, 0.25, 3.0)
+
+
+def test_a_test_set_judges_but_not_where_a_finder_trains(monkeypatch):
+    cell, data = CELL, tasks.samples(CELL.task)
+    model = tasks.model(CELL.task)
+    plain = training.evaluate(CELL.task, model, data)
+    assert plain.validation == plain.loss
+    other = data._replace(x_test=data.x_validation[:50], y_test=data.y_validation[:50] + 9)
+    judged = training.evaluate(CELL.task, model, other)
+    assert judged.validation == plain.validation
+    expected = tasks.loss(model(other.x_test), other.y_test, task=CELL.task)
+    assert judged.loss == pytest.approx(expected.item())
+    short = training.train(cell, 1e-3, 100, steps=20)
+    monkeypatch.setattr(tasks, "samples", lambda _: other)
+    assert training.train(cell, 1e-3, 100, steps=20) == pytest.approx(short, nan_ok=True)
 
 
 def test_a_training_that_diverges_keeps_its_best_epoch():
@@ -200,7 +224,8 @@ def test_a_training_that_diverges_keeps_its_best_epoch():
 
     def evaluate(*_):
         evaluated.append(1)
-        return (0.5 if len(evaluated) == 1 else math.inf), math.nan
+        loss = 0.5 if len(evaluated) == 1 else math.inf
+        return training.Evaluation(loss, loss, math.nan)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "evaluate", evaluate)
