@@ -7,8 +7,6 @@ import inspect
 import re
 import warnings
 from contextlib import contextmanager
-from functools import partial
-from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,6 +15,7 @@ from torch.optim import Optimizer
 
 from lrtool.components import import_path
 from lrtool.components.muon import Muon, split
+from lrtool.curve import constants as c
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
@@ -45,6 +44,12 @@ SHARDABLE = (
     *("adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop"),
     "sgd",
 )
+
+# Forms of an optimizer, by bitsandbytes, apex, DeepSpeed, torchao and timm: the same update in
+# other numbers, or computed elsewhere. Many need a GPU, so they cannot be measured.
+FORM = re.compile(r"_?(?:paged|fused|deepspeedcpu|hybrid|cpu)?(.+?)(?:8bit|4bit|32bit|fp8|legacy)*")
+VARIANTS = {"nadamw": "nadam", "radamw": "radam", "sgdw": "sgd"}  # the weight decay aside
+SAME = 0.01  # relative difference of updates, as by rounding
 
 STEADY = 500  # updates after which moving averages have settled
 
@@ -261,13 +266,14 @@ def is_known(optimizer: Optimizer) -> bool:
 def kind(optimizer: Optimizer) -> str:
     """Return the name of an optimizer in the fitted constants, such as sgd_momentum.
 
-    A wrapper has that of the optimizer inside it; a subclass that updates as its parent does has
-    the parent's.
+    A wrapper has that of the optimizer inside it. A class of torch's, or one that takes its `step`
+    from there, has the name of that. Any other has the name of the class of torch's that makes the
+    same updates, if there is one; else its own, without what says in which numbers or on which
+    device it computes, unless it is seen to be of another family than that name.
     """
     optimizer = innermost(optimizer)
-    cls = next(filter(None, map(partial(_like_parent, optimizer), type(optimizer).__mro__)), None)
-    name = (cls or type(optimizer)).__name__.lower()
-    if name == "sgd" and optimizer.defaults.get("momentum"):
+    name = _of_torch(optimizer) or _named(optimizer)
+    if name == "sgd" and _settings(optimizer).get("momentum"):
         return "sgd_momentum"
     return name
 
@@ -276,30 +282,82 @@ def innermost(optimizer: Optimizer) -> Optimizer:
     """Return the optimizer inside wrappers, such as those of Lookahead or accelerate."""
     seen = {id(optimizer)}
     while True:
-        inside = [value for value in vars(optimizer).values() if _is_optimizer(value)]
-        inside = list({id(value): value for value in inside if id(value) not in seen}.values())
-        if len(inside) != 1 or is_known(optimizer):
+        inside = list({id(value): value for value in _inside(optimizer)}.values())
+        inside = [value for value in inside if id(value) not in seen]
+        alike = len({type(value) for value in inside}) == 1  # such as one for each parameter
+        if not alike or is_known(optimizer):
             return optimizer
         optimizer = inside[0]
         seen.add(id(optimizer))
+
+
+def _inside(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """Yield the optimizers that an object holds, itself or in a list or a mapping."""
+    held = getattr(optimizer, "__dict__", {})  # it may have slots instead
+    for value in (*held.values(), getattr(optimizer, "optimizer", None)):
+        if isinstance(value, list | tuple):
+            yield from filter(_is_optimizer, value)
+        elif isinstance(value, dict):
+            yield from filter(_is_optimizer, value.values())
+        elif _is_optimizer(value):
+            yield value
 
 
 def _is_optimizer(value: Any) -> bool:
     return hasattr(value, "param_groups") and hasattr(value, "step")
 
 
-def _like_parent(optimizer: Optimizer, cls: type) -> type | None:
-    """Return a class of torch's if the optimizer updates as it does, else None."""
-    if cls not in OPTIMIZERS.values():
-        return None
-    own = type(optimizer).__mro__[: type(optimizer).__mro__.index(cls)]
-    if not any("step" in vars(each) for each in own):
-        return cls
+def _of_torch(optimizer: Optimizer) -> str | None:
+    """Return the name of the class of torch's that makes the same updates, or None."""
+    known = {cls: name for name, cls in OPTIMIZERS.items()}
+    bases = [cls for cls in type(optimizer).__mro__ if cls in known]
+    if bases:
+        own = type(optimizer).__mro__[: type(optimizer).__mro__.index(bases[0])]
+        if not any("step" in vars(cls) for cls in own):
+            return known[bases[0]]
+    with torch.random.fork_rng(devices=[]):
+        path = _path(optimizer, type(optimizer))
+        if path is None:
+            return None
+        for cls in (*bases, *known):
+            other = _path(optimizer, cls)
+            if other is not None and (other - path).norm() < SAME * path.norm():
+                return known[cls]
+    return None
+
+
+def _path(optimizer: Optimizer, cls: type[Optimizer]) -> Tensor | None:
+    """Return the updates that a new optimizer of a class makes with changing gradients, or None.
+
+    The weights are far from 0, for an update may follow their norm, as LAMB's does.
+    """
+    generator = torch.Generator().manual_seed(0)
+    parameter = nn.Parameter(10 * torch.randn(4, 4, generator=generator))
+    places = [parameter.detach().clone()]
     try:
-        updates = [_update(optimizer, 1.0, of=each) for each in (type(optimizer), cls)]
+        fresh = _fresh(optimizer, parameter, cls)
+        for update in range(8):  # RAdam's first five are those of SGD
+            scale = 1 + update % 3
+            parameter.grad = scale * torch.randn(4, 4, generator=generator)
+            fresh.step()
+            places.append(parameter.detach().clone())
     except Exception:  # noqa: BLE001  (the user's class may raise anything)
         return None
-    return cls if isclose(*updates, rel_tol=1e-6) else None
+    path = torch.stack(places).diff(dim=0)
+    return path if bool(path.isfinite().all()) and bool(path.any()) else None
+
+
+def _named(optimizer: Optimizer) -> str:
+    """Return the name that an optimizer's class has or is a form of, in lower case."""
+    name = type(optimizer).__name__.lower()
+    form = FORM.fullmatch(name)
+    known = form[1] if form else name
+    known = VARIANTS.get(known, known)
+    expected = c.FAMILIES.get(c.ALIKE.get(known, known))
+    if expected is None:
+        return name
+    as_named = family(optimizer) in {None, expected}
+    return known if as_named else f"{type(optimizer).__module__}.{name}"
 
 
 def family(optimizer: Optimizer) -> Literal["adaptive", "proportional"] | None:
@@ -341,24 +399,46 @@ def opening(optimizer: Optimizer) -> float:
     return max(1.0, first / later) if later else 1.0
 
 
-def _update(
-    optimizer: Optimizer, scale: float, updates: int = 8, *, of: type[Optimizer] | None = None
-) -> float:
+def _update(optimizer: Optimizer, scale: float, updates: int = 8) -> float:
     """Return the size of the last of several updates by a new optimizer with the same settings."""
-    cls = of or type(optimizer)
     generator = torch.Generator().manual_seed(0)
     parameter = nn.Parameter(torch.zeros(4, 4))
-    on_cpu = {"fused": None, "foreach": None, "capturable": False}
-    options = {**copy.deepcopy(optimizer.defaults), **on_cpu, "lr": 1e-3, "weight_decay": 0.0}
-    accepted = inspect.signature(cls).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-    options = {k: v for k, v in options.items() if takes_any or k in accepted}
-    fresh: Optimizer = cls([parameter], **options)
+    fresh = _fresh(optimizer, parameter, type(optimizer))
     parameter.grad = scale * torch.randn(4, 4, generator=generator)
     before = parameter.detach().clone()
-    if hasattr(fresh, "train"):  # a schedule-free one begins in evaluation mode
-        fresh.train()
     for _ in range(updates):
         before.copy_(parameter.detach())
         fresh.step()
     return float((parameter.detach() - before).norm())
+
+
+def _fresh(optimizer: Optimizer, parameter: nn.Parameter, cls: type[Optimizer]) -> Optimizer:
+    """Return a new optimizer of a class, with the settings of `optimizer` but no weight decay.
+
+    A class that wants more than parameters and settings is made without its constructor, and gets
+    the numbers and words of `optimizer`, but no object of it: a step must change nothing else.
+    """
+    on_cpu = {"fused": None, "foreach": None, "capturable": False}
+    options = {**_settings(optimizer), **on_cpu, "lr": 1e-3, "weight_decay": 0.0}
+    accepted = inspect.signature(cls).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    try:
+        fresh = cls([parameter], **{k: v for k, v in options.items() if takes_any or k in accepted})
+    except Exception:
+        if cls is not type(optimizer):
+            raise
+        fresh = cls.__new__(cls)
+        Optimizer.__init__(fresh, [parameter], options)
+        plain = {k: v for k, v in vars(optimizer).items() if isinstance(v, int | float | str)}
+        vars(fresh).update({k: v for k, v in plain.items() if k not in vars(fresh)})
+    if hasattr(fresh, "train"):  # a schedule-free one begins in evaluation mode
+        fresh.train()
+    return fresh
+
+
+def _settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the settings of the first parameter group."""
+    group = next(iter(optimizer.param_groups), {})
+    names = getattr(optimizer, "defaults", group).keys() - {"params"}
+    settings = {name: group.get(name, optimizer.defaults.get(name)) for name in names}
+    return copy.deepcopy(settings)

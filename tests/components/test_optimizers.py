@@ -361,6 +361,10 @@ USERS = """
             super().__init__(params, lr)
             self.teacher = teacher
 
+    class Taught(Needy):
+        def step(self, closure=None):
+            self.teacher.teach(self)
+
     class Cubic(torch.optim.SGD):
         def step(self, closure=None):
             for group in self.param_groups:
@@ -504,10 +508,13 @@ def test_families_of_users_classes(users):
         assert family(build(name, **options)) == expected
 
 
-def test_a_class_that_needs_more_has_no_family(users):
+def test_a_class_that_needs_more_is_measured_without_it(users):
     name, options = users("Needy")
+    assert family(build(name, teacher=1, **options)) == "adaptive"
+    name, options = users("Taught")
     optimizer = build(name, teacher=1, **options)
-    assert family(optimizer) is None
+    assert family(optimizer) is None  # its step asks the teacher
+    assert kind(optimizer) == "taught"
 
 
 def test_measuring_the_family_touches_nothing(users):
@@ -549,12 +556,28 @@ def test_how_much_larger_the_first_update_is(name, args, expected):
     assert not optimizer.state
 
 
-def test_a_class_that_cannot_be_copied_opens_as_it_goes_on():
-    class Own(torch.optim.SGD):
-        def __init__(self, params, lr, needed):
-            super().__init__(params, lr * needed)
+class Wanting(torch.optim.RMSprop):
+    """Built from more than parameters and settings, which its step uses."""
 
-    assert opening(Own(nn.Linear(2, 2).parameters(), 0.1, needed=1)) == 1
+    def __init__(self, params, lr, model, power):
+        super().__init__(params, lr)
+        self.model, self.power = model, power
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = parameter.grad**self.power
+        return super().step(closure)
+
+
+def test_a_class_that_cannot_be_built_again_is_measured_without_its_objects():
+    model = nn.Linear(2, 2)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    same, other = (Wanting(model.parameters(), 0.1, model, power) for power in (1, 3))
+    assert opening(same) == pytest.approx(10, rel=0.01)
+    assert (kind(same), kind(other)) == ("rmsprop", "wanting")
+    assert all(map(torch.equal, before, model.parameters()))
+    assert not same.state
 
 
 class SameAdamW(torch.optim.AdamW):
@@ -577,6 +600,49 @@ class HalfSGD(torch.optim.SGD):
         return super().step(closure)
 
 
+class Scratch(torch.optim.Optimizer):
+    """Adam written anew, and in half the digits."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999)):
+        super().__init__(params, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            (b1, b2), lr = group["betas"], group["lr"]
+            for p in group["params"]:
+                state = self.state[p]
+                n = state["n"] = state.get("n", 0) + 1
+                m = state["m"] = b1 * state.get("m", 0) + (1 - b1) * p.grad
+                v = state["v"] = b2 * state.get("v", 0) + (1 - b2) * p.grad**2
+                update = (m / (1 - b1**n)) / ((v / (1 - b2**n)).sqrt() + 1e-8)
+                p.sub_(lr * update.bfloat16())
+
+
+class LionInAdam(torch.optim.Adam):
+    """Signs of the momentum, as large as Adam's updates as long as the gradient stays the same."""
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                p.sub_(group["lr"] * (0.9 * mean + 0.1 * p.grad).sign())
+                mean.lerp_(p.grad, 0.01)
+
+
+class Trusting(torch.optim.AdamW):
+    """Updates as large as the weights, as LAMB's; those of AdamW where the weights are 0."""
+
+    @torch.no_grad()
+    def step(self):
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        before = [p.clone() for p in parameters]
+        super().step()
+        for p, old in zip(parameters, before, strict=True):
+            p.copy_(old + (old.norm() or 1.0) * (p - old))
+
+
 class Wrapper(torch.optim.Optimizer):
     """As accelerate's."""
 
@@ -585,16 +651,114 @@ class Wrapper(torch.optim.Optimizer):
         self.param_groups = optimizer.param_groups
 
 
+def of_fabric(optimizer):
+    """Return a wrapper as Lightning Fabric's, whose class is made on the spot."""
+    cls = type(f"Fabric{type(optimizer).__name__}", (Wrapper, type(optimizer)), {})
+    wrapper = cls.__new__(cls)
+    vars(wrapper).update(vars(optimizer), _optimizer=optimizer)
+    return wrapper
+
+
+class Slotted:
+    """No optimizer of torch's, and without a `__dict__`."""
+
+    __slots__ = ("optimizer",)
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+    def step(self):
+        self.optimizer.step()
+
+
+class Several(torch.optim.Optimizer):
+    """One optimizer for each parameter, as torchao's that computes on the CPU."""
+
+    def __init__(self, *optimizers):
+        self.of = dict(enumerate(optimizers))
+        self.param_groups = [group for each in optimizers for group in each.param_groups]
+
+
 def test_subclasses_and_wrappers_are_what_they_are():
     parameters = [nn.Parameter(torch.ones(2, 2))]
     assert kind(SameAdamW(parameters)) == "adamw"
     assert kind(ModedSGD(parameters, 0.1)) == "sgd"
     assert kind(ModedSGD(parameters, 0.1, momentum=0.9)) == "sgd_momentum"
     assert kind(HalfSGD(parameters, 0.1)) == "halfsgd"
+    assert kind(LionInAdam(parameters)) == "lioninadam"
+    assert kind(Trusting(parameters)) == "trusting"
     wrapped = Wrapper(Wrapper(torch.optim.AdamW(parameters)))
     assert kind(wrapped) == "adamw"
     assert family(wrapped) == "adaptive"
     assert opening(Wrapper(torch.optim.RMSprop(parameters))) == pytest.approx(10, rel=0.01)
+
+
+@pytest.mark.parametrize("wrap", [Wrapper, of_fabric, Slotted, Several])
+def test_wrappers_of_all_sorts(wrap):
+    parameters = [nn.Parameter(torch.ones(2, 2))]
+    assert kind(wrap(torch.optim.AdamW(parameters))) == "adamw"
+    assert kind(wrap(torch.optim.SGD(parameters, 0.1, momentum=0.9))) == "sgd_momentum"
+    assert kind(wrap(SameAdamW(parameters))) == "adamw"
+
+
+def test_several_optimizers_inside_are_one_kind_or_none():
+    def adam():
+        return torch.optim.Adam([nn.Parameter(torch.ones(2, 2))])
+
+    sgd = torch.optim.SGD([nn.Parameter(torch.ones(2, 2))], 0.1)
+    assert kind(Several(adam(), adam())) == "adam"
+    assert kind(Several(adam(), sgd)) == "several"
+
+
+def test_a_class_of_ones_own_that_updates_as_one_of_torchs():
+    parameters = [nn.Parameter(torch.ones(2, 2))]
+    state = torch.get_rng_state()
+    assert kind(Scratch(parameters)) == "adam"
+    assert kind(Scratch(parameters, betas=(0.5, 0.9))) == "adam"
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(parameters[0], torch.ones(2, 2))
+
+
+def test_momentum_of_a_group():
+    group = {"params": [nn.Parameter(torch.ones(2, 2))], "momentum": 0.9}
+    assert kind(torch.optim.SGD([group], 0.1)) == "sgd_momentum"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("AdamW8bit", "adamw"),
+        ("PagedAdamW32bit", "adamw"),
+        ("AdamW4bit", "adamw"),
+        ("AdamWFp8", "adamw"),
+        ("FusedAdam", "adam"),
+        ("DeepSpeedCPUAdam", "adam"),
+        ("HybridAdam", "adam"),
+        ("NAdamWLegacy", "nadam"),
+        ("PagedLion8bit", "lion"),
+        ("SGDW", "sgd"),
+        ("FusedSGD", "sgd"),
+        ("AdamWScheduleFree", "adamwschedulefree"),
+        ("FusedLAMB", "fusedlamb"),
+    ],
+)
+def test_forms_that_cannot_be_measured_go_by_their_names(name, expected):
+    def step(_):
+        raise RuntimeError("it needs a GPU")
+
+    cls = type(name, (torch.optim.Optimizer,), {"step": step})
+    assert kind(cls([nn.Parameter(torch.ones(2, 2))], {"lr": 0.1})) == expected
+
+
+def test_a_name_that_the_updates_belie():
+    parameters = [nn.Parameter(torch.ones(2, 2))]
+    cls = type("SGD", (LionInAdam,), {})
+    assert kind(cls(parameters)) == f"{__name__}.sgd"
+    assert kind(type("Lion", (LionInAdam,), {})(parameters)) == "lion"
 
 
 def test_the_parameters_of_a_loss_are_trained_but_for_frozen_ones():
