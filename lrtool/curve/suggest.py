@@ -18,7 +18,6 @@ from lrtool.curve.trials import (
     REACH,
     correct,
     fell,
-    fell_in_training,
     lean_of,
     rose,
     weight,
@@ -136,8 +135,9 @@ def suggest(
     promising = isinstance(before_trials, _Answer) or verdict.is_flat(anchors, sweeps)
     auto = before_trials
     if trials is not None and not trials.interrupted and best is not None and promising:
-        # after a flat sweep, a small fall of the validation loss is not enough
-        descent = fell(trials) if obstacle is None else fell_in_training(trials)
+        # after a flat sweep, a validation loss that fell by less than the noise of a batch, as of
+        # a model that only learns to be unsure, is not enough
+        descent = fell(trials, 0.0 if obstacle is None else verdict.noise(sweeps))
         if not descent and anchors.minimum is None:
             auto = obstacle or verdict.nothing_fell(followed)
         else:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lrtool.curve import constants as c
 from lrtool.curve.combine import Estimate, lengthening
+from lrtool.curve.stopping import RESOLUTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ REACH: Final = 0.5  # decades from the estimate to a trial
 TEMPERATURE: Final = 0.05
 SIGNIFICANT: Final = 5.0  # standard errors by which a loss must fall
 LEAST: Final = 10  # losses that a trial needs to show it
+LEAST_CHUNKS: Final = 4  # validation batches from which the error of a descent is known
 MATERIAL: Final = 0.25  # standard deviations of a batch's loss by which a validation loss must fall
 
 
@@ -76,20 +78,36 @@ def _ends(trials: Race) -> list[float]:
     return [math.nan if one.final_loss is None else one.final_loss for one in trials.candidates]
 
 
-def fell(trials: Race) -> bool:
+def fell(trials: Race, least: float = 0.0) -> bool:
     """Tell whether a trial's loss fell by more than its noise.
 
-    Either its training losses fell, or its validation loss did: by five standard errors of the
-    difference between the trials, and by a share of the noise of a batch. The standard error alone
-    is not enough: where all samples descend alike, it is smaller than the smallest descent.
+    Either its training losses fell, or its validation loss did: by five standard errors of its own
+    descent, and by a share of the noise of a batch. The standard error alone is not enough: where
+    all samples descend alike, it is smaller than the smallest descent. Where it is not known, as
+    for a single validation batch, the noise of a training batch stands in for it.
+
+    Args:
+        trials: with their losses.
+        least: by which a validation loss must fall in any case.
     """
-    errors = [one.standard_error for one in trials.candidates if one.standard_error]
-    error = SIGNIFICANT * max(errors, default=math.inf)
+    least = max(least, RESOLUTION * abs(trials.untrained_loss))
     return fell_in_training(trials) or any(
         one.final_loss is not None
-        and trials.untrained_loss - one.final_loss > max(error, MATERIAL * _last(loss).std(ddof=1))
+        and trials.untrained_loss - one.final_loss > max(least, _noise(one, _last(loss)))
         for one, loss in _complete(trials)
     )
+
+
+def _noise(trial: Candidate, loss: Array) -> float:
+    """Return by how much a trial's validation loss may fall by chance.
+
+    Args:
+        trial: what it ended at.
+        loss: of its last batches.
+    """
+    batch = float(loss.std(ddof=1))
+    error = batch if trial.descent_error is None else trial.descent_error
+    return max(SIGNIFICANT * error, MATERIAL * batch)
 
 
 def fell_in_training(trials: Race) -> bool:

@@ -158,6 +158,12 @@ def is_flat(anchors: Anchors, sweeps: Sequence[Sweep]) -> bool:
     return anchors.minimum is None and anchors.divergence is None and ended
 
 
+def noise(sweeps: Sequence[Sweep]) -> float:
+    """Return the standard deviation of a batch's loss in flat sweeps, whatever its outliers."""
+    losses = [np.quantile(effects(sweep)[1], (0.16, 0.84)) for sweep in sweeps]
+    return float(np.mean([(high - low) / 2 for low, high in losses]))
+
+
 def trial_doubts(*, fell: bool, rose: bool, followed: Collection[str]) -> list[Doubt]:
     """Return what the two trials say against the rate between them."""
     if rose:

@@ -318,6 +318,13 @@ class Candidate:
             "was interrupted"
         ),
     ]
+    descent_error: Annotated[
+        float | None,
+        Field(
+            description="of the difference between its final loss and the untrained one, over the "
+            "same validation samples; null: not measured, or on too few batches of them"
+        ),
+    ] = None
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)

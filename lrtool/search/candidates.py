@@ -125,6 +125,7 @@ class Contest:
         ranks: that train one candidate each.
         random: random states at the start of each evaluation.
         untrained: loss before the first update.
+        before: the measurement of it on the held-out batches; None without these.
         evaluation_cost: of all measurements so far, in steps.
         entries: the candidates.
         finished: it was not interrupted.
@@ -140,6 +141,7 @@ class Contest:
     ranks: Ranks = ALONE
     random: RandomStates = field(default_factory=dict)
     untrained: float = nan
+    before: Measurement | None = None
     evaluation_cost: float = 0.0
     entries: list[Entry] = field(default_factory=list)
     finished: bool = False
@@ -246,8 +248,8 @@ def _measure_untrained(contest: Contest) -> None:
         contest.held_out = usable(
             trainee.model, trainee.loss_fn, subject.runtime, contest.held_out, whole
         )
-        measurement = _measure(contest, runner)
-        untrained, cost = measurement.mean, measurement.cost
+        contest.before = contest.ranks.from_first(_measure(contest, runner))
+        untrained, cost = contest.before.mean, contest.before.cost
     else:
         untrained, cost = untrained_loss(runner, contest.steps)
     contest.untrained = contest.ranks.from_first(untrained)
@@ -393,7 +395,7 @@ def judge(contest: Contest) -> tuple[Race, Choice] | None:
         examples=present[0].samples if present else 0,
         untrained_loss=contest.untrained,
         candidates=tuple(
-            _record(entry, float(error), best=entry.runner.number == choice.best)
+            _record(contest, entry, float(error), best=entry.runner.number == choice.best)
             for entry, error in zip(contest.entries, choice.errors, strict=True)
         ),
         interrupted=not contest.finished,
@@ -415,7 +417,7 @@ def _comparable(contest: Contest) -> list[Measurement | None]:
     return [None] * len(entries)
 
 
-def _record(entry: Entry, error: float, *, best: bool) -> Candidate:
+def _record(contest: Contest, entry: Entry, error: float, *, best: bool) -> Candidate:
     outcome = entry.outcome
     if outcome is None:
         outcome = "unfinished" if entry.final is None else "won" if best else "lost"
@@ -427,4 +429,15 @@ def _record(entry: Entry, error: float, *, best: bool) -> Candidate:
         final_loss=None if entry.final is None else entry.final.mean,
         standard_error=error if isfinite(error) else None,
         outcome=outcome,
+        descent_error=_descent_error(contest.before, entry.final),
     )
+
+
+def _descent_error(before: Measurement | None, after: Measurement | None) -> float | None:
+    """Return the standard error of a loss's descent, by pairs of its chunks; None: not known."""
+    if before is None or after is None or not np.array_equal(before.sizes, after.sizes):
+        return None
+    if before.sizes.size < trials.LEAST_CHUNKS:
+        return None
+    error = decisions.standard_error(before.losses - after.losses, before.sizes)
+    return error if isfinite(error) else None

@@ -39,6 +39,7 @@ def test_json_is_the_report_with_the_race(here, tmp_path):
     assert (race["steps"], race["measure"], race["examples"]) == (80, "validation", 30)
     assert race["seed"] not in {sweep["seed"] for sweep in report["sweeps"]}
     keys = ["lr", "origin", "loss", "half_loss", "final_loss", "standard_error", "outcome"]
+    keys.append("descent_error")
     assert all(list(candidate) == keys for candidate in race["candidates"])
     assert [candidate["outcome"] for candidate in race["candidates"]].count("won") == 1
     said, named = report["suggestion"], report["suggestions"]

@@ -125,7 +125,7 @@ def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
     known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine", "steps": 300}
     swept = suggest(three(), **known).suggestion
     flat = [falling(2.0)] * 2
-    said = suggest(three(), trials=trials_of(curves=flat), **known).suggestion
+    said = suggest(three(), trials=trials_of((2.0, 2.0), curves=flat), **known).suggestion
     assert (said.lr, said.verdict) == (swept.lr, "uncertain")
     assert said.reason == "The loss did not fall clearly in either trial."
     assert said.advice == ("Compare rates in a race (find.verify).",)
@@ -631,7 +631,7 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
     better = suggest(flat, trials=trials_of((1.1, 1.0)), **known).suggestion
     assert better.lr > found.lr
     # trials that did not fall leave it at that
-    nothing = trials_of(curves=[falling(2.0, seed=seed) for seed in (1, 2)])
+    nothing = trials_of((2.0, 2.0), curves=[falling(2.0, seed=seed) for seed in (1, 2)])
     expect_none(flat, "The loss is flat", "Raise find.end", trials=nothing, **known)
     # nor does a validation loss that fell by ever so little
     nothing = trials_of((1.999, 1.99), curves=[falling(2.0, noise=0.001)] * 2, error=1e-5)
@@ -639,6 +639,25 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
     expect_none(flat, "The loss is flat", "Raise find.end", trials=nothing, **known)
     # and without a first update there is no place to try
     assert suggest(flat, optimizer="adamw", steps=300).trial_rates is None
+
+
+def test_after_a_flat_sweep_a_validation_loss_counts_from_the_noise_of_a_batch_on():
+    noise = 0.3 * np.random.default_rng(0).normal(size=100)
+    flat = [recorded(rates(steps=100), INITIAL + noise, stop=False)]
+    known = {"first": FIRST, "optimizer": "adamw", "steps": 300}
+    assert suggest(flat, **known).suggestion.verdict == "none"
+    batch = np.diff(np.quantile(noise[1:], (0.16, 0.84)))[0] / 2
+    assert batch == pytest.approx(0.3, rel=0.2)
+    hidden = falling(1.8, start=1.8, noise=0.3)  # training losses that show nothing
+    for share, found in ((1.05, True), (0.95, False)):
+        ends = (2 - share * batch, 2.1)
+        tried = trials_of(ends, curves=[hidden] * 2, error=0.01)
+        assert not trials.fell_in_training(tried)
+        said = suggest(flat, trials=tried, **known).suggestion
+        assert (said.verdict == "uncertain", said.lr is not None) == (found, found)
+    # beside a trial that diverged too
+    tried = trials_of((1.5, None), curves=[hidden] * 2, error=0.01)
+    assert suggest(flat, trials=tried, **known).suggestion.lr is not None
 
 
 def test_what_diverged_at_once_is_not_tried():

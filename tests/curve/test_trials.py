@@ -1,6 +1,7 @@
 """What two short trainings say, by numbers worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def trials_of(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, *
         "interrupted": False,
     }
     candidates = tuple(
-        Candidate(rate, origin, loss, None, end, error, "lost")
+        Candidate(rate, origin, loss, None, end, error, "lost", error)
         for rate, origin, loss, end in zip(lr, ("lower", "higher"), curves, losses, strict=True)
     )
     return Race(candidates=candidates, **(facts | changes))
@@ -83,7 +84,7 @@ def test_lean_of_a_record():
     assert trials.lean_of(trials_of((1.0, None))) == pytest.approx(-math.tanh(10))
     assert trials.lean_of(trials_of(interrupted=True)) is None
     flat = falling(2.0)
-    assert trials.lean_of(trials_of((1.0, 1.05), curves=[flat, flat])) is None
+    assert trials.lean_of(trials_of((1.9, 1.95), curves=[flat, flat])) is None
 
 
 def test_two_that_rose_speak_for_a_lower_rate():
@@ -103,14 +104,43 @@ def test_a_loss_on_examples_has_fallen_by_five_errors():
     for drop, error, fallen in (
         (0.06, 0.01, True),
         (0.04, 0.01, False),
-        (0.06, None, False),
         (0.02, 1e-6, True),
         (0.01, 1e-6, False),  # of no account beside the noise of a batch
+        (0.02, 0.0, True),  # no error at all is not an error that is not known
     ):
         record = trials_of((2 - drop, 2.0), curves=flat, error=error)
         assert trials.fell(record) is fallen
     assert trials.fell(trials_of((2.0, 1.9), curves=flat, error=0.01))
     assert not trials.fell(trials_of((2.0, 2.0), curves=flat, error=0.0))
+    assert not trials.fell(trials_of((2.0, 1.9), curves=flat, error=0.01), least=0.11)
+
+
+def test_where_no_error_is_known_a_batchs_noise_stands_in_for_it():
+    flat = falling(2.0)
+    five = 5 * np.std(flat[-30:], ddof=1)
+    for drop, fallen in ((1.01 * five, True), (0.99 * five, False)):
+        assert trials.fell(trials_of((2 - drop, 2.0), curves=[flat] * 2)) is fallen
+
+
+def test_a_constant_loss_has_not_fallen_by_a_rounding():
+    level = [(1000.0,) * 90] * 2
+    for drop, fallen in ((0.001, False), (0.01, True)):
+        ends = (1000 - drop, 1000.0)
+        record = trials_of(ends, curves=level, error=0.0, untrained_loss=1000.0)
+        assert trials.fell(record) is fallen
+
+
+def test_a_descent_is_seen_beside_a_trial_that_diverged():
+    """The error is that of its own descent, which needs no other trial to compare with."""
+    up = (*np.geomspace(2.07, 1e6, 30).tolist(), math.inf)
+    noisy = falling(1.77, start=2.07, noise=0.3)  # too noisy to show it
+    record = trials_of((1.77, None), curves=[noisy, up], untrained_loss=2.07)
+    assert not trials.fell_in_training(record)
+    lower, higher = record.candidates
+    for error, fallen in ((0.05, True), (0.07, False)):
+        # the only one to end is the best, and differs from itself by 0
+        lower = replace(lower, standard_error=0.0, descent_error=error)
+        assert trials.fell(replace(record, candidates=(lower, higher))) is fallen
 
 
 def test_one_that_fell_is_enough():
@@ -124,7 +154,7 @@ def test_one_that_fell_is_enough():
         ((falling(1.0, steps=10), flat), True),
         (((*fallen[:-1], NAN), flat), False),  # it fell and broke
     ):
-        assert trials.fell(trials_of(curves=curves)) is expected
+        assert trials.fell(trials_of((2.0, 2.0), curves=curves)) is expected
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.2), st.integers(12, 90))
@@ -136,7 +166,7 @@ def test_to_have_fallen_is_five_of_welchs_standard_errors(seed, drop, steps):
     # one value, and a sample with the same variance
     alone = ttest_ind_from_stats(loss[0], 0, 1, after.mean(), after.std(ddof=1), after.size)
     fallen = statistic > 5 or (after.size >= 10 and alone.statistic > 5)
-    record = trials_of(curves=[tuple(loss.tolist()), (2.0,) * 20])
+    record = trials_of((2.0, 2.0), curves=[tuple(loss.tolist()), (2.0,) * 20])
     assert trials.fell(record) == fallen
 
 
@@ -145,13 +175,16 @@ def test_however_fast_it_fell(pace):
     """One that fell within its first tenth has no level there to compare with."""
     rng = np.random.default_rng(0)
     loss = 0.05 + np.exp(-np.arange(90) / pace) + 0.03 * rng.normal(size=90)
-    assert trials.fell(trials_of(curves=[tuple(loss.tolist()), (2.0,) * 90]))
+    assert trials.fell(trials_of((2.0, 2.0), curves=[tuple(loss.tolist()), (2.0,) * 90]))
 
 
 def test_noise_alone_has_hardly_ever_fallen():
     rng = np.random.default_rng(1)
     flat = 2 + 0.3 * rng.normal(size=(2000, 90))
-    found = [trials.fell(trials_of(curves=[tuple(one.tolist()), (2.0,) * 90])) for one in flat]
+    found = [
+        trials.fell(trials_of((2.0, 2.0), curves=[tuple(one.tolist()), (2.0,) * 90]))
+        for one in flat
+    ]
     assert sum(found) <= 2
 
 

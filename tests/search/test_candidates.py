@@ -12,6 +12,7 @@ import pytest
 import torch
 from small import CONFIG, NET
 
+from lrtool.curve import trials
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.errors import ConfigError
@@ -194,6 +195,38 @@ def test_without_a_validation_part_the_last_training_losses_are_compared(opened)
         if racer.outcome == "lost":
             paired = np.array(racer.loss[75:]) - best.loss[75:]
             assert racer.standard_error == pytest.approx(paired.std(ddof=1) / 5)
+
+
+def test_the_error_of_a_descent_is_that_of_its_own_differences(opened):
+    """By chunk, before and after training; the other trial has diverged and tells nothing."""
+    task = opened(IRIS, "optimizer=sgd")
+    contest = open_trials(task)
+    models = []
+    for _ in candidates.run_trials(contest, (0.01, 1e4), Stopwatch()):
+        models += [e.runner.trainee.model for e in contest.entries[:1] if e.runner.trainee]
+    race, _ = candidates.judge(contest)
+    lower, higher = race.candidates
+    assert (higher.outcome, higher.descent_error) == ("diverged", None)
+    assert lower.standard_error == 0
+    fresh = build(task, race.seed).model.eval()
+    with torch.no_grad():
+        each = [
+            (loss_of(fresh, x, y) - loss_of(models[0].eval(), x, y)) for x, y in contest.held_out
+        ]
+    assert len(each) == 15
+    assert np.mean(each) == pytest.approx(race.untrained_loss - lower.final_loss, rel=1e-4)
+    assert lower.descent_error == pytest.approx(np.std(each, ddof=1) / math.sqrt(15), rel=1e-4)
+    assert trials.fell(race)
+
+
+def test_three_differences_do_not_tell_their_spread(opened):
+    for chunks, known in ((3, False), (4, True)):
+        contest = open_trials(opened(IRIS))
+        contest.held_out = contest.held_out[:chunks]
+        for _ in candidates.run_trials(contest, (0.001, 0.01), Stopwatch()):
+            pass
+        race, _ = candidates.judge(contest)
+        assert [one.descent_error is not None for one in race.candidates] == [known] * 2
 
 
 def test_rates_that_diverge_are_out(opened):
