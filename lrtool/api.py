@@ -22,6 +22,7 @@ from lrtool.config.spelling import number
 from lrtool.curve.suggest import METHODS
 from lrtool.curve.verdict import VALIDATION
 from lrtool.data import batches
+from lrtool.engine import freeze
 from lrtool.engine.device import DTYPES, Runtime, environment
 from lrtool.engine.lightning import warn_of_hooks
 from lrtool.engine.preserve import preserved
@@ -337,6 +338,7 @@ def _find_result(
     finding = result.finding
     assert finding is not None, "a search that did not fail has a finding"
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trained, frozen = freeze.parts(model)
     report = FindReport(
         status="no_suggestion" if finding.suggestion.lr is None else "completed",
         reason=finding.suggestion.reason,
@@ -357,6 +359,8 @@ def _find_result(
             name=type(model).__name__,
             parameters=sum(size for size, _ in sizes),
             trainable=sum(size for size, trainable in sizes if trainable),
+            trained=trained,
+            frozen=frozen,
         ),
         environment=machine,
         timing=Timing(**result.timing),

@@ -9,7 +9,7 @@ from math import isfinite
 import typer
 
 from lrtool.cli import flags
-from lrtool.cli.streams import stdout_for_the_result
+from lrtool.cli.streams import say_of_checkpoint, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
 
 
@@ -46,13 +46,20 @@ def check(
             "loss": preflight.loss if isfinite(preflight.loss) else None,
             "parameters": preflight.parameters,
             "trainable": preflight.trainable,
+            "trained": preflight.trained,
+            "frozen": preflight.frozen,
+            "checkpoint": preflight.checkpoint and asdict(preflight.checkpoint),
             "training_steps": training_steps(experiment),
         }
         columns = experiment.data.columns
+        say_of_checkpoint(preflight.checkpoint)
     if as_json:
         facts["columns"] = [asdict(column) for column in columns]
         typer.echo(json.dumps(facts, indent=2))
     elif not quiet:
+        from lrtool.show import words
         from lrtool.show.terminal.console import print_facts
 
+        facts["trained"], facts["frozen"] = map(words.parts, (preflight.trained, preflight.frozen))
+        facts["checkpoint"] = words.checkpoint(preflight.checkpoint)
         print_facts(facts, columns)

@@ -11,7 +11,7 @@ import typer
 from lrtool.cli import exit_codes, flags
 from lrtool.cli.launch import joined
 from lrtool.cli.signals import interruptible
-from lrtool.cli.streams import say, stdout_for_the_result
+from lrtool.cli.streams import say, say_of_checkpoint, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def find(
             run_directory.check(output, "find", overwrite=overwrite, inputs=inputs)
         experiment = open_experiment(settings, document, ranks=ranks)
         experiment, preflight = run_preflight(experiment)
+        if ranks.first:
+            say_of_checkpoint(preflight.checkpoint)
         experiment = with_threads(experiment)
         runs = flags.runs_of(document)
         with ranks.entered_by_first(

@@ -17,10 +17,23 @@ from lrtool.show.terminal.stderr import stderr_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrtool.report.records import CheckpointFacts
+
+MOST_NOTES = 20
+
 
 def say(message: str) -> None:
     """Print a line on stderr, with the name of the program."""
     stderr_line(f"lrtool: {message}")
+
+
+def say_of_checkpoint(facts: CheckpointFacts | None) -> None:
+    """Say what was taken of pretrained weights, a line for each thing to know."""
+    notes = facts.notes if facts else ()
+    for note in notes[:MOST_NOTES]:
+        say(f"model.checkpoint: {note}")
+    if len(notes) > MOST_NOTES:
+        say(f"model.checkpoint: and {len(notes) - MOST_NOTES} more, which the report has")
 
 
 def result(text: object) -> None:

@@ -14,7 +14,7 @@ from lrtool.cli import exit_codes, flags
 from lrtool.cli.find import run_find
 from lrtool.cli.launch import joined
 from lrtool.cli.signals import interruptible
-from lrtool.cli.streams import result, say, stdout_for_the_result
+from lrtool.cli.streams import result, say, say_of_checkpoint, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
 from lrtool.errors import UserError
 
@@ -109,7 +109,8 @@ def train(
             settings = ranks.by_first(partial(with_threads_of, other, settings, ranks.world_size))
 
         # Everything that can fail early fails before the run directory is touched.
-        experiment = open_experiment(settings, document, ranks=ranks)
+        moved = ranks.by_first(partial(_has_moved, settings, document, earlier))
+        experiment = open_experiment(settings, document, ranks=ranks, with_checkpoint=not moved)
         if lr_from and run_rate and run_report:
             initial_rate.warn_of_differences(lr_from, run_rate, run_report, experiment)
         experiment, preflight = run_preflight(experiment)
@@ -121,6 +122,8 @@ def train(
             checkpoint,
         ):
             _say_what_is_resumed(resume, earlier, checkpoint)
+            if ranks.first and checkpoint is None:
+                say_of_checkpoint(preflight.checkpoint)
             report = _train(
                 experiment,
                 preflight,
@@ -227,6 +230,26 @@ def _opened(
         yield directory, found
 
 
+def _has_moved(settings: Config, document: Document, earlier: Path | None) -> bool:
+    """Tell whether the pretrained weights of a run that has its own by now are not there."""
+    from lrtool.errors import ConfigError
+    from lrtool.experiment.pretrained import find_pretrained
+    from lrtool.experiment.reading import directories_of
+    from lrtool.report import marker, run_directory
+
+    path = settings.model.checkpoint
+    if path is None or earlier is None:
+        return False
+    if not marker.has_checkpoint(run_directory.unfinished(earlier)):
+        return False
+    try:
+        find_pretrained(path, directories_of(settings, document))
+    except ConfigError:
+        say(f"{path} is not there any more; {earlier} goes on with its own weights")
+        return True
+    return False
+
+
 def _say_what_is_resumed(
     resume: str | None, earlier: Path | None, checkpoint: Checkpoint | None
 ) -> None:
@@ -268,6 +291,7 @@ def _train(
     from lrtool.report.records import LearningRate
     from lrtool.report.run_directory import CONFIG, ENCODING
     from lrtool.training import epochs
+    from lrtool.training.resume import pretrained_of
     from lrtool.training.session import begin, writing
 
     ranks = experiment.runtime.ranks
@@ -277,6 +301,7 @@ def _train(
             encoding.write(experiment.data.encoding, directory)
     if checkpoint is not None:
         rate = LearningRate(**checkpoint.state["learning_rate"])
+        preflight = replace(preflight, checkpoint=pretrained_of(checkpoint))
     rate, search = _rate_and_search(experiment, preflight, directory, rate, stop, quiet=quiet)
     write = partial(_write_report, experiment, preflight, directory, rate, search)
     if rate is None:

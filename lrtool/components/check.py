@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from lrtool.config.schema import ComponentConfig, Config, ScheduleConfig
+    from lrtool.config.schema import ComponentConfig, Config, ModelConfig, ScheduleConfig
     from lrtool.errors import KeyPath
 
     Problems = Iterator[Problem]
@@ -94,11 +94,13 @@ def _source(
         yield from _call(source, config.data.args, ("data", "args"), positional=positional)
 
 
-def _model(component: ComponentConfig, directories: Sequence[Path]) -> Problems:
-    factory, problems = _find(component.name, MODELS, "model", ("model", "name"), directories)
+def _model(model: ModelConfig, directories: Sequence[Path]) -> Problems:
+    factory, problems = _find(model.name, MODELS, "model", ("model", "name"), directories)
     yield from problems
     if factory is not None:
-        yield from _call(factory, component.args, ("model", "args"), given=models.FACTS)
+        yield from _call(factory, model.args, ("model", "args"), given=models.FACTS)
+    for index, pattern in enumerate(model.train_only or ()):
+        yield from _pattern(pattern, ("model", "train_only", index))
 
 
 def _loss(component: ComponentConfig, directories: Sequence[Path]) -> Problems:

@@ -61,9 +61,26 @@ class ParameterGroupConfig(Section):
 
 
 class ModelConfig(ComponentConfig):
-    """A model."""
+    """A model, the weights that it starts from, and what of it is trained."""
 
     name: str = Field("mlp", min_length=1, description="a built-in model, or an import path")
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="pretrained weights to start from: a safetensors file, a state dict that "
+        "torch.save wrote, or a run directory; null: random ones",
+    )
+    partial: bool = Field(
+        default=False,
+        description="true: weights of the checkpoint that do not fit the model are left out, such "
+        "as those of another head",
+    )
+    train_only: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="regular expressions, searched for in the names of parameters: the others are "
+        "frozen, and so are batch norm and dropout between them; null: all are trained",
+    )
 
 
 OWN = "own"

@@ -313,7 +313,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             try:
                 state = _read_state(checkpoint / STATE)
             except pickle.UnpicklingError as error:
-                problem = f"{STATE} holds {_foreign(checkpoint / STATE, error)}"
+                problem = f"{STATE} holds {foreign(checkpoint / STATE, error)}"
             except Exception as error:  # noqa: BLE001  (foreign bytes: torch may raise anything)
                 problem = f"{STATE} cannot be read: {in_a_line(error)}"
             else:
@@ -354,7 +354,7 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
     except (pickle.PickleError, AttributeError, TypeError) as error:
         raise UserError(
             "no checkpoint can be written: the state of the model or the optimizer holds "
-            f"{_foreign(path, error)}"
+            f"{foreign(path, error)}"
         ) from error
     except RuntimeError as error:
         full = error.__context__  # torch fails once more after a failed write
@@ -377,7 +377,7 @@ def unkeepable(state: Mapping[str, Any]) -> str | None:
         torch.load(file, weights_only=True)
     except (pickle.PickleError, AttributeError, TypeError) as error:
         file.seek(0)
-        return _foreign(file, error)
+        return foreign(file, error)
     return None
 
 
@@ -391,7 +391,7 @@ def _without_tensors(value: Any) -> Any:
     return value
 
 
-def _foreign(path: Path | IO[bytes], error: Exception) -> str:
+def foreign(path: Path | IO[bytes], error: Exception) -> str:
     """Say what pickle or torch has refused."""
     names = in_a_line(error)
     if isinstance(error, pickle.UnpicklingError):

@@ -321,20 +321,22 @@ def set_training(model: nn.Module) -> None:
     trained.
     """
     frozen = list(_frozen(model)) if model.training else []
+    modes = [(module, module.training) for part in frozen for module in part.modules()]
     model.train()
-    for module in frozen:
-        module.eval()
+    for module, training in modes:
+        module.training = training
 
 
 def _frozen(model: nn.Module) -> Iterator[nn.Module]:
     for child in model.children():
         if child.training:
             yield from _frozen(child)
-        elif _is_norm(child) or not any(p.requires_grad for p in child.parameters()):
+        elif is_norm(child) or not any(p.requires_grad for p in child.parameters()):
             yield child
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
+    """Tell whether a module is a batch norm, or another norm that may keep statistics."""
     return isinstance(module, nn.modules.batchnorm._NormBase)  # noqa: SLF001  (torch's public base of these has no public name)
 
 

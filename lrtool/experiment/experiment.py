@@ -32,8 +32,10 @@ from lrtool.engine.device import (
     to_memory_format,
 )
 from lrtool.engine.evaluation import evaluating, set_training
+from lrtool.engine.freeze import train_only
 from lrtool.engine.lightning import attach, has_forward, is_own, transferred, warn_of_hooks
 from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, own_loss, without_loss
+from lrtool.engine.pretrained import load_pretrained
 from lrtool.engine.randomness import OwnRandomness, seed_everything
 from lrtool.engine.shard import shard
 from lrtool.engine.step import forward, make_step
@@ -46,6 +48,7 @@ from lrtool.errors import (
     said,
 )
 from lrtool.experiment.fitting import fitted_shape, fitted_types
+from lrtool.experiment.pretrained import facts_of, open_pretrained
 from lrtool.experiment.reading import directories_of
 from lrtool.experiment.same_data import refuse_different_data
 from lrtool.ranks import ALONE
@@ -57,8 +60,10 @@ if TYPE_CHECKING:
     from lrtool.config.schema import Config
     from lrtool.data.encoding import Encoding
     from lrtool.engine.device import Runtime
+    from lrtool.engine.pretrained import Pretrained
     from lrtool.engine.step import LossFunction, Step
     from lrtool.ranks import Ranks
+    from lrtool.report.records import CheckpointFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Experiment:
         generator_states: of the user's own loaders, before anything was read from them.
         loader_starts: the states of loaders that know their place, of training and validation set.
         started: when it was opened, by `perf_counter`.
+        pretrained: the weights that models start from; None for random ones.
     """
 
     config: Config
@@ -86,6 +92,7 @@ class Experiment:
     generator_states: list[torch.Tensor]
     loader_starts: list[Any]
     started: float
+    pretrained: Pretrained | None = None
 
 
 def open_experiment(
@@ -94,14 +101,16 @@ def open_experiment(
     encoding: Encoding | None = None,
     *,
     ranks: Ranks = ALONE,
+    with_checkpoint: bool = True,
 ) -> Experiment:
-    """Open the device, read the data, and build the loss.
+    """Open the device, read the data and pretrained weights, and build the loss.
 
     Args:
         config: the configuration.
         document: the file it was read from.
         encoding: what a run has learned, to read the data with; None: it is learned from them.
         ranks: that share the work.
+        with_checkpoint: False: `model.checkpoint` is not read, as a run's own weights follow.
 
     Raises:
         UserError: something that the configuration names cannot be built.
@@ -112,8 +121,13 @@ def open_experiment(
     """
     started = perf_counter()
     directories = directories_of(config, document)
+    if config.model.partial and config.model.checkpoint is None:
+        words = "model.partial is ignored: there is no model.checkpoint to load"
+        warnings.warn(words, LrtoolWarning, stacklevel=2)
     with located(document):
         runtime = open_runtime(config.runtime, ranks)
+        checkpoint = config.model.checkpoint if with_checkpoint else None
+        pretrained = open_pretrained(checkpoint, directories, runtime.ranks)
         seed_everything(config.seed)  # a loss may have weights
         loss_fn = None if config.loss.name == OWN else losses.build_loss(config.loss, directories)
         if isinstance(loss_fn, nn.Module):
@@ -145,7 +159,7 @@ def open_experiment(
     states = [generator.get_state() for generator in _own_generators(data)]
     starts = [loader_state.start_of(part) for part in (data.train, data.validation)]
     experiment = Experiment(
-        config, document, directories, runtime, data, loss_fn, states, starts, started
+        config, document, directories, runtime, data, loss_fn, states, starts, started, pretrained
     )
     model = build(experiment, config.seed).model
     memory_format = to_memory_format(runtime, model)
@@ -266,6 +280,7 @@ class Built:
         optimizer: over the parameters of the model, and of the loss if it has any.
         ratios: each parameter group's rate divided by the base rate.
         own_randomness: what the model draws from in a step; None: the global states.
+        checkpoint: what the model has taken of pretrained weights; None without any.
     """
 
     model: nn.Module
@@ -273,6 +288,7 @@ class Built:
     optimizer: torch.optim.Optimizer
     ratios: list[float]
     own_randomness: OwnRandomness | None = None
+    checkpoint: CheckpointFacts | None = None
 
 
 def rewind_generators(experiment: Experiment) -> list[torch.Generator]:
@@ -298,6 +314,7 @@ def build(experiment: Experiment, seed: int) -> Built:
     """Build model, loss and optimizer from a seed; the weights are the same on every device.
 
     Lazy layers get their weights from a forward pass, in evaluation mode if they take part in that.
+    Then pretrained weights take the place of random ones, and what is not to be trained is frozen.
 
     Raises:
         UserError: they cannot be built from the configuration.
@@ -315,9 +332,14 @@ def build(experiment: Experiment, seed: int) -> Built:
             model = models.build_model(
                 config.model, facts, experiment.directories, unknown=data.unknown
             )
-            if _is_lazy(model) or not experiment.runtime.sharded:
+            whole = _is_lazy(model) or not experiment.runtime.sharded
+            if whole:
                 model.to(experiment.runtime.device)
                 _make_lazy_weights(experiment, model)
+            checkpoint = _load_pretrained(experiment, model)
+            if config.model.train_only is not None:
+                train_only(model, config.model.train_only)
+            if whole:
                 model = place(model, experiment.runtime)
             if experiment.runtime.sharded:  # from the host, one block after another
                 shard(model, experiment.runtime)
@@ -347,7 +369,16 @@ def build(experiment: Experiment, seed: int) -> Built:
     ranks, own_randomness = experiment.runtime.ranks, None
     if ranks.several:
         own_randomness = OwnRandomness(seed, ranks.rank, experiment.runtime.device)
-    return Built(model, loss_fn, optimizer, ratios, own_randomness)
+    return Built(model, loss_fn, optimizer, ratios, own_randomness, checkpoint)
+
+
+def _load_pretrained(experiment: Experiment, model: nn.Module) -> CheckpointFacts | None:
+    """Load the pretrained weights into a new model, if there are any; return what it has taken."""
+    pretrained, spec = experiment.pretrained, experiment.config.model
+    if pretrained is None:
+        return None
+    fit = load_pretrained(model, pretrained, partial=spec.partial, name=spec.name)
+    return facts_of(pretrained, fit, [*model.state_dict()])
 
 
 def _own_copy(experiment: Experiment) -> LossFunction | None:

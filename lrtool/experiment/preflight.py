@@ -25,6 +25,7 @@ from lrtool.data.checks import class_problem
 from lrtool.data.encoding import Classes, Values, target_scale
 from lrtool.data.facts import labels_of
 from lrtool.data.part import Resident
+from lrtool.engine import freeze
 from lrtool.engine.copies import detached
 from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import environment
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from lrtool.engine.evaluation import Metric
     from lrtool.engine.step import LossFunction
     from lrtool.experiment.experiment import Built, Experiment
+    from lrtool.report.records import CheckpointFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ class Preflight:
         parameters: number of the parameters of the model, and of the loss if it has any.
         trainable: number of those that are trained.
         validated: whether the validation set has a batch.
+        trained: what of the model is trained; the name of a module stands for all in it.
+        frozen: what is not.
+        checkpoint: the pretrained weights that it starts from; None without any.
     """
 
     inputs: tuple[int, ...] | None
@@ -83,6 +88,9 @@ class Preflight:
     parameters: int
     trainable: int
     validated: bool
+    trained: tuple[str, ...]
+    frozen: tuple[str, ...]
+    checkpoint: CheckpointFacts | None
 
 
 def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
@@ -146,6 +154,7 @@ def _try_batch(experiment: Experiment) -> Preflight:
         refuse_other_results(experiment, built, batch)
     refuse_unmoved_shards(experiment, built, share)
     sizes = [(p.numel(), p.requires_grad) for p in _parameters(built)]
+    trained, frozen = freeze.parts(built.model)
     return Preflight(
         inputs=_shape(_first_input(batch)),
         targets=_shape(targets),
@@ -154,6 +163,9 @@ def _try_batch(experiment: Experiment) -> Preflight:
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
         validated=validated,
+        trained=trained,
+        frozen=frozen,
+        checkpoint=built.checkpoint,
     )
 
 
@@ -218,7 +230,12 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
             samples_per_update=samples_per_update(experiment),
         ),
         "model": ModelFacts(
-            name=config.model.name, parameters=preflight.parameters, trainable=preflight.trainable
+            name=config.model.name,
+            parameters=preflight.parameters,
+            trainable=preflight.trainable,
+            checkpoint=preflight.checkpoint,
+            trained=preflight.trained,
+            frozen=preflight.frozen,
         ),
         "environment": Environment(lrtool=__version__, **environment(experiment.runtime)),
     }

@@ -64,9 +64,10 @@ def directories_of(config: Config, document: Document) -> tuple[Path, ...]:
 
 
 def inputs_of(config: Config, document: Document) -> list[Path]:
-    """Return the files and directories that a configuration reads: itself, modules' and data's."""
+    """Return the files and directories that a configuration reads, itself included."""
     search_path = [Path(os.path.expanduser(path)) for path in config.search_path]  # noqa: PTH111  (as above)
     texts = [*_texts(config.data.args), *_texts(config.data.validation)]
+    texts += _texts(config.model.checkpoint)
     places = [Path(os.path.expanduser(text)) for text in texts]  # noqa: PTH111  (as above)
     data = [folder / place for place in places for folder in directories_of(config, document)]
     found = [path for path in data if os.path.exists(path)]  # noqa: PTH110  (Path's may raise)

@@ -476,12 +476,37 @@ class DataFacts:
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
+class CheckpointFacts:
+    """The pretrained weights that a model starts from; a module's name stands for all in it."""
+
+    path: Annotated[str, Field(description="of the file, or of the run's checkpoint")]
+    hash: Annotated[str, Field(description="SHA-256 of all names and values in the file")]
+    loaded: Annotated[Count, Field(description="tensors of the file that the model has taken")]
+    fresh: Annotated[
+        tuple[str, ...], Field(description="what of the model has none of them (partial: true)")
+    ] = ()
+    unused: Annotated[
+        tuple[str, ...], Field(description="what of the file the model lacks (partial: true)")
+    ] = ()
+    notes: Annotated[
+        tuple[str, ...], Field(description="what was said about them, one sentence each")
+    ] = ()
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
 class ModelFacts:
-    """What is trained."""
+    """What is trained; the name of a module stands for all parameters in it."""
 
     name: str
     parameters: int
     trainable: int
+    checkpoint: Annotated[
+        CheckpointFacts | None, Field(description="null: the weights were random at the start")
+    ] = None
+    trained: Annotated[
+        tuple[str, ...], Field(description="what of the model is trained; empty: an older report")
+    ] = ()
+    frozen: Annotated[tuple[str, ...], Field(description="what is not")] = ()
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)

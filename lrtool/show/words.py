@@ -9,8 +9,12 @@ from lrtool.config.spelling import number
 from lrtool.curve import constants
 
 if TYPE_CHECKING:
-    from lrtool.report.records import ColumnFacts, Suggestion
+    from collections.abc import Sequence
+
+    from lrtool.report.records import CheckpointFacts, ColumnFacts, Suggestion
     from lrtool.report.report import AnyReport, TrainReport
+
+MOST_PARTS = 8  # of a model, that are named
 
 
 def rate(lr: float) -> str:
@@ -62,6 +66,36 @@ def subject(report: AnyReport) -> str:
     ranks = report.environment.world_size
     parts.append(f"{ranks} ranks" if ranks > 1 else None)
     return " · ".join(part for part in parts if part)
+
+
+def start(report: AnyReport) -> list[tuple[str, str]]:
+    """Say with titles from which weights a model starts, and what of it is trained, if not all."""
+    model = report.model
+    if model is None:
+        return []
+    weights = checkpoint(model.checkpoint)
+    rows = [("Weights", weights)] if weights else []
+    if model.frozen:
+        count = f"{model.trainable:,} of {model.parameters:,} parameters"
+        part = f"{count}: {parts(model.trained)}; frozen: {parts(model.frozen)}"
+        rows.append(("Part", part))
+    return rows
+
+
+def checkpoint(facts: CheckpointFacts | None) -> str | None:
+    """Say from which weights a model starts: "a.safetensors, 12 tensors; head is fresh"."""
+    if facts is None:
+        return None
+    fresh, unused = parts(facts.fresh), parts(facts.unused)
+    left = [f"fresh: {fresh}" if fresh else "", f"not used: {unused}" if unused else ""]
+    tensors = f"{facts.loaded:,} tensor{'s' * (facts.loaded > 1)}"
+    return "; ".join([f"{facts.path}, {tensors}", *filter(None, left)])
+
+
+def parts(names: Sequence[str]) -> str | None:
+    """List parts of a model: "stem, layer1, …"; None without any."""
+    more = f" and {len(names) - MOST_PARTS:,} more" if len(names) > MOST_PARTS else ""
+    return ", ".join(names[:MOST_PARTS]) + more or None
 
 
 def target_scale(report: AnyReport) -> str | None:

@@ -77,6 +77,8 @@ def open_evaluated_data(
         LrtoolWarning: it cannot be told whether the data are the same.
     """
     encoding = encodings.read(run)
+    model = config.model.model_copy(update={"checkpoint": None, "partial": False})
+    config = config.model_copy(update={"model": model})  # the run's own weights follow
     changes = [
         change
         for change in differences(own.data.model_dump(), config.data.model_dump())

@@ -10,6 +10,7 @@ from lrtool.components.optimizers import OPTIMIZERS, default_rate, family
 from lrtool.config.differences import differences
 from lrtool.config.document import located
 from lrtool.config.spelling import number, spell
+from lrtool.engine import freeze
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError, key_path
 from lrtool.experiment.experiment import build, samples_per_update
 from lrtool.experiment.reading import directories_of
@@ -92,7 +93,7 @@ def warn_of_differences(run: Path, rate: float, report: AnyReport, experiment: E
     now = experiment.config.model_dump(mode="json")
     before = report.data.samples_per_update if report.data else None
     batch = samples_per_update(experiment)
-    changes: list[str] = []
+    changes = _other_start(report, experiment)
     for section, key in DEPENDS_ON:
         if (section, key) in BATCH_KEYS and before == batch:
             continue
@@ -109,6 +110,24 @@ def warn_of_differences(run: Path, rate: float, report: AnyReport, experiment: E
             LrtoolWarning,
             stacklevel=2,
         )
+
+
+def _other_start(report: AnyReport, experiment: Experiment) -> list[str]:
+    """Say where pretrained weights, by their values, and the frozen part are other than then."""
+    before, now, changes = report.model, experiment.pretrained, list[str]()
+    if before is None or not before.trained:  # an older version's report does not tell
+        return changes
+    was = before.checkpoint
+    if was and now and was.path == str(now.path.resolve()) and was.hash != now.digest:
+        changes.append(f"the pretrained weights in {was.path} have changed since")
+    elif (was and was.hash) != (now and now.digest):
+        then, there = was.path if was else "random", now.path if now else "random"
+        changes.append(f"the weights at the start were {then}, are {there}")
+    frozen = freeze.parts(build(experiment, experiment.config.seed).model)[1]
+    if frozen != before.frozen:
+        then, there = (", ".join(part) or "nothing" for part in (before.frozen, frozen))
+        changes.append(f"the frozen part was {then}, is {there}")
+    return changes
 
 
 def _another_batch(before: int, now: int, rate: float | None, experiment: Experiment) -> str:
@@ -200,8 +219,10 @@ def search_inside(directory: Path) -> FindReport | None:
 
 
 def is_for(report: FindReport, experiment: Experiment) -> bool:
-    """Tell whether a search had this configuration and these data."""
+    """Tell whether a search had this configuration, these data and these pretrained weights."""
     same = report.config_hash == experiment.config.digest()
+    checkpoint, pretrained = report.model and report.model.checkpoint, experiment.pretrained
+    same = same and (checkpoint and checkpoint.hash) == (pretrained and pretrained.digest)
     return same and report.data is not None and report.data.hash == experiment.data.digest
 
 

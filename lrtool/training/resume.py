@@ -34,7 +34,7 @@ from lrtool.experiment.experiment import (
 )
 from lrtool.report import marker, run_directory
 from lrtool.report import report as reports
-from lrtool.report.records import LearningRate
+from lrtool.report.records import CheckpointFacts, LearningRate
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, ENCODING, FIND, METRICS, MODEL
 
 if TYPE_CHECKING:
@@ -183,6 +183,12 @@ def checkpoint_to_resume(experiment: Experiment, directory: Path) -> Checkpoint 
     return checkpoint
 
 
+def pretrained_of(checkpoint: Checkpoint) -> CheckpointFacts | None:
+    """Return the pretrained weights that a training began with; None without any."""
+    facts = checkpoint.state.get("pretrained")  # older ones have none
+    return None if facts is None else CheckpointFacts(**facts)
+
+
 def _check_types(state: Mapping[str, Any]) -> None:
     """Raise an error if what a session adds to a checkpoint is not there, or of another type."""
     kinds = {"config": dict, "data": str | None, "log_bytes": int, "loss": dict}
@@ -195,6 +201,8 @@ def _check_types(state: Mapping[str, Any]) -> None:
         if not all(isinstance(each[name], dict) for name in ("random", "epoch_random", "model")):
             raise TypeError("the random states of the ranks are of another type")
     LearningRate(**state["learning_rate"])
+    if state.get("pretrained") is not None:
+        CheckpointFacts(**state["pretrained"])
 
 
 def _warn_of_damaged_weights(best: Path) -> None:
@@ -240,10 +248,14 @@ def copy_run(checkpoint: Path, target: Path) -> Path:
 def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
     """Refuse to resume with another configuration or other data."""
     changes = differences(checkpoint.state["config"], resolved_config(experiment))
+    began, there = pretrained_of(checkpoint), experiment.pretrained
+    may_change = MAY_CHANGE
+    if began and there and began.hash == there.digest:  # the same weights in another place
+        may_change = (*may_change, ("model", "checkpoint"))
     forbidden = [
         str(change)
         for change in sorted(changes, key=lambda change: change.path)
-        if not any(change.path[: len(free)] == free for free in MAY_CHANGE)
+        if not any(change.path[: len(free)] == free for free in may_change)
     ]
     run = run_directory.place(checkpoint.folder.parent.parent)
     if forbidden:
@@ -257,6 +269,11 @@ def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
         changed = before.split.samples != now.split.samples
     if changed:
         raise UserError(f"--resume {run}: the data have changed since; begin a new run")
+    if began and there and began.hash != there.digest:
+        raise UserError(
+            f"--resume {run}: the pretrained weights in {there.path} have changed since; put back "
+            "those that the run began with, move them away, or begin a new run"
+        )
 
 
 def _warn_of_another_length(experiment: Experiment, checkpoint: Checkpoint) -> None:

@@ -43,7 +43,7 @@ from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_o
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import CHECKPOINTS, MODEL, place
-from lrtool.training.resume import world_size
+from lrtool.training.resume import pretrained_of, world_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from lrtool.engine.step import Step
     from lrtool.experiment.experiment import Built
     from lrtool.ranks import Ranks
-    from lrtool.report.records import LearningRate, StepRow
+    from lrtool.report.records import CheckpointFacts, LearningRate, StepRow
     from lrtool.training.resume import Checkpoint
 
 
@@ -84,6 +84,7 @@ class Session:
             None.
         ended_loader: the same at the end of the current epoch's batches.
         saved: step of the newest checkpoint; None without one.
+        pretrained: the weights that the training began with; None for random ones.
         log_bytes: size of metrics.jsonl at the checkpoint that was resumed; 0 without one.
     """
 
@@ -103,6 +104,7 @@ class Session:
     resumed_loader: Any = None
     ended_loader: Any = None
     saved: int | None = None
+    pretrained: CheckpointFacts | None = None
     log_bytes: int = 0
 
     @property
@@ -170,6 +172,7 @@ def begin(
         generators=generators,
         epoch_random=random_states(generators),
         watch=watch,
+        pretrained=built.checkpoint,
     )
     if checkpoint is not None:
         with restoring(checkpoint.folder):
@@ -182,6 +185,7 @@ def _restore(session: Session, checkpoint: Checkpoint) -> None:
     load_checkpoint(session.state, checkpoint.folder, state, session.ranks)
     session.saved = session.position.step
     session.log_bytes = state["log_bytes"]
+    session.pretrained = pretrained_of(checkpoint)
     if isinstance(loss_fn, nn.Module):
         loss_fn.load_state_dict(state["loss"])
     _restore_randomness(session, state)
@@ -374,6 +378,7 @@ def save(session: Session, log: IO[bytes]) -> None:
         loss=_loss_state(session),
         config=resolved_config(session.experiment),
         data=session.experiment.data.digest,
+        pretrained=session.pretrained and asdict(session.pretrained),
         learning_rate=asdict(session.rate),
         **random,
         **loader,

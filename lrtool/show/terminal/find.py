@@ -162,6 +162,7 @@ def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
         rows.append(("Trials", Text(race_terminal.trials(report.trials))))
     if report.race:
         rows.append(("Race", Text(race_terminal.caption(report.race))))
+    rows += [(title, Text(text)) for title, text in words.start(report)]
     if scale := words.target_scale(report):
         rows.append(("Target", Text(scale)))
     rows.append(("Took", Text(words.took(report))))

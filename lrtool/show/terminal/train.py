@@ -211,6 +211,7 @@ def print_training(report: TrainReport, *, directory: Path, config: Path) -> Non
     if report.reason:
         rows.append(("Why", Text(report.reason)))
     rows += listed("Next", _next_steps(report, directory, config))
+    rows += [(title, Text(text)) for title, text in words.start(report)]
     if scale := words.target_scale(report):
         rows.append(("Target", Text(scale)))
     rows.append(("Took", Text(words.took(report))))

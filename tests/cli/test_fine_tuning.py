@@ -1,0 +1,239 @@
+"""`model.checkpoint` and `model.train_only` in every command, with the numbers of a plain loop."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from small import at_call, rows
+
+from lrtool.engine import step
+from lrtool.engine.weights import read_weights
+from lrtool.report import report as reports
+from lrtool.training import session
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+NET = """
+import torch
+from collections import OrderedDict
+from torch import nn
+
+def data(classes=2):
+    generator = torch.Generator().manual_seed(classes)
+    x = torch.randn(96, 4, generator=generator)
+    y = (x @ torch.randn(4, classes, generator=generator)).argmax(1)
+    return (x[:64], y[:64]), (x[64:], y[64:])
+
+def model(num_outputs):
+    return nn.Sequential(OrderedDict(
+        body=nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2)),
+        head=nn.Linear(8, num_outputs),
+    ))
+"""
+BEFORE = """
+data: {source: "net:data", batch_size: 16}
+model: "net:model"
+learning_rate: 0.01
+train: {epochs: 2}
+runtime: {device: cpu}
+"""
+AFTER = """
+seed: 1
+data: {source: "net:data", args: {classes: 3}, batch_size: 16}
+model: {name: "net:model", checkpoint: before, partial: true, train_only: [head]}
+learning_rate: 0.01
+train: {epochs: 3, ema_decay: 0.9, gradient_clip_norm: 1.0, checkpoint_every: 2}
+find: {steps: 40}
+runtime: {device: cpu}
+"""
+BODY = [
+    "body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias", "body.1.running_mean",
+    "body.1.running_var", "body.1.num_batches_tracked",
+]  # fmt: skip
+SAID = (
+    "lrtool: model.checkpoint: left at fresh values: head.weight, which is 3 × 8 here and 2 × 8 in "
+    "the file\n"
+    "lrtool: model.checkpoint: left at fresh values: head.bias, which is 3 here and 2 in the file\n"
+)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "before"
+
+
+@pytest.fixture(autouse=True)
+def _before(write, here, kept, tmp_path):
+    write("net.py", NET)
+    write("before.yaml", BEFORE)
+    write("after.yaml", AFTER)
+    if not kept.exists():
+        assert here("train", "before.yaml", "--quiet", "--output", str(kept)).returncode == 0
+    shutil.copytree(kept, tmp_path / "before")
+
+
+def report(tmp_path, run):
+    return reports.read(tmp_path / run / "report.json")
+
+
+def weights_of(path):
+    """A copy of the weights in a file, which may be overwritten."""
+    return {name: value.clone() for name, value in read_weights(path).items()}
+
+
+def digest_of(run):
+    return run.model.checkpoint.hash
+
+
+def test_the_frozen_part_keeps_its_weights_and_statistics_to_the_bit(here, tmp_path):
+    done = here("train", "after.yaml", "--output", "after")
+    assert done.returncode == 0, done.stderr
+    assert SAID in done.stderr
+    best = tmp_path / "before/checkpoints/best/model.safetensors"
+    given = read_weights(best)
+    for name in ("model.safetensors", "checkpoints/last/model.safetensors"):
+        kept = read_weights(tmp_path / "after" / name)
+        assert all(torch.equal(kept[name], given[name]) for name in BODY)
+    model = report(tmp_path, "after").model
+    assert (model.parameters, model.trainable) == (4 * 8 + 8 + 16 + 8 * 3 + 3, 8 * 3 + 3)
+    assert (model.trained, model.frozen) == (("head",), ("body",))
+    assert (model.checkpoint.path, model.checkpoint.loaded) == (str(best), 7)
+    assert (model.checkpoint.fresh, model.checkpoint.unused) == (("head.weight", "head.bias"), ())
+    letters = "".join(done.stdout.split())  # a terminal breaks the path into lines
+    assert f"Weights{best},7tensors;fresh:head.weight,head.bias" in letters
+    assert "Part 27 of 83 parameters: head; frozen: body" in " ".join(done.stdout.split())
+
+
+def test_a_find_starts_from_them(here, tmp_path):
+    done = here("find", "after.yaml", "--output", "found")
+    assert done.returncode in {0, 3}, done.stderr
+    assert SAID in done.stderr
+    assert "Part 27 of 83 parameters: head; frozen: body" in " ".join(done.stdout.split())
+    found = report(tmp_path, "found")
+    assert found.model.frozen == ("body",)
+    here("train", "after.yaml", "--output", "after", "--quiet")
+    assert digest_of(found) == digest_of(report(tmp_path, "after"))
+
+
+def test_check_says_what_is_loaded_frozen_and_trained(here):
+    done = here("check", "after.yaml", "--json")
+    facts = json.loads(done.stdout)
+    assert (facts["trained"], facts["frozen"]) == (["head"], ["body"])
+    assert facts["checkpoint"]["fresh"] == ["head.weight", "head.bias"]
+    assert done.stderr == SAID
+    lines = here("check", "after.yaml").stdout.splitlines()
+    assert [line.split() for line in lines if line.startswith(("trained", "frozen"))] == [
+        ["trained", "head"],
+        ["frozen", "body"],
+    ]
+
+
+def test_without_partial_a_misfit_is_an_error_at_its_place(here, tmp_path):
+    done = here("check", "after.yaml", "--set", "model.partial=false")
+    assert done.returncode == 2
+    best = tmp_path / "before/checkpoints/best/model.safetensors"
+    assert done.stderr == (
+        f"after.yaml:4:40: model.checkpoint: {best} does not fit net:model: 2 keys of another "
+        "shape: head.weight is 2 × 8 and not 3 × 8, head.bias is 2 and not 3. model.partial: true "
+        "loads the other 7 keys, and leaves what does not fit at fresh values\n"
+    )
+
+
+def test_a_path_that_leads_nowhere_is_an_error_at_its_place(here, tmp_path):
+    done = here("check", "after.yaml", "--set", "model.checkpoint=nowhere.pt")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"--set model.checkpoint: nowhere.pt: no such file (looked in {tmp_path})\n"
+    )
+
+
+def test_expressions_are_checked_before_anything_is_read(here):
+    done = here("check", "after.yaml", "--set", "model.train_only=['(', head]")
+    assert done.returncode == 2
+    assert "model.train_only.0: '(' is not a regular expression: " in done.stderr
+    done = here("check", "after.yaml", "--set", "model.train_only=[tail]")
+    assert done.returncode == 2
+    words = "model.train_only.0: 'tail' matches no parameter; the model has body.0.weight, "
+    assert words in done.stderr
+
+
+def test_partial_without_a_checkpoint_is_ignored_with_a_warning(here):
+    done = here("check", "after.yaml", "--set", "model.checkpoint=null")
+    assert done.returncode == 0
+    words = "warning: model.partial is ignored: there is no model.checkpoint to load"
+    assert words in done.stderr
+
+
+def test_a_killed_run_goes_on_with_its_own_weights_though_the_checkpoint_has_moved(
+    here, start, tmp_path
+):
+    assert here("train", "after.yaml", "--quiet", "--output", "whole").returncode == 0
+    killed = ("train", "after.yaml", "--quiet", "--output", "killed")
+    assert start(*killed, prepare=at_call(7, step, "batch_loss")).wait().returncode != 0
+    (tmp_path / "before").rename(tmp_path / "moved")
+    done = here("train", "after.yaml", "--quiet", "--resume", "killed")
+    assert done.returncode == 0, done.stderr
+    assert "before is not there any more; killed goes on with its own weights" in done.stderr
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    one, other = report(tmp_path, "killed"), report(tmp_path, "whole")
+    assert one.model == other.model
+    assert here("evaluate", "killed").returncode == 0
+
+
+def test_a_run_goes_on_with_the_same_weights_elsewhere_and_not_with_others(here, start, tmp_path):
+    killed = ("train", "after.yaml", "--quiet", "--output", "killed")
+    assert start(*killed, prepare=at_call(7, step, "batch_loss")).wait().returncode != 0
+    path = tmp_path / "before/checkpoints/best/model.safetensors"
+    weights = weights_of(path)
+    torch.save({"model": weights}, tmp_path / "same.pt")
+    torch.save({**weights, "body.0.bias": torch.ones(8)}, path)
+    done = here("train", "after.yaml", "--quiet", "--resume", "killed")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"lrtool: error: --resume killed: the pretrained weights in {path} have changed since; put "
+        "back those that the run began with, move them away, or begin a new run\n"
+    )
+    same = ("--resume", "killed", "--set", "model.checkpoint=same.pt")
+    done = here("train", "after.yaml", "--quiet", *same)
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path, "killed").model.checkpoint.path == str(path)
+
+
+def test_a_search_inside_a_run_is_made_anew_for_other_weights(here, start, tmp_path):
+    auto = ("train", "after.yaml", "--quiet", "--lr", "auto", "--output", "run")
+    ended = start(*auto, prepare=at_call(1, session, "rewind_generators")).wait()
+    assert ended.returncode != 0
+    first = report(tmp_path, "run/find")
+    path = tmp_path / "before/checkpoints/best/model.safetensors"
+    torch.save({**weights_of(path), "body.0.bias": torch.ones(8)}, path)
+    done = here("train", "after.yaml", "--quiet", "--lr", "auto", "--resume", "run")
+    assert done.returncode == 0, done.stderr
+    whole, search = report(tmp_path, "run"), report(tmp_path, "run/find")
+    assert digest_of(first) != digest_of(search) == digest_of(whole)
+
+
+def test_a_rate_of_other_weights_or_another_frozen_part_is_warned_of(here, tmp_path):
+    assert here("train", "after.yaml", "--quiet", "--output", "one").returncode == 0
+    path = tmp_path / "before/checkpoints/best/model.safetensors"
+    weights = weights_of(path)
+    torch.save(weights, tmp_path / "same.pt")
+    torch.save({**weights, "body.0.bias": torch.ones(8)}, tmp_path / "other.pt")
+    from_one = ("train", "after.yaml", "--lr-from", "one", "--quiet", "--output")
+    learning_rate = ("--set", "learning_rate=null")
+    same = ("--set", "model.checkpoint=same.pt", "--set", "model.train_only=['^head\\.']")
+    done = here(*from_one, "two", *learning_rate, *same)
+    assert done.returncode == 0
+    assert "its rate was found" not in done.stderr
+    found = "warning: --lr-from one: its rate was found for another setting: "
+    other = ("--set", "model.checkpoint=other.pt", "--set", "model.train_only=null")
+    done = here(*from_one, "three", *learning_rate, *other)
+    assert (
+        f"{found}the weights at the start were {path}, are {tmp_path}/other.pt; the frozen part "
+        "was body, is nothing"
+    ) in done.stderr
+    torch.save({**weights, "body.0.bias": torch.ones(8)}, path)
+    done = here(*from_one, "four", *learning_rate)
+    assert f"{found}the pretrained weights in {path} have changed since\n" in done.stderr
+    none = ("--set", "model.checkpoint=null", "--set", "model.partial=false")
+    done = here(*from_one, "five", *learning_rate, *none)
+    assert f"{found}the weights at the start were {path}, are random\n" in done.stderr

@@ -1,0 +1,263 @@
+"""Pretrained weights: what is read of a file, what a model takes of it, and every refusal."""
+
+import hashlib
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from lrtool.engine.pretrained import Pretrained, load_pretrained, read_pretrained
+from lrtool.errors import ConfigError, UserError
+
+
+def net(outputs=3, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        OrderedDict(
+            body=nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5)), head=nn.Linear(5, outputs)
+        )
+    )
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def held(tensors):
+    return Pretrained(Path("a.pt"), tensors, "")
+
+
+def load(model, tensors, *, partial=False):
+    return load_pretrained(model, held(tensors), partial=partial)
+
+
+def problem(model, tensors, *, partial=False):
+    with pytest.raises(ConfigError) as caught:
+        load(model, tensors, partial=partial)
+    (found,) = caught.value.problems
+    assert found.path == ("model", "checkpoint")
+    return found.message
+
+
+@pytest.fixture
+def trained():
+    """Weights and statistics as no new model has them."""
+    model = net(seed=1)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.randn(tensor.shape) * 10)
+    return model.state_dict()
+
+
+def test_every_format_gives_the_same_tensors_and_the_same_digest(trained, tmp_path):
+    safetensors.torch.save_file(trained, tmp_path / "a.safetensors")
+    torch.save(trained, tmp_path / "b.pt")
+    torch.save(trained, tmp_path / "c.bin", _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": trained, "epoch": 3}, tmp_path / "d.ckpt")
+    (tmp_path / "folder").mkdir()
+    safetensors.torch.save_file(trained, tmp_path / "folder/model.safetensors")
+    read = [
+        read_pretrained(tmp_path / name)
+        for name in ("a.safetensors", "b.pt", "c.bin", "d.ckpt", "folder")
+    ]
+    assert all(equal(each.tensors, trained) for each in read)
+    digest = hashlib.sha256()
+    for name in sorted(trained):
+        value = trained[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    assert {each.digest for each in read} == {digest.hexdigest()}
+    assert [each.taken_from for each in read] == [(), (), (), ("state_dict",), ()]
+    assert read[4].path == tmp_path / "folder/model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        ({"model": {"w": torch.ones(1)}, "optimizer": {"state": {}}}, ("model",)),
+        ({"model_state_dict": {"w": torch.ones(1)}}, ("model_state_dict",)),
+        ({"model": {"state_dict": {"w": torch.ones(1)}}}, ("model", "state_dict")),
+        ({"w": torch.ones(1), "model": torch.ones(2)}, ()),  # a parameter of that name
+    ],
+)
+def test_a_state_dict_inside_a_dict_is_found(content, keys, tmp_path):
+    torch.save(content, tmp_path / "a.pt")
+    pretrained = read_pretrained(tmp_path / "a.pt")
+    assert pretrained.taken_from == keys
+    assert torch.equal(pretrained.tensors["w"], torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (torch.ones(2), "holds a Tensor, not a state dict"),
+        ({"model": [torch.ones(2)]}, "holds no weights, but model; a state dict is looked for, "),
+        ({}, "holds no weights, but nothing; "),
+        (
+            {"model": {"w": torch.ones(1)}, "state_dict": {"w": torch.ones(1)}},
+            "holds several state dicts, state_dict and model; write one of them alone",
+        ),
+        (
+            {"model": net()},
+            "which are not read, as they could run code; write the weights alone: torch.save(",
+        ),
+    ],
+)
+def test_what_torch_save_wrote_and_is_no_state_dict_is_refused(content, words, tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save(content, path)
+    with pytest.raises(UserError) as caught:
+        read_pretrained(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is neither a safetensors file nor a state dict that torch.save wrote"),
+        (b"\x89HDF\r\n\x1a\n", "is neither a safetensors file nor a state dict that"),
+        (b"version https://git-lfs", "is a pointer of Git LFS; git lfs pull fetches the file"),
+        (b"\x10" + bytes(7) + b"{damaged", "damaged, or not a safetensors file: "),
+        (b"PK\x03\x04 and nothing else", "damaged, or not a state dict that torch.save wrote: "),
+    ],
+)
+def test_other_files_are_refused(content, words, tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_pretrained(path)
+    assert str(caught.value).startswith(f"{path}: {words}")
+
+
+def test_a_directory_without_weights_is_refused(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read_pretrained(tmp_path)
+    words = "is a directory without model.safetensors, and no run that has weights"
+    assert str(caught.value) == f"{tmp_path}: {words}"
+
+
+def test_all_weights_and_statistics_are_loaded(trained):
+    model = net()
+    fit = load(model, trained)
+    assert equal(model.state_dict(), trained)
+    assert fit.loaded == tuple(trained)
+    assert [*fit.missing, *fit.reshaped, *fit.unexpected, *fit.rounded] == []
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.model."])
+def test_a_prefix_that_all_keys_share_is_left_out(prefix, trained):
+    model = net()
+    fit = load(model, {prefix + name: value for name, value in trained.items()})
+    assert (fit.removed, fit.added) == (prefix, "")
+    assert equal(model.state_dict(), trained)
+
+
+def test_a_prefix_that_all_keys_of_the_model_share_is_added(trained):
+    model = nn.ModuleDict({"net": net()})
+    fit = load(model, trained)
+    assert (fit.removed, fit.added) == ("", "net.")
+    assert equal(model["net"].state_dict(), trained)
+
+
+def test_a_prefix_that_model_and_file_have_stays(trained):
+    body = {name: value for name, value in trained.items() if name.startswith("body.")}
+    fit = load(net(), body, partial=True)
+    assert (fit.removed, fit.added) == ("", "")
+    assert fit.missing == ("head.weight", "head.bias")
+
+
+def test_what_does_not_fit_is_named_with_what_to_do(trained):
+    trained["old.weight"] = torch.ones(1)
+    del trained["body.1.running_var"], trained["body.1.bias"]
+    assert problem(net(2), trained) == (
+        "a.pt does not fit the model: 2 keys missing in the file: body.1.bias, "
+        "body.1.running_var; 1 key unknown to it: old.weight; 2 keys of another shape: "
+        "head.weight is 3 × 5 and not 2 × 5, head.bias is 3 and not 2. model.partial: true loads "
+        "the other 5 keys, and leaves what does not fit at fresh values"
+    )
+
+
+def test_many_names_are_cut_short():
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(9)))
+    words = problem(model, {"0.weight": torch.ones(1, 1)})
+    assert "17 keys missing in the file: 0.bias, 1.weight, 1.bias, 2.weight, …. " in words
+
+
+def test_in_part_what_does_not_fit_stays_fresh(trained):
+    model, fresh = net(2), net(2).state_dict()
+    trained["old.weight"] = torch.ones(1)
+    del trained["body.1.bias"]
+    fit = load(model, trained, partial=True)
+    for name, value in model.state_dict().items():
+        is_fresh = name in {"head.weight", "head.bias", "body.1.bias"}
+        assert torch.equal(value, fresh[name] if is_fresh else trained[name]), name
+    assert fit.missing == ("body.1.bias",)
+    assert fit.unexpected == ("old.weight",)
+    assert fit.reshaped == {"head.weight": ((3, 5), (2, 5)), "head.bias": ((3,), (2,))}
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_weights_of_another_model_are_refused_even_in_part(partial):
+    words = problem(net(), {"conv.weight": torch.ones(2)}, partial=partial)
+    assert words == (
+        "none of the 1 key of a.pt fits the model: the file has conv.weight, the model "
+        "body.0.weight, body.0.bias, body.1.weight, body.1.bias, …; these are the weights of "
+        "another model"
+    )
+    shapes = problem(nn.Linear(2, 2), {"weight": torch.ones(3, 3)}, partial=partial)
+    assert "; weight is 3 × 3 and not 2 × 2; these are" in shapes
+
+
+def test_a_tied_weight_may_stand_under_one_of_its_names_and_not_with_two_values():
+    def tied():
+        model = nn.ModuleDict({"embed": nn.Embedding(3, 2), "out": nn.Linear(2, 3, bias=False)})
+        model["out"].weight = model["embed"].weight
+        return model
+
+    value = torch.randn(3, 2)
+    for names in (["embed.weight"], ["out.weight"], ["embed.weight", "out.weight"]):
+        model = tied()
+        assert load(model, dict.fromkeys(names, value)).missing == ()
+        assert torch.equal(model["embed"].weight, value)
+        assert model["embed"].weight is model["out"].weight
+    assert problem(tied(), {"embed.weight": value, "out.weight": value + 1}) == (
+        "a.pt: embed.weight and out.weight are one tensor in the model, and differ in the file; "
+        "leave one of them out, or untie them"
+    )
+
+
+def test_only_what_loses_precision_is_said_to_be_rounded():
+    model = nn.Linear(2, 1)
+    exact, inexact = torch.tensor([[0.5, 2.0]]).double(), torch.tensor([0.1], dtype=torch.float64)
+    fit = load(model, {"weight": exact, "bias": inexact})
+    assert fit.rounded == {"bias": (torch.float64, torch.float32)}
+    assert torch.equal(model.weight, exact.float())
+    assert torch.equal(model.bias, inexact.float())
+    assert load(model, {"weight": exact.half(), "bias": inexact.bfloat16()}).rounded == {}
+
+
+def test_a_weight_that_is_not_a_number_is_refused():
+    words = problem(
+        nn.Linear(1, 2), {"weight": torch.ones(2, 1), "bias": torch.tensor([1, torch.nan])}
+    )
+    assert words == "a.pt: the weight bias holds NaN; take an earlier checkpoint"
+
+
+def test_a_lazy_layer_takes_the_shape_of_its_weight():
+    model = nn.LazyLinear(2)
+    weight = torch.randn(2, 7)
+    assert load(model, {"weight": weight, "bias": torch.zeros(2)}).loaded == ("weight", "bias")
+    assert torch.equal(model.weight, weight)
+
+
+def test_a_hook_that_fails_is_an_error_with_the_file():
+    class Fails(nn.Linear):
+        def _load_from_state_dict(self, *_):
+            raise LookupError("no luck")
+
+    words = problem(Fails(1, 1), {"weight": torch.ones(1, 1)})
+    assert words == "a.pt cannot be loaded into the model: no luck"
