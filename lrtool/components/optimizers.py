@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrtool.components import import_path
+from lrtool.components.layers import depth_ratios
 from lrtool.components.muon import Muon, split
 from lrtool.curve import constants as c
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
@@ -77,7 +78,8 @@ def build_optimizer(
     """Return the optimizer of the trainable parameters of a model, and of its loss if it has any.
 
     The first group has the parameters that no `groups.match` finds; then come the groups in the
-    configuration's order. Without `decay_norm_and_bias`, a group without a weight decay of its own
+    configuration's order. `layer_decay` divides each by the depth of the parameters, but those that
+    have an `lr_ratio`. Without `decay_norm_and_bias`, a group without a weight decay of its own
     is split: parameters of fewer than two dimensions, such as biases and norms, go into a group
     with weight decay 0 (as in timm and nanoGPT). The fused implementation is used where there is
     one: the same numbers up to rounding, in fewer kernels. A wrapper, such as Lookahead, gets the
@@ -96,7 +98,8 @@ def build_optimizer(
         UserError: the import path leads nowhere.
 
     Warns:
-        LrtoolWarning: `decay_norm_and_bias` is false, but there is no weight decay.
+        LrtoolWarning: `decay_norm_and_bias` is false, but there is no weight decay; or no parameter
+            has a rate that follows from `layer_decay`.
     """
     rated = spec.inner or spec
     cls = _class(rated, directories)
@@ -108,7 +111,7 @@ def build_optimizer(
             raise ConfigError(Problem(("optimizer", "args"), problem))
         lr = float(given)
     args["lr"] = lr
-    groups = _groups(spec, _trainable(model, loss_fn), lr)
+    groups = _groups(spec, model, _trainable(model, loss_fn), lr)
     if cls is Muon:
         groups = split(groups, model)
     with _building(rated.name):
@@ -172,27 +175,48 @@ def _trainable(model: nn.Module, loss_fn: object) -> list[tuple[str, nn.Paramete
 
 
 def _groups(
-    spec: OptimizerConfig, trainable: list[tuple[str, nn.Parameter]], lr: float
+    spec: OptimizerConfig,
+    model: nn.Module,
+    trainable: list[tuple[str, nn.Parameter]],
+    lr: float,
 ) -> list[dict[str, Any]]:
-    base: list[nn.Parameter] = []
-    members: list[list[nn.Parameter]] = [[] for _ in spec.groups]
+    members: dict[int | None, list[nn.Parameter]] = {None: []}  # by the index of their group
+    members |= {index: [] for index in range(len(spec.groups))}
     for name, parameter in trainable:
         matching = (i for i, group in enumerate(spec.groups) if re.search(group.match, name))
-        index = next(matching, None)
-        (base if index is None else members[index]).append(parameter)
-
-    groups = _split(spec, base, lr)
-    problems = []
-    for index, (group, parameters) in enumerate(zip(spec.groups, members, strict=True)):
-        if not parameters:
-            problems.append(_matches_nothing(index, group.match, [name for name, _ in trainable]))
-        rate, decay = lr * group.lr_ratio, group.weight_decay
-        if decay is not None:
-            groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
-        else:
-            groups += _split(spec, parameters, rate)
+        members[next(matching, None)].append(parameter)
+    problems = [
+        _matches_nothing(index, group.match, [name for name, _ in trainable])
+        for index, group in enumerate(spec.groups)
+        if not members[index]
+    ]
     if problems:
         raise ConfigError(*problems)
+
+    by_depth = {} if spec.layer_decay is None else depth_ratios(model, spec.layer_decay)
+    groups = []
+    decays_a_rate = False
+    for index, parameters in members.items():
+        group = None if index is None else spec.groups[index]
+        own = None if group is None else group.lr_ratio
+        rated: dict[float, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            ratio = by_depth.get(parameter, 1.0) if own is None else own
+            rated.setdefault(ratio, []).append(parameter)
+        decays_a_rate |= own is None and any(ratio != 1 for ratio in rated)
+        for ratio, alike in sorted(rated.items(), reverse=True):  # from the head down
+            if group is not None and group.weight_decay is not None:
+                decay = {"weight_decay": group.weight_decay}
+                groups.append({"params": alike, "lr": lr * ratio, **decay})
+            else:
+                groups += _split(spec, alike, lr * ratio)
+    if spec.layer_decay not in {None, 1.0} and not decays_a_rate:
+        warnings.warn(
+            "optimizer.layer_decay is ignored: all that is trained belongs to the model's last "
+            "layer, or to optimizer.groups with an lr_ratio of their own",
+            LrtoolWarning,
+            stacklevel=3,
+        )
     return groups
 
 

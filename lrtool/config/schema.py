@@ -54,8 +54,11 @@ class ParameterGroupConfig(Section):
     """The parameters whose name matches a regular expression; the first matching group wins."""
 
     match: str = Field(description="a regular expression, searched for in a parameter's name")
-    lr_ratio: float = Field(
-        1.0, gt=0, description="this group's learning rate, divided by the base learning rate"
+    lr_ratio: float | None = Field(
+        None,
+        gt=0,
+        description="this group's learning rate, divided by the base learning rate; null: 1, or as "
+        "optimizer.layer_decay says",
     )
     weight_decay: float | None = Field(None, ge=0, description="null: the optimizer's own")
 
@@ -114,6 +117,13 @@ class OptimizerConfig(ComponentConfig):
     )
     groups: list[ParameterGroupConfig] = Field(
         [], description="parameter groups; a parameter belongs to the first group that matches"
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="a layer's learning rate, divided by that of the layer above it, down from the "
+        "head, which has the base learning rate; null: all have the same",
     )
     decay_norm_and_bias: bool = Field(
         default=True,

@@ -144,6 +144,81 @@ def test_the_first_group_that_matches_wins_and_the_rest_comes_first():
     ]
 
 
+def deep():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def build_decayed(model, decay=0.5, *, groups=(), decays=True, loss=None, name="adamw"):
+    groups = [ParameterGroupConfig(**group) for group in groups]
+    spec = OptimizerConfig(
+        name=name, groups=groups, layer_decay=decay, decay_norm_and_bias=decays, args={}
+    )
+    return build_optimizer(spec, model, loss, lr=0.2, directories=())
+
+
+def test_rates_fall_with_the_depth_from_the_head_down():
+    model = deep()
+    found = [(names_of(g, model), g["lr"]) for g in build_decayed(model).param_groups]
+    assert found == [
+        (["4.weight", "4.bias"], 0.2),
+        (["2.weight", "2.bias"], 0.1),
+        (["0.weight", "0.bias"], 0.05),
+    ]
+    whole = build_decayed(deep(), 1.0).param_groups
+    assert [(len(group["params"]), group["lr"]) for group in whole] == [(6, 0.2)]
+
+
+def test_a_groups_own_ratio_wins_over_the_depth_and_its_weight_decay_is_kept():
+    model = deep()
+    groups = [{"match": "bias", "weight_decay": 0.0}, {"match": "^0", "lr_ratio": 1.0}]
+    optimizer = build_decayed(model, groups=groups)
+    found = [(names_of(g, model), g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
+    assert found == [
+        (["4.weight"], 0.2, 0.01),
+        (["2.weight"], 0.1, 0.01),
+        (["4.bias"], 0.2, 0.0),
+        (["2.bias"], 0.1, 0.0),
+        (["0.bias"], 0.05, 0.0),
+        (["0.weight"], 0.2, 0.01),
+    ]
+
+
+def test_depth_and_no_decay_of_biases():
+    model = network()
+    optimizer = build_decayed(model, decays=False)
+    found = [(names_of(g, model), g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
+    assert found == [
+        (["2.weight"], 0.2, 0.01),
+        (["2.bias"], 0.2, 0.0),
+        (["0.weight"], 0.1, 0.01),
+        (["0.bias"], 0.1, 0.0),
+    ]
+
+
+def test_the_loss_is_at_the_head_and_muon_divides_each_depth():
+    model, loss = network(), Weights()
+    groups = build_decayed(model, loss=loss, name="muon").param_groups
+    found = [(group["lr"], len(group["params"]), group["muon"]) for group in groups]
+    # the loss's matrix beside the head, whose matrix is the last one of the model
+    assert sorted(found) == [(0.1, 1, False), (0.1, 1, True), (0.2, 3, False)]
+
+
+def test_a_depth_that_changes_no_rate_is_said():
+    frozen = deep()
+    for parameter in frozen[:4].parameters():
+        parameter.requires_grad_(requires_grad=False)
+    taken = [{"match": r"^[02]", "lr_ratio": 0.1}]
+    for model, groups in ((Weights(), ()), (frozen, ()), (deep(), taken)):
+        with pytest.warns(LrtoolWarning, match=r"^optimizer.layer_decay is ignored: all that is"):
+            build_decayed(model, groups=groups)
+
+
+def test_frozen_layers_count_for_the_depth():
+    model = deep()
+    model[2].requires_grad_(requires_grad=False)
+    assert [group["lr"] for group in build_decayed(model).param_groups] == [0.2, 0.05]
+
+
 def test_groups_may_take_everything():
     model = network()
     optimizer = build("sgd", model, lr=1.0, groups=[{"match": ".", "lr_ratio": 2.0}])
