@@ -911,3 +911,39 @@ def test_a_model_that_fails_with_gradients_too_is_told_its_own_error():
     optimizer = torch.optim.Adam(model.parameters())
     with pytest.warns(LrtoolWarning, match="mat1 and mat2"):
         lrtool.find_lr(model, optimizer, F.mse_loss, good, validation=bad, steps=20, for_steps=100)
+
+
+class Adapted(nn.Module):
+    """A frozen layer and a product of low rank beside it, which starts at 0 (LoRA)."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.base = nn.Linear(inputs, outputs).requires_grad_(requires_grad=False)
+        self.a = nn.Parameter(torch.randn(4, inputs) / 4)
+        self.b = nn.Parameter(torch.zeros(outputs, 4))
+
+    def forward(self, x):
+        return self.base(x) + x @ self.a.T @ self.b.T
+
+
+def test_adapters_with_weight_decay_have_a_rate_that_trains():
+    """At first weight decay alone moves `a`, which says nothing of the rate."""
+
+    def adapted():
+        torch.manual_seed(0)
+        model = nn.Sequential(Adapted(8, 32), nn.ReLU(), Adapted(32, 3))
+        return model, torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+
+    x, y = data()
+    batches = list(zip(x.split(32), y.split(32), strict=True))
+    model, optimizer = adapted()
+    found = lrtool.find_lr(model, optimizer, F.cross_entropy, batches, steps=60, for_steps=90)
+    first = found.report()["first_update"]
+    assert first["ratio_lr"] is None  # of a it would be 1 / 0.01, and b is 0
+    assert 1e-3 < first["critical_lr"] < 10
+    assert 1e-3 < found.lr < 0.3
+    model, optimizer = adapted()
+    untrained = F.cross_entropy(model(x), y).item()
+    found.apply(optimizer)
+    train(model, optimizer, batches, epochs=90 // len(batches))
+    assert F.cross_entropy(model(x), y).item() < untrained / 2

@@ -8,7 +8,7 @@ the first update show it at once: above the critical rate, the first step no lon
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,12 +68,18 @@ def first_update(
             return FirstUpdate(None, None, updates)
         updates += 1
         overflow = out.skipped is not None and bool(out.skipped)
-    for p in parameters:
-        p.grad = None
     with torch.no_grad():
-        direction = [p - before for p, before in zip(parameters, state, strict=True)]
-    ratio = _ratio(state, direction)
-    if ratio is None:
+        gradients = _gradients(parameters, state)
+        counts = [_rows_with_gradients(gradient) for gradient in gradients]
+        direction = [
+            _only(p - before, rows)
+            for p, before, rows in zip(parameters, state, counts, strict=True)
+        ]
+        moved = _moved(state, direction, gradients, counts)
+        for p in parameters:
+            p.grad = None
+        del gradients
+    if not moved.any:
         return FirstUpdate(None, None, updates)
     forwards = 0
     denominators = list(map(reduction_of(loss_fn, model).denominator, micro_batches))
@@ -93,10 +99,14 @@ def first_update(
             raise error or RankFailedError("another rank failed in a forward pass")
         return math.inf
 
-    critical = _last_descent(loss_at, ratio)
+    initial = loss_at(-math.inf)
+    start = moved.log_ratio
+    if start is None:
+        start = _where_it_vanishes(initial, moved.slope)
+    critical = _last_descent(loss_at, initial, start)
     return FirstUpdate(
         critical_lr=None if critical is None else 10.0**critical,
-        ratio_lr=10.0**ratio,
+        ratio_lr=None if moved.log_ratio is None else 10.0**moved.log_ratio,
         steps=updates + forwards / 3,
     )
 
@@ -126,32 +136,86 @@ def _devices(runtime: Runtime) -> list[torch.device]:
     return [runtime.device] if runtime.device.type == "cuda" else []
 
 
-def _ratio(state: list[Tensor], direction: list[Tensor]) -> float | None:
-    """Return log10 of the median over matrices of the weights' norm over their update's."""
-    norms = [
-        _norms(weights, update)
-        for weights, update in zip(state, direction, strict=True)
-        if weights.ndim > 1
-    ] or [_norms(weights, update) for weights, update in zip(state, direction, strict=True)]
+def _gradients(parameters: list[nn.Parameter], state: list[Tensor]) -> list[Tensor]:
+    """Return the gradient of each parameter, 0 where it has none.
+
+    Where the optimizer has dropped all of them, the update stands in for them, as with SGD.
+    """
+    if all(p.grad is None for p in parameters):
+        return [before - p for p, before in zip(parameters, state, strict=True)]
+    return [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters]
+
+
+def _rows_with_gradients(gradient: Tensor) -> Tensor:
+    """Tell which rows of a parameter have a gradient, in a shape that broadcasts with it.
+
+    The others do not count, as weight decay alone moves them: an adapter behind a matrix of zeros,
+    the block of a closed gate, words that are not in the batch.
+    """
+    own = own_part(gradient)
+    if own.ndim < 2:
+        return own != 0
+    rows = (own != 0).flatten(1).any(1)
+    return rows.reshape(-1, *[1] * (own.ndim - 1))
+
+
+def _only(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return a tensor with zeros in all but these rows of this rank's part, in the same memory."""
+    own_part(tensor).masked_fill_(~rows, 0.0)
+    return tensor
+
+
+class _Moved(NamedTuple):
+    """How far an update at a rate of 1 moves the parameters.
+
+    Attributes:
+        any: whether it moves them at all.
+        log_ratio: log10 of the median over matrices of the weights' norm over their update's; None
+            where no matrix that moves has weights other than 0.
+        slope: how much the loss falls per rate at first.
+    """
+
+    any: bool
+    log_ratio: float | None
+    slope: float
+
+
+def _moved(
+    state: list[Tensor], direction: list[Tensor], gradients: list[Tensor], counts: list[Tensor]
+) -> _Moved:
+    """Measure the rows that count; all ranks of a sharded model must call this."""
+    measured = []
+    for weights, update, gradient, rows in zip(state, direction, gradients, counts, strict=True):
+        kept = _only(weights.clone(), rows)
+        slope = (gradient.conj() * update).sum().real
+        measured.append(torch.stack([whole(one) for one in (kept.norm(), update.norm(), slope)]))
+    each = torch.stack(measured).tolist()  # one wait for the device
+    matrices = [one for one, weights in zip(each, state, strict=True) if weights.ndim > 1]
     ratios = [
         math.log10(weights / update)
-        for weights, update in torch.stack(norms).tolist()
+        for weights, update, _ in matrices or each
         if weights > 0 and update > 0 and math.isfinite(weights) and math.isfinite(update)
     ]
-    return sorted(ratios)[len(ratios) // 2] if ratios else None
+    return _Moved(
+        any=any(update > 0 and math.isfinite(update) for _, update, _ in each),
+        log_ratio=sorted(ratios)[len(ratios) // 2] if ratios else None,
+        slope=-sum(slope for *_, slope in each),
+    )
 
 
-def _norms(weights: Tensor, update: Tensor) -> Tensor:
-    return torch.stack([whole(weights.norm()), whole(update.norm())])
+def _where_it_vanishes(loss: float, slope: float) -> float:
+    """Return log10 of the rate at which a loss would be 0 if it went on falling as at first."""
+    if loss and slope > 0 and math.isfinite(loss) and math.isfinite(slope):
+        return math.log10(abs(loss) / slope)
+    return (LOWEST + HIGHEST) / 2
 
 
-def _last_descent(loss_at: Any, start: float) -> float | None:
+def _last_descent(loss_at: Any, initial: float, start: float) -> float | None:
     """Return log10 of the rate above which the loss is higher than without an update.
 
     In strides from `start`, down or up, until the loss crosses its initial value; then by
     bisection. None if it does not cross it between `LOWEST` and `HIGHEST`.
     """
-    initial = loss_at(-math.inf)
     level = initial + RESOLUTION * abs(initial)
     place = min(max(start, LOWEST), HIGHEST)
     lower = loss_at(place) <= level  # NaN counts as a rise

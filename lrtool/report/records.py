@@ -186,7 +186,7 @@ class FirstUpdate:
         Rate | None,
         Field(
             description="the rate at which the update has the norm of the weights, the median "
-            "over all matrices; null: nothing moved"
+            "over matrices, of their rows with a gradient; null: none of these is other than 0"
         ),
     ]
     steps: Annotated[

@@ -222,3 +222,115 @@ def test_a_scaler_that_skips_the_first_updates_finds_its_scale_first():
     assert math.log10(found.critical_lr) == pytest.approx(math.log10(2), abs=FINEST)
     assert len(calls) == 4
     assert found.steps > 4 + 6 / 3
+
+
+class Adapter(nn.Module):
+    """½ (b a − t)² of matrices of one number each: with b = 0, a has no gradient."""
+
+    def __init__(self, a=2.0, b=0.0):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor([[a]], dtype=torch.float64))
+        self.b = nn.Parameter(torch.tensor([[b]], dtype=torch.float64))
+
+    def training_loss(self, _batch):
+        return 0.5 * ((self.b @ self.a - 3.0) ** 2).sum()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_weight_decay_alone_moves_does_not_count(decay, frozen):
+    """Along b = 3 a lr the loss is ½ (3 a² lr − 3)²: as high as at first at 2 / a²."""
+    model = Adapter()
+    model.a.requires_grad_(requires_grad=not frozen)
+    found = looked(model, weight_decay=decay)
+    assert math.log10(found.critical_lr) == pytest.approx(math.log10(2 / 4), abs=FINEST)
+    assert found.ratio_lr is None  # for a it would be 1 / decay, and b is 0
+    assert found.steps < 1 + 10 / 3
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.SGD])
+def test_one_weight_of_an_adapter_apart_from_0_and_both_count(make):
+    found = looked(Adapter(b=0.5), make, weight_decay=0.01)
+    assert found.ratio_lr is not None
+
+
+def test_the_block_behind_a_closed_gate_does_not_count():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.gate = nn.Linear(4, 4), nn.Parameter(torch.zeros(()))
+            self.head = nn.Linear(4, 1)
+            with torch.no_grad():
+                self.inner.weight.fill_(0.5)
+                self.head.weight.fill_(0.125)
+
+        def forward(self, x):
+            return self.head(x + self.gate * self.inner(x))
+
+    torch.manual_seed(0)
+    batch = (torch.randn(16, 4), torch.randn(16, 1))
+    found = looked(Gated(), torch.optim.AdamW, F.mse_loss, [batch], weight_decay=0.0001)
+    # the head's 0.125 alone: the inner weights would say 10,000
+    assert found.ratio_lr == pytest.approx(0.125, rel=1e-3)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_rows_that_are_not_in_the_batch_do_not_count(sparse):
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.Embedding(1000, 4, sparse=sparse)
+            with torch.no_grad():
+                self.words.weight.fill_(0.25)
+
+        def forward(self, x):
+            return self.words(x).sum((1, 2))
+
+    batch = (torch.tensor([[3], [5], [5], [7]]), torch.zeros(4))
+    make = torch.optim.SparseAdam if sparse else torch.optim.AdamW
+    options = {} if sparse else {"weight_decay": 1.0}
+    found = looked(Words(), make, F.mse_loss, [batch], **options)
+    # three rows of 0.25 that go down by 1, and by the decay; over all rows it would be 4.5 up
+    assert found.ratio_lr == pytest.approx(0.25 if sparse else 0.25 / 1.25, rel=1e-3)
+    # 4 w = 1 at first, and −1 when the weights have gone from 0.25 to −0.25
+    expected = 0.5 if sparse else 0.5 / 1.25
+    assert math.log10(found.critical_lr) == pytest.approx(math.log10(expected), abs=FINEST)
+
+
+class FromZero(nn.Module):
+    """½ λ (x − 1)² from x = 0: no ratio, and the loss has risen again from 2 / λ on."""
+
+    def __init__(self, curvature, shift=0.0):
+        super().__init__()
+        self.x = nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))
+        self.curvature, self.shift = curvature, shift
+
+    def training_loss(self, _batch):
+        return 0.5 * self.curvature * ((self.x - 1) ** 2).sum() + self.shift
+
+
+@pytest.mark.parametrize("curvature", [1e-4, 0.7, 50.0, 1e6])
+@pytest.mark.parametrize(("shift", "most"), [(0.0, 10), (30.0, 40)])
+def test_weights_of_0_have_a_critical_rate(curvature, shift, most):
+    """Found within few looks where the loss can vanish, and within some in any case."""
+    shift *= curvature
+    found = looked(FromZero(curvature, shift))
+    assert found.ratio_lr is None
+    assert math.log10(found.critical_lr) == pytest.approx(math.log10(2 / curvature), abs=FINEST)
+    assert found.steps < 1 + most / 3
+
+
+def test_a_loss_of_0_at_first_has_a_critical_rate_too():
+    found = looked(FromZero(2.0, shift=-1.0))
+    assert math.log10(found.critical_lr) == pytest.approx(0.0, abs=FINEST)
+    assert found.steps < 1 + 40 / 3
+
+
+def test_an_optimizer_that_drops_its_gradients_has_the_same_first_update():
+    class Dropping(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            self.zero_grad()
+
+    assert looked(Bowl(0.7), Dropping) == looked(Bowl(0.7))
+    assert looked(FromZero(0.7), Dropping) == looked(FromZero(0.7))
