@@ -43,7 +43,10 @@ REGRET := -m benchmarks.regret
 CELLS ?= published
 SOURCES := controls lrtool find_lr
 
-regret: $(STAMP) .venv-bench/.installed .venv-lightning252/.installed
+# Series of the UCR archive: aeon's wheel is only read, not installed.
+SERIES := runs/regret/aeon-1.6.0-py3-none-any.whl
+
+regret: $(STAMP) $(SERIES) .venv-bench/.installed .venv-lightning252/.installed
 	$(BIN)/python $(REGRET) grids $(CELLS) --processes $(PROCESSES)
 	$(BIN)/python $(REGRET) rates $(SOURCES) $(CELLS) --processes $(PROCESSES)
 	.venv-bench/bin/python $(REGRET) rates peers $(CELLS) --processes $(PROCESSES)
@@ -59,6 +62,10 @@ regret-quick: $(STAMP)
 	if test -e .venv-lightning252/.installed; then .venv-lightning252/bin/python $(REGRET) rates lightning252 quick --processes $(PROCESSES); fi
 	$(BIN)/python $(REGRET) exact quick --processes $(PROCESSES)
 	$(BIN)/python $(REGRET) report quick
+
+$(SERIES): $(STAMP)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) aeon==1.6.0
+	touch $@
 
 .venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt benchmarks/requirements-fastai.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench

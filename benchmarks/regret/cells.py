@@ -106,9 +106,52 @@ QUICK = [
     for optimizer in ("nesterov", "adamw_decay")
 ]
 
-DEVELOPMENT_NEW: list[Cell] = []
+DEVELOPMENT_NEW = [
+    *_cells(["wine_12", "digits_60", "gunpoint_cnn"], "sgd_momentum adamw", "constant cosine"),
+    *_cells(["diabetes_100"], "adamw", "constant cosine"),
+    *_cells(["power_gru"], "adamw", "constant cosine", steps=200),
+    *_cells(["vowels_gru"], "sgd_momentum", "constant", steps=200),
+    *_cells(["vowels_gru"], "adamw", "cosine", steps=200),
+    *_cells(["rare_98_2"], "sgd_momentum adamw", "constant cosine"),
+    *_cells(["rare_90_8_2"], "adamw", "constant cosine"),
+    *_cells(["heavy_tails"], "adamw", "constant cosine", steps=3000),
+    *_cells(["heavy_tails"], "adamw", "constant"),
+    *_cells(["heavy_tails"], "sgd_momentum", "constant", steps=3000),
+    *_cells(["sparse_returns"], "sgd_momentum adamw", "constant"),
+    *_cells(["sparse_returns"], "lion", "cosine"),
+    *_cells(["sparse_returns"], "adamw", "cosine", steps=3000),
+    *_cells(["wrong_labels"], "sgd_momentum adamw", "constant cosine"),
+    *_cells(["long_friedman1"], "adamw", "constant cosine", steps=6000),
+    *_cells(["long_tabular"], "sgd_momentum", "constant cosine", steps=10_000),
+    *_cells(["topics", "successors"], "adamw", "constant cosine"),
+    *_cells(["topics"], "sgd_momentum", "constant cosine"),
+    *_cells(["successors"], "adagrad", "constant"),
+    *_cells(["schedule_digits"], "sgd_momentum adamw", "linear wsd"),
+    *_cells(["schedule_tabular"], "adamw", "linear wsd"),
+    *_cells(["schedule_tabular"], "sgd", "linear"),
+]
 
-PUBLISHED_NEW: list[Cell] = []
+PUBLISHED_NEW = [
+    *_cells(["iris_12", "clothes_100", "arrows_cnn"], "nesterov adamw_decay", "constant cosine"),
+    *_cells(["pendulum_30"], "adamw_decay rmsprop", "constant cosine"),
+    *_cells(["leaves_cnn"], "adamw_decay", "constant cosine"),
+    *_cells(["leaves_cnn"], "nadam", "cosine"),
+    *_cells(["motions_gru"], "adamw_decay", "constant cosine", steps=200),
+    *_cells(["rare_clothes"], "nesterov adamw_decay", "constant cosine"),
+    *_cells(["rare_shells"], "adamw_decay rmsprop", "constant cosine"),
+    *_cells(["cauchy"], "adamw_decay", "constant cosine", steps=3000),
+    *_cells(["cauchy"], "nesterov", "cosine", steps=3000),
+    *_cells(["cauchy"], "adamw_decay", "constant"),
+    *_cells(["wrong_clothes"], "nesterov adamw_decay", "constant cosine"),
+    *_cells(["bandit"], "adamw_decay muon", "constant cosine"),
+    *_cells(["long_counts"], "adamw_decay", "constant cosine", steps=6000),
+    *_cells(["long_stream"], "nesterov", "constant cosine", steps=10_000),
+    *_cells(["moods"], "nesterov adamw_decay", "constant cosine"),
+    *_cells(["tastes"], "adamw_decay", "constant cosine"),
+    *_cells(["tastes"], "rmsprop", "constant"),
+    *_cells(["schedule_clothes"], "nesterov adamw_decay", "linear wsd"),
+    *_cells(["schedule_heteroscedastic"], "adamw_decay", "linear wsd"),
+]
 
 _ALL = [*DEVELOPMENT, *PUBLISHED, *DEVELOPMENT_NEW, *PUBLISHED_NEW]
 CELLS = {cell.name: cell for cell in _ALL}

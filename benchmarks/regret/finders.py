@@ -43,10 +43,14 @@ FORWARD = 1 / 3  # of a step, which goes backward too and costs about twice as m
 
 
 def fixed(cell: Cell) -> Answers:
-    """Return the rates that no seed moves: the class's own, and the one tuned on other tasks."""
+    """Return the rates that no seed moves: the class's own, and the one tuned on other tasks.
+
+    A schedule that was not tuned for has the rate of a cosine, which falls too.
+    """
     known = training.OPTIMIZERS[cell.optimizer]
     default = inspect.signature(known.build).parameters["lr"].default
-    tuned = json.loads(TUNED_FILE.read_text())[cell.optimizer][cell.schedule]
+    rates = json.loads(TUNED_FILE.read_text())[cell.optimizer]
+    tuned = rates.get(cell.schedule, rates["cosine"])
     return {
         DEFAULT: {"lr": float(default), "steps": 0.0},
         TUNED: {"lr": 10.0**tuned, "steps": 0.0},

@@ -223,3 +223,74 @@ class Factorization(nn.Module):
         dot = (self.user(user) * self.item(item)).sum(1, keepdim=True)
         out: Tensor = dot + self.bias(user)
         return out
+
+
+def series_cnn(channels: int, width: int, outputs: int) -> nn.Module:
+    """Return three convolutions along time and their mean, (B, channels, T) → (B, outputs)."""
+    return nn.Sequential(
+        nn.Conv1d(channels, width, 7, padding=3),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.Conv1d(width, width, 5, padding=2),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.Conv1d(width, width, 3, padding=1),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(width, outputs),
+    )
+
+
+class SeriesGRU(nn.Module):
+    """A GRU along time; its last state is classified."""
+
+    def __init__(self, channels: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(channels, width, batch_first=True)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, T) → (B, outputs)."""
+        out: Tensor = self.head(self.rnn(x.transpose(1, 2))[0][:, -1])
+        return out
+
+
+class BagOfWords(nn.Module):
+    """The mean of the words' vectors, classified by `layers` linear layers."""
+
+    def __init__(self, words: int, width: int, outputs: int, layers: int = 1) -> None:
+        super().__init__()
+        self.words = nn.EmbeddingBag(words, width, mode="mean")
+        self.head = mlp(*[width] * layers, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T) of words → (B, outputs)."""
+        out: Tensor = self.head(self.words(x))
+        return out
+
+
+class NextItem(nn.Module):
+    """The items so far, one after another, squeezed into a vector that is compared to every item.
+
+    With `tied` one table serves both.
+    """
+
+    def __init__(self, items: int, width: int, length: int, *, tied: bool = False) -> None:
+        super().__init__()
+        self.items = nn.Embedding(items, width)
+        self.squeeze = nn.Sequential(
+            nn.Flatten(), nn.Linear(length * width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.scores = nn.Linear(width, items)
+        if tied:
+            nn.init.normal_(self.items.weight, std=width**-0.5)
+            self.scores.weight = self.items.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, length) of items → (B, items)."""
+        out: Tensor = self.scores(self.squeeze(self.items(x)))
+        return out

@@ -72,7 +72,7 @@ def configuration(cell: Cell, seed: int, *, verify: bool) -> dict[str, Any]:
     """Return the configuration of a cell's training."""
     known = training.OPTIMIZERS[cell.optimizer]
     schedule: dict[str, Any] = {"name": cell.schedule}
-    if cell.schedule == "cosine":
+    if cell.schedule in training.WARMED:
         schedule["warmup"] = training.WARMUP
     return {
         "seed": seed,

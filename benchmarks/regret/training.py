@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from benchmarks.regret.cells import Cell
     from benchmarks.regret.data import Data
 
-WARMUP = 0.05  # share of the steps, before a cosine
+WARMUP = 0.05  # share of the steps, before a rate that falls: cosine, linear and wsd
+WARMED = {"cosine", "linear", "wsd"}
+DECAY = 0.2  # share of the steps at the end of wsd
 LAST = 20  # steps whose mean is the training loss
 EVALUATIONS = 20  # at most, in a training: after each epoch, or after every few
 
@@ -106,12 +108,19 @@ def schedule_of(
         cycled = moving and optimizer.defaults.get("momentum", 1) != 0
         return lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, cycle_momentum=cycled)
     early = max(1, round(WARMUP * steps))
+    after, last = steps - early, round(DECAY * steps)
+
+    def wsd(step: int) -> float:
+        return 1 - math.sqrt(min(1.0, max(0.0, (step - (after - last)) / last)))
+
+    falls: dict[str, Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]] = {
+        "cosine": partial(lr_scheduler.CosineAnnealingLR, T_max=after),
+        "linear": partial(lr_scheduler.LinearLR, start_factor=1, end_factor=0, total_iters=after),
+        "wsd": partial(lr_scheduler.LambdaLR, lr_lambda=wsd),
+    }
     return lr_scheduler.SequentialLR(
         optimizer,
-        [
-            lr_scheduler.LinearLR(optimizer, 1 / early, total_iters=early),
-            lr_scheduler.CosineAnnealingLR(optimizer, steps - early),
-        ],
+        [lr_scheduler.LinearLR(optimizer, 1 / early, total_iters=early), falls[name](optimizer)],
         milestones=[early],
     )
 
