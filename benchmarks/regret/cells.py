@@ -107,6 +107,27 @@ QUICK = [
 ]
 
 DEVELOPMENT_NEW = [
+    *_cells(
+        ["tuned_digits_mlp", "tuned_digits_cnn", "tuned_scores_mlp", "tuned_char_transformer"],
+        "adamw",
+        "constant cosine",
+    ),
+    *_cells(["tuned_gratings_resnet", "tuned_digits_cnn"], "adamw", "constant cosine", steps=100),
+    *_cells(["tuned_digits_mlp"], "adamw", "constant cosine", steps=1000),
+    *_cells(["tuned_digits_mlp", "tuned_scores_mlp"], "sgd_momentum", "constant cosine"),
+    *_cells(["tuned_digits_mlp"], "adagrad", "constant"),
+    *_cells(["tuned_scores_mlp"], "lion", "cosine"),
+    *_cells(
+        ["head_digits_cnn", "head_gratings_resnet", "head_verdicts"], "adamw", "constant cosine"
+    ),
+    *_cells(["head_digits_cnn", "head_verdicts"], "sgd_momentum", "constant cosine"),
+    *_cells(
+        ["lora_char_transformer", "lora_char_transformer_r64", "lora_digits_mlp", "lora_verdicts"],
+        "adamw",
+        "constant cosine",
+    ),
+    *_cells(["lora_verdicts"], "adam", "constant cosine"),
+    *_cells(["lora_digits_mlp"], "sgd_momentum", "constant cosine"),
     *_cells(["wine_12", "digits_60", "gunpoint_cnn"], "sgd_momentum adamw", "constant cosine"),
     *_cells(["diabetes_100"], "adamw", "constant cosine"),
     *_cells(["power_gru"], "adamw", "constant cosine", steps=200),
@@ -132,6 +153,29 @@ DEVELOPMENT_NEW = [
 ]
 
 PUBLISHED_NEW = [
+    *_cells(
+        ["tuned_fashion_cnn", "tuned_friedman3", "tuned_char_gru"],
+        "adamw_decay",
+        "constant cosine",
+    ),
+    *_cells(
+        ["tuned_fashion_resnet", "tuned_fashion_vit"], "adamw_decay", "constant cosine", steps=100
+    ),
+    *_cells(["tuned_friedman3"], "adamw_decay", "constant cosine", steps=1000),
+    *_cells(["tuned_fashion_cnn", "tuned_friedman3"], "nesterov", "constant cosine"),
+    *_cells(["tuned_friedman3"], "rmsprop", "constant cosine"),
+    *_cells(["tuned_char_gru"], "nadam", "constant cosine"),
+    *_cells(["head_fashion_resnet", "head_fashion_resmlp"], "adamw_decay", "constant cosine"),
+    *_cells(["head_fashion_resnet"], "nesterov", "constant cosine"),
+    *_cells(["head_fashion_resmlp"], "rmsprop", "constant cosine"),
+    *_cells(
+        ["lora_gpt", "lora_gpt_r64", "lora_fashion_vit", "lora_fashion_resmlp"],
+        "adamw_decay",
+        "constant cosine",
+    ),
+    *_cells(["lora_gpt"], "muon", "constant cosine"),
+    *_cells(["lora_fashion_vit"], "nadam", "constant cosine"),
+    *_cells(["lora_fashion_resmlp"], "nesterov", "constant cosine"),
     *_cells(["iris_12", "clothes_100", "arrows_cnn"], "nesterov adamw_decay", "constant cosine"),
     *_cells(["pendulum_30"], "adamw_decay rmsprop", "constant cosine"),
     *_cells(["leaves_cnn"], "adamw_decay", "constant cosine"),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from sklearn import datasets
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 TEXT = Path(__file__).parents[2] / "configs" / "char_lm.txt"
@@ -206,12 +209,33 @@ def digit_pixels() -> Data:
 
 
 @cache
-def characters(part: int, context: int) -> Data:
-    """A half of Newton's Opticks (1730) as windows of characters, each target the next one."""
+def made(
+    arrays: Callable[[int], tuple[np.ndarray, np.ndarray]], samples: int, validation: int = 1000
+) -> Data:
+    """So many samples to train on of those that a function makes, and others to validate on."""
+    return _split(*arrays(samples + validation), validation=validation)
+
+
+@cache
+def friedman3(samples: int) -> Data:
+    """Friedman's third regression: the columns of his second, another target of unit variance."""
+    x, y = datasets.make_friedman3(samples + 1000, noise=0.1, random_state=1)
+    return _split(x, ((y - y.mean()) / y.std())[:, None], validation=1000)
+
+
+@cache
+def characters(
+    part: int, context: int, parts: int = 2, written: Callable[[str], str] = str
+) -> Data:
+    """A part of Newton's Opticks (1730) as windows of characters, each target the next one.
+
+    By default a half of it. `written` returns the part as it is written otherwise, in its letters.
+    """
     text = TEXT.read_text()
     letters = sorted(set(text))
-    half = len(text) // 2
-    codes = torch.tensor([letters.index(c) for c in text[part * half : (part + 1) * half]])
+    size = len(text) // parts
+    written_part = written(text[part * size : (part + 1) * size])
+    codes = torch.tensor([letters.index(c) for c in written_part])
     cut = int(0.9 * len(codes))
 
     def windows(codes: Tensor, hop: int) -> tuple[Tensor, Tensor]:

@@ -210,4 +210,6 @@ def groups(chosen: Sequence[Cell], cache: Path) -> dict[str, list[Cell]]:
 
 
 def _breaking(cell: Cell) -> bool:
-    return tasks.TASKS[cell.task].base != cell.task and not cell.task.endswith("_large")
+    task = tasks.TASKS[cell.task]
+    changed = task.base != task.name and not task.name.endswith("_large")
+    return changed and task.kind == "scratch"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.regret import kinds
+from benchmarks.regret import kinds, transfer
 from benchmarks.regret.data import (
     VOCABULARY,
     breast_cancer,
@@ -170,8 +170,8 @@ PUBLISHED = [
 ]
 
 # The same two for other kinds of training than from nothing, on ample data, by a usual schedule.
-DEVELOPMENT_NEW = [*kinds.DEVELOPMENT]
-PUBLISHED_NEW = [*kinds.PUBLISHED]
+DEVELOPMENT_NEW = [*transfer.DEVELOPMENT, *kinds.DEVELOPMENT]
+PUBLISHED_NEW = [*transfer.PUBLISHED, *kinds.PUBLISHED]
 
 _ALL = [*DEVELOPMENT, *PUBLISHED, *DEVELOPMENT_NEW, *PUBLISHED_NEW]
 TASKS = {task.name: task for task in _ALL}

@@ -79,6 +79,7 @@ OPTIMIZERS = {
     "sgd_momentum": Known("sgd", torch.optim.SGD, {"momentum": 0.9}),
     "nesterov": Known("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     "adamw": Known("adamw", torch.optim.AdamW, {"weight_decay": 0.01}),
+    "adam": Known("adam", torch.optim.Adam, {}),
     "adamw_decay": Known("adamw", torch.optim.AdamW, {"weight_decay": 0.1}),
     "nadam": Known("nadam", torch.optim.NAdam, {}),
     "adagrad": Known("adagrad", torch.optim.Adagrad, {}),
@@ -86,7 +87,7 @@ OPTIMIZERS = {
     "muon": Known("torch.optim:Muon", torch.optim.Muon, {}),  # torch's, for matrices alone
     "lion": Known("benchmarks.regret.training:Lion", Lion, {}),
 }
-FUSED = {"sgd", "adamw", "adagrad"}  # on a CPU too: the same numbers, sooner
+FUSED = {"sgd", "adam", "adamw", "adagrad"}  # on a CPU too: the same numbers, sooner
 
 
 def optimizer_of(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
