@@ -4,6 +4,7 @@ One thread for each process: several tests run at once, and threads that wait sp
 tested on the same examples each time; `pytest --hypothesis-profile=explore` looks for new ones.
 """
 
+import gc
 import itertools
 import os
 import pickle
@@ -18,6 +19,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+gc.disable()  # until all tests are collected: what is imported by then stays
+
+
+def pytest_collection_finish():
+    """Let no collection look at it again, nor copy it in a fork."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -89,4 +89,5 @@ def test_the_tests_of_the_sdist_are_all_collected_there(built, tmp_path):
     assert done.returncode == 0, done.stdout
     collected = {line.partition(":")[0] for line in done.stdout.splitlines() if ":" in line}
     written = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
-    assert collected == written
+    assert len(written) > 50
+    assert collected == written  # pytest leaves out folders by names such as `build`

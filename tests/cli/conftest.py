@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forks import Child, Done, main, start_ranks
+from forks import Child, Done, import_what_they_need, main, start_ranks
 
 # A terminal of the developer's must not colour or widen what is tested.
 TERMINAL = ("COLUMNS", "FORCE_COLOR", "TERM")
@@ -48,8 +48,7 @@ def write(tmp_path):
 @pytest.fixture
 def start(tmp_path):
     """Start `lrtool …` in a fork of this process; `prepare` is called there first."""
-    import lrtool.search.search
-    import lrtool.training.epochs  # noqa: F401  (once here, rather than in each fork)
+    import_what_they_need()
 
     def start(*arguments, prepare=lambda: None):
         return Child(tmp_path, arguments, prepare)
@@ -58,12 +57,12 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def launch(start, tmp_path):  # noqa: ARG001  (start imports what the forks need)
+def launch(tmp_path):
     """Start `lrtool …` as so many ranks, as torchrun would; return the children.
 
     `prepare(rank)` is called in each of them first.
     """
-    import torch._dynamo  # noqa: F401  (DDP imports it: once here, rather than in each fork)
+    import_what_they_need()
 
     def launch(world_size, *arguments, prepare=lambda _: None):
         return start_ranks(tmp_path, world_size, arguments, prepare)

@@ -10,8 +10,29 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 import pytest
+
+# What a command imports where it needs it, and what DDP does: once, rather than in each fork.
+NEEDED = (
+    "lrtool.cli.app",
+    "lrtool.search.experiment_subject",
+    "lrtool.search.search",
+    "lrtool.show.terminal.find",
+    "lrtool.show.terminal.race",
+    "lrtool.show.terminal.train",
+    "lrtool.training.epochs",
+    "lrtool.training.evaluated_data",
+    "lrtool.training.initial_rate",
+    "torch._dynamo",
+)
+
+
+def import_what_they_need():
+    """Import what forks of this process would import."""
+    for module in NEEDED:
+        import_module(module)
 
 
 @dataclass

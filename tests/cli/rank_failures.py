@@ -21,11 +21,10 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forks import Child, start_ranks
+from forks import Child, import_what_they_need, start_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,16 +139,6 @@ class Optimizer(torch.optim.SGD):
         return super().step(closure)
 '''
 
-# Imported once, rather than in each fork.
-NEEDED = (
-    "lrtool.search.search",
-    "lrtool.show.terminal.find",
-    "lrtool.show.terminal.train",
-    "lrtool.training.epochs",
-    "lrtool.training.evaluated_data",
-    "lrtool.training.initial_rate",
-    "torch._dynamo",
-)
 PLACES = ("forward", "backward", "loader", "loss", "optimizer", "metric")
 IN_A_STEP = ("forward", "backward", "loader", "optimizer")
 IN_EVALUATION = ("forward", "loader", "loss", "metric")
@@ -412,8 +401,7 @@ def fail(
     folder: Path, runs: int, seed: int, seconds: float = 30.0, only: int | None = None
 ) -> list[str]:
     """Make random runs, say what each did, and return what was wrong."""
-    for module in NEEDED:
-        import_module(module)
+    import_what_they_need()
     (folder / "faulty.py").write_text(FAULTY)
     (folder / "faulty.yaml").write_text(CONFIG)
     trained = Child(folder, ["train", "faulty.yaml", "--output", "trained", "--quiet"], _hurry)
