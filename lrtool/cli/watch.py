@@ -28,6 +28,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_S = 5.0  # Ctrl-C reaches a rank twice: from the terminal, and from torchrun
 GRACE_S = 10.0  # for a rank to end by itself, after another one has failed
 REPORT_S = 20.0  # for the first one, which has a report to write
+SEEN_S = 3.0  # for the others to learn of a failure, which those that are gone never do
 
 
 class Watch(Thread):
@@ -124,13 +125,13 @@ def tell_seen(ranks: Ranks) -> None:
     ranks.store.set(f"seen/{ranks.rank}", "")
 
 
-def wait_until_seen(ranks: Ranks, seconds: float = 3.0) -> None:
-    """Keep the store until all others have seen a claim; those that are gone are not waited for.
+def wait_until_seen(ranks: Ranks) -> None:
+    """Keep the store until all others have seen a claim, or some seconds have passed.
 
     Raises:
         RuntimeError: the store is gone.
     """
-    deadline = monotonic() + seconds
+    deadline = monotonic() + SEEN_S
     seen = [f"seen/{rank}" for rank in range(ranks.world_size) if rank != ranks.rank]
     while not ranks.store.check(seen) and monotonic() < deadline:
         sleep(claims.LOOK_S)

@@ -49,13 +49,16 @@ def small(write):
     write("small.yaml", CONFIG)
 
 
-def happens(what, at=30, on=(1,)):
-    """Prepare ranks: something happens on these in a forward pass."""
+def happens(what, at=30, on=(1,), grace=5.0, seen=3.0):
+    """Prepare ranks: something happens on these alone in a forward pass."""
 
     def prepare(rank):
         claims.ANSWER_S = 1.0
         watch.GRACE_S = watch.REPORT_S = 5.0
+        watch.SEEN_S = seen
         if rank in on:
+            launching.PRECEDENCE_S = 0.1
+            watch.GRACE_S = grace
             os.environ |= {"WHAT": what, "AT": str(at)}
 
     return prepare
@@ -101,7 +104,7 @@ def test_the_failure_of_one_rank_ends_all_and_is_said_once(launch, tmp_path):
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_rank_that_is_killed_ends_all(launch, tmp_path, lost):
-    killed = happens("os.kill(os.getpid(), 9)", on=(lost,))
+    killed = happens("os.kill(os.getpid(), 9)", on=(lost,), seen=0.1)  # there is nobody else
     codes, said = ends(launch(2, "train", "small.yaml", "--output", "out", prepare=killed))
     assert codes == [-9 if rank == lost else 137 for rank in (0, 1)]
     words = f"rank {lost} ended without a word (killed, or out of memory?)"
@@ -112,7 +115,7 @@ def test_a_rank_that_is_killed_ends_all(launch, tmp_path, lost):
 
 @pytest.mark.usefixtures("small")
 def test_a_rank_that_is_too_slow_ends_all(launch, tmp_path):
-    slow = happens("time.sleep(60)")
+    slow = happens("time.sleep(60)", grace=0.5)
     arguments = ("train", "small.yaml", "--output", "out", "--set", "runtime.timeout=1")
     codes, said = ends(launch(2, *arguments, prepare=slow))
     assert codes == [2, 2]

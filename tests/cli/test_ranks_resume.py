@@ -10,6 +10,8 @@ import pytest
 import torch
 from small import CONFIG, NET, at_call, contents, rows
 
+from lrtool import claims
+from lrtool.cli import watch
 from lrtool.engine import step
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -60,6 +62,7 @@ def killed_at(number, *victims):
     """Let ranks kill themselves at so many batches."""
 
     def prepare(rank):
+        claims.ANSWER_S, watch.SEEN_S = 1.0, 0.1  # nobody else is there to answer, or to see
         if rank in victims:
             at_call(number, step, "batch_loss")()
 
