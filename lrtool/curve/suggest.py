@@ -15,6 +15,7 @@ from lrtool.curve.anchors import RULES, locate, rules, suggestions
 from lrtool.curve.combine import estimate, places
 from lrtool.curve.smooth import fit
 from lrtool.curve.trials import (
+    CLEAR,
     REACH,
     correct,
     fell,
@@ -135,9 +136,9 @@ def suggest(
     promising = isinstance(before_trials, _Answer) or verdict.is_flat(anchors, sweeps)
     auto = before_trials
     if trials is not None and not trials.interrupted and best is not None and promising:
-        # after a flat sweep, a validation loss that fell by less than the noise of a batch, as of
-        # a model that only learns to be unsure, is not enough
-        descent = fell(trials, 0.0 if obstacle is None else verdict.noise(sweeps))
+        # after a flat sweep a small fall of the validation loss is not enough, as of a model that
+        # only learns to be unsure
+        descent = fell(trials, 0.0 if obstacle is None else CLEAR * verdict.noise(sweeps))
         if not descent and anchors.minimum is None:
             auto = obstacle or verdict.nothing_fell(followed)
         else:

@@ -34,6 +34,7 @@ SIGNIFICANT: Final = 5.0  # standard errors by which a loss must fall
 LEAST: Final = 10  # losses that a trial needs to show it
 LEAST_CHUNKS: Final = 4  # validation batches from which the error of a descent is known
 MATERIAL: Final = 0.25  # standard deviations of a batch's loss by which a validation loss must fall
+CLEAR: Final = 0.5  # the same after a flat sweep
 
 
 def length(training: int | None) -> int:
@@ -82,9 +83,9 @@ def fell(trials: Race, least: float = 0.0) -> bool:
     """Tell whether a trial's loss fell by more than its noise.
 
     Either its training losses fell, or its validation loss did: by five standard errors of its own
-    descent, and by a share of the noise of a batch. The standard error alone is not enough: where
-    all samples descend alike, it is smaller than the smallest descent. Where it is not known, as
-    for a single validation batch, the noise of a training batch stands in for it.
+    descent, to which those of the training losses add up, and by a share of the noise of a batch.
+    The standard errors alone are not enough: where all samples descend alike, they are smaller than
+    the smallest descent.
 
     Args:
         trials: with their losses.
@@ -92,22 +93,33 @@ def fell(trials: Race, least: float = 0.0) -> bool:
     """
     least = max(least, RESOLUTION * abs(trials.untrained_loss))
     return fell_in_training(trials) or any(
-        one.final_loss is not None
-        and trials.untrained_loss - one.final_loss > max(least, _noise(one, _last(loss)))
+        _validation_fell(one, trials.untrained_loss - one.final_loss, loss, least)
         for one, loss in _complete(trials)
+        if one.final_loss is not None
     )
 
 
-def _noise(trial: Candidate, loss: Array) -> float:
-    """Return by how much a trial's validation loss may fall by chance.
+def _validation_fell(trial: Candidate, descent: float, loss: Array, least: float) -> bool:
+    """Tell whether a descent is material and beyond noise.
+
+    Where its standard error is not known, as for a single validation batch, the noise of a training
+    batch stands in for it.
 
     Args:
         trial: what it ended at.
-        loss: of its last batches.
+        descent: of its validation loss.
+        loss: of its training batches.
+        least: for the descent to be material.
     """
-    batch = float(loss.std(ddof=1))
+    batch = float(_last(loss).std(ddof=1))
+    if not descent > max(least, MATERIAL * batch):
+        return False
     error = batch if trial.descent_error is None else trial.descent_error
-    return max(SIGNIFICANT * error, MATERIAL * batch)
+    fall, noise = _training_descent(loss, _last(loss))
+    # Samples of both sets are independent, so the sum of two scores, each of variance 1, is as far
+    # from 0 by chance as one of 5 / √2 (Stouffer et al. 1949).
+    training = max(fall, 0.0) / noise if noise > 0 else 0.0
+    return descent > (SIGNIFICANT - training) * error
 
 
 def fell_in_training(trials: Race) -> bool:
@@ -128,16 +140,22 @@ def _last(loss: Array) -> Array:
 
 
 def _training_fell(loss: Array, after: Array) -> bool:
-    """Compare the losses of the first tenth with those of the last third (Welch 1947).
+    """Compare the losses of the first tenth with those of the last third.
 
     The first tenth may have done most of the falling: so the very first loss is compared too.
     """
-    before = loss[: max(2, loss.size // 10)]
-    error = np.sqrt(before.var(ddof=1) / before.size + after.var(ddof=1) / after.size)
-    if before.mean() - after.mean() > SIGNIFICANT * error:
+    fall, noise = _training_descent(loss, after)
+    if fall > SIGNIFICANT * noise:
         return True
     alone = after.std(ddof=1) * np.sqrt(1 + 1 / after.size)
     return bool(after.size >= LEAST and loss[0] - after.mean() > SIGNIFICANT * alone)
+
+
+def _training_descent(loss: Array, after: Array) -> tuple[float, float]:
+    """Return by how much the training losses fell, and its standard error (Welch 1947)."""
+    before = loss[: max(2, loss.size // 10)]
+    error = np.sqrt(before.var(ddof=1) / before.size + after.var(ddof=1) / after.size)
+    return float(before.mean() - after.mean()), float(error)
 
 
 def weight(steps: int | None) -> float:

@@ -641,7 +641,7 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
     assert suggest(flat, optimizer="adamw", steps=300).trial_rates is None
 
 
-def test_after_a_flat_sweep_a_validation_loss_counts_from_the_noise_of_a_batch_on():
+def test_after_a_flat_sweep_a_validation_loss_must_fall_by_half_the_noise_of_a_batch():
     noise = 0.3 * np.random.default_rng(0).normal(size=100)
     flat = [recorded(rates(steps=100), INITIAL + noise, stop=False)]
     known = {"first": FIRST, "optimizer": "adamw", "steps": 300}
@@ -650,7 +650,7 @@ def test_after_a_flat_sweep_a_validation_loss_counts_from_the_noise_of_a_batch_o
     assert batch == pytest.approx(0.3, rel=0.2)
     hidden = falling(1.8, start=1.8, noise=0.3)  # training losses that show nothing
     for share, found in ((1.05, True), (0.95, False)):
-        ends = (2 - share * batch, 2.1)
+        ends = (2 - share * batch / 2, 2.1)
         tried = trials_of(ends, curves=[hidden] * 2, error=0.01)
         assert not trials.fell_in_training(tried)
         said = suggest(flat, trials=tried, **known).suggestion

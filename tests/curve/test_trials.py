@@ -24,6 +24,11 @@ def falling(end, steps=90, seed=0, start=2.0, noise=0.05):
     return tuple((clean + noise * rng.normal(size=steps)).tolist())
 
 
+def level(noise=0.05, steps=90):
+    """Losses of 2 that go up and down, and begin no higher than they end."""
+    return tuple(2 + noise * (-1) ** step for step in range(1, steps + 1))
+
+
 def trials_of(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, **changes):
     """Two trials with these losses at the end, as a record."""
     curves = curves or [falling(0.5 if end is None else end) for end in losses]
@@ -116,25 +121,39 @@ def test_a_loss_on_examples_has_fallen_by_five_errors():
 
 
 def test_where_no_error_is_known_a_batchs_noise_stands_in_for_it():
-    flat = falling(2.0)
+    flat = level()
     five = 5 * np.std(flat[-30:], ddof=1)
     for drop, fallen in ((1.01 * five, True), (0.99 * five, False)):
         assert trials.fell(trials_of((2 - drop, 2.0), curves=[flat] * 2)) is fallen
 
 
+@pytest.mark.parametrize("rising", [False, True])
+def test_training_and_validation_losses_show_a_descent_together(rising):
+    """Their standard scores add up to 5: here some 3 of the training losses, or fewer than 0."""
+    loss = np.array(level(0.3))
+    loss[:9] += -0.35 if rising else 0.35
+    welch = ttest_ind(loss[:9], loss[-30:], equal_var=False).statistic
+    assert welch < 0 if rising else 2 < welch < 4
+    curve = tuple(loss.tolist())
+    needed = 5 - max(welch, 0)
+    for score, fallen in ((needed + 0.05, True), (needed - 0.05, False)):
+        record = trials_of((2 - 0.2 * score, 2.0), curves=[curve] * 2, error=0.2)
+        assert not trials.fell_in_training(record)
+        assert trials.fell(record) is fallen
+
+
 def test_a_constant_loss_has_not_fallen_by_a_rounding():
-    level = [(1000.0,) * 90] * 2
+    same = [(1000.0,) * 90] * 2
     for drop, fallen in ((0.001, False), (0.01, True)):
         ends = (1000 - drop, 1000.0)
-        record = trials_of(ends, curves=level, error=0.0, untrained_loss=1000.0)
+        record = trials_of(ends, curves=same, error=0.0, untrained_loss=1000.0)
         assert trials.fell(record) is fallen
 
 
 def test_a_descent_is_seen_beside_a_trial_that_diverged():
     """The error is that of its own descent, which needs no other trial to compare with."""
     up = (*np.geomspace(2.07, 1e6, 30).tolist(), math.inf)
-    noisy = falling(1.77, start=2.07, noise=0.3)  # too noisy to show it
-    record = trials_of((1.77, None), curves=[noisy, up], untrained_loss=2.07)
+    record = trials_of((1.77, None), curves=[level(0.3), up], untrained_loss=2.07)
     assert not trials.fell_in_training(record)
     lower, higher = record.candidates
     for error, fallen in ((0.05, True), (0.07, False)):
