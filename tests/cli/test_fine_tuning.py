@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from small import at_call, rows
 
+import lrtool
 from lrtool.engine import step
 from lrtool.engine.weights import read_weights
+from lrtool.experiment import pretrained
 from lrtool.report import report as reports
 from lrtool.training import session
 
@@ -237,3 +240,52 @@ def test_a_rate_of_other_weights_or_another_frozen_part_is_warned_of(here, tmp_p
     none = ("--set", "model.checkpoint=null", "--set", "model.partial=false")
     done = here(*from_one, "five", *learning_rate, *none)
     assert f"{found}the weights at the start were {path}, are random\n" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--set", "runtime.shard=['^body']")])
+def test_ranks_train_the_same_part_to_the_same_losses(flags, here, launch, tmp_path):
+    assert here("train", "after.yaml", "--quiet", "--output", "one").returncode == 0
+    children = launch(2, "train", "after.yaml", "--quiet", "--output", "two", *flags)
+    done = [child.wait(120) for child in children]
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
+    given = read_weights(tmp_path / "before/checkpoints/best/model.safetensors")
+    one, two = (read_weights(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    for name, tensor in two.items():
+        assert torch.allclose(tensor, one[name], atol=1e-6), name
+        assert torch.equal(tensor, given[name]) == (name in BODY), name
+    assert report(tmp_path, "two").model == report(tmp_path, "one").model
+
+
+def test_a_rank_with_other_weights_ends_the_launch(launch, tmp_path):
+    def prepare(rank):
+        real = pretrained.read_pretrained
+        if rank == 1:
+            pretrained.read_pretrained = lambda path: replace(real(path), digest="other")
+
+    children = launch(2, "train", "after.yaml", "--quiet", prepare=prepare)
+    done = [child.wait(120) for child in children]
+    assert [each.returncode for each in done] == [2, 2]
+    assert (
+        f"model.checkpoint: rank 1 has read other weights from {tmp_path}/before than rank 0; give "
+        "every machine the same file\n"
+    ) in "".join(each.stderr for each in done)
+
+
+def test_a_frozen_group_is_named(here):
+    groups = "optimizer.groups=[{match: body, lr_ratio: 0.1}]"
+    done = here("check", "after.yaml", "--set", groups)
+    assert done.returncode == 2
+    assert (
+        "optimizer.groups.0.match: 'body' matches no trainable parameter; the model has "
+        "head.weight, head.bias\n"
+    ) in done.stderr
+
+
+def test_predict_needs_no_checkpoint(here, tmp_path):
+    assert here("train", "after.yaml", "--quiet", "--output", "after").returncode == 0
+    shutil.rmtree(tmp_path / "before")
+    samples = torch.zeros(2, 4).numpy()
+    trained = lrtool.load(tmp_path / "after")
+    assert trained(samples).shape == (2, 3)
+    kept = read_weights(tmp_path / "after/checkpoints/best/model.safetensors")
+    assert torch.equal(trained.model.head.bias, kept["head.bias"])
