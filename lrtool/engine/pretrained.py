@@ -41,13 +41,15 @@ class Pretrained:
     """What a file holds.
 
     Attributes:
-        path: of the file, or of the run.
+        named: the file or directory that was asked for.
+        path: of the file in it, or of a checkpoint.
         tensors: by name, on the CPU; `_extra_state` may be anything.
         digest: SHA-256 of names and values, in hexadecimal: the same in every format.
         taken_from: the keys of the mappings around them, outermost first.
         stamp: of the file, whose bytes are read when they are needed.
     """
 
+    named: Path
     path: Path
     tensors: Mapping[str, Any]
     digest: str
@@ -87,13 +89,13 @@ def read_pretrained(path: Path) -> Pretrained:
         UserError: there are none, or they cannot be read.
         OutOfMemoryError: they do not fit in memory.
     """
-    taken_from: tuple[str, ...] = ()
+    named, taken_from = path, tuple[str, ...]()
     if path.is_dir():
         path, tensors = _of_directory(path)
     else:
         tensors, taken_from = _of_file(path)
     with reading(path, "a file of weights"):
-        return Pretrained(path, tensors, _digest(tensors), taken_from, _stamp(path))
+        return Pretrained(named, path, tensors, _digest(tensors), taken_from, _stamp(path))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -220,10 +222,12 @@ def load_pretrained(
             raise
         words = f"{pretrained.path} cannot be loaded into {name}: {in_a_line(error)}"
         raise ConfigError(Problem(KEY, words)) from error
-    unexpected = set(result.unexpected_keys)
+    # a model's own method may return nothing
+    unexpected = set(getattr(result, "unexpected_keys", fitting.keys() - live.keys()))
+    lacking = getattr(result, "missing_keys", [n for n in live if n not in fitting])
     loaded = [n for n in fitting if n not in unexpected]
     there = {id(live[n]) for n in loaded if n in live}  # a tied weight has several names
-    missing = [n for n in result.missing_keys if n not in reshaped and id(live.get(n)) not in there]
+    missing = [n for n in lacking if n not in reshaped and id(live.get(n)) not in there]
     fit = WeightsFit(
         tuple(loaded),
         tuple(missing),
@@ -236,7 +240,7 @@ def load_pretrained(
     _refuse_a_misfit(fit, pretrained, live, partial=partial, name=name)
     _refuse_two_values(fitting, live, pretrained.path)
     for n in loaded:
-        if isinstance(live.get(n), nn.Parameter) and bool(torch.isnan(fitting[n]).any()):
+        if isinstance(live.get(n), nn.Parameter) and bool(torch.isnan(live[n]).any()):
             words = f"{pretrained.path}: the weight {n} holds NaN; take an earlier checkpoint"
             raise ConfigError(Problem(KEY, words))
     return fit
@@ -284,8 +288,8 @@ def _rounded(
         own = live.get(name)
         if not isinstance(value, Tensor) or not isinstance(own, Tensor) or own.dtype == value.dtype:
             continue
-        back = value.to(own.dtype).to(value.dtype)
-        if not bool(((back == value) | (value != value)).all()):  # noqa: PLR0124  (NaN)
+        exact, kept = value.double(), value.to(own.dtype).double()
+        if not torch.allclose(kept, exact, rtol=0, atol=0, equal_nan=True):
             found[name] = (value.dtype, own.dtype)
     return found
 

@@ -513,4 +513,6 @@ def resolved_config(experiment: Experiment) -> dict[str, Any]:
     data = experiment.config.model_dump(mode="json")
     if folder not in data["search_path"]:
         data["search_path"] = [folder, *data["search_path"]]
+    if experiment.pretrained is not None:  # a run may hold another file of that name
+        data["model"]["checkpoint"] = str(experiment.pretrained.named.resolve())
     return data

@@ -250,7 +250,7 @@ def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
     changes = differences(checkpoint.state["config"], resolved_config(experiment))
     began, there = pretrained_of(checkpoint), experiment.pretrained
     may_change = MAY_CHANGE
-    if began and there and began.hash == there.digest:  # the same weights in another place
+    if began and (there is None or began.hash == there.digest):  # the same weights elsewhere
         may_change = (*may_change, ("model", "checkpoint"))
     forbidden = [
         str(change)

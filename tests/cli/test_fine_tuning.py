@@ -202,6 +202,23 @@ def test_a_run_goes_on_with_the_same_weights_elsewhere_and_not_with_others(here,
     assert report(tmp_path, "killed").model.checkpoint.path == str(path)
 
 
+def test_a_run_is_not_taken_for_the_weights_that_it_began_with(here, tmp_path):
+    shutil.copy(tmp_path / "before/model.safetensors", tmp_path)
+    flags = ("--quiet", "--set", "model.checkpoint=model.safetensors")
+    assert here("train", "after.yaml", "--output", "run", *flags).returncode == 0
+    assert (tmp_path / "run/model.safetensors").exists()
+    longer = ("--quiet", "--resume", "run", "--set", "train.epochs=4")
+    done = here("train", "run/config.yaml", *longer)
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path, "run").model.checkpoint.path == f"{tmp_path}/model.safetensors"
+
+
+def test_the_run_that_it_begins_with_is_never_replaced(here, tmp_path):
+    done = here("train", "after.yaml", "--quiet", "--output", "before", "--overwrite")
+    assert done.returncode == 2
+    assert (tmp_path / "before/model.safetensors").exists()
+
+
 def test_a_search_inside_a_run_is_made_anew_for_other_weights(here, start, tmp_path):
     auto = ("train", "after.yaml", "--quiet", "--lr", "auto", "--output", "run")
     ended = start(*auto, prepare=at_call(1, session, "rewind_generators")).wait()

@@ -27,7 +27,7 @@ def equal(one, other):
 
 
 def held(tensors):
-    return Pretrained(Path("a.pt"), tensors, "")
+    return Pretrained(Path("a.pt"), Path("a.pt"), tensors, "")
 
 
 def load(model, tensors, *, partial=False):
@@ -245,6 +245,29 @@ def test_a_weight_that_is_not_a_number_is_refused():
         nn.Linear(1, 2), {"weight": torch.ones(2, 1), "bias": torch.tensor([1, torch.nan])}
     )
     assert words == "a.pt: the weight bias holds NaN; take an earlier checkpoint"
+
+
+def test_files_from_before_batches_were_counted_fit(trained):
+    del trained["body.1.num_batches_tracked"]
+    assert load(net(), trained).missing == ()
+
+
+def test_a_method_of_the_models_own_may_return_nothing():
+    class Own(nn.Linear):
+        def load_state_dict(self, state, strict=True):  # noqa: FBT002  (torch's signature)
+            super().load_state_dict(state, strict=strict)
+
+    model = Own(1, 1)
+    fit = load(model, {"weight": torch.full((1, 1), 3.0), "more": torch.ones(1)}, partial=True)
+    assert (fit.loaded, fit.missing, fit.unexpected) == (("weight",), ("bias",), ("more",))
+    assert model.weight.item() == 3
+
+
+def test_small_floats_are_converted():
+    model, value = nn.Linear(1, 2), torch.tensor([0.5, -2.0])
+    load(model, {"weight": value[:, None].to(torch.float8_e4m3fn), "bias": value.half()})
+    assert torch.equal(model.weight, value[:, None])
+    assert torch.equal(model.bias, value)
 
 
 def test_a_lazy_layer_takes_the_shape_of_its_weight():

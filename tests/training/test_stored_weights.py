@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lrtool.engine.pretrained import load_pretrained, read_pretrained
 from lrtool.engine.weights import read_weights
 from lrtool.errors import UserError
 from lrtool.experiment.experiment import build
@@ -47,6 +48,22 @@ def test_the_last_ones_where_none_are_best(fresh):
         load_stored_weights(new(), RUN, "best")
     path = "run/checkpoints/best/model.safetensors"
     assert str(caught.value) == f"run: has no checkpoint best; there is no {path}"
+
+
+def test_as_pretrained_weights_a_run_has_the_best_ones_else_the_average_of_the_last(fresh):
+    _, new = fresh
+    best, last = RUN / "checkpoints/best/model.safetensors", RUN / "model.safetensors"
+    average = read_weights(last)
+    assert read_pretrained(RUN).path == best
+    best.unlink()
+    assert read_pretrained(RUN).path == last
+    last.unlink()
+    pretrained = read_pretrained(RUN)
+    assert pretrained.path == RUN / "checkpoints/last"
+    model = new()
+    load_pretrained(model, pretrained, partial=False)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, average[name]), name
 
 
 def test_a_run_without_weights(tmp_path):
