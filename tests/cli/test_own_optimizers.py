@@ -4,38 +4,13 @@ import json
 
 import pytest
 import torch
+from own_optimizers import LOOKAHEAD
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
-OWN = """
-import torch
-
-
-class Slow(torch.optim.Optimizer):
-    "Lookahead: every second update goes half-way back"
-    def __init__(self, inner, share=0.5):
-        super().__init__(inner.param_groups, {"share": share})
-        self.inner, self.param_groups = inner, inner.param_groups
-
-    def state_dict(self):
-        return {"slow": super().state_dict(), "inner": self.inner.state_dict()}
-
-    def load_state_dict(self, state):
-        super().load_state_dict(state["slow"])
-        self.inner.load_state_dict(state["inner"])
-        self.param_groups = self.inner.param_groups
-
-    def step(self, closure=None):
-        for p in (p for group in self.param_groups for p in group["params"]):
-            self.state[p].setdefault("slow", p.detach().clone())
-        self.inner.step()
-        group = self.param_groups[0]
-        group["updates"] = group.get("updates", 0) + 1
-        if group["updates"] % 2 == 0:
-            for p in (p for group in self.param_groups for p in group["params"]):
-                slow = self.state[p]["slow"]
-                p.data.copy_(slow.lerp_(p.detach(), self.param_groups[0]["share"]))
-
+OWN = (
+    LOOKAHEAD
+    + """
 
 class Relative(torch.optim.SGD):
     def step(self, closure=None):
@@ -67,6 +42,7 @@ class SAM(torch.optim.SGD):
     def first_step(self): pass
     def second_step(self): pass
 """
+)
 
 
 @pytest.fixture
@@ -83,7 +59,7 @@ def configuration(write):
 
 def test_an_optimizer_inside_another(here, configuration):
     inner = "{name: sgd, args: {momentum: 0.9, lr: 0.02}}"
-    configuration(f"{{name: 'own:Slow', args: {{share: 0.4}}, inner: {inner}}}", "null")
+    configuration(f"{{name: 'own:Lookahead', args: {{share: 0.4}}, inner: {inner}}}", "null")
     assert here("check", "a.yaml", "--quiet").stderr == ""
     done = here("train", "a.yaml", "--output", "run", "--json")
     assert done.returncode == 0, done.stderr
@@ -95,7 +71,7 @@ def test_an_optimizer_inside_another(here, configuration):
 
 
 def test_an_optimizer_inside_another_is_resumed(here, configuration, tmp_path):
-    configuration("{name: 'own:Slow', inner: {name: sgd, args: {momentum: 0.9}}}")
+    configuration("{name: 'own:Lookahead', inner: {name: sgd, args: {momentum: 0.9}}}")
     assert_resumed(here, tmp_path)
 
 
@@ -119,15 +95,15 @@ def assert_resumed(here, folder):
             ),
         ),
         (
-            "{name: 'own:Slow', inner: {name: sgdd}}",
+            "{name: 'own:Lookahead', inner: {name: sgdd}}",
             "optimizer.inner.name: no optimizer is called 'sgdd' (did you mean 'sgd'?)",
         ),
         (
-            "{name: 'own:Slow', inner: {name: sgd, args: {momentumm: 1}}}",
+            "{name: 'own:Lookahead', inner: {name: sgd, args: {momentumm: 1}}}",
             "optimizer.inner.args.momentumm: unknown argument (did you mean 'momentum'?)",
         ),
         (
-            "{name: 'own:Slow', args: {shares: 1}, inner: sgd}",
+            "{name: 'own:Lookahead', args: {shares: 1}, inner: sgd}",
             "optimizer.args.shares: unknown argument (did you mean 'share'?)",
         ),
         (

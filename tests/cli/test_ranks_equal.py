@@ -1,12 +1,14 @@
 """A training of several ranks is that of one process: rates, losses, epochs and metrics."""
 
 import pytest
+from own_optimizers import LOOKAHEAD
 from small import rows
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
-MINE = """
-import torch
+MINE = (
+    LOOKAHEAD
+    + """
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -87,30 +89,6 @@ class Summed(nn.CrossEntropyLoss):
         super().__init__(reduction="sum")
 
 
-class Lookahead(torch.optim.Optimizer):
-    def __init__(self, inner, share=0.5):
-        super().__init__(inner.param_groups, {"share": share})
-        self.inner, self.param_groups = inner, inner.param_groups
-
-    def state_dict(self):
-        return {"slow": super().state_dict(), "inner": self.inner.state_dict()}
-
-    def load_state_dict(self, state):
-        super().load_state_dict(state["slow"])
-        self.inner.load_state_dict(state["inner"])
-        self.param_groups = self.inner.param_groups
-
-    def step(self, closure=None):
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        for p in parameters:
-            self.state[p].setdefault("slow", p.detach().clone())
-        self.inner.step()
-        group = self.param_groups[0]
-        group["updates"] = group.get("updates", 0) + 1
-        for p in parameters if group["updates"] % 2 == 0 else ():
-            p.data.copy_(self.state[p]["slow"].lerp_(p.detach(), group["share"]))
-
-
 class ScheduleFree(torch.optim.Optimizer):
     "SGD at points between the average and the iterate (Defazio et al. 2024)."
 
@@ -160,6 +138,7 @@ class InOrder:
 def bias(outputs, targets):
     return (outputs - targets).mean()
 """
+)
 
 # 45 samples in batches of 11: the last one has a sample for one rank alone.
 CONFIGS = {

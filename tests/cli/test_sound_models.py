@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from odd_models import MODELS
 
 import lrtool
 from lrtool.engine.weights import read_weights
 
-SOURCE = """
-import torch
-from torch import nn
+SOURCE = (
+    MODELS
+    + """
 g = torch.Generator().manual_seed(0)
 X = torch.randn(48, 6, generator=g)
 IMAGES = torch.randn(48, 3, 6, 6, generator=g)
@@ -18,13 +19,6 @@ def forces(): return X, X.sum(1, keepdim=True) * torch.ones(6)
 def classes(): return X, torch.arange(48) % 3
 def images(): return IMAGES, torch.arange(48) % 3
 def words(): return torch.arange(192).reshape(48, 4) % 9, torch.arange(48) % 3
-class Forces(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
-    def forward(self, x):
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(self.net(x).sum(), x, create_graph=self.training)[0]
 class Viewing(nn.Module):
     def __init__(self):
         super().__init__()
@@ -32,14 +26,9 @@ class Viewing(nn.Module):
     def forward(self, x):
         x = self.conv(x)
         return self.out(x.view(len(x), -1))
-class Sparse(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.table, self.out = nn.Embedding(9, 5, sparse=True), nn.Linear(5, 3)
-    def forward(self, x):
-        return self.out(self.table(x).mean(1))
 def lazy(): return nn.Sequential(nn.LazyLinear(7), nn.LazyBatchNorm1d(), nn.LazyLinear(3))
 """
+)
 CASES = {
     "Forces": ("forces", "loss: mse\nmetrics: [mae]\n"),
     "Viewing": ("images", "metrics: [accuracy]\n"),

@@ -5,34 +5,14 @@ import warnings
 
 import pytest
 import torch
+from metric_batches import build, classes, random
 
 from lrtool.components.losses import LOSSES
-from lrtool.components.metrics import METRICS, build_metrics, key
+from lrtool.components.metrics import METRICS, key
 from lrtool.errors import LrtoolWarning
 
-CPU = torch.device("cpu")
 LOGITS = "binary_cross_entropy_with_logits"
 SIZES = [7, 16, 1, 16, 5, 3, 2]  # of batches; two ranks have four and three of them
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def classes(count, *shape, seed=1):
-    return torch.randint(count, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def build(names, loss, outputs, targets, *, directories=(), **loss_args):
-    return build_metrics(
-        names,
-        loss=loss,
-        outputs=outputs,
-        targets=targets,
-        device=CPU,
-        directories=directories,
-        loss_args=loss_args,
-    )
 
 
 def over_two_ranks(in_ranks, names, loss, outputs, targets, **args):

@@ -10,44 +10,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metric_batches import build, classes, random
 from sklearn import metrics as sk
 
 from lrtool.components.losses import LOSSES
-from lrtool.components.metrics import METRICS, build_metrics, higher_is_better, key
+from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.errors import ConfigError, LrtoolWarning, UserError
 
-CPU = torch.device("cpu")
 LOGITS = "binary_cross_entropy_with_logits"
 CLASSES = ["accuracy", "precision", "recall", "f1", "auroc", "average_precision"]
 VALUES = ["mae", "mse", "rmse", "r2"]
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=generator(seed))
-
-
-def classes(count, *shape, seed=1):
-    return torch.randint(count, shape, generator=generator(seed))
-
-
 def coins(*shape, seed=1):
     return classes(2, *shape, seed=seed).float()
-
-
-def build(names, loss, outputs, targets, directories=(), **loss_args):
-    return build_metrics(
-        names,
-        loss=loss,
-        outputs=outputs,
-        targets=targets,
-        device=CPU,
-        directories=directories,
-        loss_args=loss_args,
-    )
 
 
 def feed(metric, outputs, targets, size=16):
@@ -57,7 +33,7 @@ def feed(metric, outputs, targets, size=16):
 
 
 def values(names, loss, outputs, targets, size=16, *, directories=(), **loss_args):
-    built = build(names, loss, outputs[:size], targets[:size], directories, **loss_args)
+    built = build(names, loss, outputs[:size], targets[:size], directories=directories, **loss_args)
     assert list(built) == [key(name) for name in names]
     return {name: feed(metric, outputs, targets, size) for name, metric in built.items()}
 

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from odd_models import MODELS
 
 from lrtool.errors import ConfigError, LrtoolWarning, OutOfMemoryError, UserError
 from lrtool.experiment.experiment import build, resolved_config
@@ -56,30 +57,20 @@ class ViewingWithGradients(Viewing):
             self.conv(x.requires_grad_()).sum(), x, create_graph=True)[0].mean()
 """
 CNN = "data: {{source: 'mine:images', batch_size: 8}}\nmodel: 'mine:{}'\n"
-INPUTS = """
+INPUTS = (
+    MODELS
+    + """
 import collections
 g = torch.Generator().manual_seed(0)
 X = torch.randn(40, 6, generator=g)
 def forces(): return X, -X
 def classes(): return X, torch.arange(40) % 3
 def tokens(): return torch.arange(160).reshape(40, 4) % 9, torch.arange(40) % 3
-class Forces(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
-    def forward(self, x):
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(self.net(x).sum(), x, create_graph=self.training)[0]
-class Sparse(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.table, self.out = nn.Embedding(9, 5, sparse=True), nn.Linear(5, 3)
-    def forward(self, x):
-        return self.out(self.table(x).mean(1))
 def lazy():
     norm = nn.LazyBatchNorm1d()
     return nn.Sequential(nn.LazyLinear(7), nn.ReLU(), norm, nn.LazyLinear(3))
 """
+)
 
 
 def settled(experiment):
