@@ -48,6 +48,7 @@ def check(
             "trainable": preflight.trainable,
             "trained": preflight.trained,
             "frozen": preflight.frozen,
+            "rates": [asdict(part) for part in preflight.rates],
             "checkpoint": preflight.checkpoint and asdict(preflight.checkpoint),
             "training_steps": training_steps(experiment),
         }
@@ -62,4 +63,5 @@ def check(
 
         facts["trained"], facts["frozen"] = map(words.parts, (preflight.trained, preflight.frozen))
         facts["checkpoint"] = words.checkpoint(preflight.checkpoint)
-        print_facts(facts, columns)
+        del facts["rates"]
+        print_facts(facts, columns, preflight.rates)

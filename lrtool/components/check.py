@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrtool.components import import_path, losses, models
+from lrtool.components import adapters, import_path, losses, models
 from lrtool.components.losses import ALIASES, LOSSES
 from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.components.models import MODELS
@@ -99,6 +99,8 @@ def _model(model: ModelConfig, directories: Sequence[Path]) -> Problems:
     yield from problems
     if factory is not None:
         yield from _call(factory, model.args, ("model", "args"), given=models.FACTS)
+    if model.peft is not None:
+        yield from adapters.problems(model.peft, directories)
     for index, pattern in enumerate(model.train_only or ()):
         yield from _pattern(pattern, ("model", "train_only", index))
 

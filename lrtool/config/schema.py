@@ -78,6 +78,11 @@ class ModelConfig(ComponentConfig):
         description="true: weights of the checkpoint that do not fit the model are left out, such "
         "as those of another head",
     )
+    peft: ComponentConfig | None = Field(
+        None,
+        description="an adapter by PEFT, such as lora, put into the model after the checkpoint is "
+        "loaded: the name of a configuration class, or an import path to one, and its arguments",
+    )
     train_only: list[str] | None = Field(
         None,
         min_length=1,
@@ -429,7 +434,7 @@ class Config(Section):
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration, for editors."""
     schema = Config.model_json_schema()
-    for component in (ModelConfig, LossConfig, OptimizerConfig, ScheduleConfig):
+    for component in (ComponentConfig, ModelConfig, LossConfig, OptimizerConfig, ScheduleConfig):
         mapping = schema["$defs"][component.__name__]
         forms = [{"type": "string"}, mapping]  # a name alone is enough
         if component is LossConfig:

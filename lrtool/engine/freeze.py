@@ -67,6 +67,18 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
             module.train()
 
 
+def freeze_norms(model: nn.Module) -> None:
+    """Put each batch norm that trains nothing into evaluation mode, which `set_training` keeps.
+
+    Args:
+        model: new.
+    """
+    set_training(model)
+    for module in model.modules():
+        if is_norm(module) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()
+
+
 def _is_frozen(module: nn.Module) -> bool:
     trained = [parameter.requires_grad for parameter in module.parameters()]
     return bool(trained) and not any(trained)
@@ -100,6 +112,11 @@ def parts(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
         tuple(by_prefix([n for n, is_trained in trained.items() if is_trained], trained)),
         tuple(by_prefix(frozen, trained)),
     )
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a model that are trained, by name."""
+    return {name: p for name, p in plain(model).named_parameters() if p.requires_grad}
 
 
 def by_prefix(names: Collection[str], every: Collection[str]) -> dict[str, list[str]]:

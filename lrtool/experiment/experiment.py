@@ -17,6 +17,7 @@ from torch import nn
 
 from lrtool.batch import TARGET_KEYS, own
 from lrtool.components import import_path, losses, models, optimizers
+from lrtool.components.adapters import add_adapter
 from lrtool.config.document import located
 from lrtool.config.schema import OWN, LossConfig
 from lrtool.data import batches, loader_state
@@ -32,7 +33,7 @@ from lrtool.engine.device import (
     to_memory_format,
 )
 from lrtool.engine.evaluation import evaluating, set_training
-from lrtool.engine.freeze import train_only
+from lrtool.engine.freeze import freeze_norms, train_only
 from lrtool.engine.lightning import attach, has_forward, is_own, transferred, warn_of_hooks
 from lrtool.engine.own_loss import loss_in, may_return_loss, method_of, own_loss, without_loss
 from lrtool.engine.pretrained import load_pretrained
@@ -337,8 +338,7 @@ def build(experiment: Experiment, seed: int) -> Built:
                 model.to(experiment.runtime.device)
                 _make_lazy_weights(experiment, model)
             checkpoint = _load_pretrained(experiment, model)
-            if config.model.train_only is not None:
-                train_only(model, config.model.train_only)
+            _choose_what_is_trained(experiment, model)
             if whole:
                 model = place(model, experiment.runtime)
             if experiment.runtime.sharded:  # from the host, one block after another
@@ -379,6 +379,29 @@ def _load_pretrained(experiment: Experiment, model: nn.Module) -> CheckpointFact
         return None
     fit = load_pretrained(model, pretrained, partial=spec.partial, name=spec.name)
     return facts_of(pretrained, fit, [*model.state_dict()])
+
+
+def _choose_what_is_trained(experiment: Experiment, model: nn.Module) -> None:
+    """Put the adapter into a model, and freeze what it or `train_only` does not train."""
+    spec = experiment.config.model
+    if spec.peft is None:
+        if spec.train_only is not None:
+            train_only(model, spec.train_only)
+        return
+    whole = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    add_adapter(model, spec.peft, experiment.directories)
+    if spec.train_only is None:
+        freeze_norms(model)
+        return
+    for parameter, is_trained in whole.items():
+        parameter.requires_grad_(is_trained)
+    train_only(model, spec.train_only)
+    if not any(p.requires_grad for p in model.parameters() if p not in whole):
+        words = (
+            f"freezes all that {spec.peft.name} adds; match it too, as by 'lora_', or leave "
+            "train_only out, and name what is trained besides in model.peft.args.modules_to_save"
+        )
+        raise ConfigError(Problem(("model", "train_only"), words))
 
 
 def _own_copy(experiment: Experiment) -> LossFunction | None:

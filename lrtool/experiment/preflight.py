@@ -52,7 +52,7 @@ from lrtool.experiment.memory_format import refuse_other_results
 from lrtool.experiment.optimizer_preflight import refuse_unmoved_shards, try_optimizer
 from lrtool.experiment.ranks_preflight import refuse_different_models, try_update
 from lrtool.experiment.summed_loss import warn_of_a_sum
-from lrtool.report.records import DataFacts, Environment, ModelFacts
+from lrtool.report.records import DataFacts, Environment, ModelFacts, RateFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,7 @@ class Preflight:
         trained: what of the model is trained; the name of a module stands for all in it.
         frozen: what is not.
         checkpoint: the pretrained weights that it starts from; None without any.
+        rates: of its parts, highest first; empty if they are all the same.
     """
 
     inputs: tuple[int, ...] | None
@@ -91,6 +92,7 @@ class Preflight:
     trained: tuple[str, ...]
     frozen: tuple[str, ...]
     checkpoint: CheckpointFacts | None
+    rates: tuple[RateFacts, ...]
 
 
 def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
@@ -166,6 +168,7 @@ def _try_batch(experiment: Experiment) -> Preflight:
         trained=trained,
         frozen=frozen,
         checkpoint=built.checkpoint,
+        rates=_rates(built),
     )
 
 
@@ -214,6 +217,26 @@ def _parameters(built: Built) -> list[nn.Parameter]:
     return list({p: None for module in modules for p in module.parameters()})
 
 
+def _rates(built: Built) -> tuple[RateFacts, ...]:
+    """Return which parameters have which rate, or nothing if all have the same."""
+    names = {parameter: name for name, parameter in freeze.trained(built.model).items()}
+    if isinstance(built.loss_fn, nn.Module):
+        names |= {p: f"loss.{name}" for name, p in freeze.trained(built.loss_fn).items()}
+    members: dict[float, list[nn.Parameter]] = {}
+    for ratio, group in zip(built.ratios, built.optimizer.param_groups, strict=True):
+        members.setdefault(ratio, []).extend(p for p in group["params"] if p in names)
+    if len(members) == 1:
+        return ()
+    return tuple(
+        RateFacts(
+            lr_ratio=ratio,
+            parameters=sum(parameter.numel() for parameter in own),
+            parts=tuple(freeze.by_prefix([names[p] for p in own], list(names.values()))),
+        )
+        for ratio, own in sorted(members.items(), key=lambda item: -item[0])
+    )
+
+
 def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
     """Return the fields that all reports share: configuration, data, model and environment."""
     config, data = experiment.config, experiment.data
@@ -236,6 +259,7 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
             checkpoint=preflight.checkpoint,
             trained=preflight.trained,
             frozen=preflight.frozen,
+            rates=preflight.rates,
         ),
         "environment": Environment(lrtool=__version__, **environment(experiment.runtime)),
     }

@@ -494,6 +494,15 @@ class CheckpointFacts:
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
+class RateFacts:
+    """What is trained at one rate; the name of a module stands for all that it trains."""
+
+    lr_ratio: Annotated[float, Field(description="its learning rate, divided by the base rate")]
+    parameters: Annotated[Count, Field(description="numbers in them")]
+    parts: tuple[str, ...]
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
 class ModelFacts:
     """What is trained; the name of a module stands for all parameters in it."""
 
@@ -507,6 +516,10 @@ class ModelFacts:
         tuple[str, ...], Field(description="what of the model is trained; empty: an older report")
     ] = ()
     frozen: Annotated[tuple[str, ...], Field(description="what is not")] = ()
+    rates: Annotated[
+        tuple[RateFacts, ...],
+        Field(description="of what is trained, if it has several (layer_decay, lr_ratio)"),
+    ] = ()
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)

@@ -11,7 +11,7 @@ from lrtool.curve import constants
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtool.report.records import CheckpointFacts, ColumnFacts, Suggestion
+    from lrtool.report.records import CheckpointFacts, ColumnFacts, RateFacts, Suggestion
     from lrtool.report.report import AnyReport, TrainReport
 
 MOST_PARTS = 8  # of a model, that are named
@@ -79,6 +79,7 @@ def start(report: AnyReport) -> list[tuple[str, str]]:
         count = f"{model.trainable:,} of {model.parameters:,} parameters"
         part = f"{count}: {parts(model.trained)}; frozen: {parts(model.frozen)}"
         rows.append(("Part", part))
+    rows += [("" if i else "Rates", rate_of_parts(each)) for i, each in enumerate(model.rates)]
     return rows
 
 
@@ -96,6 +97,12 @@ def parts(names: Sequence[str]) -> str | None:
     """List parts of a model: "stem, layer1, …"; None without any."""
     more = f" and {len(names) - MOST_PARTS:,} more" if len(names) > MOST_PARTS else ""
     return ", ".join(names[:MOST_PARTS]) + more or None
+
+
+def rate_of_parts(facts: RateFacts) -> str:
+    """Say what is trained at a rate: "0.75 × the base rate: blocks.1, norm (3,264 parameters)"."""
+    count = f"{facts.parameters:,} parameter{'s' * (facts.parameters != 1)}"
+    return f"{number(facts.lr_ratio, 3)} × the base rate: {parts(facts.parts)} ({count})"
 
 
 def target_scale(report: AnyReport) -> str | None:

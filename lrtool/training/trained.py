@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lrtool.components.adapters import add_adapter
 from lrtool.components.models import build_model
 from lrtool.config import document as documents
 from lrtool.config.document import located
@@ -164,6 +165,8 @@ def load(
     try:
         with located(document), in_memory(f"the model {config.model.name} was built"):
             model = build_model(config.model, facts, directories_of(config, document))
+            if config.model.peft is not None:
+                add_adapter(model, config.model.peft, directories_of(config, document))
     finally:
         restore_random_states(before)
     load_stored_weights(model, directory, checkpoint)

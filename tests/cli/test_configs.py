@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 
 from lrtool.cli import init
 
-NAMES = ["digits", "char_lm", "ci_smoke", "custom_model", "fashion_mnist", "regression", "tabular"]
+NAMES = ["digits", "char_lm", "ci_smoke", "custom_model", "fashion_mnist", "lora", "regression"]
+NAMES += ["tabular"]
 
 
 def write_idx(folder, prefix, images, labels):
@@ -50,6 +51,16 @@ def options(tmp_path):
     }
 
 
+def prepare(run, name):
+    """What an example needs beside it: lora the network of another one, which its head tells of."""
+    if name == "lora":
+        pytest.importorskip("peft")
+        assert run("init", "digits").returncode == 0
+        short = ("--set", "train.epochs=2")
+        done = run("train", "digits.yaml", "--lr", 0.003, "--output", "runs/digits", *short)
+        assert done.returncode == 0, done.stderr
+
+
 def processor_s():
     """The seconds that ended processes of this one have spent, however busy the machine is."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,6 +77,7 @@ def test_an_example_runs(request, options, name):
     copied = run("init", name)
     assert copied.returncode == 0, copied.stderr
     assert copied.stdout.splitlines()[0] == f"{name}.yaml"
+    prepare(run, name)
     before = processor_s()
     done = run("find", f"{name}.yaml", "--json", "--output", "out", *options.get(name, []))
     assert done.returncode == 0, done.stderr
@@ -80,6 +92,7 @@ def test_an_example_runs(request, options, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_trains(here, options, tmp_path, name):
     assert here("init", name).returncode == 0
+    prepare(here, name)
     sets = [value for value in options.get(name, []) if str(value).startswith(("data.", "model."))]
     sets += ["train.epochs=null", "train.max_steps=3", "learning_rate=0.01"]
     flags = [part for value in sets for part in ("--set", value)]

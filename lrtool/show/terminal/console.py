@@ -23,7 +23,7 @@ from lrtool.show.terminal.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lrtool.report.records import ColumnFacts
+    from lrtool.report.records import ColumnFacts, RateFacts
 
 MOST_COLUMNS = 50
 LEAST_WIDTH = 40
@@ -62,12 +62,17 @@ def print_line(console: Console, text: str) -> None:
     console.print(legible(Text(text), console), soft_wrap=True)
 
 
-def print_facts(facts: Mapping[str, Any], columns: Sequence[ColumnFacts] = ()) -> None:
-    """Print names and values on stdout, a line each, and the columns of a table."""
+def print_facts(
+    facts: Mapping[str, Any],
+    columns: Sequence[ColumnFacts] = (),
+    rates: Sequence[RateFacts] = (),
+) -> None:
+    """Print names and values on stdout, a line each; columns of a table; rates of parts."""
     rows = [(name.replace("_", " "), Text(spell(value))) for name, value in facts.items()]
     lines = [words.column(column) for column in columns[:MOST_COLUMNS]]
     if len(columns) > len(lines):
         lines.append(f"… and {len(columns) - len(lines):,} more, which --json shows")
+    rows += listed("rates", map(words.rate_of_parts, rates))
     print_grid(new_console(), [*rows, *listed("columns", lines)])
 
 
