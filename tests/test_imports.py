@@ -10,7 +10,7 @@ DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
 # Top-level packages besides Python's own, with what they bring along.
 MAY_LOAD = {
     "lrtool",
-    *("torch", "torchgen", "typing_extensions"),
+    *("torch", "torchgen", "typing_extensions", "tqdm"),  # the last one where it is installed
     "numpy",
     *("pydantic", "pydantic_core", "annotated_types", "typing_inspection"),
     *("typer", "annotated_doc", "shellingham", "rich"),
