@@ -13,6 +13,7 @@ import numpy as np
 
 from lrtool.curve import constants as c
 from lrtool.curve.combine import Estimate, canonical, estimate
+from lrtool.curve.trials import correct, weight
 from research import record
 from research.fit import (
     CURVE,
@@ -20,10 +21,10 @@ from research.fit import (
     decision,
     density,
     judge,
-    leans,
     race_half_width,
     race_rates,
     rows,
+    tried,
     with_trials,
 )
 
@@ -104,8 +105,8 @@ class LeftOut:
 
     Attributes:
         dense: see `fit.density`.
-        leaning: of its trials.
-        counts: its trials say something.
+        positions: of its trials; None without any.
+        counts: it has trials.
         before: its estimate without trials, log10.
         after: with them; `before` where `counts` is false.
         spread_before: standard deviation of `before`.
@@ -113,7 +114,7 @@ class LeftOut:
     """
 
     dense: dict[str, float]
-    leaning: Array
+    positions: list[float | None]
     counts: NDArray[np.bool_]
     before: Array
     after: Array
@@ -123,22 +124,26 @@ class LeftOut:
 
 def with_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> LeftOut:
     """Return each row's estimates, before its trials and after, by constants of other tasks."""
-    dense, leaning = density(chosen, cache), leans(given, cache)
-    counts = np.isfinite(leaning)
+    dense = density(chosen, cache)
     found = left_out(given, dense)
     before, spread_before = _means(found), np.array([each.spread for each in found])
-    after, spread_after = before.copy(), spread_before.copy()
+    positions = [
+        None if weight(row.cell.steps) == 0 else position
+        for row, position in zip(given, tried(given, before, cache), strict=True)
+    ]
+    counts = np.array([position is not None for position in positions])
+    after = list(found)
     for base in sorted({row.base for row in given}):
         here = np.array([row.base == base for row in given])
         others = [row for row, out in zip(given, here, strict=True) if not out]
-        known = with_trials(
-            constants(others, dense), others, before[~here], spread_before[~here], leaning[~here]
-        )
-        here &= counts
-        moved = known.trial_shift + known.trial_gain * leaning[here]
-        after[here] = before[here] + spread_before[here] * moved
-        spread_after[here] = spread_before[here] * known.trial_spread
-    return LeftOut(dense, leaning, counts, before, after, spread_before, spread_after)
+        seen = [position for position, out in zip(positions, here, strict=True) if not out]
+        known = with_trials(constants(others, dense), others, before[~here], seen)
+        for index in np.flatnonzero(here & counts).tolist():
+            position = positions[index]
+            assert position is not None, "a row that counts has trials"
+            after[index] = correct(found[index], position, weight(given[index].cell.steps), known)
+    spread_after = np.array([each.spread for each in after])
+    return LeftOut(dense, positions, counts, before, _means(after), spread_before, spread_after)
 
 
 def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
@@ -162,9 +167,7 @@ def constants_with_provenance(chosen: Sequence[Cell], cache: Path) -> dict[str, 
         seen.spread_after[seen.counts],
     )
     known = replace(
-        with_trials(
-            constants(given, seen.dense), given, seen.before, seen.spread_before, seen.leaning
-        ),
+        with_trials(constants(given, seen.dense), given, seen.before, seen.positions),
         caution={"swept": swept[0], "tried": tried[0]},
         half_width={"swept": swept[1], "tried": tried[1], "raced": race_half_width(given, raced)},
     )

@@ -17,6 +17,7 @@ from lrtool.curve.anchors import locate
 from lrtool.curve.combine import canonical, places
 from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit as smooth
+from lrtool.curve.trials import REACH, next_place, position
 from research import record
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 CURVE = ("minimum", "rise", "divergence")
 ANCHORS = (*CURVE, "critical", "ratio")
 TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
+CLIPPED = 1.5  # decades beyond which an error counts no more in the line of the trials
 CLIP = 3.0  # robust standard deviations beyond which an error counts no more
 RELATIVES = {  # of optimizers that development has not seen
     "nesterov": "sgd_momentum",
@@ -41,6 +43,7 @@ RELATIVES = {  # of optimizers that development has not seen
     "rmsprop": "adamw",
     "muon": "adamw",
 }
+LEAST_DESCENT = 0.02  # share of the descent of the best trial on the lattice that shows something
 COVERAGE = 0.8  # of the interval on development cells
 LEAST_HALF = 0.05  # decades: an interval narrower than this would mean nothing
 SHRINK = 0.3  # of the correlations, towards half of what they are
@@ -99,14 +102,30 @@ def _places(seen: dict[str, Any], which: str) -> dict[str, float]:
     return places(None if fitted is None else locate(fitted, fitted.loss), first)
 
 
-def leans(given: Sequence[Row], cache: Path) -> Array:
-    """Return which of two trials was better for each finder, −1 to 1; NaN where none says."""
-    found = np.full(len(given), np.nan)
-    for index, row in enumerate(given):
-        if row.cell.steps == c.STEPS:
-            lean = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]["lean"]
-            found[index] = np.nan if lean is None else lean
-    return found
+def tried(given: Sequence[Row], centres: Array, cache: Path) -> list[float | None]:
+    """Return what the trials around each row's estimate come to; None where they show nothing.
+
+    Args:
+        given: rows.
+        centres: each row's estimate, log10.
+        cache: of the recordings, of which losses between two rates are read.
+    """
+    return [_tried(row, centre, cache) for row, centre in zip(given, centres, strict=True)]
+
+
+def _tried(row: Row, centre: float, cache: Path) -> float | None:
+    seen = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]
+    rates, losses, untrained = record.read_trials(seen)
+    places = [centre - REACH, centre + REACH]
+    while True:
+        ends = list(np.interp(places, rates, losses))
+        more = next_place(places, ends, untrained)
+        if more is None:
+            break
+        places.append(more)
+    if untrained - min(ends) < LEAST_DESCENT * (untrained - min(losses)):
+        return None
+    return position(places, ends, untrained) - centre
 
 
 def race_rates(given: Sequence[Row], cache: Path) -> Array:
@@ -289,7 +308,10 @@ def _correlation(left: Array) -> tuple[tuple[float, ...], ...]:
 
 
 def with_trials(
-    base: Constants, given: Sequence[Row], before: Array, spreads: Array, leaning: Array
+    base: Constants,
+    given: Sequence[Row],
+    before: Array,
+    positions: Sequence[float | None],
 ) -> Constants:
     """Add what the trials decide, fitted on these rows.
 
@@ -297,18 +319,17 @@ def with_trials(
         base: constants of sweep and first update.
         given: rows.
         before: each row's estimate before its trials, log10, by constants that have not seen it.
-        spreads: its standard deviation.
-        leaning: of its trials.
+        positions: of its trials; None without any.
     """
-    some = np.isfinite(leaning)
-    best = np.array([row.best for row in given])
-    error = np.clip((best - before)[some], -1, 1) / spreads[some]
-    gain, shift = np.polyfit(leaning[some], error, 1)
+    error = np.array([row.best for row in given]) - before
+    some = np.array([each is not None for each in positions])
+    decades = np.array([0.0 if each is None else each for each in positions])[some]
+    gain, shift = np.polyfit(decades, np.clip(error[some], -CLIPPED, CLIPPED), 1)
     return replace(
         base,
         trial_gain=float(gain),
         trial_shift=float(shift),
-        trial_spread=_spread(error - shift - gain * leaning[some]),
+        trial_spread=_spread(error[some] - shift - gain * decades),
     )
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.regret import ours, tasks, training
-from lrtool.curve import trials as trials_rule
 from lrtool.curve.race import average, usual_rate
 from lrtool.engine.device import Runtime
 from lrtool.engine.first_update import first_update
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from lrtool.engine.step import Step
 
 FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
+LATTICE = 0.5  # decades between the rates of trials; what a trial between two would do is read off
+AWAY = 4  # places of the lattice on either side of an estimate
 START, END, STEPS = 1e-7, 10.0, 100
 DENSE_STEPS = 200
 DENSER_DECADES = math.log10(DENSE_STEPS / STEPS)
@@ -62,6 +63,7 @@ def look(cell: Cell) -> dict[str, Any]:
     return {
         str(seed): {
             "sweep": _swept(cell, 1000 * (seed + 1), STEPS),
+            "again": _swept(cell, 1000 * (seed + 1) + 1, STEPS),
             "dense": _swept(cell, 1000 * (seed + 1), DENSE_STEPS),
             "first": asdict(_first(cell, 1000 * (seed + 1))),
         }
@@ -101,18 +103,43 @@ def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
         contest = candidates.open_trials(
             ExperimentSubject(experiment), 1, experiment.data.batch_size, cell.steps
         )
-        rates = 10.0 ** (centre - trials_rule.REACH), 10.0 ** (centre + trials_rule.REACH)
-        for _ in candidates.run_trials(contest, rates, Stopwatch()):
+        middle = round(centre / LATTICE)
+        places = [LATTICE * place for place in range(middle - AWAY, middle + AWAY + 1)]
+        for _ in candidates.run_trials(contest, places, Stopwatch()):
             pass
         decision = candidates.judge(contest)
     assert decision is not None, "trials that ran can be compared"
     tried, _ = decision
     return {
         "centre": centre,
-        "lean": trials_rule.lean_of(tried),
+        "steps": contest.steps,
         "untrained": tried.untrained_loss,
-        "losses": [one.final_loss for one in tried.candidates],
+        "examples": tried.examples,
+        "candidates": [
+            {
+                "lr": math.log10(one.lr),
+                "final": one.final_loss,
+                "error": one.standard_error,
+                "descent_error": one.descent_error,
+                "outcome": one.outcome,
+                "loss": [float(f"{loss:.5g}") for loss in one.loss],
+            }
+            for one in tried.candidates
+        ],
     }
+
+
+def read_trials(seen: dict[str, Any]) -> tuple[list[float], list[float], float]:
+    """Return log10 of the rates of trials, their losses at the end, and the untrained loss.
+
+    One that has diverged ends untrained.
+    """
+    untrained = seen["untrained"]
+    ends = [one["final"] for one in seen["candidates"]]
+    losses = [
+        untrained if end is None or not math.isfinite(end) else min(end, untrained) for end in ends
+    ]
+    return [one["lr"] for one in seen["candidates"]], losses, untrained
 
 
 def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:

@@ -573,7 +573,7 @@ def test_each_sweep_sees_other_batches_of_a_loader_that_does_not_shuffle():
     model.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].sum().item()))
     optimizer = torch.optim.Adam(model.parameters())
     lrtool.find_lr(
-        model, optimizer, F.cross_entropy, batches, steps=40, repeats=2, end=1e-2, for_steps=3000
+        model, optimizer, F.cross_entropy, batches, steps=40, repeats=2, end=1e-2, method="valley"
     )
     sums = [inputs.sum().item() for inputs, _ in batches]
     assert seen[-80:] == pytest.approx(sums[:80])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lrtool.report.records import FirstUpdate
 
 FIRST_UPDATE = ("critical", "ratio")  # anchors from the first update
+MISLED = 1.0  # decades by which the first update's estimate may lie above the curve's
 CONTRADICTION = 2.0  # decades between the estimate and the optimizer's usual rate
 
 
@@ -35,11 +36,14 @@ class Estimate:
         mean: the estimate.
         spread: its standard deviation, decades.
         conflict: decades to the optimizer's usual rate where the two contradict each other, else 0.
+        gap: decades by which the first update's estimate lies above the curve's; 0 where one of the
+            two is missing, or the curve ends before the loss rises.
     """
 
     mean: float
     spread: float
-    conflict: float
+    conflict: float = 0.0
+    gap: float = 0.0
 
 
 def places(anchors: Anchors | None, first: FirstUpdate | None) -> dict[str, float]:
@@ -86,19 +90,28 @@ def estimate(
             name: place + np.log10(opening) if name in FIRST_UPDATE else place
             for name, place in anchors.items()
         }
-    names = [name for name in constants.anchors if name in anchors]
+    means = {
+        name: anchors[name]
+        + constants.offsets[name][key]
+        + constants.density.get(name, 0.0) * density
+        for name in constants.anchors
+        if name in anchors
+    }
     prior = constants.offsets["prior"].get(key)
-    if not names:
+    if not means:
         if prior is None:
             return None
-        return Estimate(prior + shift, constants.spreads[level]["prior"], 0.0)
-    means = [
-        anchors[name] + constants.offsets[name][key] + constants.density.get(name, 0.0) * density
-        for name in names
-    ]
-    mean, spread = _combined(names, means, level, constants)
+        return Estimate(prior + shift, constants.spreads[level]["prior"])
+    curve = {name: mean for name, mean in means.items() if name not in FIRST_UPDATE}
+    first = {name: mean for name, mean in means.items() if name in FIRST_UPDATE}
+    gap = 0.0
+    if first and curve.keys() & {"rise", "divergence"}:  # it has seen rates that are too high
+        gap = _combined(first, level, constants)[0] - _combined(curve, level, constants)[0]
+    # Where few parameters have a gradient at first, the first update bears a rate far too high.
+    mean, spread = _combined(curve if gap > MISLED else means, level, constants)
     distance = 0.0 if prior is None else prior - mean
-    return Estimate(mean + shift, spread, distance if abs(distance) > CONTRADICTION else 0.0)
+    conflict = distance if abs(distance) > CONTRADICTION else 0.0
+    return Estimate(mean + shift, spread, conflict, gap)
 
 
 def lengthening(steps: int | None) -> float:
@@ -128,9 +141,10 @@ def _log(rate: float | None) -> float | None:
 
 
 def _combined(
-    names: list[str], means: list[float], level: str, constants: Constants
+    estimates: Mapping[str, float], level: str, constants: Constants
 ) -> tuple[float, float]:
     """Return the mean of least variance with weights of at least 0, and its standard deviation."""
+    names, means = list(estimates), list(estimates.values())
     rows = [constants.anchors.index(name) for name in names]
     spreads = np.array([constants.spreads[level][name] for name in names])
     covariance = np.array(constants.correlation)[np.ix_(rows, rows)] * np.outer(spreads, spreads)

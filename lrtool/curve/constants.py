@@ -32,10 +32,9 @@ class Constants:
         schedules: how far the best rate of a schedule lies above that of a cosine, for each
             schedule, by optimizer, by family, and "pooled".
         length: by how much the best rate rises when training is ten times as long.
-        trial_gain: how much further above the estimate the best rate lies where `trials.lean` is 1
-            rather than 0, in standard deviations of the estimate.
-        trial_shift: how far above it where that is 0, likewise.
-        trial_spread: standard deviation around that, likewise.
+        trial_gain: by how much the best rate rises with the position of its trials.
+        trial_shift: how far above the estimate it lies where that is the middle, decades.
+        trial_spread: standard deviation around that, decades.
         caution: the suggestion lies this share of the variance below the mean, since too high a
             rate costs more than too low a one; after the sweep alone ("swept") and after trials
             ("tried").

@@ -18,8 +18,10 @@ from lrtool.curve.trials import (
     CLEAR,
     REACH,
     correct,
+    ended,
     fell,
-    lean_of,
+    outward,
+    position_of,
     rose,
     weight,
 )
@@ -69,7 +71,7 @@ def suggest(
     """Suggest a learning rate, with an interval, a verdict and advice.
 
     `auto` estimates the best rate from the anchors of the curve, the first update and the optimizer
-    (see `combine`), for this schedule and length, and corrects it by two trials (see `trials`).
+    (see `combine`), for this schedule and length, and corrects it by trials (see `trials`).
     With a probability of 80% its interval reaches the rates that train almost as well as the best
     (a normalised regret below 2%). The other methods are rules of the literature (see
     `anchors.rules`). Their interval is that of the bootstrap: how well the rule repeats, not how
@@ -132,29 +134,32 @@ def suggest(
         before_trials = obstacle
     else:
         assert best is not None, "a curve with a descent has anchors"
-        before_trials = _auto(_range(fitted), best, None, steps, doubts)
-    promising = isinstance(before_trials, _Answer) or verdict.is_flat(anchors, sweeps)
+        before_trials = _auto(_range(fitted), best, "swept", steps, doubts)
+    promising = isinstance(before_trials, _Answer) or (
+        verdict.is_flat(anchors, sweeps)
+        and best is not None
+        and best.mean < _range(fitted)[1] + verdict.TOO_FAR  # or the sweep just ended too early
+    )
+    # without a curve, trials are all that there is, however long the training
+    share = weight(steps) if obstacle is None else 1.0
     auto = before_trials
-    if trials is not None and not trials.interrupted and best is not None and promising:
-        # after a flat sweep a small fall of the validation loss is not enough, as of a model that
-        # only learns to be unsure
-        descent = fell(trials, 0.0 if obstacle is None else CLEAR * verdict.noise(sweeps))
-        if not descent and anchors.minimum is None:
-            auto = obstacle or verdict.nothing_fell(followed)
+    if trials is not None and len(ended(trials)) > 1 and best is not None and promising:
+        told = _told_by_trials(trials, fitted, sweeps, obstacle, followed)
+        if isinstance(told, verdict.Doubt):
+            auto = told
         else:
-            if obstacle is not None:
-                coarse = [verdict.coarse(fitted)] if verdict.is_coarse(sweeps) else []
-                doubts = [verdict.FELL_IN_TRIALS_ONLY, *coarse]
-            else:
-                rising = rose(trials)
-                more = verdict.trial_doubts(fell=descent, rose=rising, followed=followed)
-                doubts = [*doubts, *more]
-            auto = _auto(_range(fitted, trials), best, lean_of(trials), steps, doubts)
+            doubts = told if obstacle else [*doubts, *told]
+            position = position_of(trials) if share > 0 else None
+            if position is not None:
+                best = correct(best, position, share)
+            source = "swept" if position is None else "tried"
+            auto = _auto(_range(fitted, trials), best, source, steps, doubts)
     by_method = {"auto": _by(auto), SWEEP: _by(before_trials), **suggestions(fitted)}
     answer = auto if method == "auto" else _rule(method, by_method[method], fitted, doubts)
-    trial_rates = None
-    if method == "auto" and promising and log_rates and weight(steps) > 0:
-        trial_rates = _beside(fitted, best_rate(steps=min(steps or c.STEPS, c.STEPS)))
+    trial_rates: tuple[float, ...] | None = None
+    if method == "auto" and promising and log_rates and share > 0:
+        short = best_rate(steps=min(steps or c.STEPS, c.STEPS))
+        trial_rates = _beside(fitted, short) if trials is None else _further(fitted, trials)
     return Finding(
         _suggestion(answer, method, schedule, steps),
         by_method,
@@ -164,12 +169,40 @@ def suggest(
     )
 
 
+def _told_by_trials(
+    trials: Race,
+    fitted: Fit,
+    sweeps: Sequence[Sweep],
+    obstacle: Doubt | None,
+    followed: Collection[str],
+) -> list[Doubt] | Doubt:
+    """Return what trials say against the rate between them, or why there is none."""
+    # after a flat sweep a small fall of the validation loss is not enough, as of a model that
+    # only learns to be unsure
+    descent = fell(trials, 0.0 if obstacle is None else CLEAR * verdict.noise(sweeps))
+    if obstacle is None and (descent or locate(fitted, fitted.loss).minimum is not None):
+        return verdict.trial_doubts(fell=descent, rose=rose(trials), followed=followed)
+    if not descent:
+        return obstacle or verdict.nothing_fell(followed)
+    coarse = [verdict.coarse(fitted)] if verdict.is_coarse(sweeps) else []
+    return [verdict.FELL_IN_TRIALS_ONLY, *coarse]
+
+
 def _beside(fitted: Fit, best: Estimate | None) -> tuple[float, float] | None:
     """Return the rates below and above an estimate that trials should train at."""
     if best is None:
         return None
     mean = float(np.clip(best.mean, *_range(fitted)))
     return 10.0 ** (mean - REACH), 10.0 ** (mean + REACH)
+
+
+def _further(fitted: Fit, trials: Race) -> tuple[float] | None:
+    """Return the rate of one more trial, if it lies where sweeps or trials may say something."""
+    place = outward(trials)
+    low, high = _range(fitted)
+    if place is None or place < low or (place > high and not fitted.blew_up):
+        return None
+    return (10.0**place,)
 
 
 def _range(fitted: Fit, trials: Race | None = None) -> tuple[float, float]:
@@ -186,20 +219,18 @@ def _range(fitted: Fit, trials: Race | None = None) -> tuple[float, float]:
 def _auto(
     known_range: tuple[float, float],
     best: Estimate,
-    leaning: float | None,
+    source: str,
     steps: int | None,
     doubts: list[Doubt],
 ) -> _Answer | Doubt:
-    """Take the estimate of the best rate, corrected by trials where they can tell something."""
-    constants, source = c.fitted(), "swept"
-    if leaning is not None and weight(steps) > 0:
-        best, source = correct(best, leaning, steps), "tried"
+    """Take the estimate of the best rate; `source` tells whether trials have corrected it."""
+    constants = c.fitted()
     if best.conflict:
         doubts = [*doubts, verdict.contradiction(best.conflict)]
     half = constants.half_width[source] * best.spread
     # lowered: too high a rate costs more than too low a one
     rate = best.mean - constants.caution[source] * best.spread**2
-    if rate < known_range[0] - verdict.TOO_FAR_BELOW:
+    if rate < known_range[0] - verdict.TOO_FAR:
         return verdict.BELOW_RANGE
     unusual = verdict.unusual_length(steps)
     if unusual is not None:

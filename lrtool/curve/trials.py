@@ -1,18 +1,19 @@
-"""Trials: two short trainings beside an estimate, which tell on which side the best rate lies.
+"""Trials: short trainings beside an estimate, which tell on which side the best rate lies.
 
-They cost as much as another sweep and tell more: a sweep shows a rate for a few steps, a trial
-where it leads.
+There are two, and a third one outwards where one of them wins outright. They tell more than more
+sweeps would: a sweep shows a rate for a few steps, a trial where it leads.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from lrtool.curve import constants as c
-from lrtool.curve.combine import Estimate, lengthening
+from lrtool.curve.combine import lengthening
 from lrtool.curve.stopping import RESOLUTION
 
 if TYPE_CHECKING:
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lrtool.curve.combine import Estimate
     from lrtool.curve.constants import Constants
     from lrtool.report.records import Candidate, Race
 
     Array = NDArray[np.float64]
 
+MOST: Final = 3  # trials in all
+OUTRIGHT: Final = 0.1  # share of a trial's descent by which the other one is clearly worse
 STEPS: Final = 90  # of a trial, unless the training itself is shorter
-REACH: Final = 0.5  # decades from the estimate to a trial
-# A trial that is worse by this share of the descent counts e times less. Two trials that differ in
-# their batches alone are about as far apart.
-TEMPERATURE: Final = 0.05
+REACH: Final = 0.4  # decades from the estimate to the first two
+STRIDE: Final = 0.5  # decades from the better one to the third
+# A trial that is worse by this share of the descent counts e times less.
+TEMPERATURE: Final = 0.03
 SIGNIFICANT: Final = 5.0  # standard errors by which a loss must fall
 LEAST: Final = 10  # losses that a trial needs to show it
 LEAST_CHUNKS: Final = 4  # validation batches from which the error of a descent is known
@@ -42,41 +46,98 @@ def length(training: int | None) -> int:
     return STEPS if training is None else min(STEPS, training)
 
 
-def lean(losses: Sequence[float], untrained: float) -> float:
-    """Return which of the trials is better, from −1, the lower rate, to 1, the higher one.
+def position(places: Sequence[float], losses: Sequence[float], untrained: float) -> float:
+    """Return where between trials the best rate seems to lie, in the units of `places`.
 
-    The mean of −1 and 1 with weights exp(−excess / `TEMPERATURE`). A trial's excess is its loss
-    above the better trial's, as a share of the better one's descent. A trial that diverged counts
-    as untrained; if both did, the best rate lies below them.
+    The mean of the places with weights exp(−excess / `TEMPERATURE`). A trial's excess is its loss
+    above the best trial's, as a share of the best one's descent. A trial that diverged counts as
+    untrained; if all did, the best rate lies below them.
 
     Args:
-        losses: at the end of the lower and of the higher trial.
+        places: log10 of the rates of the trials.
+        losses: at their ends.
         untrained: the loss before training.
     """
+    excess = _excess(losses, untrained)
+    if excess is None:
+        return min(places)
+    weights = np.exp(-excess / TEMPERATURE)
+    return float(weights @ np.asarray(places) / weights.sum())
+
+
+def _excess(losses: Sequence[float], untrained: float) -> Array | None:
+    """Return by which share of the best one's descent each loss lies above it; None without one."""
     ends = np.minimum(np.where(np.isfinite(losses), losses, np.inf), untrained)
     descent = untrained - ends.min()
     if descent <= 0:
-        return -1.0
-    weights = np.exp(-(ends - ends.min()) / descent / TEMPERATURE)
-    return float(weights @ (-1.0, 1.0) / weights.sum())
-
-
-def lean_of(trials: Race) -> float | None:
-    """Return which of two trials was better; None where neither shows anything."""
-    comparable = math.isfinite(trials.untrained_loss) and not trials.interrupted
-    if not comparable or not (fell(trials) or rose(trials)):
         return None
-    return lean(_ends(trials), trials.untrained_loss)
+    excess: Array = (ends - ends.min()) / descent
+    return excess
+
+
+def position_of(trials: Race) -> float | None:
+    """Return where trials put the best rate, in decades above the middle of the first two.
+
+    None where none of them shows anything.
+    """
+    tried = ended(trials)
+    if len(tried) < 2 or not math.isfinite(trials.untrained_loss):
+        return None
+    if not (fell(trials) or rose(trials)):
+        return None
+    places = [math.log10(one.lr) for one in tried]
+    place = position(places, _ends(tried), trials.untrained_loss)
+    return place - (places[0] + places[1]) / 2
+
+
+def ended(trials: Race) -> list[Candidate]:
+    """Return the trials that came to an end: an interruption may have left one without."""
+    return [one for one in trials.candidates if one.outcome != "unfinished"]
+
+
+def outward(trials: Race) -> float | None:
+    """Return log10 of the rate of one more trial; None where it would tell nothing."""
+    tried = ended(trials)
+    if trials.interrupted or position_of(trials) is None:
+        return None
+    places = [math.log10(one.lr) for one in tried]
+    return next_place(places, _ends(tried), trials.untrained_loss)
+
+
+def next_place(places: Sequence[float], losses: Sequence[float], untrained: float) -> float | None:
+    """Return where to go on after trials; None: the best rate lies between them.
+
+    That is beyond the best trial, if it is the lowest or the highest and its neighbour is worse by
+    more than `OUTRIGHT` of its descent.
+
+    Args:
+        places: log10 of the rates of the trials.
+        losses: at their ends.
+        untrained: the loss before training.
+    """
+    if len(places) >= MOST:
+        return None
+    excess = _excess(losses, untrained)
+    if excess is None:
+        return min(places) - STRIDE
+    order = np.argsort(places)
+    first, second, *_ = order
+    last, before = order[-1], order[-2]
+    if excess[last] == 0 and excess[before] > OUTRIGHT:
+        return max(places) + STRIDE
+    if excess[first] == 0 and excess[second] > OUTRIGHT:
+        return min(places) - STRIDE
+    return None
 
 
 def rose(trials: Race) -> bool:
     """Tell whether both trials ended above the loss before training."""
     level = trials.untrained_loss
-    return math.isfinite(level) and not any(end <= level for end in _ends(trials))
+    return math.isfinite(level) and not any(end <= level for end in _ends(ended(trials)))
 
 
-def _ends(trials: Race) -> list[float]:
-    return [math.nan if one.final_loss is None else one.final_loss for one in trials.candidates]
+def _ends(tried: Sequence[Candidate]) -> list[float]:
+    return [math.nan if one.final_loss is None else one.final_loss for one in tried]
 
 
 def fell(trials: Race, least: float = 0.0) -> bool:
@@ -168,13 +229,20 @@ def weight(steps: int | None) -> float:
 
 
 def correct(
-    estimate: Estimate, leaning: float, steps: int | None, constants: Constants | None = None
+    estimate: Estimate, position: float, share: float, constants: Constants | None = None
 ) -> Estimate:
-    """Return an estimate corrected by its trials, along a line fitted on development cells."""
+    """Return an estimate corrected by its trials, along a line fitted on development cells.
+
+    Args:
+        estimate: of the best rate.
+        position: where trials put it, in decades above the middle of the first two.
+        share: how much they count, from 1 to 0: see `weight`.
+        constants: those of this version by default.
+    """
     constants = constants or c.fitted()
-    share, unit = weight(steps), estimate.spread
-    return Estimate(
-        estimate.mean + share * unit * (constants.trial_shift + constants.trial_gain * leaning),
-        share * unit * constants.trial_spread + (1 - share) * unit,
-        estimate.conflict,
+    moved = constants.trial_shift + constants.trial_gain * position
+    return replace(
+        estimate,
+        mean=estimate.mean + share * moved,
+        spread=share * constants.trial_spread + (1 - share) * estimate.spread,
     )

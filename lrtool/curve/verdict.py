@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lrtool.report.records import Sweep
 
 WIDE = 0.5  # decades: a wider interval is uncertain
-TOO_FAR_BELOW = 0.5  # decades: an estimate further below the sweep's first rate is a guess
+TOO_FAR = 0.5  # decades: an estimate further outside the sweep's rates is a guess
 COARSE = 64  # float32 roundings: a loss that changes by less is too coarse to read
 KNOWN_STEPS = 100, 10_000  # the constants are fitted on trainings of 300 and 3,000
 EDGE = 0.1  # decades from the end of the range
@@ -165,7 +165,7 @@ def noise(sweeps: Sequence[Sweep]) -> float:
 
 
 def trial_doubts(*, fell: bool, rose: bool, followed: Collection[str]) -> list[Doubt]:
-    """Return what the two trials say against the rate between them."""
+    """Return what trials say against the rate."""
     if rose:
         return [trials_rose(followed)]
     return [] if fell else [TRIALS_FLAT]

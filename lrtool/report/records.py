@@ -363,15 +363,15 @@ class Finding:
         curve: the smoothed loss; None without enough steps.
         centre: the estimate of the best rate, around which to race; the suggestion is a little
             lower, since too high a rate costs more. None without a suggestion.
-        trial_rates: the two rates beside it for the trials; None where trials could not tell
-            anything.
+        trial_rates: for the next trials: two beside it, then one outwards at a time; None where
+            trials could not tell anything more.
     """
 
     suggestion: Suggestion
     suggestions: dict[str, MethodSuggestion]
     curve: Curve | None
     centre: float | None = None
-    trial_rates: tuple[float, float] | None = None
+    trial_rates: tuple[float, ...] | None = None
 
 
 # What a training leaves.

@@ -92,7 +92,7 @@ class FindReport(RunReport):
     command: Literal["find"] = "find"
     first_update: FirstUpdate | None = Field(None, description="null: it was not measured")
     trials: Race | None = Field(
-        None, description="the two trials, in the form of a race; null: there were none"
+        None, description="two trials or three, in the form of a race; null: there were none"
     )
     race: Race | None = Field(None, description="null: there was none")
 

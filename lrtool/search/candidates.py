@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from math import isfinite, log10, nan
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,7 +112,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Contest:
-    """A race, or the two trials, under way.
+    """A race, or the trials, under way.
 
     Attributes:
         subject: what is trained.
@@ -184,19 +184,19 @@ def open_race(
     return Contest(subject, attempt, steps, training, schedule, samples, held_out, ranks)
 
 
-def run_trials(
-    contest: Contest, rates: tuple[float, float], watch: Stopwatch
-) -> Iterator[TrialRow]:
-    """Train at a lower and at a higher rate; yield a row for each update.
+def run_trials(contest: Contest, places: Sequence[float], watch: Stopwatch) -> Iterator[TrialRow]:
+    """Train at two rates, or at one more that lies outwards; yield a row for each update.
 
     Args:
         contest: kept up to date, so `judge` can be called at any time.
-        rates: the lower and the higher one.
+        places: log10 of the rates.
         watch: counts the updates.
     """
-    origins: tuple[RaceOrigin, RaceOrigin] = ("lower", "higher")
-    both = zip(rates, origins, strict=True)
-    entries = [_enter(contest, log10(lr), origin) for lr, origin in both]
+    contest.finished = False
+    origins: list[RaceOrigin] = ["outward"] * len(places)
+    if not contest.entries:
+        origins[:2] = ["lower", "higher"]
+    entries = [_enter(contest, *each) for each in zip(places, origins, strict=True)]
     for row in _train(contest, entries, contest.steps, watch):
         yield TrialRow(row.candidate, row.step, row.lr, row.loss)
     contest.finished = True

@@ -168,10 +168,11 @@ def _rows(state: _SearchState) -> Iterator[Row]:
             yield row
     finding = state.sweep_finding = _suggest(state)
 
-    # Two short trainings, at a lower and at a higher rate, correct the estimate.
-    if finding.trial_rates is not None:
+    # Two short trainings, at a lower and at a higher rate, correct the estimate; where one of them
+    # wins outright, another one goes on in that direction.
+    while finding.trial_rates is not None:
         state.stage, state.trials = "trials", trials
-        yield from run_trials(trials, finding.trial_rates, watch)
+        yield from run_trials(trials, [log10(lr) for lr in finding.trial_rates], watch)
         finding = _suggest(state)
 
     # A race around the estimate confirms or corrects it.

@@ -89,10 +89,10 @@ def test_it_is_the_best_linear_unbiased_estimate(*, seed, count, optimizer):
         correlation=tuple(map(tuple, covariance / np.outer(spread, spread))),
     )
     names = [str(name) for name in rng.permutation(ANCHORS)[:count]]
-    found = {name: rng.uniform(-2.2, -1.8) for name in names}
     used = [name for name in ANCHORS if name in names]
     key = "pooled" if optimizer is None else optimizer
-    means = [found[name] + ROUND.offsets[name][key] for name in used]
+    means = [rng.uniform(-2.2, -1.8) for _ in used]
+    found = {name: mean - ROUND.offsets[name][key] for name, mean in zip(used, means, strict=True)}
     rows = [ANCHORS.index(name) for name in used]
     part = covariance[np.ix_(rows, rows)]
     combined = estimated(found, constants, optimizer=optimizer)
@@ -103,6 +103,21 @@ def test_it_is_the_best_linear_unbiased_estimate(*, seed, count, optimizer):
     mean, error = generalised_least_squares(means, part)
     assert combined.mean == pytest.approx(mean)
     assert combined.spread == pytest.approx(error)
+
+
+@pytest.mark.parametrize("above", [-3.0, 0.9, 1.1, 3.0])
+def test_a_first_update_far_above_the_curve_is_left_out(above):
+    """The other way round the first update is right."""
+    curve = {"divergence": -2 - ROUND.offsets["divergence"]["pooled"]}
+    first = {"ratio": -2 + above - ROUND.offsets["ratio"]["pooled"]}
+    alone, both = estimated(curve), estimated(curve | first)
+    assert both.gap == pytest.approx(above)
+    assert (both.mean == alone.mean) == (above > 1)
+    # a curve that ends before the loss rises cannot contradict
+    falling = {"minimum": -2 - ROUND.offsets["minimum"]["pooled"]}
+    cut = estimated(falling | first)
+    assert cut.gap == 0
+    assert (cut.mean > estimated(falling).mean) == (above > 0)
 
 
 @pytest.mark.parametrize(("distance", "conflict"), [(1.9, 0), (-1.9, 0), (2.1, 2.1), (-3.0, -3.0)])

@@ -10,7 +10,7 @@ from round_constants import ROUND
 from synthetic_sweeps import INITIAL, rates, recorded, sweep
 from test_trials import falling, trials_of
 
-from lrtool.curve import constants, trials, verdict
+from lrtool.curve import combine, constants, trials, verdict
 from lrtool.curve.anchors import locate, rules
 from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit
@@ -90,19 +90,19 @@ def test_auto_by_hand_from_anchors_and_constants(first):
         [rate - 0.6 * spread, rate + 0.6 * spread]
     )
     assert np.log10(finding.centre) == pytest.approx(mean)
-    assert np.log10(finding.trial_rates) == pytest.approx([mean - 0.5, mean + 0.5])
+    assert np.log10(finding.trial_rates) == pytest.approx([mean - 0.4, mean + 0.4])
 
 
 @pytest.mark.usefixtures("round_numbers")
 @pytest.mark.parametrize(
-    ("losses", "leaning"),
-    [((1.0, 1.0), 0), ((1.0, 1.1), -np.tanh(1)), ((1.05, 1.0), np.tanh(0.5))],
+    ("losses", "position"),
+    [((1.0, 1.0), 0), ((1.0, 1.06), -0.5 * np.tanh(1)), ((1.03, 1.0), 0.5 * np.tanh(0.5))],
 )
-def test_trials_correct_it_by_hand(losses, leaning):
-    mean, spread = by_hand(fit(three()), FIRST, "adamw")
+def test_trials_correct_it_by_hand(losses, position):
+    mean, _ = by_hand(fit(three()), FIRST, "adamw")
     known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine", "steps": 300}
     said = suggest(three(), trials=trials_of(losses), **known).suggestion
-    moved, left = mean + spread * (-0.25 + 1.5 * leaning), 0.5 * spread
+    moved, left = mean - 0.1 + 0.75 * position, 0.3
     rate = moved - 0.5 * left**2
     assert np.log10(said.lr) == pytest.approx(rate)
     assert np.log10([said.low, said.high]) == pytest.approx([rate - 0.5 * left, rate + 0.5 * left])
@@ -115,10 +115,10 @@ def test_long_trainings_have_no_trials_and_heed_none():
     assert long.trial_rates is None
     heard = suggest(three(), steps=3000, trials=trials_of((1.0, 1.5)), **known)
     assert heard.suggestion == long.suggestion
-    # trials that were interrupted change nothing either
+    # a trial that was interrupted before the other one had ended changes nothing either
     swept = suggest(three(), steps=300, **known).suggestion
-    stopped = suggest(three(), steps=300, trials=trials_of(interrupted=True), **known).suggestion
-    assert stopped == swept
+    early = trials_of((1.0, None), outcomes=("lost", "unfinished"), interrupted=True)
+    assert suggest(three(), steps=300, trials=early, **known).suggestion == swept
 
 
 def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
@@ -199,11 +199,11 @@ def test_a_sweep_that_starts_far_too_high_gives_no_rate():
 
 def test_the_first_updates_opening_raises_what_it_says():
     known = {"family": "adaptive", "schedule": "cosine", "steps": 300}
-    one, ten = (
+    one, three_times = (
         suggest(three(), first=replace(FIRST, opening=opening), **known).suggestion.lr
-        for opening in (1.0, 10.0)
+        for opening in (1.0, 3.0)
     )
-    assert 1.2 < ten / one < 10
+    assert 1.2 < three_times / one < 3
     sgd = {**known, "family": "proportional"}
     one, ten = (
         suggest(three(), first=replace(FIRST, opening=opening), **sgd).suggestion.lr
@@ -267,7 +267,10 @@ def test_the_answer_moves_with_the_rates(move, family):
         trial = losses and trials_of(losses)
         here = suggest(three(), first=FIRST, trials=trial, family=family)
         there = suggest(moved, first=far, trials=trial, family=family)
-        assert there.trial_rates == pytest.approx(np.array(here.trial_rates) * 10**move, rel=1e-6)
+        if trial is None:
+            assert there.trial_rates == pytest.approx(
+                np.array(here.trial_rates) * 10**move, rel=1e-6
+            )
         for name in ("lr", "low", "high"):
             expected = getattr(here.suggestion, name) * 10**move
             assert getattr(there.suggestion, name) == pytest.approx(expected, rel=1e-6)
@@ -410,8 +413,9 @@ def test_a_rate_beyond_the_range_is_cut_back_to_it():
     assert suggestion.low == suggestion.lr < suggestion.high
 
 
-def test_a_trial_beyond_a_sweep_that_diverged_is_part_of_the_range():
-    first = FirstUpdate(1e8, 1e8, 5.0)
+def test_a_trial_beyond_a_sweep_that_diverged_is_part_of_the_range(monkeypatch):
+    monkeypatch.setattr(combine, "MISLED", 99.0)
+    first = FirstUpdate(1e12, 1e12, 5.0)
     known = {"first": first, "schedule": "cosine", "steps": 300}
     last = three()[0].lr[len(three()[0].loss) - 1]
     assert three()[0].stop_reason == "diverged"

@@ -29,8 +29,10 @@ def level(noise=0.05, steps=90):
     return tuple(2 + noise * (-1) ** step for step in range(1, steps + 1))
 
 
-def trials_of(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, **changes):
-    """Two trials with these losses at the end, as a record."""
+def trials_of(
+    losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, outcomes=None, **changes
+):
+    """Trials with these losses at the end, as a record."""
     curves = curves or [falling(0.5 if end is None else end) for end in losses]
     facts = {
         "seed": 1,
@@ -41,9 +43,13 @@ def trials_of(losses=(1.0, 0.8), *, lr=(0.001, 0.01), curves=None, error=None, *
         "untrained_loss": 2.0,
         "interrupted": False,
     }
+    origins = ("lower", "higher", "outward")
+    outcomes = outcomes or ["lost"] * len(losses)
     candidates = tuple(
-        Candidate(rate, origin, loss, None, end, error, "lost", error)
-        for rate, origin, loss, end in zip(lr, ("lower", "higher"), curves, losses, strict=True)
+        Candidate(rate, origin, loss, None, end, error, outcome, error)
+        for rate, origin, loss, end, outcome in zip(
+            lr, origins, curves, losses, outcomes, strict=False
+        )
     )
     return Race(candidates=candidates, **(facts | changes))
 
@@ -56,19 +62,29 @@ def test_ninety_steps_but_no_more_than_the_training():
     ("losses", "expected"),
     [
         ((1.0, 1.0), 0),
-        # worse by a twentieth of what the better one has descended: e times less weight
-        ((1.0, 1.05), -math.tanh(0.5)),
-        ((1.05, 1.0), math.tanh(0.5)),
-        ((1.1, 1.0), math.tanh(1.0)),
-        ((NAN, 1.0), math.tanh(10)),  # as if it had not trained: worse by all of the descent
-        ((1.0, math.inf), -math.tanh(10)),
-        ((1.0, 2e9), -math.tanh(10)),
-        ((2.0, 3.0), -1),  # neither has descended: lower still
-        ((NAN, NAN), -1),
+        # worse by 3% of what the better one has descended: e times less weight
+        ((1.0, 1.03), -0.5 * math.tanh(0.5)),
+        ((1.03, 1.0), 0.5 * math.tanh(0.5)),
+        ((1.06, 1.0), 0.5 * math.tanh(1.0)),
+        (
+            (NAN, 1.0),
+            0.5 * math.tanh(1 / 0.06),
+        ),  # as if it had not trained: worse by all of the descent
+        ((1.0, math.inf), -0.5 * math.tanh(1 / 0.06)),
+        ((1.0, 2e9), -0.5 * math.tanh(1 / 0.06)),
+        ((2.0, 3.0), -0.5),  # neither has descended: lower still
+        ((NAN, NAN), -0.5),
     ],
 )
-def test_lean_by_hand(losses, expected):
-    assert trials.lean(losses, 2.0) == pytest.approx(expected)
+def test_the_position_between_two_by_hand(losses, expected):
+    assert trials.position((-0.5, 0.5), losses, 2.0) == pytest.approx(expected)
+
+
+def test_the_position_between_three_by_hand():
+    """The middle one is best; the others are worse by 3 and 6% of its descent."""
+    weights = np.exp([-1, 0, -2])
+    expected = weights @ (-2.5, -1.5, -0.5) / weights.sum()
+    assert trials.position((-2.5, -1.5, -0.5), (1.03, 1.0, 1.06), 2.0) == pytest.approx(expected)
 
 
 ends = st.floats(-1, 2).map(lambda loss: round(loss, 3))
@@ -76,32 +92,64 @@ ends = st.floats(-1, 2).map(lambda loss: round(loss, 3))
 
 @given(ends, ends, st.sampled_from([1e-3, 1.0, 1e3]), st.sampled_from([0.0, 1e3, -7.5]))
 def test_neither_scale_nor_offset_matters_and_the_two_are_alike(lower, higher, scale, offset):
-    plain = trials.lean((lower, higher), 2.5)
+    places = (-1.0, 1.0)
+    plain = trials.position(places, (lower, higher), 2.5)
     assert -1 <= plain <= 1
-    assert trials.lean((higher, lower), 2.5) == pytest.approx(-plain)
+    assert trials.position(places, (higher, lower), 2.5) == pytest.approx(-plain)
     moved = [scale * loss + offset for loss in (lower, higher)]
-    assert trials.lean(moved, scale * 2.5 + offset) == pytest.approx(plain, abs=1e-5)
+    again = trials.position(places, moved, scale * 2.5 + offset)
+    assert again == pytest.approx(plain, abs=1e-5)
     assert (plain > 0) == (higher < lower)
 
 
-def test_lean_of_a_record():
-    assert trials.lean_of(trials_of((1.0, 1.05))) == pytest.approx(-math.tanh(0.5))
-    assert trials.lean_of(trials_of((1.0, None))) == pytest.approx(-math.tanh(10))
-    assert trials.lean_of(trials_of(interrupted=True)) is None
+def test_the_position_of_a_record():
+    near, far = (trials.position_of(trials_of((1.0, end))) for end in (1.03, None))
+    assert near == pytest.approx(-0.5 * math.tanh(0.5))
+    assert far == pytest.approx(-0.5)
     flat = falling(2.0)
-    assert trials.lean_of(trials_of((1.9, 1.95), curves=[flat, flat])) is None
+    assert trials.position_of(trials_of((1.9, 1.95), curves=[flat, flat])) is None
+
+
+def test_a_third_trial_counts_once_it_has_ended():
+    three = trials_of((1.0, 0.8, 0.9), lr=(0.001, 0.01, 0.1))
+    away = trials.position((-0.5, 0.5, 1.5), (1.0, 0.8, 0.9), 2.0)
+    assert trials.position_of(three) == pytest.approx(away)
+    stopped = trials_of(
+        (1.0, 0.8, None), lr=(0.001, 0.01, 0.1), outcomes=("lost", "won", "unfinished")
+    )
+    assert trials.position_of(stopped) == trials.position_of(trials_of((1.0, 0.8)))
+    only = trials_of((1.0, None), outcomes=("lost", "unfinished"))
+    assert trials.position_of(only) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((1.0, 1.09), None),  # worse by a tenth of the descent: the best rate lies between them
+        ((1.0, 1.11), -3.5),
+        ((1.11, 1.0), -1.5),
+        ((None, 1.0), -1.5),
+        ((2.1, 2.5), -3.5),  # both rise: lower
+        ((1.4, 1.0, 1.4), None),
+        ((1.8, 1.4, 1.0), None),  # three are enough
+    ],
+)
+def test_one_more_trial_goes_on_where_one_has_won_outright(losses, expected):
+    tried = trials_of(losses, lr=(0.001, 0.01, 0.1)[: len(losses)])
+    assert trials.outward(tried) == (None if expected is None else pytest.approx(expected))
+    assert trials.outward(replace(tried, interrupted=True)) is None
+    assert trials.outward(replace(tried, untrained_loss=NAN)) is None
 
 
 def test_two_that_rose_speak_for_a_lower_rate():
     for ends in ((2.1, 2.2), (NAN, 2.5), (None, None), (math.inf, NAN)):
         up = trials_of(ends, curves=[falling(2.0)] * 2)
         assert trials.rose(up)
-        assert trials.lean_of(up) == -1
+        assert trials.position_of(up) == -0.5
     assert not trials.rose(trials_of((2.0, 2.5)))
     for level in (NAN, math.inf):  # nothing to compare with
         assert not trials.rose(trials_of((2.1, NAN), untrained_loss=level))
-        assert trials.lean_of(trials_of((1.0, 1.1), untrained_loss=level)) is None
-    assert trials.lean_of(trials_of((2.1, 2.2), interrupted=True)) is None
+        assert trials.position_of(trials_of((1.0, 1.1), untrained_loss=level)) is None
 
 
 def test_a_loss_on_examples_has_fallen_by_five_errors():
@@ -216,24 +264,24 @@ def test_they_count_less_the_longer_the_training(steps, expected):
 
 
 @pytest.mark.parametrize(
-    ("leaning", "steps", "mean", "spread"),
+    ("decades", "share", "mean", "spread"),
     [
-        # the line −.25 + 1.5 · lean, in standard deviations of .4 decades
-        (0.0, None, -2 - 0.25 * 0.4, 0.5 * 0.4),
-        (1.0, 300, -2 + 1.25 * 0.4, 0.5 * 0.4),
-        (-1.0, 300, -2 - 1.75 * 0.4, 0.5 * 0.4),
-        (1.0, 300 * HALF, -2 + 0.5 * 1.25 * 0.4, 0.5 * 0.5 * 0.4 + 0.5 * 0.4),
-        (1.0, 3000, -2, 0.4),
+        # the line −.1 + .75 · position, in decades, with a spread of .3 instead of .4
+        (0.0, 1.0, -2.1, 0.3),
+        (1.0, 1.0, -2 + 0.65, 0.3),
+        (-1.0, 1.0, -2 - 0.85, 0.3),
+        (1.0, 0.5, -2 + 0.5 * 0.65, 0.35),
+        (1.0, 0.0, -2, 0.4),
     ],
 )
-def test_moved_by_hand(leaning, steps, mean, spread):
-    found = trials.correct(Estimate(-2.0, 0.4, 1.0), leaning, steps, ROUND)
+def test_moved_by_hand(decades, share, mean, spread):
+    found = trials.correct(Estimate(-2.0, 0.4, 1.0), decades, share, ROUND)
     assert (found.mean, found.spread, found.conflict) == pytest.approx((mean, spread, 1.0))
 
 
 def test_the_better_trial_shows_the_way():
     """With the constants of this version."""
     at = Estimate(-2.0, 0.4, 0)
-    lower, middle, higher = (trials.correct(at, lean, 300).mean for lean in (-1, 0, 1))
+    lower, middle, higher = (trials.correct(at, decades, 1.0).mean for decades in (-0.5, 0, 0.5))
     assert lower < middle < higher
     assert lower < -2 < higher

@@ -138,15 +138,15 @@ def test_schedules_by_optimizer_and_what_was_not_trained_takes_its_familys():
     assert found["one_cycle"]["lion"] == pytest.approx(found["one_cycle"]["adamw"], abs=1e-9)
 
 
-def test_trials_are_fitted_in_standard_deviations_of_the_estimate():
+def test_the_line_of_the_trials_is_fitted():
     rng = np.random.default_rng(3)
-    spreads = rng.choice([0.2, 0.4], 400)
-    leaning = rng.uniform(-1, 1, 400)
-    error = spreads * (0.8 * leaning - 0.3 + rng.normal(0, 0.5, 400))
+    decades = rng.uniform(-1, 1, 400)
+    error = 0.8 * decades - 0.1 + rng.normal(0, 0.2, 400)
     rows = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 400
-    before = np.array([row.best for row in rows]) - error
-    leaning[:50] = np.nan  # of trials that say nothing
-    known = fit.with_trials(c.fitted(), rows, before, spreads, leaning)
-    assert known.trial_gain == pytest.approx(0.8, abs=0.1)
-    assert known.trial_shift == pytest.approx(-0.3, abs=0.06)
-    assert known.trial_spread == pytest.approx(0.5, rel=0.1)
+    positions = list(decades)
+    positions[:50] = [None] * 50  # without trials
+    error[:50] = 9.0
+    known = fit.with_trials(c.fitted(), rows, rows[0].best - error, positions)
+    assert known.trial_gain == pytest.approx(0.8, abs=0.05)
+    assert known.trial_shift == pytest.approx(-0.1, abs=0.02)
+    assert known.trial_spread == pytest.approx(0.2, rel=0.1)

@@ -1,11 +1,14 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finds import make_trials
 from terminals import on_a_terminal
 
 from lrtool.report.records import RaceRow, SweepRow, TrialRow
 from lrtool.show.terminal import find as terminal
+from lrtool.show.terminal import race as race_terminal
 
 DIRECTORY, CONFIG = Path("runs/digits/now-find"), Path("configs/digits.yaml")
 
@@ -131,6 +134,14 @@ def test_the_summary_says_what_trials_came_to(odd_named, capsys, monkeypatch, na
     monkeypatch.setenv("COLUMNS", "120")
     rows = [line.split(maxsplit=1) for line in summary(odd_named(name), capsys).splitlines()]
     assert ["Trials", text] in [[row[0], row[1].rstrip()] for row in rows if len(row) == 2]
+
+
+def test_three_trials_are_named_in_the_order_of_their_rates():
+    two = make_trials()
+    third = replace(two.candidates[0], lr=0.0005, final_loss=0.5, origin="outward", outcome="lost")
+    three = replace(two, candidates=(*two.candidates, third))
+    words = "0.0005, 0.0016 and 0.0064, 90 steps each: validation loss 0.5, 0.42 and 0.61"
+    assert race_terminal.trials(three) == words
 
 
 def test_without_trials_the_summary_is_silent_about_them(make, odd_named, capsys):

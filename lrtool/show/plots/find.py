@@ -208,7 +208,7 @@ def _draw_rate(losses: Axes, ribbon: Axes, lr: float, limits: Limits) -> None:
 
 
 def _draw_trials(losses: Axes, ribbon: Axes, trials: Race, limits: Limits) -> None:
-    """Mark the two trials at the bottom of the ribbon."""
+    """Mark the trials at the bottom of the ribbon."""
     style: dict[str, Any] = {"marker": "D", "mfc": "white", "mec": INK, "mew": 1.1, "ls": "none"}
     for trial in trials.candidates:
         here = limits.fraction(trial.lr)

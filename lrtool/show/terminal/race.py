@@ -74,10 +74,16 @@ def _losses(candidate: Candidate) -> tuple[str, str, str]:
 
 
 def trials(race: Race) -> str:
-    """Say how two trials ended: "0.0079 and 0.024, 90 steps each: validation loss 1 and 2"."""
-    rates = " and ".join(words.rate(trial.lr) for trial in race.candidates)
-    losses = " and ".join(map(_end, race.candidates))
+    """Say how trials ended: "0.0079 and 0.024, 90 steps each: validation loss 1 and 2"."""
+    ascending = sorted(race.candidates, key=lambda trial: trial.lr)
+    rates = _spelled([words.rate(trial.lr) for trial in ascending])
+    losses = _spelled([_end(trial) for trial in ascending])
     return f"{rates}, {race.steps:,} steps each: {race.measure} loss {losses}"
+
+
+def _spelled(parts: list[str]) -> str:
+    """Join with commas and "and"."""
+    return " and ".join([*filter(None, [", ".join(parts[:-1])]), parts[-1]])
 
 
 def _end(trial: Candidate) -> str:
