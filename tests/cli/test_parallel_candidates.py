@@ -84,9 +84,10 @@ def estimate(monkeypatch):
     suggest = search.suggest
 
     def given(centre, low, high):
-        def suggested(*sweeps, **given):
-            found = suggest(*sweeps, **given)
-            return replace(found, centre=centre, trial_rates=(low, high))
+        def suggested(*sweeps, **known):
+            found = suggest(*sweeps, **known)
+            rates = (low, high) if known["trials"] is None else None
+            return replace(found, centre=centre, trial_rates=rates)
 
         monkeypatch.setattr(search, "suggest", suggested)
 

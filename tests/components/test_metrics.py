@@ -911,7 +911,7 @@ seen.append(loaded())
 metrics.build_metrics(["accuracy", "f1"], loss="cross_entropy", directories=(), **batch)
 seen.append(loaded())
 metrics.build_metrics(["auroc"], loss="cross_entropy", directories=(), **batch)
-print(*seen, loaded(), {"transformers", "torchvision", "sklearn", "pandas"} & sys.modules.keys())
+print(*seen, loaded(), {"torchvision", "pandas"} & sys.modules.keys())
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False
