@@ -31,6 +31,7 @@ from lrtool.report.records import Finding, MethodSuggestion, Suggestion
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from lrtool.curve.anchors import Anchors
     from lrtool.curve.combine import Estimate
     from lrtool.curve.smooth import Fit
     from lrtool.curve.verdict import Doubt
@@ -144,7 +145,9 @@ def suggest(
     share = weight(steps) if obstacle is None else 1.0
     auto = before_trials
     if trials is not None and len(ended(trials)) > 1 and best is not None and promising:
-        told = _told_by_trials(trials, fitted, sweeps, obstacle, followed)
+        told = _told_by_trials(
+            trials, fitted, anchors, sweeps, obstacle=obstacle, followed=followed
+        )
         if isinstance(told, verdict.Doubt):
             auto = told
         else:
@@ -172,7 +175,9 @@ def suggest(
 def _told_by_trials(
     trials: Race,
     fitted: Fit,
+    anchors: Anchors,
     sweeps: Sequence[Sweep],
+    *,
     obstacle: Doubt | None,
     followed: Collection[str],
 ) -> list[Doubt] | Doubt:
@@ -180,7 +185,7 @@ def _told_by_trials(
     # after a flat sweep a small fall of the validation loss is not enough, as of a model that
     # only learns to be unsure
     descent = fell(trials, 0.0 if obstacle is None else CLEAR * verdict.noise(sweeps))
-    if obstacle is None and (descent or locate(fitted, fitted.loss).minimum is not None):
+    if obstacle is None and (descent or anchors.minimum is not None):
         return verdict.trial_doubts(fell=descent, rose=rose(trials), followed=followed)
     if not descent:
         return obstacle or verdict.nothing_fell(followed)

@@ -293,7 +293,8 @@ class Candidate:
         RaceOrigin,
         Field(
             description="suggestion: the estimate of the best rate; lower, higher: half a decade "
-            "from it; prior: the optimizer's usual rate; outward: beyond the best candidate"
+            "from it, trials 0.4 decades; prior: the optimizer's usual rate; outward: beyond the "
+            "best candidate"
         ),
     ]
     loss: Annotated[
