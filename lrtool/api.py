@@ -252,6 +252,7 @@ def find_lr(
             verify=bool(verify),
             schedule=schedule,
             training=for_steps,
+            passes=arguments.passes(loader, for_steps, accumulate),
             followed=frozenset() if validation is None else frozenset({VALIDATION}),
         )
         # The report names the arguments as a configuration does.

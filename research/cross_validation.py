@@ -13,7 +13,7 @@ import numpy as np
 
 from lrtool.curve import constants as c
 from lrtool.curve.combine import Estimate, canonical, estimate
-from lrtool.curve.trials import correct, weight
+from lrtool.curve.trials import correct
 from research import record
 from research.fit import (
     CURVE,
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.regret.cells import Cell
-    from research.fit import Row
+    from research.fit import Row, Told
 
     Array = NDArray[np.float64]
 
+LONGEST = 1_000_000  # steps: no cell has as many
 WITHOUT = {  # anchors that are left out, to see what they are worth
     "the first update": ("critical", "ratio"),
     "the curve": CURVE,
@@ -49,6 +50,7 @@ def left_out(
     given: Sequence[Row],
     dense: dict[str, float],
     without: Sequence[str] = (),
+    most: int = LONGEST,
 ) -> list[Estimate]:
     """Return each row's estimate with constants that have not seen its task.
 
@@ -56,6 +58,7 @@ def left_out(
         given: all rows.
         dense: see `fit.density`.
         without: anchors that are left out, to see what they are worth.
+        most: steps of a training; a longer one is taken to have as many.
     """
     by_base = {
         base: constants([row for row in given if row.base != base], dense)
@@ -68,8 +71,8 @@ def left_out(
                 per_decade=c.PER_DECADE,
                 optimizer=canonical(row.cell.optimizer),
                 family=None,
-                schedule=row.cell.schedule,
-                steps=row.cell.steps,
+                level=row.level,
+                steps=min(row.cell.steps, most),
                 constants=by_base[row.base],
             )
         )
@@ -89,13 +92,12 @@ def _required(found: Estimate | None) -> Estimate:
 def trial_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
     """Return around which rates trials are to be recorded, log10, by cell and finder seed.
 
-    Longer trainings have none.
+    Those of a long training stand where those of a short one would.
     """
     given = rows(chosen, cache)
     found: dict[str, dict[str, float]] = {}
-    for row, centre in zip(given, left_out(given, density(chosen, cache)), strict=True):
-        if row.cell.steps == c.STEPS:
-            found.setdefault(row.cell.name, {})[row.seed] = centre.mean
+    for row, centre in zip(given, left_out(given, density(chosen, cache), most=c.STEPS), strict=True):
+        found.setdefault(row.cell.name, {})[row.seed] = centre.mean
     return found
 
 
@@ -105,7 +107,7 @@ class LeftOut:
 
     Attributes:
         dense: see `fit.density`.
-        positions: of its trials; None without any.
+        told: by its trials; None without any.
         counts: it has trials.
         before: its estimate without trials, log10.
         after: with them; `before` where `counts` is false.
@@ -114,7 +116,7 @@ class LeftOut:
     """
 
     dense: dict[str, float]
-    positions: list[float | None]
+    told: list[Told | None]
     counts: NDArray[np.bool_]
     before: Array
     after: Array
@@ -127,23 +129,20 @@ def with_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> LeftO
     dense = density(chosen, cache)
     found = left_out(given, dense)
     before, spread_before = _means(found), np.array([each.spread for each in found])
-    positions = [
-        None if weight(row.cell.steps) == 0 else position
-        for row, position in zip(given, tried(given, before, cache), strict=True)
-    ]
-    counts = np.array([position is not None for position in positions])
+    told = tried(given, _means(left_out(given, dense, most=c.STEPS)), cache)
+    counts = np.array([each is not None for each in told])
     after = list(found)
     for base in sorted({row.base for row in given}):
         here = np.array([row.base == base for row in given])
         others = [row for row, out in zip(given, here, strict=True) if not out]
-        seen = [position for position, out in zip(positions, here, strict=True) if not out]
+        seen = [each for each, out in zip(told, here, strict=True) if not out]
         known = with_trials(constants(others, dense), others, before[~here], seen)
         for index in np.flatnonzero(here & counts).tolist():
-            position = positions[index]
-            assert position is not None, "a row that counts has trials"
-            after[index] = correct(found[index], position, weight(given[index].cell.steps), known)
+            each = told[index]
+            assert each is not None, "a row that counts has trials"
+            after[index] = correct(found[index], *each, given[index].share, known)
     spread_after = np.array([each.spread for each in after])
-    return LeftOut(dense, positions, counts, before, _means(after), spread_before, spread_after)
+    return LeftOut(dense, told, counts, before, _means(after), spread_before, spread_after)
 
 
 def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
@@ -167,7 +166,7 @@ def constants_with_provenance(chosen: Sequence[Cell], cache: Path) -> dict[str, 
         seen.spread_after[seen.counts],
     )
     known = replace(
-        with_trials(constants(given, seen.dense), given, seen.before, seen.positions),
+        with_trials(constants(given, seen.dense), given, seen.before, seen.told),
         caution={"swept": swept[0], "tried": tried[0]},
         half_width={"swept": swept[1], "tried": tried[1], "raced": race_half_width(given, raced)},
     )

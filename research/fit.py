@@ -6,18 +6,23 @@ Nothing here judges them: `cross_validation.py` does, on tasks left out of the f
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
-from benchmarks.regret import grid, tasks
+from benchmarks.regret import grid, tasks, training
 from lrtool.curve import constants as c
 from lrtool.curve.anchors import locate
 from lrtool.curve.combine import canonical, places
+from lrtool.curve.combine import held as held_by
 from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit as smooth
-from lrtool.curve.trials import REACH, next_place, position
+from lrtool.curve.trials import REACH, outward, overfit, position_of, weight
+from lrtool.report.records import Candidate, Race
 from research import record
 
 if TYPE_CHECKING:
@@ -43,7 +48,7 @@ RELATIVES = {  # of optimizers that development has not seen
     "rmsprop": "adamw",
     "muon": "adamw",
 }
-LEAST_DESCENT = 0.02  # share of the descent of the best trial on the lattice that shows something
+HUGE = 1e9  # stands for a loss that is not finite, between two trials
 COVERAGE = 0.8  # of the interval on development cells
 LEAST_HALF = 0.05  # decades: an interval narrower than this would mean nothing
 SHRINK = 0.3  # of the correlations, towards half of what they are
@@ -81,6 +86,46 @@ class Row:
         """The task that stands for all its variants."""
         return tasks.TASKS[self.cell.task].base
 
+    @property
+    def level(self) -> float:
+        """The mean of the cell's schedule, as a share of its base rate."""
+        return _level(self.cell.schedule, self.cell.steps)
+
+    @property
+    def passes(self) -> float:
+        """How many times the cell's training sees each sample."""
+        return self.cell.steps / _epoch(self.cell.task)
+
+    @property
+    def share(self) -> float:
+        """How much its trials count: without a curve they are all that there is."""
+        return weight(self.cell.steps) if self.found.keys() & set(CURVE) else 1.0
+
+
+@cache
+def _level(schedule: str, steps: int) -> float:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    rates = training.schedule_of(optimizer, schedule, steps, 1.0)
+    total = 0.0
+    for _ in range(steps):
+        total += rates.get_last_lr()[0] / steps
+        optimizer.step()
+        rates.step()
+    return total
+
+
+@cache
+def _epoch(task: str) -> int:
+    """Return the updates of one pass over a task's training samples."""
+    return math.ceil(len(tasks.samples(task).x) / tasks.TASKS[task].batch)
+
+
+class Told(NamedTuple):
+    """What trials tell: see `lrtool.curve.trials`."""
+
+    position: float
+    overfit: float
+
 
 def rows(chosen: Sequence[Cell], cache: Path) -> list[Row]:
     """Return what finders saw of these cells."""
@@ -102,30 +147,67 @@ def _places(seen: dict[str, Any], which: str) -> dict[str, float]:
     return places(None if fitted is None else locate(fitted, fitted.loss), first)
 
 
-def tried(given: Sequence[Row], centres: Array, cache: Path) -> list[float | None]:
-    """Return what the trials around each row's estimate come to; None where they show nothing.
+def tried(given: Sequence[Row], centres: Array, cache: Path) -> list[Told | None]:
+    """Return what the trials around each row's estimate tell; None where they show nothing.
 
     Args:
         given: rows.
-        centres: each row's estimate, log10.
-        cache: of the recordings, of which losses between two rates are read.
+        centres: each row's estimate for a training of 300 steps at most, log10.
+        cache: of the recordings; a trial between two of these is interpolated.
     """
-    return [_tried(row, centre, cache) for row, centre in zip(given, centres, strict=True)]
+    return [
+        _tried(row, centre, cache) if row.share > 0 else None
+        for row, centre in zip(given, centres, strict=True)
+    ]
 
 
-def _tried(row: Row, centre: float, cache: Path) -> float | None:
+def _tried(row: Row, centre: float, cache: Path) -> Told | None:
     seen = json.loads(record.trials_file(row.cell, cache).read_text())[row.seed]
-    rates, losses, untrained = record.read_trials(seen)
-    places = [centre - REACH, centre + REACH]
-    while True:
-        ends = list(np.interp(places, rates, losses))
-        more = next_place(places, ends, untrained)
-        if more is None:
-            break
-        places.append(more)
-    if untrained - min(ends) < LEAST_DESCENT * (untrained - min(losses)):
-        return None
-    return position(places, ends, untrained) - centre
+    there = _between(seen, [centre - REACH, centre + REACH])
+    while (more := outward(there)) is not None:
+        places = [*(math.log10(one.lr) for one in there.candidates), more]
+        there = _between(seen, places)
+    position = position_of(there)
+    return None if position is None else Told(position, overfit(there, row.passes))
+
+
+def _between(seen: dict[str, Any], places: Sequence[float]) -> Race:
+    """Return trials at other rates than those recorded, every number of theirs interpolated."""
+    recorded, steps = seen["candidates"], seen["steps"]
+    rates = [one["lr"] for one in recorded]
+
+    def at(place: float, values: Sequence[float | None]) -> float:
+        known = [HUGE if v is None or not math.isfinite(v) else min(v, HUGE) for v in values]
+        return float(np.interp(place, rates, known))
+
+    def one(place: float) -> Candidate:
+        losses = zip(*(_padded(each["loss"], steps) for each in recorded), strict=True)
+        error = at(place, [each["descent_error"] for each in recorded])
+        return Candidate(
+            lr=10.0**place,
+            origin="lower",
+            loss=tuple(at(place, loss) for loss in losses),
+            half_loss=None,
+            final_loss=at(place, [each["final"] for each in recorded]),
+            standard_error=None,
+            outcome="lost",
+            descent_error=error,
+        )
+
+    return Race(
+        seed=0,
+        steps=steps,
+        steps_spent=0.0,
+        measure="validation",
+        examples=seen["examples"],
+        untrained_loss=seen["untrained"],
+        candidates=tuple(map(one, places)),
+        interrupted=False,
+    )
+
+
+def _padded(loss: list[float], steps: int) -> list[float]:
+    return loss + [HUGE] * (steps - len(loss))
 
 
 def race_rates(given: Sequence[Row], cache: Path) -> Array:
@@ -137,26 +219,18 @@ def race_rates(given: Sequence[Row], cache: Path) -> Array:
     return np.array(found)
 
 
-def schedules(given: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Return by how much each schedule's best rate lies above a cosine's, by optimizer and so on.
+def held(given: Sequence[Row]) -> dict[str, float]:
+    """Return by how much a constant schedule's best rate lies above a cosine's, by optimizer and so on.
 
-    An optimizer that was not trained with a schedule takes its family's.
+    An optimizer that was not trained with both takes its family's.
     """
-    once = _once(given, 300)
-    best = {(r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in once}
-    return {
-        schedule: _offsets(
-            np.array(
-                [
-                    best.get((r.cell.task, r.cell.optimizer, schedule), np.nan)
-                    - best[r.cell.task, r.cell.optimizer, "cosine"]
-                    for r in once
-                ]
-            ),
-            once,
-        )
-        for schedule in sorted({r.cell.schedule for r in once})
-    }
+    once = [row for row in given if row.seed == "0"]
+    best = {(r.cell.task, r.cell.optimizer, r.cell.steps, r.cell.schedule): r.best for r in once}
+
+    def of(row: Row, schedule: str) -> float:
+        return best.get((row.cell.task, row.cell.optimizer, row.cell.steps, schedule), np.nan)
+
+    return _offsets(np.array([of(row, "constant") - of(row, "cosine") for row in once]), once)
 
 
 def length(given: Sequence[Row]) -> float:
@@ -164,16 +238,17 @@ def length(given: Sequence[Row]) -> float:
 
     Longer cells have more samples than the short ones of the same name, where those are few.
     """
-    short = {(r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in _once(given, 300)}
-    moved = [
-        r.best - short[r.cell.task.removesuffix("_large"), r.cell.optimizer, r.cell.schedule]
-        for r in _once(given, 3000)
-    ]
+    once = [row for row in given if row.seed == "0"]
+    short = {
+        (r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in once if r.cell.steps == 300
+    }
+    moved = []
+    for row in once:
+        task = row.cell.task.removesuffix("_large")
+        before = short.get((task, row.cell.optimizer, row.cell.schedule))
+        if row.cell.steps == 3000 and before is not None:
+            moved.append(row.best - before)
     return float(np.median(moved)) if moved else 0.0
-
-
-def _once(given: Sequence[Row], steps: int) -> list[Row]:
-    return [row for row in given if row.cell.steps == steps and row.seed == "0"]
 
 
 def density(chosen: Sequence[Cell], cache: Path) -> dict[str, float]:
@@ -190,12 +265,12 @@ def density(chosen: Sequence[Cell], cache: Path) -> dict[str, float]:
 
 def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
     """Fit everything that the sweep and the first update decide."""
-    moved, longer = schedules(given), length(given)
+    higher, longer = held(given), length(given)
 
     def error(row: Row, anchor: str) -> float:
         """Return log(best / anchor) as it would be for a cosine of 300 steps."""
         there = 0.0 if anchor == "prior" else row.found.get(anchor, np.nan)
-        shift = moved[row.cell.schedule][row.optimizer]
+        shift = held_by(row.level) * higher[row.optimizer]
         return row.best - shift - longer * np.log10(row.cell.steps / c.STEPS) - there
 
     errors = {a: np.array([error(row, a) for row in given]) for a in (*ANCHORS, "prior")}
@@ -217,12 +292,14 @@ def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
         spreads=spreads,
         correlation=_correlation(left),
         density=density,
-        schedules=moved,
+        held=higher,
         length=longer,
         trial_gain=0.0,
         trial_shift=0.0,
+        trial_overfit=0.0,
         trial_spread=0.0,
         caution={},
+        certain=0.0,
         half_width={},
         window=float(np.median([np.ptp(row.grid.window) / 2 for row in given])),
     )
@@ -308,10 +385,7 @@ def _correlation(left: Array) -> tuple[tuple[float, ...], ...]:
 
 
 def with_trials(
-    base: Constants,
-    given: Sequence[Row],
-    before: Array,
-    positions: Sequence[float | None],
+    base: Constants, given: Sequence[Row], before: Array, told: Sequence[Told | None]
 ) -> Constants:
     """Add what the trials decide, fitted on these rows.
 
@@ -319,17 +393,18 @@ def with_trials(
         base: constants of sweep and first update.
         given: rows.
         before: each row's estimate before its trials, log10, by constants that have not seen it.
-        positions: of its trials; None without any.
+        told: by its trials; None without any.
     """
-    error = np.array([row.best for row in given]) - before
-    some = np.array([each is not None for each in positions])
-    decades = np.array([0.0 if each is None else each for each in positions])[some]
-    gain, shift = np.polyfit(decades, np.clip(error[some], -CLIPPED, CLIPPED), 1)
+    some = [(row, mean, each) for row, mean, each in zip(given, before, told, strict=True) if each]
+    error = np.array([row.best - mean for row, mean, _ in some])
+    seen = np.array([(1.0, each.position, each.overfit) for _, _, each in some])
+    (shift, gain, lower), *_ = np.linalg.lstsq(seen, np.clip(error, -CLIPPED, CLIPPED))
     return replace(
         base,
         trial_gain=float(gain),
         trial_shift=float(shift),
-        trial_spread=_spread(error[some] - shift - gain * decades),
+        trial_overfit=float(lower),
+        trial_spread=_spread(error - seen @ (shift, gain, lower)),
     )
 
 

@@ -169,7 +169,14 @@ def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
         "spent": raced.steps_spent,
         "untrained": raced.untrained_loss,
         "candidates": [
-            [math.log10(one.lr), one.final_loss, one.standard_error, one.origin, one.outcome]
+            {
+                "lr": math.log10(one.lr),
+                "final": one.final_loss,
+                "error": one.standard_error,
+                "descent_error": one.descent_error,
+                "origin": one.origin,
+                "outcome": one.outcome,
+            }
             for one in raced.candidates
         ],
         "chosen": choice.log_lr,

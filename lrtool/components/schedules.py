@@ -174,7 +174,7 @@ class Plan:
 
 def warms_up(spec: ScheduleConfig) -> bool:
     """Tell whether a schedule begins with lower rates, by a warm-up or by its own shape."""
-    return bool(spec.warmup) or SCHEDULES[spec.name].like == "one_cycle"
+    return bool(spec.warmup) or SCHEDULES[spec.name].rises
 
 
 def build_schedule(
@@ -467,28 +467,27 @@ class ScheduleEntry:
 
     Attributes:
         build: `build(plan, **args)`; `lrtool list` shows the first line of its docstring.
-        like: the schedule whose correction of the suggested rate it shares: "constant" stays at the
-            base rate for long, "cosine" falls, "one_cycle" rises first.
+        rises: it begins below the base rate by its own shape.
     """
 
     build: Callable[..., Schedule]
-    like: Literal["constant", "cosine", "one_cycle"]
+    rises: bool = False
 
 
 SCHEDULES: dict[str, ScheduleEntry] = {
-    "constant": ScheduleEntry(constant, like="constant"),
-    "linear": ScheduleEntry(linear, like="cosine"),
-    "cosine": ScheduleEntry(cosine, like="cosine"),
-    "one_cycle": ScheduleEntry(one_cycle, like="one_cycle"),
-    "cosine_restarts": ScheduleEntry(cosine_restarts, like="cosine"),
-    "triangular": ScheduleEntry(triangular, like="one_cycle"),
-    "triangular2": ScheduleEntry(triangular2, like="one_cycle"),
-    "exp_range": ScheduleEntry(exp_range, like="one_cycle"),
-    "step": ScheduleEntry(step, like="constant"),
-    "multi_step": ScheduleEntry(multi_step, like="constant"),
-    "exponential": ScheduleEntry(exponential, like="cosine"),
-    "polynomial": ScheduleEntry(polynomial, like="cosine"),
-    "wsd": ScheduleEntry(wsd, like="cosine"),
-    "inverse_sqrt": ScheduleEntry(inverse_sqrt, like="constant"),
-    "plateau": ScheduleEntry(plateau, like="constant"),
+    "constant": ScheduleEntry(constant),
+    "linear": ScheduleEntry(linear),
+    "cosine": ScheduleEntry(cosine),
+    "one_cycle": ScheduleEntry(one_cycle, rises=True),
+    "cosine_restarts": ScheduleEntry(cosine_restarts),
+    "triangular": ScheduleEntry(triangular, rises=True),
+    "triangular2": ScheduleEntry(triangular2, rises=True),
+    "exp_range": ScheduleEntry(exp_range, rises=True),
+    "step": ScheduleEntry(step),
+    "multi_step": ScheduleEntry(multi_step),
+    "exponential": ScheduleEntry(exponential),
+    "polynomial": ScheduleEntry(polynomial),
+    "wsd": ScheduleEntry(wsd),
+    "inverse_sqrt": ScheduleEntry(inverse_sqrt),
+    "plateau": ScheduleEntry(plateau),
 }

@@ -62,7 +62,7 @@ def estimate(
     per_decade: float,
     optimizer: str | None,
     family: str | None,
-    schedule: str,
+    level: float,
     steps: int | None,
     opening: float = 1.0,
     constants: Constants | None = None,
@@ -75,16 +75,17 @@ def estimate(
         optimizer: a lower-case name, such as "adamw", "sgd" or "sgd_momentum".
         family: "adaptive" (the update does not grow with the gradient) or "proportional", used
             for an optimizer that is not known by name.
-        schedule: one with measured best rates: the training's, or one that is like it.
+        level: the mean of the training's schedule, as a share of its base rate: 1 if it is constant,
+            1/2 for a cosine. A schedule that stays high needs a lower rate.
         steps: of the training; None: not known.
         opening: the size of the first update over that of later ones. It corrects the adaptive
             family alone, whose known members have none larger.
         constants: those of this version by default.
     """
     constants = constants or c.fitted()
-    level, key = knowledge(optimizer, family, constants)
+    known, key = knowledge(optimizer, family, constants)
     density = np.log10(per_decade / c.PER_DECADE)
-    shift = constants.schedules[schedule][key] + constants.length * lengthening(steps)
+    shift = constants.held[key] * held(level) + constants.length * lengthening(steps)
     if key == "adaptive":
         anchors = {
             name: place + np.log10(opening) if name in FIRST_UPDATE else place
@@ -101,17 +102,26 @@ def estimate(
     if not means:
         if prior is None:
             return None
-        return Estimate(prior + shift, constants.spreads[level]["prior"])
+        return Estimate(prior + shift, constants.spreads[known]["prior"])
     curve = {name: mean for name, mean in means.items() if name not in FIRST_UPDATE}
     first = {name: mean for name, mean in means.items() if name in FIRST_UPDATE}
     gap = 0.0
     if first and curve.keys() & {"rise", "divergence"}:  # it has seen rates that are too high
-        gap = _combined(first, level, constants)[0] - _combined(curve, level, constants)[0]
+        gap = _combined(first, known, constants)[0] - _combined(curve, known, constants)[0]
     # Where few parameters have a gradient at first, the first update bears a rate far too high.
-    mean, spread = _combined(curve if gap > MISLED else means, level, constants)
+    mean, spread = _combined(curve if gap > MISLED else means, known, constants)
     distance = 0.0 if prior is None else prior - mean
     conflict = distance if abs(distance) > CONTRADICTION else 0.0
     return Estimate(mean + shift, spread, conflict, gap)
+
+
+def held(level: float) -> float:
+    """Return how far a schedule is from one that falls (0) to a constant one (1).
+
+    Args:
+        level: its mean, as a share of its base rate.
+    """
+    return min(max(2 * level - 1, 0.0), 1.0)
 
 
 def lengthening(steps: int | None) -> float:

@@ -29,17 +29,19 @@ class Constants:
             the "optimizer" is known, its "family", or neither ("pooled").
         correlation: between the errors of two anchors, in the order of `anchors`.
         density: by how much an anchor moves down when a sweep has ten times the steps a decade.
-        schedules: how far the best rate of a schedule lies above that of a cosine, for each
-            schedule, by optimizer, by family, and "pooled".
+        held: how far the best rate of a constant schedule lies above that of one that falls, whose
+            mean is half of its base rate, by optimizer, by family, and "pooled".
         length: by how much the best rate rises when training is ten times as long.
         trial_gain: by how much the best rate rises with the position of its trials.
         trial_shift: how far above the estimate it lies where that is the middle, decades.
+        trial_overfit: by how much it rises with what the trials tell of overfitting.
         trial_spread: standard deviation around that, decades.
         caution: the suggestion lies this share of the variance below the mean, since too high a
             rate costs more than too low a one; after the sweep alone ("swept") and after trials
             ("tried").
-        half_width: of the 80% interval, in standard deviations, likewise; after a race ("raced"),
-            in decades.
+        half_width: of the 80% interval: after the sweep alone ("swept"), in standard deviations;
+            after trials ("tried"), in units of their noise; after a race ("raced"), in decades.
+        certain: the noise of the trials up to which a suggestion is confident.
         window: half of the range of rates that train almost as well as the best (a normalised
             regret below 2%), in the median, decades.
     """
@@ -49,13 +51,15 @@ class Constants:
     spreads: Mapping[str, Mapping[str, float]]
     correlation: tuple[tuple[float, ...], ...]
     density: Mapping[str, float]
-    schedules: Mapping[str, Mapping[str, float]]
+    held: Mapping[str, float]
     length: float
     trial_gain: float
     trial_shift: float
+    trial_overfit: float
     trial_spread: float
     caution: Mapping[str, float]
     half_width: Mapping[str, float]
+    certain: float
     window: float
 
     @classmethod

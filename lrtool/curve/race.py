@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 SPACING: Final = 0.5  # decades between a candidate and the next
 PRIOR_APART: Final = 0.25  # decades between the usual rate and the others for it to take part
 PRIOR_NEAR: Final = 1.0  # decades between it and the centre, at most
-LEAST_STEPS: Final = 100  # of each candidate, but no more than the training has
+WHOLE: Final = 300  # steps: a training of no more is raced as a whole
+LEAST_STEPS: Final = 100  # of each candidate of a longer one
 SHARE: Final = 50  # a candidate makes one in so many of the training's steps
 USUAL: Final = 4  # candidates: three at and beside the centre, and often one more
 EVALUATIONS: Final = 1 + 2 * USUAL  # before training, and half-way and at the end of each candidate
@@ -68,7 +69,7 @@ def length(training: int | None) -> int:
     """Return the steps of each candidate, for a training of `training` steps."""
     if training is None:
         return LEAST_STEPS
-    return min(max(LEAST_STEPS, training // SHARE), training)
+    return training if training <= WHOLE else max(LEAST_STEPS, training // SHARE)
 
 
 def lengthening(training: int | None, steps: int) -> float:

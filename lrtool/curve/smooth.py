@@ -101,6 +101,7 @@ def fit(sweeps: Sequence[Sweep]) -> Fit | None:
         return None
     raw = [_blocks(log_lr, _without_spikes(loss)) for log_lr, loss in map(effects, used)]
     initial, best, sigma = _levels([loss for _, loss in raw])
+    sigma = max(sigma, *(_of_heavy_tails(effects(sweep)[1]) for sweep in used))
     # A jump from the best loss to this ceiling, smoothed, crosses the initial loss where it
     # happened. Six standard deviations leave the noise whole.
     ceiling = initial + max(initial - best, 6 * sigma)
@@ -197,6 +198,16 @@ def _levels(losses: list[Array]) -> tuple[float, float, float]:
     # the median of |a − b| is 0.954 standard deviations for two normal values a and b
     sigma = float(np.median([np.median(np.abs(np.diff(loss))) for loss in losses])) / 0.954
     return initial, best, sigma
+
+
+def _of_heavy_tails(loss: Array) -> float:
+    """Return the standard deviation of noise by its larger jumps, in the first half of a sweep.
+
+    The same as by the median for normal noise; more where single samples outweigh their batch, whose
+    outliers would otherwise pass for a descent.
+    """
+    jumps = np.abs(np.diff(loss[: loss.size // 2]))
+    return float(np.quantile(jumps, 0.9)) / 2.326  # 1.645 · √2, of a difference of normal values
 
 
 def _blew_up(sweep: Sweep) -> bool:

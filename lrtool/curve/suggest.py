@@ -12,7 +12,7 @@ from lrtool.config.spelling import sentence
 from lrtool.curve import constants as c
 from lrtool.curve import verdict
 from lrtool.curve.anchors import RULES, locate, rules, suggestions
-from lrtool.curve.combine import estimate, places
+from lrtool.curve.combine import estimate, knowledge, places
 from lrtool.curve.smooth import fit
 from lrtool.curve.trials import (
     CLEAR,
@@ -20,7 +20,9 @@ from lrtool.curve.trials import (
     correct,
     ended,
     fell,
+    noise,
     outward,
+    overfit,
     position_of,
     rose,
     weight,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 METHODS = ("auto", *RULES)
 SWEEP = "sweep"  # auto before its trials: reported, but not to be asked for
 FAMILIES = ("adaptive", "proportional")
+LEAST_HALF = 0.05  # decades: a narrower interval would mean nothing
+MOST_HALF = 0.25  # decades: trials never know less than that
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,9 @@ def suggest(
     optimizer: str | None = None,
     family: str | None = None,
     schedule: str = "constant",
-    like: str | None = None,
+    level: float = 1.0,
     steps: int | None = None,
+    passes: float | None = None,
     followed: Collection[str] = (),
 ) -> Finding:
     """Suggest a learning rate, with an interval, a verdict and advice.
@@ -91,10 +96,11 @@ def suggest(
             SGD with momentum.
         family: "adaptive" if the size of the update does not grow with the gradient (Adam, Lion),
             "proportional" if it does (SGD); used where the optimizer's name is not known.
-        schedule: the schedule's name; "constant" needs a lower rate than one that decays.
-        like: the schedule with measured best rates ("constant", "cosine" or "one_cycle") that
-            `schedule` resembles; None: it is one of them.
+        schedule: the schedule's name, for the record.
+        level: its mean, as a share of the base rate; a constant one needs a lower rate than one
+            that falls.
         steps: the number of training steps that the rate is meant for.
+        passes: how many times the training sees each sample; None: unknown.
         followed: advice that the training follows already: `verdict.WARMUP` and others.
 
     Raises:
@@ -118,6 +124,8 @@ def suggest(
     anchors = locate(fitted, fitted.loss)
     obstacle = verdict.obstacle(fitted, anchors, sweeps)
     doubts = verdict.curve_doubts(fitted, anchors, sweeps)
+    if knowledge(optimizer, family, c.fitted())[0] != "optimizer":
+        doubts = [*doubts, verdict.UNKNOWN_OPTIMIZER]
     log_rates = places(None if obstacle else anchors, first)
 
     best_rate = partial(
@@ -126,7 +134,7 @@ def suggest(
         per_decade=fitted.per_decade,
         optimizer=optimizer,
         family=family,
-        schedule=like or schedule,
+        level=level,
         opening=1.0 if first is None else first.opening,
     )
     best = best_rate(steps=steps)
@@ -135,11 +143,11 @@ def suggest(
         before_trials = obstacle
     else:
         assert best is not None, "a curve with a descent has anchors"
-        before_trials = _auto(_range(fitted), best, "swept", steps, doubts)
+        before_trials = _auto(_range(fitted), best, None, steps, doubts)
     promising = isinstance(before_trials, _Answer) or (
-        verdict.is_flat(anchors, sweeps)
-        and best is not None
-        and best.mean < _range(fitted)[1] + verdict.TOO_FAR  # or the sweep just ended too early
+        best is not None
+        and all(sweep.stop_reason != "interrupted" for sweep in sweeps)
+        and _range(fitted)[0] <= best.mean < _range(fitted)[1] + verdict.TOO_FAR
     )
     # without a curve, trials are all that there is, however long the training
     share = weight(steps) if obstacle is None else 1.0
@@ -154,9 +162,9 @@ def suggest(
             doubts = told if obstacle else [*doubts, *told]
             position = position_of(trials) if share > 0 else None
             if position is not None:
-                best = correct(best, position, share)
-            source = "swept" if position is None else "tried"
-            auto = _auto(_range(fitted, trials), best, source, steps, doubts)
+                best = correct(best, position, overfit(trials, passes), share)
+            known = None if position is None else noise(trials)
+            auto = _auto(_range(fitted, trials), best, known, steps, doubts)
     by_method = {"auto": _by(auto), SWEEP: _by(before_trials), **suggestions(fitted)}
     answer = auto if method == "auto" else _rule(method, by_method[method], fitted, doubts)
     trial_rates: tuple[float, ...] | None = None
@@ -224,15 +232,29 @@ def _range(fitted: Fit, trials: Race | None = None) -> tuple[float, float]:
 def _auto(
     known_range: tuple[float, float],
     best: Estimate,
-    source: str,
+    noise: float | None,
     steps: int | None,
     doubts: list[Doubt],
 ) -> _Answer | Doubt:
-    """Take the estimate of the best rate; `source` tells whether trials have corrected it."""
+    """Take the estimate of the best rate.
+
+    Args:
+        known_range: of rates, log10.
+        best: the estimate.
+        noise: of the trials that have corrected it; None: none have.
+        steps: of the training.
+        doubts: so far.
+    """
     constants = c.fitted()
     if best.conflict:
         doubts = [*doubts, verdict.contradiction(best.conflict)]
-    half = constants.half_width[source] * best.spread
+    if noise is None:
+        source, half = "swept", constants.half_width["swept"] * best.spread
+    else:
+        source = "tried"
+        half = float(np.clip(constants.half_width["tried"] * noise, LEAST_HALF, MOST_HALF))
+        if constants.certain < noise < 1:  # 1: both rose, which is a doubt of its own
+            doubts = [*doubts, verdict.noisy(noise)]
     # lowered: too high a rate costs more than too low a one
     rate = best.mean - constants.caution[source] * best.spread**2
     if rate < known_range[0] - verdict.TOO_FAR:

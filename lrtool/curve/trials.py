@@ -34,11 +34,13 @@ REACH: Final = 0.4  # decades from the estimate to the first two
 STRIDE: Final = 0.5  # decades from the better one to the third
 # A trial that is worse by this share of the descent counts e times less.
 TEMPERATURE: Final = 0.03
-SIGNIFICANT: Final = 5.0  # standard errors by which a loss must fall
+SIGNIFICANT: Final = 5.0  # standard errors by which training losses must fall
+VALIDATED: Final = 3.0  # fewer for a validation loss: its samples are the same before and after
 LEAST: Final = 10  # losses that a trial needs to show it
 LEAST_CHUNKS: Final = 4  # validation batches from which the error of a descent is known
 MATERIAL: Final = 0.25  # standard deviations of a batch's loss by which a validation loss must fall
 CLEAR: Final = 0.5  # the same after a flat sweep
+SHARE: Final = 0.03  # or by this share of the untrained loss, where that is less
 
 
 def length(training: int | None) -> int:
@@ -88,6 +90,31 @@ def position_of(trials: Race) -> float | None:
     places = [math.log10(one.lr) for one in tried]
     place = position(places, _ends(tried), trials.untrained_loss)
     return place - (places[0] + places[1]) / 2
+
+
+def overfit(trials: Race, passes: float | None) -> float:
+    """Return how much a training will overfit, by its trials.
+
+    Where training losses prefer a higher rate than validation losses do, the model overfits: by as
+    many decades as there are between the two positions, times the decades of passes over the data.
+    0 where there are no validation losses, or the number of passes is not known.
+
+    Args:
+        trials: with their losses.
+        passes: how many times the training sees each sample; None: unknown.
+    """
+    tried = ended(trials)
+    if trials.measure != "validation" or passes is None or passes <= 1 or len(tried) < 2:
+        return 0.0
+    training = [np.array(one.loss) for one in tried]
+    untrained = float(training[0][0])  # of the same batch for all
+    trained = [float(_last(loss).mean()) for loss in training]
+    if not math.isfinite(untrained):
+        return 0.0
+    places = [math.log10(one.lr) for one in tried]
+    lower = position(places, _ends(tried), trials.untrained_loss)
+    higher = position(places, trained, untrained)
+    return max(higher - lower, 0.0) * math.log10(passes)
 
 
 def ended(trials: Race) -> list[Candidate]:
@@ -143,24 +170,27 @@ def _ends(tried: Sequence[Candidate]) -> list[float]:
 def fell(trials: Race, least: float = 0.0) -> bool:
     """Tell whether a trial's loss fell by more than its noise.
 
-    Either its training losses fell, or its validation loss did: by five standard errors of its own
-    descent, to which those of the training losses add up, and by a share of the noise of a batch.
-    The standard errors alone are not enough: where all samples descend alike, they are smaller than
-    the smallest descent.
+    Either its training losses fell, or its validation loss did: by three standard errors of its own
+    descent, or by as much together with the training losses. The standard errors alone are not
+    enough: where all samples descend alike, they are smaller than the smallest descent. So it must
+    fall by a share of the noise of a batch too, or of the untrained loss if that is less: a few
+    outliers may outweigh all that there is to learn.
 
     Args:
         trials: with their losses.
-        least: by which a validation loss must fall in any case.
+        least: stands in for the share of the noise of a batch, if it is more.
     """
-    least = max(least, RESOLUTION * abs(trials.untrained_loss))
+    level = abs(trials.untrained_loss)
     return fell_in_training(trials) or any(
-        _validation_fell(one, trials.untrained_loss - one.final_loss, loss, least)
+        _validation_fell(one, trials.untrained_loss - one.final_loss, loss, least, level)
         for one, loss in _complete(trials)
         if one.final_loss is not None
     )
 
 
-def _validation_fell(trial: Candidate, descent: float, loss: Array, least: float) -> bool:
+def _validation_fell(
+    trial: Candidate, descent: float, loss: Array, least: float, level: float
+) -> bool:
     """Tell whether a descent is material and beyond noise.
 
     Where its standard error is not known, as for a single validation batch, the noise of a training
@@ -171,16 +201,40 @@ def _validation_fell(trial: Candidate, descent: float, loss: Array, least: float
         descent: of its validation loss.
         loss: of its training batches.
         least: for the descent to be material.
+        level: of the untrained loss.
     """
     batch = float(_last(loss).std(ddof=1))
-    if not descent > max(least, MATERIAL * batch):
+    material = min(max(least, MATERIAL * batch), SHARE * level)
+    if not descent > max(material, RESOLUTION * level):
         return False
-    error = batch if trial.descent_error is None else trial.descent_error
+    if trial.descent_error is None:
+        return descent > SIGNIFICANT * batch
     fall, noise = _training_descent(loss, _last(loss))
-    # Samples of both sets are independent, so the sum of two scores, each of variance 1, is as far
-    # from 0 by chance as one of 5 / √2 (Stouffer et al. 1949).
+    # Samples of both sets are independent, so the sum of two scores, each of variance 1, has a
+    # variance of 2 (Stouffer et al. 1949).
     training = max(fall, 0.0) / noise if noise > 0 else 0.0
-    return descent > (SIGNIFICANT - training) * error
+    needed = min(VALIDATED, math.sqrt(2) * VALIDATED - training)
+    return descent > needed * trial.descent_error
+
+
+def noise(trials: Race) -> float:
+    """Return the standard error of the best trial's descent, as a share of it: 0 to 1.
+
+    It tells how well rates near the best one can be told apart. Without validation batches it is
+    that of the training losses.
+    """
+    complete = [
+        (one.final_loss, one.descent_error, loss)
+        for one, loss in _complete(trials)
+        if one.final_loss is not None
+    ]
+    if not complete:
+        return 1.0
+    end, error, loss = min(complete, key=lambda one: one[0])
+    descent = trials.untrained_loss - end
+    if error is None:
+        descent, error = _training_descent(loss, _last(loss))
+    return min(error / descent, 1.0) if descent > 0 else 1.0
 
 
 def fell_in_training(trials: Race) -> bool:
@@ -229,18 +283,27 @@ def weight(steps: int | None) -> float:
 
 
 def correct(
-    estimate: Estimate, position: float, share: float, constants: Constants | None = None
+    estimate: Estimate,
+    position: float,
+    overfitting: float,
+    share: float,
+    constants: Constants | None = None,
 ) -> Estimate:
-    """Return an estimate corrected by its trials, along a line fitted on development cells.
+    """Return an estimate corrected by its trials, as fitted on development cells.
 
     Args:
         estimate: of the best rate.
         position: where trials put it, in decades above the middle of the first two.
+        overfitting: what they tell of it: see `overfit`.
         share: how much they count, from 1 to 0: see `weight`.
         constants: those of this version by default.
     """
     constants = constants or c.fitted()
-    moved = constants.trial_shift + constants.trial_gain * position
+    moved = (
+        constants.trial_shift
+        + constants.trial_gain * position
+        + constants.trial_overfit * overfitting
+    )
     return replace(
         estimate,
         mean=estimate.mean + share * moved,

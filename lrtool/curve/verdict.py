@@ -42,10 +42,16 @@ CHECK_LOSS = "Check the data and the loss function, or start the sweep lower (fi
 BELOW_RANGE = Doubt("the best rate seems to lie below the range of the sweep", LOWER_START)
 ABOVE_RANGE = Doubt("the best rate seems to lie above the range of the sweep", "Raise find.end.")
 FELL_IN_TRIALS_ONLY = Doubt("the loss fell only in the trials, not in the sweep", RACE)
+UNKNOWN_OPTIMIZER = Doubt("no training with this optimizer was measured", RACE)
 TRIALS_FLAT = Doubt("the loss did not fall clearly in either trial", RACE)
 
 # What a training may follow already, so that nobody is told to do it.
 WARMUP, VALIDATION, FULL_BATCH = "a warm-up", "a validation set", "full batches"
+
+
+def noisy(noise: float) -> Doubt:
+    """Doubt a rate between trials whose losses are too noisy to tell others near it apart."""
+    return Doubt(f"the descent in the trials is only known to within {noise:.0%}", RACE)
 
 
 def trials_rose(followed: Collection[str]) -> Doubt:
@@ -150,12 +156,6 @@ def coarse(fit: Fit) -> Doubt:
         "float32 resolves at that size",
         "Subtract the constant part of the loss, or rescale it.",
     )
-
-
-def is_flat(anchors: Anchors, sweeps: Sequence[Sweep]) -> bool:
-    """Tell whether nothing happened in a sweep at all, so that longer training may show more."""
-    ended = all(sweep.stop_reason == "completed" for sweep in sweeps)
-    return anchors.minimum is None and anchors.divergence is None and ended
 
 
 def noise(sweeps: Sequence[Sweep]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +36,17 @@ def check_model(model: object) -> None:
     _refuse_class("model", model, nn.Module)
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a torch.nn.Module, not {_kind(model)}")
+
+
+def passes(loader: Iterable[Any], steps: int | None, accumulate: int) -> float | None:
+    """Return how many times so many updates see each batch of a loader; None: unknown."""
+    if steps is None or not isinstance(loader, Sized):
+        return None
+    try:
+        batches = len(loader)
+    except TypeError:  # of a DataLoader over an iterable dataset without a length
+        return None
+    return steps * accumulate / batches if batches else None
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:

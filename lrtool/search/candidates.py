@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 SAMPLES = 1024  # validation samples that candidates are measured on, at most
-TRIAL_UPDATES = 8  # trials: as many samples as so many updates, so that evaluations stay cheap
+TRIAL_UPDATES = 16  # trials: as many samples as so many updates, so that evaluations stay cheap
 TRIAL_SAMPLES = 256  # but at least so many
 
 

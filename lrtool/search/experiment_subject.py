@@ -55,9 +55,15 @@ def plan_of(experiment: Experiment) -> SearchPlan:
         verify=find.verify,
         schedule=config.train.schedule.name,
         training=training_steps(experiment),
+        passes=_passes(experiment),
         parallel=parallel_of(experiment),
         followed=frozenset(what for what, is_so in followed.items() if is_so),
     )
+
+
+def _passes(experiment: Experiment) -> float | None:
+    training, epoch = training_steps(experiment), steps_per_epoch(experiment)
+    return training / epoch if training and epoch else None
 
 
 class ExperimentSubject:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from math import log10
+from math import fsum, log10
 from typing import TYPE_CHECKING, Any, Literal
 
 from lrtool.components import optimizers
-from lrtool.components.schedules import SCHEDULES
 from lrtool.curve.race import average, conclude, too_expensive, usual_rate, without_race
 from lrtool.curve.suggest import suggest
 from lrtool.engine import rate_effect
@@ -53,6 +52,7 @@ class SearchPlan:
         verify: whether to race; "auto": if a race is cheap compared with the training.
         schedule: name of the schedule of the training.
         training: steps of the training that the rate is meant for; None: unknown.
+        passes: how many times it sees each sample; None: unknown.
         parallel: what several ranks share: "data", each batch; or "candidates", one on each rank.
         followed: advice that the training follows already, as in `curve.verdict`.
     """
@@ -66,6 +66,7 @@ class SearchPlan:
     verify: bool | str
     schedule: str
     training: int | None
+    passes: float | None
     parallel: Parallel = "data"
     followed: frozenset[str] = frozenset()
 
@@ -111,6 +112,7 @@ class _SearchState:
     samples_per_update: int | None = None
     optimizer: str | None = None
     family: Literal["adaptive", "proportional"] | None = None
+    level: float = 1.0
     first_update: FirstUpdate | None = None
     rows: list[SweepRow] = field(default_factory=list)
     sweep_finding: Finding | None = None
@@ -157,6 +159,7 @@ def _rows(state: _SearchState) -> Iterator[Row]:
     # anything is trained.
     samples = state.samples_per_update = subject.samples()
     trials = open_trials(subject, plan.repeats, samples, plan.training, _ranks(state))
+    state.level = _level(trials)
     race = _open_race(state, samples)
 
     # The first update, then the sweeps, give an estimate of the rate.
@@ -188,6 +191,11 @@ def _rows(state: _SearchState) -> Iterator[Row]:
 def _ranks(state: _SearchState) -> Ranks:
     """Return the ranks that train a candidate each; one alone where each of them trains all."""
     return state.subject.runtime.ranks if state.plan.parallel == "candidates" else ALONE
+
+
+def _level(trials: Contest) -> float:
+    """Return the mean of the schedule, as a share of its base rate."""
+    return fsum(trials.schedule.factor(step, 0) for step in range(trials.steps)) / trials.steps
 
 
 def _first_update(state: _SearchState) -> None:
@@ -287,8 +295,9 @@ def _suggest(state: _SearchState, *, failed: bool = False) -> Finding:
         optimizer=state.optimizer,
         family=state.family,
         schedule=state.plan.schedule,
-        like=SCHEDULES[state.plan.schedule].like,
+        level=state.level,
         steps=state.plan.training,
+        passes=state.plan.passes,
         followed=state.plan.followed,
     )
     if failed:  # nothing may be exchanged, as not all ranks may have

@@ -18,7 +18,7 @@ def estimated(found, constants=ROUND, **changes):
         "per_decade": 12.5,
         "optimizer": None,
         "family": None,
-        "schedule": "cosine",
+        "level": 0.5,
         "steps": 300,
     }
     return estimate(found, constants=constants, **(arguments | changes))
@@ -146,24 +146,26 @@ def test_denser_sweeps_have_other_anchors():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "by", "unknown"),
+    ("level", "by", "unknown"),
     [
-        ("constant", -0.3, -0.4),
-        ("cosine", 0, 0),
-        ("one_cycle", 0.1, 0.2),
+        (1.0, -0.3, -0.4),
+        (0.75, -0.15, -0.2),
+        (0.5, 0, 0),
+        (0.2, 0, 0),
+        (1.5, -0.3, -0.4),
     ],
 )
-def test_schedules_move_the_rate(schedule, by, unknown):
+def test_a_schedule_that_stays_high_lowers_the_rate(level, by, unknown):
     for known, expected in (
         ({}, unknown),
         ({"family": "adaptive"}, unknown),
         ({"optimizer": "lion"}, by),
     ):
         plain = estimated({"minimum": -1.0}, **known)
-        moved = estimated({"minimum": -1.0}, schedule=schedule, **known)
+        moved = estimated({"minimum": -1.0}, level=level, **known)
         assert moved.mean - plain.mean == pytest.approx(expected)
         assert moved.spread == plain.spread
-    prior = estimated({}, optimizer="lion", schedule=schedule)
+    prior = estimated({}, optimizer="lion", level=level)
     assert prior.mean - PRIORS["lion"] == pytest.approx(by)
 
 

@@ -265,7 +265,7 @@ def test_the_best_survives_if_it_has_not_diverged(losses, untrained):
 
 def test_the_centre_is_the_estimate_before_it_is_lowered():
     sweeps = [sweep(k) for k in range(3)]
-    found = suggest(sweeps, optimizer="adamw", schedule="cosine", steps=300)
+    found = suggest(sweeps, optimizer="adamw", schedule="cosine", level=0.5, steps=300)
     assert found.suggestion.lr < found.centre < found.suggestion.high
     ruled = suggest(sweeps, method="valley")
     assert ruled.suggestion.low <= ruled.centre <= ruled.suggestion.high

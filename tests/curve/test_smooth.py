@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 from synthetic_sweeps import INITIAL, loss_at, rates, recorded, sweep
 
+from lrtool.curve.anchors import locate
 from lrtool.curve.smooth import _centred_median, effects, fit, local_quadratic
 from lrtool.report.records import Sweep
 
@@ -171,3 +172,15 @@ def test_a_sweep_may_have_few_steps_in_its_last_decade():
     lr = tuple(10.0 ** np.append(np.linspace(-6, -4, 30), -1.0))
     fitted = fit([Sweep(0, (*lr, 1.0), tuple(np.linspace(3, 2, 32)), (), "completed")])
     assert 0 < fitted.per_decade < 1
+
+
+def test_outliers_of_heavy_tails_do_not_pass_for_a_descent():
+    """The first losses are high by chance: no model learns at a rate of 1e-7."""
+    found = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        loss = 4 + (0.25 * rng.standard_t(1.5, (64, 100)) ** 2).mean(0)
+        loss[:4] += 12
+        fitted = fit([Sweep(0, tuple(np.geomspace(1e-7, 10, 100)), tuple(loss), (), "completed")])
+        found.append(bool(locate(fitted, fitted.loss).descent))
+    assert np.mean(found) <= 0.1, found

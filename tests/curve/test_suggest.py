@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from round_constants import ROUND
 from synthetic_sweeps import INITIAL, rates, recorded, sweep
-from test_trials import falling, trials_of
+from test_trials import ending, falling, trials_of
 
 from lrtool.curve import combine, constants, trials, verdict
 from lrtool.curve.anchors import locate, rules
@@ -41,9 +41,9 @@ FIRST = FirstUpdate(critical_lr=0.1, ratio_lr=0.1, steps=5.0)
 
 @pytest.mark.usefixtures("round_numbers")
 def test_a_clear_curve_with_trials_is_confident():
-    known = {"optimizer": "adamw", "schedule": "cosine", "steps": 300}
+    known = {"optimizer": "adamw", "schedule": "cosine", "level": 0.5, "steps": 300}
     swept = suggest(three(), first=FIRST, **known)
-    finding = suggest(three(), first=FIRST, trials=trials_of((1.0, 1.0)), **known)
+    finding = suggest(three(), first=FIRST, trials=trials_of((1.0, 1.0), error=0.02), **known)
     suggestion = finding.suggestion
     assert suggestion.verdict == "confident"
     assert suggestion.method == "auto"
@@ -81,7 +81,7 @@ def test_auto_by_hand_from_anchors_and_constants(first):
     fitted = fit(three())
     assert fitted.per_decade == pytest.approx(199 / 8, rel=0.05)
     mean, spread = by_hand(fitted, first, "adamw")
-    finding = suggest(three(), first=first, optimizer="adamw", schedule="cosine", steps=300)
+    finding = suggest(three(), first=first, optimizer="adamw", schedule="cosine", level=0.5, steps=300)
     said = finding.suggestion
     # lowered by 0.75 of the variance; 0.6 standard deviations each way
     rate = mean - 0.75 * spread**2
@@ -100,12 +100,46 @@ def test_auto_by_hand_from_anchors_and_constants(first):
 )
 def test_trials_correct_it_by_hand(losses, position):
     mean, _ = by_hand(fit(three()), FIRST, "adamw")
-    known = {"first": FIRST, "optimizer": "adamw", "schedule": "cosine", "steps": 300}
-    said = suggest(three(), trials=trials_of(losses), **known).suggestion
-    moved, left = mean - 0.1 + 0.75 * position, 0.3
-    rate = moved - 0.5 * left**2
-    assert np.log10(said.lr) == pytest.approx(rate)
-    assert np.log10([said.low, said.high]) == pytest.approx([rate - 0.5 * left, rate + 0.5 * left])
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 300}
+    rate = mean - 0.1 + 0.75 * position - 0.5 * 0.3**2
+    # an interval of five times the noise, a share of the descent, of .05 to .25 on either side
+    for error, half in ((0.001, 0.05), (0.02, 0.1), (0.03, 0.15), (0.1, 0.25)):
+        said = suggest(three(), trials=trials_of(losses, error=error), **known).suggestion
+        assert np.log10(said.lr) == pytest.approx(rate)
+        assert np.log10([said.low, said.high]) == pytest.approx([rate - half, rate + half])
+        assert (said.verdict == "confident") == (error <= 0.04)
+        if said.verdict == "uncertain":
+            assert said.reason == "The descent in the trials is only known to within 10%."
+            assert said.advice == (verdict.RACE,)
+
+
+@pytest.mark.usefixtures("round_numbers")
+def test_what_the_trials_tell_of_overfitting_lowers_the_rate():
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 300}
+    tried = trials_of((1.0, 1.9), curves=ending(1.0, 0.1), error=0.02)
+    once = suggest(three(), trials=tried, passes=1.0, **known).suggestion
+    often = suggest(three(), trials=tried, passes=10.0, **known).suggestion
+    assert np.log10(often.lr / once.lr) == pytest.approx(-0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "family", "verdict"),
+    [
+        ("adamw", None, "confident"),
+        ("nadam", None, "confident"),
+        ("rmsprop", "adaptive", "uncertain"),
+        ("mine", "proportional", "uncertain"),
+        ("mine", None, "uncertain"),
+    ],
+)
+def test_an_optimizer_that_was_not_measured_is_a_doubt(optimizer, family, verdict):
+    tried = trials_of((1.0, 1.0), error=0.02)
+    known = {"optimizer": optimizer, "family": family, "level": 0.5, "steps": 300}
+    said = suggest(three(), trials=tried, **known).suggestion
+    assert said.verdict == verdict
+    assert ("no training with this optimizer was measured" in said.reason.lower()) == (
+        verdict == "uncertain"
+    )
 
 
 def test_long_trainings_have_no_trials_and_heed_none():
@@ -382,7 +416,7 @@ def test_diverged_at_once():
 
 def test_divergence_without_a_descent_is_uncertain():
     plateau = three(curve=lambda u, **_: INITIAL + np.exp(np.clip((u + 0.5) / 0.12, -50, 12)))
-    suggestion = suggest(plateau, optimizer="sgd", schedule="cosine").suggestion
+    suggestion = suggest(plateau, optimizer="sgd", level=0.5).suggestion
     assert suggestion.verdict == "uncertain"
     assert "only the rate at which it diverges is known" in suggestion.reason
     assert -2 < np.log10(suggestion.lr) < -0.5
@@ -404,7 +438,7 @@ def test_a_descent_to_the_end_of_the_range():
 
 def test_a_rate_beyond_the_range_is_cut_back_to_it():
     first = FirstUpdate(1000.0, 1000.0, 5.0)
-    suggestion = suggest(three(lr=rates(end=1e-4)), first=first, schedule="cosine").suggestion
+    suggestion = suggest(three(lr=rates(end=1e-4)), first=first, level=0.5).suggestion
     assert suggestion.verdict == "uncertain"
     assert suggestion.lr == pytest.approx(rates(end=1e-4)[-2])
     assert "The loss still falls" in suggestion.reason
@@ -511,12 +545,12 @@ def test_order_and_repetition_do_not_matter(method):
 @pytest.mark.usefixtures("round_numbers")
 def test_a_constant_schedule_and_long_training_lower_the_rate():
     known = {"optimizer": "adamw"}
-    falling = log_lr(three(), schedule="cosine", **known)
-    assert log_lr(three(), schedule="constant", **known) == pytest.approx(falling - 0.3)
-    assert log_lr(three(), schedule="cosine", steps=300, **known) == falling
-    long = log_lr(three(), schedule="cosine", steps=3000, **known)
+    falling = log_lr(three(), level=0.5, **known)
+    assert log_lr(three(), level=1.0, **known) == pytest.approx(falling - 0.3)
+    assert log_lr(three(), level=0.5, steps=300, **known) == falling
+    long = log_lr(three(), level=0.5, steps=3000, **known)
     assert long == pytest.approx(falling - 0.4)
-    other = suggest(three(), schedule="zigzag", like="cosine", **known).suggestion
+    other = suggest(three(), schedule="zigzag", level=0.5, **known).suggestion
     assert (np.log10(other.lr), other.for_schedule) == (falling, "zigzag")
 
 
@@ -646,13 +680,13 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
 
 
 def test_after_a_flat_sweep_a_validation_loss_must_fall_by_half_the_noise_of_a_batch():
-    noise = 0.3 * np.random.default_rng(0).normal(size=100)
+    noise = 0.1 * np.random.default_rng(0).normal(size=100)
     flat = [recorded(rates(steps=100), INITIAL + noise, stop=False)]
     known = {"first": FIRST, "optimizer": "adamw", "steps": 300}
     assert suggest(flat, **known).suggestion.verdict == "none"
     batch = np.diff(np.quantile(noise[1:], (0.16, 0.84)))[0] / 2
-    assert batch == pytest.approx(0.3, rel=0.2)
-    hidden = falling(1.8, start=1.8, noise=0.3)  # training losses that show nothing
+    assert batch == pytest.approx(0.1, rel=0.2)
+    hidden = falling(1.8, start=1.8, noise=0.1)  # training losses that show nothing
     for share, found in ((1.05, True), (0.95, False)):
         ends = (2 - share * batch / 2, 2.1)
         tried = trials_of(ends, curves=[hidden] * 2, error=0.01)

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.regret import cells, grid
 from lrtool.curve import constants as c
+from lrtool.curve import trials
 from lrtool.curve.combine import estimate
 from research import cross_validation, fit, record
 
@@ -49,7 +50,7 @@ def _rows(chosen, *, odd=None, seed=0):
 
 def test_planted_offsets_and_spreads_come_out(monkeypatch):
     level = dict.fromkeys(("sgd", "sgd_momentum", "adamw", "adagrad", "lion"), 0.0)
-    monkeypatch.setattr(fit, "schedules", lambda _: dict.fromkeys(c.fitted().schedules, level))
+    monkeypatch.setattr(fit, "held", lambda _: level)
     many = [row for seed in range(8) for row in _rows(SMALL, seed=seed)]
     known = fit.constants(many, {})
     for name, offset in OFFSETS.items():
@@ -69,7 +70,7 @@ def test_no_task_is_judged_by_constants_that_have_seen_it():
                 per_decade=c.PER_DECADE,
                 optimizer=row.cell.optimizer,
                 family=None,
-                schedule=row.cell.schedule,
+                level=row.level,
                 steps=300,
                 constants=others,
             )
@@ -115,7 +116,7 @@ def test_a_race_that_compared_nothing_has_no_part_in_the_interval(tmp_path):
     assert fit.race_half_width(rows, np.array([-2.0, math.nan])) == fit.LEAST_HALF
 
 
-def test_schedules_by_optimizer_and_what_was_not_trained_takes_its_familys():
+def test_a_constant_schedule_by_optimizer_and_what_was_not_trained_takes_its_familys():
     moved = {"adamw": -0.5, "lion": -0.3, "sgd": -0.2, "sgd_momentum": -0.1, "adagrad": -0.4}
     rows = [
         fit.Row(
@@ -125,17 +126,59 @@ def test_schedules_by_optimizer_and_what_was_not_trained_takes_its_familys():
             {},
         )
         for cell in cells.DEVELOPMENT
-        if cell.steps == 300 and (cell.schedule != "one_cycle" or cell.optimizer == "adamw")
+        if cell.steps == 300
     ]
-    found = fit.schedules(rows)
-    assert set(found["cosine"].values()) == {0.0}
-    constant = found["constant"]
+    constant = fit.held(rows)
     assert constant["adaptive"] == pytest.approx(-0.4, abs=0.02)
     assert constant["proportional"] == pytest.approx(-0.15, abs=0.02)
     assert constant["pooled"] == pytest.approx(-0.3, abs=0.02)
     # 10 tasks of its own against 2 of its family's
     assert constant["lion"] == pytest.approx((10 * -0.3 + 2 * -0.4) / 12, abs=0.02)
-    assert found["one_cycle"]["lion"] == pytest.approx(found["one_cycle"]["adamw"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "level"),
+    [("constant", 1.0), ("cosine", 0.5), ("linear", 0.5), ("one_cycle", 0.51), ("wsd", 0.84)],
+)
+def test_the_mean_of_each_schedule(schedule, level):
+    cell = cells.Cell("cancer", "adamw", schedule, 300)
+    assert fit.Row(cell, _grid(-2.0), "0", {}).level == pytest.approx(level, abs=0.02)
+
+
+def test_trials_count_by_length_but_for_those_without_a_curve():
+    longer = cells.Cell("friedman1_large", "adamw", "cosine", 3000)
+    for found, steps, share in (
+        ({"minimum": -1.0}, 300, 1),
+        ({"minimum": -1.0, "ratio": -1.0}, 3000, 0),
+        ({"ratio": -1.0}, 3000, 1),
+    ):
+        cell = cells.Cell(longer.task, longer.optimizer, longer.schedule, steps)
+        assert fit.Row(cell, _grid(-2.0), "0", found).share == share
+
+
+def test_a_trial_between_two_recorded_ones_is_interpolated(tmp_path):
+    """Losses fall to 1 at the middle of a lattice, and to 2 at its ends, half a decade away."""
+    path = record.trials_file(SMALL[0], tmp_path)
+    path.parent.mkdir()
+    ends = {-2.5: 1.5, -2.0: 1.0, -1.5: 1.5, -1.0: 2.0, -0.5: None}
+    recorded = [
+        {
+            "lr": lr,
+            "final": end,
+            "error": None,
+            "descent_error": 0.01,
+            "outcome": "lost",
+            "loss": [3.0] * 9 + [end] * 81 if end else [3.0, 1e9],
+        }
+        for lr, end in ends.items()
+    ]
+    seen = {"centre": -1.5, "steps": 90, "untrained": 3.0, "examples": 100}
+    path.write_text(json.dumps({"0": {**seen, "candidates": recorded}}))
+    row = fit.Row(SMALL[0], _grid(-2.0), "0", {"minimum": -1.0})
+    (told,) = fit.tried([row], np.array([-1.6]), tmp_path)
+    # at −2 and −1.2: 1 and 1.8 of a descent of 2, so a third one at −2.5 of 1.5
+    expected = trials.position([-2.0, -1.2, -2.5], [1.0, 1.8, 1.5], 3.0) + 1.6
+    assert told == fit.Told(pytest.approx(expected), 0.0)
 
 
 def test_the_line_of_the_trials_is_fitted():
@@ -143,10 +186,13 @@ def test_the_line_of_the_trials_is_fitted():
     decades = rng.uniform(-1, 1, 400)
     error = 0.8 * decades - 0.1 + rng.normal(0, 0.2, 400)
     rows = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 400
-    positions = list(decades)
-    positions[:50] = [None] * 50  # without trials
+    overfit = rng.uniform(0, 1, 400)
+    error -= 0.4 * overfit
+    told = [fit.Told(*each) for each in zip(decades, overfit, strict=True)]
+    told[:50] = [None] * 50  # without trials
     error[:50] = 9.0
-    known = fit.with_trials(c.fitted(), rows, rows[0].best - error, positions)
+    known = fit.with_trials(c.fitted(), rows, rows[0].best - error, told)
+    assert known.trial_overfit == pytest.approx(-0.4, abs=0.08)
     assert known.trial_gain == pytest.approx(0.8, abs=0.05)
-    assert known.trial_shift == pytest.approx(-0.1, abs=0.02)
+    assert known.trial_shift == pytest.approx(-0.1, abs=0.05)
     assert known.trial_spread == pytest.approx(0.2, rel=0.1)
