@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.regret.cells import DEVELOPMENT
+from benchmarks.regret.cells import DEVELOPMENT, DEVELOPMENT_NEW
 from benchmarks.regret.finders import TUNED_FILE
 from benchmarks.regret.jobs import Job, run, to_file
 from lrtool.report import files
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.regret.cells import Cell
 
 CACHE = Path("runs/regret")
+CELLS = [*DEVELOPMENT, *DEVELOPMENT_NEW]
 CONSTANTS = Path(__file__).parents[1] / "lrtool" / "curve" / "constants.json"
 
 
@@ -71,7 +72,7 @@ RECORDINGS = {"looks": looks, "trials": trials, "races": races}
 def write_constants(chosen: Sequence[Cell], cache: Path) -> None:
     """Write the constants of the suggestion, and those of the control that needs no sweep."""
     fitted = cross_validation.constants_with_provenance(chosen, cache)
-    tuned = fit.tuned(fit.rows(chosen, cache))
+    tuned = fit.tuned(chosen, cache)
     for path, values in ((CONSTANTS, fitted), (TUNED_FILE, tuned)):
         files.write_text(path, json.dumps(rounded(values), indent=1) + "\n")
 
@@ -97,9 +98,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     if options.step == "fit":
-        write_constants(DEVELOPMENT, options.cache)
+        write_constants(CELLS, options.cache)
     else:
-        run(options.step, RECORDINGS[options.step](DEVELOPMENT, options.cache), options.processes)
+        run(options.step, RECORDINGS[options.step](CELLS, options.cache), options.processes)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.regret import tasks
 from lrtool.curve import constants as c
 from lrtool.curve.combine import Estimate, canonical, estimate
 from lrtool.curve.trials import correct
 from research import record
 from research.fit import (
+    COVERAGE,
     CURVE,
+    SMALL,
+    certain,
     constants,
-    decision,
     density,
+    half_width,
     judge,
-    race_half_width,
-    race_rates,
+    raced,
     rows,
     tried,
     with_trials,
@@ -111,8 +114,7 @@ class LeftOut:
         counts: it has trials.
         before: its estimate without trials, log10.
         after: with them; `before` where `counts` is false.
-        spread_before: standard deviation of `before`.
-        spread_after: standard deviation of `after`.
+        spreads: standard deviations of `before`.
     """
 
     dense: dict[str, float]
@@ -120,15 +122,14 @@ class LeftOut:
     counts: NDArray[np.bool_]
     before: Array
     after: Array
-    spread_before: Array
-    spread_after: Array
+    spreads: Array
 
 
 def with_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> LeftOut:
     """Return each row's estimates, before its trials and after, by constants of other tasks."""
     dense = density(chosen, cache)
     found = left_out(given, dense)
-    before, spread_before = _means(found), np.array([each.spread for each in found])
+    before = _means(found)
     told = tried(given, _means(left_out(given, dense, most=c.STEPS)), cache)
     counts = np.array([each is not None for each in told])
     after = list(found)
@@ -140,9 +141,11 @@ def with_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> LeftO
         for index in np.flatnonzero(here & counts).tolist():
             each = told[index]
             assert each is not None, "a row that counts has trials"
-            after[index] = correct(found[index], *each, given[index].share, known)
-    spread_after = np.array([each.spread for each in after])
-    return LeftOut(dense, told, counts, before, _means(after), spread_before, spread_after)
+            after[index] = correct(
+                found[index], each.position, each.overfit, given[index].share, known
+            )
+    spreads = np.array([each.spread for each in found])
+    return LeftOut(dense, told, counts, before, _means(after), spreads)
 
 
 def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
@@ -158,65 +161,78 @@ def constants_with_provenance(chosen: Sequence[Cell], cache: Path) -> dict[str, 
     """Return the constants with where they come from, and how they do on tasks left out."""
     given = rows(chosen, cache)
     seen = with_all(given, chosen, cache)
-    raced = race_rates(given, cache)
-    swept = decision(given, seen.before, seen.spread_before)
-    tried = decision(
-        [row for row, has in zip(given, seen.counts, strict=True) if has],
-        seen.after[seen.counts],
-        seen.spread_after[seen.counts],
-    )
+    has = seen.counts
+    noise = np.array([each.noise for each in seen.told if each is not None])
+
+    race, race_noise = raced(given, cache)
+    race = np.where(np.isfinite(race), race, seen.after)
+
+    regrets, away = judge(given, seen.after)
+    least = certain(regrets[has], noise)
+    widths = {
+        "swept": float(np.quantile(judge(given, seen.before)[1] / seen.spreads, COVERAGE)),
+        "tried": half_width(away[has], noise, least),
+        "raced": half_width(judge(given, race)[1], race_noise, least),
+    }
     known = replace(
         with_trials(constants(given, seen.dense), given, seen.before, seen.told),
-        caution={"swept": swept[0], "tried": tried[0]},
-        half_width={"swept": swept[1], "tried": tried[1], "raced": race_half_width(given, raced)},
+        half_width=widths,
+        certain=least,
     )
-
-    def regrets(means: Array, spreads: Array, caution: float) -> Array:
-        return judge(given, means, spreads, caution)[0]
-
-    without_trials = regrets(seen.before, seen.spread_before, swept[0])
-    everything = np.where(
-        seen.counts, regrets(seen.after, seen.spread_after, tried[0]), without_trials
-    )
-    bold = np.where(
-        seen.counts,
-        regrets(seen.after, seen.spread_after, 0.0),
-        regrets(seen.before, seen.spread_before, 0.0),
-    )
-    with_race = np.where(np.isfinite(raced), regrets(raced, seen.spread_after, 0.0), everything)
     without = {
-        name: regrets(_means(left_out(given, seen.dense, names)), seen.spread_before, swept[0])
-        for name, names in WITHOUT.items()
+        name: _means(left_out(given, seen.dense, names)) for name, names in WITHOUT.items()
     }
+    sure = np.ones(len(given), dtype=bool)
+    sure[has] = noise <= least
+
+    def summary(rates: Array) -> dict[str, dict[str, float]]:
+        return _summary(given, judge(given, rates)[0])
+
     provenance = {
         "script": "python -m research fit",
         "cells": len({row.cell.name for row in given}),
         "tasks": sorted({row.cell.task for row in given}),
-        "optimizers": sorted({row.cell.optimizer for row in given}),
+        "optimizers": sorted({row.optimizer for row in given}),
         "finder_seeds": len(record.FINDER_SEEDS),
-        "regret_left_out": _summary(given, everything),
-        "regret_left_out_with_race": _summary(given, with_race),
-        "regret_left_out_without_caution": _summary(given, bold),
-        "regret_left_out_without_trials": _summary(given, without_trials),
+        "regret_left_out": summary(seen.after),
+        "regret_left_out_with_race": summary(race),
+        "regret_left_out_without_trials": summary(seen.before),
         "regret_left_out_without_trials_and": {
-            name: _summary(given, values) for name, values in without.items()
+            name: summary(rates) for name, rates in without.items()
         },
-        "interval_decades": float(np.mean(2 * tried[1] * seen.spread_after)),
+        "verdicts": {
+            "find": _verdicts(regrets, sure),
+            "with a race": _verdicts(judge(given, race)[0], race_noise <= least),
+        },
     }
     return {"provenance": provenance, **asdict(known)}
 
 
+def _verdicts(regrets: Array, sure: NDArray[np.bool_]) -> dict[str, float]:
+    """Return how much verdicts by noise alone tell."""
+    return {
+        "confident": float(sure.mean()),
+        "confident_small": float(np.mean(regrets[sure] <= SMALL)),
+        "confident_mean": float(regrets[sure].mean()),
+        "uncertain_mean": float(regrets[~sure].mean()),
+    }
+
+
 def _summary(given: Sequence[Row], regrets: Array) -> dict[str, dict[str, float]]:
-    found = {}
-    for steps in (300, 3000):
-        for schedule in ("constant", "cosine", "one_cycle"):
-            here = [row.cell.steps == steps and row.cell.schedule == schedule for row in given]
-            if any(here):
-                values = regrets[here]
-                found[f"{schedule}, {steps} steps"] = {
-                    "mean": float(values.mean()),
-                    "median": float(np.median(values)),
-                    "p90": float(np.quantile(values, 0.9)),
-                    "failures": float(np.mean(values > 0.5)),
-                }
-    return found
+    """Return the regrets by schedule and length; of other kinds than from nothing by kind."""
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(given):
+        kind = tasks.TASKS[row.cell.task].kind
+        name = f"{row.cell.schedule}, {row.cell.steps} steps" if kind == "scratch" else kind
+        groups.setdefault(name, []).append(index)
+        if kind != "scratch":
+            groups.setdefault("other kinds", []).append(index)
+    return {
+        name: {
+            "mean": float(regrets[here].mean()),
+            "median": float(np.median(regrets[here])),
+            "p90": float(np.quantile(regrets[here], 0.9)),
+            "failures": float(np.mean(regrets[here] > 0.5)),
+        }
+        for name, here in groups.items()
+    }

@@ -21,7 +21,7 @@ from lrtool.curve.combine import canonical, places
 from lrtool.curve.combine import held as held_by
 from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit as smooth
-from lrtool.curve.trials import REACH, outward, overfit, position_of, weight
+from lrtool.curve.trials import REACH, noise, outward, overfit, position_of, weight
 from lrtool.report.records import Candidate, Race
 from research import record
 
@@ -41,7 +41,8 @@ ANCHORS = (*CURVE, "critical", "ratio")
 TO_FAMILY = 2  # tasks' worth of weight that an optimizer's offset gives to its family's
 CLIPPED = 1.5  # decades beyond which an error counts no more in the line of the trials
 CLIP = 3.0  # robust standard deviations beyond which an error counts no more
-RELATIVES = {  # of optimizers that development has not seen
+RELATIVES = {  # of optimizers that development has not seen, or hardly
+    "adam": "adamw",
     "nesterov": "sgd_momentum",
     "adamw_decay": "adamw",
     "nadam": "adamw",
@@ -50,7 +51,8 @@ RELATIVES = {  # of optimizers that development has not seen
 }
 HUGE = 1e9  # stands for a loss that is not finite, between two trials
 COVERAGE = 0.8  # of the interval on development cells
-LEAST_HALF = 0.05  # decades: an interval narrower than this would mean nothing
+SMALL = 0.05  # regret that "confident" promises
+CONFIDENT = 0.95  # how often
 SHRINK = 0.3  # of the correlations, towards half of what they are
 
 
@@ -125,6 +127,7 @@ class Told(NamedTuple):
 
     position: float
     overfit: float
+    noise: float
 
 
 def rows(chosen: Sequence[Cell], cache: Path) -> list[Row]:
@@ -168,7 +171,7 @@ def _tried(row: Row, centre: float, cache: Path) -> Told | None:
         places = [*(math.log10(one.lr) for one in there.candidates), more]
         there = _between(seen, places)
     position = position_of(there)
-    return None if position is None else Told(position, overfit(there, row.passes))
+    return None if position is None else Told(position, overfit(there, row.passes), noise(there))
 
 
 def _between(seen: dict[str, Any], places: Sequence[float]) -> Race:
@@ -210,13 +213,17 @@ def _padded(loss: list[float], steps: int) -> list[float]:
     return loss + [HUGE] * (steps - len(loss))
 
 
-def race_rates(given: Sequence[Row], cache: Path) -> Array:
-    """Return the rate that each row's race named, log10; NaN where nothing could be compared."""
-    found = []
+def raced(given: Sequence[Row], cache: Path) -> tuple[Array, Array]:
+    """Return the rate that each row's race named, log10, and the race's noise.
+
+    The rate is NaN where nothing could be compared.
+    """
+    rates, noise = [], []
     for row in given:
         seen = json.loads(record.races_file(row.cell, cache).read_text())[row.seed]
-        found.append(np.nan if seen["named"] is None else seen["named"])
-    return np.array(found)
+        rates.append(np.nan if seen["named"] is None else seen["named"])
+        noise.append(seen["noise"])
+    return np.array(rates), np.array(noise)
 
 
 def held(given: Sequence[Row]) -> dict[str, float]:
@@ -297,8 +304,6 @@ def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
         trial_gain=0.0,
         trial_shift=0.0,
         trial_overfit=0.0,
-        trial_spread=0.0,
-        caution={},
         certain=0.0,
         half_width={},
         window=float(np.median([np.ptp(row.grid.window) / 2 for row in given])),
@@ -404,66 +409,69 @@ def with_trials(
         trial_gain=float(gain),
         trial_shift=float(shift),
         trial_overfit=float(lower),
-        trial_spread=_spread(error - seen @ (shift, gain, lower)),
     )
 
 
-def judge(
-    given: Sequence[Row], means: Array, spreads: Array, caution: float
-) -> tuple[Array, Array]:
-    """Return each row's regret, and how many spreads from its rate the window of good ones is."""
-    rates = means - caution * spreads**2
-    regrets = np.array([row.grid.regret(rate) for row, rate in zip(given, rates, strict=True)])
+def judge(given: Sequence[Row], rates: Array) -> tuple[Array, Array]:
+    """Return each rate's regret, and its distance to the window of good rates, in decades."""
+    regrets = [row.grid.regret(rate) for row, rate in zip(given, rates, strict=True)]
     away = [
-        max(row.grid.window[0] - rate, rate - row.grid.window[1], 0.0) / spread
-        for row, rate, spread in zip(given, rates, spreads, strict=True)
+        max(row.grid.window[0] - rate, rate - row.grid.window[1], 0.0)
+        for row, rate in zip(given, rates, strict=True)
     ]
-    return regrets, np.array(away)
+    return np.array(regrets), np.array(away)
 
 
-def decision(given: Sequence[Row], means: Array, spreads: Array) -> tuple[float, float]:
-    """Return the caution that costs least, and the half-width that reaches the window in 80%."""
-    cautions = np.arange(0.0, 3.01, 0.25)
-    costs = [float(np.mean(judge(given, means, spreads, each)[0])) for each in cautions]
-    caution = float(cautions[int(np.argmin(costs))])
-    _, away = judge(given, means, spreads, caution)
-    return caution, float(np.quantile(away, COVERAGE))
+def certain(regrets: Array, noise: Array) -> float:
+    """Return the noise up to which a regret is hardly ever above `SMALL`."""
+    order = np.argsort(noise)
+    share = np.cumsum(regrets[order] <= SMALL) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(share >= CONFIDENT)
+    return float(noise[order][enough[-1]]) if enough.size else 0.0
 
 
-def race_half_width(given: Sequence[Row], rates: Array) -> float:
-    """Return how far around a race's rate the interval must reach, in decades."""
-    compared = np.isfinite(rates)
-    _, away = judge(
-        [row for row, has in zip(given, compared, strict=True) if has],
-        rates[compared],
-        np.ones(int(compared.sum())),
-        0.0,
-    )
-    return max(float(np.quantile(away, COVERAGE)), LEAST_HALF)
+def half_width(away: Array, noise: Array, least: float) -> float:
+    """Return the half-width, in units of noise, with which `COVERAGE` of intervals reach a window.
+
+    Those that stand above the noise `least` alone: of the others, nearly all rates lie in it.
+
+    Args:
+        away: decades from each rate to the window of good ones.
+        noise: of each one's trials or race.
+        least: the noise up to which a suggestion is confident.
+    """
+    away, noise = away[noise > least], noise[noise > least]
+    for width in np.arange(0.5, 10.01, 0.25):
+        half = np.clip(width * noise, c.LEAST_HALF, c.MOST_HALF)
+        if np.mean(away <= half) >= COVERAGE:
+            return float(width)
+    return 10.0
 
 
-def tuned(given: Sequence[Row]) -> dict[str, dict[str, float]]:
+def tuned(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Return the control that needs no sweep: log10 of one rate for an optimizer and a schedule.
 
-    It has the least mean regret on the development cells; optimizers that are not among them take
-    their nearest relative's.
+    It has the least mean regret on the development cells, of tasks trained from nothing ("scratch")
+    and of all other kinds ("other"). Optimizers that are not among these take their nearest
+    relative's rates, and schedules a cosine's; where other kinds have neither, they are those of
+    "scratch".
     """
-    found: dict[str, dict[str, float]] = {}
-    for optimizer in sorted({row.cell.optimizer for row in given}):
-        found[optimizer] = {}
-        for schedule in ("constant", "cosine", "one_cycle"):
-            grids = [
-                row.grid
-                for row in given
-                if row.seed == "0"
-                and (row.cell.optimizer, row.cell.schedule) == (optimizer, schedule)
-            ] or [
-                row.grid
-                for row in given
-                if row.seed == "0"
-                and (row.cell.optimizer, row.cell.schedule) == (optimizer, "cosine")
-            ]
-            rates = np.arange(-6.0, 2.0, 0.05)
-            costs = [np.mean([each.regret(rate) for each in grids]) for rate in rates]
-            found[optimizer][schedule] = round(float(rates[int(np.argmin(costs))]), 2)
-    return found | {name: found[relative] for name, relative in RELATIVES.items()}
+    rates = np.arange(-6.0, 2.0, 0.05)
+    found: dict[str, dict[str, dict[str, float]]] = {"scratch": {}, "other": {}}
+    grids: dict[tuple[str, str, str], list[Grid]] = {}
+    for cell in chosen:
+        group = "scratch" if tasks.TASKS[cell.task].kind == "scratch" else "other"
+        key = group, cell.optimizer, cell.schedule
+        grids.setdefault(key, []).append(grid.read(cell, cache)[1])
+    for (group, optimizer, schedule), those in sorted(grids.items()):
+        costs = [np.mean([each.regret(rate) for each in those]) for rate in rates]
+        best = round(float(rates[int(np.argmin(costs))]), 2)
+        found[group].setdefault(optimizer, {})[schedule] = best
+    scratch, other = found["scratch"], found["other"]
+    for mine in scratch.values():
+        mine.setdefault("one_cycle", mine["cosine"])
+    for optimizer, rates_of in scratch.items():
+        other[optimizer] = rates_of | other.get(optimizer, {})
+    for those in found.values():
+        those |= {name: those[relative] for name, relative in RELATIVES.items()}
+    return found

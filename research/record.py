@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.regret import ours, tasks, training
 from lrtool.curve.race import average, usual_rate
+from lrtool.curve.trials import noise
 from lrtool.engine.device import Runtime
 from lrtool.engine.first_update import first_update
 from lrtool.engine.step import make_step
@@ -168,6 +169,7 @@ def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
         "steps": contest.steps,
         "spent": raced.steps_spent,
         "untrained": raced.untrained_loss,
+        "noise": noise(raced),
         "candidates": [
             {
                 "lr": math.log10(one.lr),

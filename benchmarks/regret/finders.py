@@ -49,7 +49,8 @@ def fixed(cell: Cell) -> Answers:
     """
     known = training.OPTIMIZERS[cell.optimizer]
     default = inspect.signature(known.build).parameters["lr"].default
-    rates = json.loads(TUNED_FILE.read_text())[cell.optimizer]
+    group = "scratch" if tasks.TASKS[cell.task].kind == "scratch" else "other"
+    rates = json.loads(TUNED_FILE.read_text())[group][cell.optimizer]
     tuned = rates.get(cell.schedule, rates["cosine"])
     return {
         DEFAULT: {"lr": float(default), "steps": 0.0},

@@ -375,7 +375,6 @@ def _ablation(figures: dict[str, Any]) -> str:
     lines = {
         "`find`": provenance["regret_left_out"],
         "with a race": provenance["regret_left_out_with_race"],
-        "without caution": provenance["regret_left_out_without_caution"],
         "without trials": provenance["regret_left_out_without_trials"],
         **{f"without trials and {name}": found for name, found in without.items()},
     }

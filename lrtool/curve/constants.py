@@ -35,13 +35,9 @@ class Constants:
         trial_gain: by how much the best rate rises with the position of its trials.
         trial_shift: how far above the estimate it lies where that is the middle, decades.
         trial_overfit: by how much it rises with what the trials tell of overfitting.
-        trial_spread: standard deviation around that, decades.
-        caution: the suggestion lies this share of the variance below the mean, since too high a
-            rate costs more than too low a one; after the sweep alone ("swept") and after trials
-            ("tried").
         half_width: of the 80% interval: after the sweep alone ("swept"), in standard deviations;
-            after trials ("tried"), in units of their noise; after a race ("raced"), in decades.
-        certain: the noise of the trials up to which a suggestion is confident.
+            after trials ("tried") or a race ("raced"), in units of their noise.
+        certain: the noise of trials or race up to which a suggestion is confident.
         window: half of the range of rates that train almost as well as the best (a normalised
             regret below 2%), in the median, decades.
     """
@@ -56,11 +52,18 @@ class Constants:
     trial_gain: float
     trial_shift: float
     trial_overfit: float
-    trial_spread: float
-    caution: Mapping[str, float]
     half_width: Mapping[str, float]
     certain: float
     window: float
+
+    def half(self, source: str, noise: float) -> float:
+        """Return half of the 80% interval, in decades.
+
+        Args:
+            source: "tried" or "raced".
+            noise: of the trials or the race, as a share of their descent.
+        """
+        return min(max(self.half_width[source] * noise, LEAST_HALF), MOST_HALF)
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Self:
@@ -78,6 +81,8 @@ def fitted() -> Constants:
     return Constants.from_plain(json.loads(text))
 
 
+LEAST_HALF: Final = 0.05  # decades: a narrower interval would mean nothing
+MOST_HALF: Final = 0.25  # decades: trials and races never know less than that
 PER_DECADE: Final = 12.5  # steps per decade of the sweeps that the constants were fitted on
 STEPS: Final = 300  # of the trainings
 

@@ -14,7 +14,8 @@ import numpy as np
 from lrtool.config.spelling import number, sentence
 from lrtool.curve import constants as c
 from lrtool.curve.combine import canonical
-from lrtool.curve.verdict import Doubt
+from lrtool.curve.trials import fell, noise
+from lrtool.curve.verdict import MORE_VALIDATION, Doubt, noisy
 from lrtool.report.records import MethodSuggestion
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ LENGTH_EXPONENT: Final = -0.32  # of the best rate in the length of a training
 
 LET_RACE_END = "Let the race run to its end."
 NOTHING_YET = Doubt("the race was interrupted before there was anything to compare", LET_RACE_END)
+FELL_IN_RACE_ONLY = Doubt(
+    "the loss fell in the race only, neither in the sweep nor in the trials", MORE_VALIDATION
+)
 ALL_DIVERGED = Doubt(
     "every candidate of the race diverged",
     "Give the training a warm-up (train.schedule.warmup) or clip its gradients "
@@ -155,11 +159,15 @@ def diverged(losses: ArrayLike, untrained: float) -> NDArray[np.bool_]:
 
 
 def survivors(losses: ArrayLike, untrained: float) -> NDArray[np.bool_]:
-    """Tell which candidates go on half-way: neither diverged nor clearly worse than the best."""
+    """Tell which candidates go on half-way: neither diverged nor clearly worse than the best.
+
+    Where none is below the untrained loss, the other half may still bring them there.
+    """
     losses = np.asarray(losses, dtype=float)
     sound = ~diverged(losses, untrained)
     if not sound.any():
-        return sound
+        finite: NDArray[np.bool_] = np.isfinite(losses)
+        return finite
     best = losses[sound].min()
     kept: NDArray[np.bool_] = sound & ~(losses > best + WORSE * (untrained - best))
     return kept
@@ -270,6 +278,8 @@ def conclude(finding: Finding, choice: Choice, race: Race) -> Finding:
 
     A race that was interrupted before it could compare anything changes nothing.
     """
+    if finding.suggestion.lr is None and not fell(race):
+        return without_race(finding, "the loss did not fall clearly in the race either")
     if choice.log_lr is None:
         doubt = choice.doubts[0]
         unchanged = without_race(finding, doubt.reason)
@@ -285,16 +295,21 @@ def conclude(finding: Finding, choice: Choice, race: Race) -> Finding:
             advice=(doubt.advice,),
         )
         return replace(unchanged, suggestion=no_rate)
-    lr, half = 10.0**choice.log_lr, c.fitted().half_width["raced"]
+    lr, known, share = 10.0**choice.log_lr, c.fitted(), noise(race)
+    half, doubts = known.half("raced", share), choice.doubts
+    if finding.suggestion.lr is None:
+        doubts = [FELL_IN_RACE_ONLY, *doubts]
+    if known.certain < share < 1:
+        doubts = [*doubts, noisy(share, "race", MORE_VALIDATION)]
     outcome = _outcome(choice, race, finding.suggestion.for_steps)
     suggestion = replace(
         finding.suggestion,
         lr=lr,
         low=10.0 ** (choice.log_lr - half),
         high=10.0 ** (choice.log_lr + half),
-        verdict="uncertain" if choice.doubts else "confident",
-        reason=sentence([outcome, *(doubt.reason for doubt in choice.doubts)]),
-        advice=tuple(dict.fromkeys(doubt.advice for doubt in choice.doubts)),
+        verdict="uncertain" if doubts else "confident",
+        reason=sentence([outcome, *(doubt.reason for doubt in doubts)]),
+        advice=tuple(dict.fromkeys(doubt.advice for doubt in doubts)),
     )
     by_method = {**finding.suggestions, "race": MethodSuggestion(lr)}
     return replace(finding, suggestion=suggestion, suggestions=by_method)

@@ -16,6 +16,7 @@ from lrtool.curve.combine import estimate, knowledge, places
 from lrtool.curve.smooth import fit
 from lrtool.curve.trials import (
     CLEAR,
+    PERHAPS,
     REACH,
     correct,
     ended,
@@ -42,22 +43,16 @@ if TYPE_CHECKING:
 METHODS = ("auto", *RULES)
 SWEEP = "sweep"  # auto before its trials: reported, but not to be asked for
 FAMILIES = ("adaptive", "proportional")
-LEAST_HALF = 0.05  # decades: a narrower interval would mean nothing
-MOST_HALF = 0.25  # decades: trials never know less than that
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """log10 of a rate and of its interval, with what speaks against it.
-
-    `centre` is the estimate from which the rate was lowered.
-    """
+    """log10 of a rate and of its interval, with what speaks against it."""
 
     log_lr: float
     low: float
     high: float
     doubts: list[Doubt]
-    centre: float
 
 
 def suggest(
@@ -143,7 +138,7 @@ def suggest(
         before_trials = obstacle
     else:
         assert best is not None, "a curve with a descent has anchors"
-        before_trials = _auto(_range(fitted), best, None, steps, doubts)
+        before_trials = _auto(_range(fitted), best, steps, doubts)
     promising = isinstance(before_trials, _Answer) or (
         best is not None
         and all(sweep.stop_reason != "interrupted" for sweep in sweeps)
@@ -164,18 +159,22 @@ def suggest(
             if position is not None:
                 best = correct(best, position, overfit(trials, passes), share)
             known = None if position is None else noise(trials)
-            auto = _auto(_range(fitted, trials), best, known, steps, doubts)
+            auto = _auto(_range(fitted, trials), best, steps, doubts, noise=known, share=share)
     by_method = {"auto": _by(auto), SWEEP: _by(before_trials), **suggestions(fitted)}
     answer = auto if method == "auto" else _rule(method, by_method[method], fitted, doubts)
     trial_rates: tuple[float, ...] | None = None
     if method == "auto" and promising and log_rates and share > 0:
         short = best_rate(steps=min(steps or c.STEPS, c.STEPS))
         trial_rates = _beside(fitted, short) if trials is None else _further(fitted, trials)
+    centre = answer.log_lr if isinstance(answer, _Answer) else None
+    if centre is None and method == "auto" and promising and trials is not None:
+        assert best is not None, "trials stand around an estimate"
+        centre = best.mean  # a race is longer, and may still tell
     return Finding(
         _suggestion(answer, method, schedule, steps),
         by_method,
         fitted.curve,
-        centre=10.0**answer.centre if isinstance(answer, _Answer) else None,
+        centre=None if centre is None else 10.0**centre,
         trial_rates=trial_rates,
     )
 
@@ -192,9 +191,12 @@ def _told_by_trials(
     """Return what trials say against the rate between them, or why there is none."""
     # after a flat sweep a small fall of the validation loss is not enough, as of a model that
     # only learns to be unsure
-    descent = fell(trials, 0.0 if obstacle is None else CLEAR * verdict.noise(sweeps))
+    least = 0.0 if obstacle is None else CLEAR * verdict.noise(sweeps)
+    descent = fell(trials, least)
     if obstacle is None and (descent or anchors.minimum is not None):
         return verdict.trial_doubts(fell=descent, rose=rose(trials), followed=followed)
+    if not descent and fell(trials, least, PERHAPS):
+        return [verdict.PERHAPS_FLAT]
     if not descent:
         return obstacle or verdict.nothing_fell(followed)
     coarse = [verdict.coarse(fitted)] if verdict.is_coarse(sweeps) else []
@@ -232,37 +234,36 @@ def _range(fitted: Fit, trials: Race | None = None) -> tuple[float, float]:
 def _auto(
     known_range: tuple[float, float],
     best: Estimate,
-    noise: float | None,
     steps: int | None,
     doubts: list[Doubt],
+    *,
+    noise: float | None = None,
+    share: float = 0.0,
 ) -> _Answer | Doubt:
     """Take the estimate of the best rate.
 
     Args:
         known_range: of rates, log10.
         best: the estimate.
-        noise: of the trials that have corrected it; None: none have.
         steps: of the training.
         doubts: so far.
+        noise: of the trials that have corrected it; None: none have.
+        share: by which they have.
     """
     constants = c.fitted()
     if best.conflict:
         doubts = [*doubts, verdict.contradiction(best.conflict)]
-    if noise is None:
-        source, half = "swept", constants.half_width["swept"] * best.spread
-    else:
-        source = "tried"
-        half = float(np.clip(constants.half_width["tried"] * noise, LEAST_HALF, MOST_HALF))
+    half = constants.half_width["swept"] * best.spread
+    if noise is not None:
+        half = share * constants.half("tried", noise) + (1 - share) * half
         if constants.certain < noise < 1:  # 1: both rose, which is a doubt of its own
-            doubts = [*doubts, verdict.noisy(noise)]
-    # lowered: too high a rate costs more than too low a one
-    rate = best.mean - constants.caution[source] * best.spread**2
-    if rate < known_range[0] - verdict.TOO_FAR:
+            doubts = [*doubts, verdict.noisy(noise, "trials", verdict.RACE)]
+    if best.mean < known_range[0] - verdict.TOO_FAR:
         return verdict.BELOW_RANGE
     unusual = verdict.unusual_length(steps)
     if unusual is not None:
         doubts = [*doubts, unusual]
-    return _answer(known_range, rate, (rate - half, rate + half), best.mean, doubts)
+    return _answer(known_range, best.mean, (best.mean - half, best.mean + half), doubts)
 
 
 def _rule(
@@ -278,14 +279,13 @@ def _rule(
     if len(rates) < 0.8 * len(again):
         doubts = [*doubts, verdict.unsteady(method, 1 - len(rates) / len(again))]
     interval = float(min(low, rate)), float(max(high, rate))
-    return _answer(_range(fitted), rate, interval, sum(interval) / 2, doubts)
+    return _answer(_range(fitted), rate, interval, doubts)
 
 
 def _answer(
     known_range: tuple[float, float],
     log_lr: float,
     interval: tuple[float, float],
-    centre: float,
     doubts: list[Doubt],
 ) -> _Answer:
     """Keep a rate inside the known range, and doubt one outside it or with a wide interval."""
@@ -295,7 +295,6 @@ def _answer(
         low=min(interval[0], inside),
         high=max(interval[1], inside),
         doubts=[*doubts, *verdict.place_and_width(known_range, log_lr, interval)],
-        centre=float(np.clip(centre, *known_range)),
     )
 
 

@@ -35,7 +35,8 @@ STRIDE: Final = 0.5  # decades from the better one to the third
 # A trial that is worse by this share of the descent counts e times less.
 TEMPERATURE: Final = 0.03
 SIGNIFICANT: Final = 5.0  # standard errors by which training losses must fall
-VALIDATED: Final = 3.0  # fewer for a validation loss: its samples are the same before and after
+VALIDATED: Final = 2.5  # fewer for a validation loss: its samples are the same before and after
+PERHAPS: Final = 1.5  # of those that may be a descent where nothing else shows one
 LEAST: Final = 10  # losses that a trial needs to show it
 LEAST_CHUNKS: Final = 4  # validation batches from which the error of a descent is known
 MATERIAL: Final = 0.25  # standard deviations of a batch's loss by which a validation loss must fall
@@ -125,10 +126,16 @@ def ended(trials: Race) -> list[Candidate]:
 def outward(trials: Race) -> float | None:
     """Return log10 of the rate of one more trial; None where it would tell nothing."""
     tried = ended(trials)
-    if trials.interrupted or position_of(trials) is None:
+    if trials.interrupted or len(tried) < 2 or not math.isfinite(trials.untrained_loss):
         return None
-    places = [math.log10(one.lr) for one in tried]
-    return next_place(places, _ends(tried), trials.untrained_loss)
+    places, ends = [math.log10(one.lr) for one in tried], _ends(tried)
+    if position_of(trials) is not None:
+        return next_place(places, ends, trials.untrained_loss)
+    if len(places) >= MOST:
+        return None
+    # nothing fell: the rates are too low, unless one of them let the loss rise
+    too_low = all(end <= trials.untrained_loss for end in ends)
+    return max(places) + STRIDE if too_low else min(places) - STRIDE
 
 
 def next_place(places: Sequence[float], losses: Sequence[float], untrained: float) -> float | None:
@@ -167,11 +174,11 @@ def _ends(tried: Sequence[Candidate]) -> list[float]:
     return [math.nan if one.final_loss is None else one.final_loss for one in tried]
 
 
-def fell(trials: Race, least: float = 0.0) -> bool:
+def fell(trials: Race, least: float = 0.0, errors: float = VALIDATED) -> bool:
     """Tell whether a trial's loss fell by more than its noise.
 
-    Either its training losses fell, or its validation loss did: by three standard errors of its own
-    descent, or by as much together with the training losses. The standard errors alone are not
+    Either its training losses fell, or its validation loss did: by some standard errors of its own
+    descent, or by as many together with the training losses. The standard errors alone are not
     enough: where all samples descend alike, they are smaller than the smallest descent. So it must
     fall by a share of the noise of a batch too, or of the untrained loss if that is less: a few
     outliers may outweigh all that there is to learn.
@@ -179,17 +186,18 @@ def fell(trials: Race, least: float = 0.0) -> bool:
     Args:
         trials: with their losses.
         least: stands in for the share of the noise of a batch, if it is more.
+        errors: of a validation loss.
     """
     level = abs(trials.untrained_loss)
     return fell_in_training(trials) or any(
-        _validation_fell(one, trials.untrained_loss - one.final_loss, loss, least, level)
+        _validation_fell(one, trials.untrained_loss - one.final_loss, loss, least, level, errors)
         for one, loss in _complete(trials)
         if one.final_loss is not None
     )
 
 
 def _validation_fell(
-    trial: Candidate, descent: float, loss: Array, least: float, level: float
+    trial: Candidate, descent: float, loss: Array, least: float, level: float, errors: float
 ) -> bool:
     """Tell whether a descent is material and beyond noise.
 
@@ -202,6 +210,7 @@ def _validation_fell(
         loss: of its training batches.
         least: for the descent to be material.
         level: of the untrained loss.
+        errors: by how many of them it must fall.
     """
     batch = float(_last(loss).std(ddof=1))
     material = min(max(least, MATERIAL * batch), SHARE * level)
@@ -213,7 +222,7 @@ def _validation_fell(
     # Samples of both sets are independent, so the sum of two scores, each of variance 1, has a
     # variance of 2 (Stouffer et al. 1949).
     training = max(fall, 0.0) / noise if noise > 0 else 0.0
-    needed = min(VALIDATED, math.sqrt(2) * VALIDATED - training)
+    needed = min(errors, math.sqrt(2) * errors - training)
     return descent > needed * trial.descent_error
 
 
@@ -223,17 +232,16 @@ def noise(trials: Race) -> float:
     It tells how well rates near the best one can be told apart. Without validation batches it is
     that of the training losses.
     """
-    complete = [
-        (one.final_loss, one.descent_error, loss)
-        for one, loss in _complete(trials)
-        if one.final_loss is not None
-    ]
-    if not complete:
+    measured = [(one.final_loss, one) for one in trials.candidates if one.final_loss is not None]
+    if not measured:
         return 1.0
-    end, error, loss = min(complete, key=lambda one: one[0])
-    descent = trials.untrained_loss - end
+    end, best = min(measured, key=lambda pair: pair[0])
+    descent, error = trials.untrained_loss - end, best.descent_error
     if error is None:
-        descent, error = _training_descent(loss, _last(loss))
+        losses = [loss for one, loss in _complete(trials) if one is best]
+        if not losses:
+            return 1.0
+        descent, error = _training_descent(losses[0], _last(losses[0]))
     return min(error / descent, 1.0) if descent > 0 else 1.0
 
 
@@ -304,8 +312,4 @@ def correct(
         + constants.trial_gain * position
         + constants.trial_overfit * overfitting
     )
-    return replace(
-        estimate,
-        mean=estimate.mean + share * moved,
-        spread=share * constants.trial_spread + (1 - share) * estimate.spread,
-    )
+    return replace(estimate, mean=estimate.mean + share * moved)

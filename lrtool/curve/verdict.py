@@ -36,6 +36,7 @@ class Doubt:
 
 LOWER_START = "Start the sweep lower (find.start)."
 RACE = "Compare rates in a race (find.verify)."
+MORE_VALIDATION = "Use a larger validation set (data.validation)."
 LET_SWEEP_END = "Let the sweep run to its end."
 CHECK_LOSS = "Check the data and the loss function, or start the sweep lower (find.start)."
 
@@ -43,15 +44,18 @@ BELOW_RANGE = Doubt("the best rate seems to lie below the range of the sweep", L
 ABOVE_RANGE = Doubt("the best rate seems to lie above the range of the sweep", "Raise find.end.")
 FELL_IN_TRIALS_ONLY = Doubt("the loss fell only in the trials, not in the sweep", RACE)
 UNKNOWN_OPTIMIZER = Doubt("no training with this optimizer was measured", RACE)
+PERHAPS_FLAT = Doubt(
+    "the loss fell neither in the sweep nor, by more than its noise, in the trials", RACE
+)
 TRIALS_FLAT = Doubt("the loss did not fall clearly in either trial", RACE)
 
 # What a training may follow already, so that nobody is told to do it.
 WARMUP, VALIDATION, FULL_BATCH = "a warm-up", "a validation set", "full batches"
 
 
-def noisy(noise: float) -> Doubt:
-    """Doubt a rate between trials whose losses are too noisy to tell others near it apart."""
-    return Doubt(f"the descent in the trials is only known to within {noise:.0%}", RACE)
+def noisy(noise: float, where: str, advice: str) -> Doubt:
+    """Doubt a rate where losses are too noisy to tell others near it apart."""
+    return Doubt(f"the descent in the {where} is only known to within {noise:.0%}", advice)
 
 
 def trials_rose(followed: Collection[str]) -> Doubt:

@@ -362,8 +362,8 @@ class Finding:
         suggestion: the rate to train with.
         suggestions: what every method says, by its name; "sweep" is "auto" before trials.
         curve: the smoothed loss; None without enough steps.
-        centre: the estimate of the best rate, around which to race; the suggestion is a little
-            lower, since too high a rate costs more. None without a suggestion.
+        centre: the rate around which to race: the suggested one or, where trials found none, the
+            estimate before them. None if there is none either.
         trial_rates: for the next trials: two beside it, then one outwards at a time; None where
             trials could not tell anything more.
     """

@@ -73,7 +73,6 @@ def test_the_ablation_has_a_line_for_each_part_left_out():
     provenance = {
         "regret_left_out": summary,
         "regret_left_out_with_race": summary,
-        "regret_left_out_without_caution": summary,
         "regret_left_out_without_trials": summary,
         "regret_left_out_without_trials_and": {"the curve": summary},
     }

@@ -34,9 +34,7 @@ ROUND = Constants(
     trial_gain=0.75,
     trial_shift=-0.1,
     trial_overfit=-0.5,
-    trial_spread=0.3,
-    caution={"swept": 0.75, "tried": 0.5},
-    half_width={"swept": 0.6, "tried": 5.0},
+    half_width={"swept": 0.6, "tried": 5.0, "raced": 4.0},
     certain=0.04,
     window=0.4,
 )

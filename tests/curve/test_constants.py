@@ -34,7 +34,6 @@ def test_the_file_is_read_as_it_is(stored):
         "held",
         "length",
         "trial_gain",
-        "caution",
         "half_width",
         "certain",
     ):
@@ -77,7 +76,6 @@ def test_what_every_fit_must_agree_with():
     assert known.trial_gain > 0  # the better of two trials shows the way
     assert known.trial_overfit < 0  # a model that overfits needs a lower rate
     assert 0 < known.certain < 0.2
-    assert all(share >= 0 for share in known.caution.values())
     assert all(width > 0 for width in known.half_width.values())
     assert 0.2 < known.window < 1  # of three quarters of a decade (the pilot), half
     assert known.offsets["rise"]["pooled"] < known.offsets["minimum"]["pooled"]

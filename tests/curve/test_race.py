@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from round_constants import ROUND
 from synthetic_sweeps import sweep
 
-from lrtool.curve import race
+from lrtool.curve import constants, race
 from lrtool.curve.race import candidates, choose, diverged, outward, survivors
 from lrtool.curve.suggest import suggest
 from lrtool.report.records import Candidate, Finding, MethodSuggestion, Race, Suggestion
@@ -18,10 +19,11 @@ NAN = math.nan
 
 
 def test_steps_are_a_fiftieth_of_the_training_but_no_fewer_than_100():
-    assert [race.length(n) for n in (None, 30, 100, 5000, 5049, 90_000)] == [
-        *(100, 30, 100),
-        *(100, 100, 1800),
-    ]
+    assert [race.length(n) for n in (None, 301, 5000, 5049, 90_000)] == [100, 100, 100, 100, 1800]
+
+
+def test_a_short_training_is_raced_as_a_whole():
+    assert [race.length(n) for n in (30, 100, 300)] == [30, 100, 300]
 
 
 def test_what_a_race_may_cost():
@@ -85,7 +87,8 @@ def test_half_way_the_diverged_and_the_clearly_worse_are_out():
     losses = [1.5, 1.0, 1.51, 2.01, NAN, math.inf]
     assert survivors(losses, 2.0).tolist() == [True, True, False, False, False, False]
     assert diverged(losses, 2.0).tolist() == [False, False, False, True, True, True]
-    assert not survivors([3.0, NAN], 2.0).any()
+    assert survivors([3.0, NAN, math.inf], 2.0).tolist() == [True, False, False]  # all may recover
+    assert not survivors([NAN, math.inf], 2.0).any()
     assert survivors([-11.0, -10.4], -10.0).tolist() == [True, False]
 
 
@@ -257,18 +260,19 @@ def test_the_rate_lies_between_the_candidates(given_race):
 def test_the_best_survives_if_it_has_not_diverged(losses, untrained):
     kept = survivors(losses, untrained)
     sound = [loss for loss in losses if loss <= untrained]
-    assert kept.any() == bool(sound)
     if sound:
         assert kept[losses.index(min(sound))]
-    assert not (kept & diverged(losses, untrained)).any()
+        assert not (kept & diverged(losses, untrained)).any()
+    else:
+        assert kept.tolist() == np.isfinite(losses).tolist()
 
 
-def test_the_centre_is_the_estimate_before_it_is_lowered():
+def test_a_race_stands_around_what_is_suggested():
     sweeps = [sweep(k) for k in range(3)]
     found = suggest(sweeps, optimizer="adamw", schedule="cosine", level=0.5, steps=300)
-    assert found.suggestion.lr < found.centre < found.suggestion.high
+    assert found.centre == found.suggestion.lr
     ruled = suggest(sweeps, method="valley")
-    assert ruled.suggestion.low <= ruled.centre <= ruled.suggestion.high
+    assert ruled.centre == ruled.suggestion.lr
     assert suggest([sweep(0, lr=[1e-3, 1e-2, 1e-1])]).centre is None
 
 
@@ -297,8 +301,9 @@ SWEPT = Finding(
 )
 
 
-def candidate(lr, origin, final=1.0, outcome="lost"):
-    return Candidate(lr, origin, (2.0,), 1.5, final, 0.01, outcome)
+def candidate(lr, origin, final=1.0, outcome="lost", error=0.026):
+    """One whose descent from 2.3 to 1 is known to within 2%."""
+    return Candidate(lr, origin, (2.0,), 1.5, final, 0.01, outcome, error)
 
 
 RACE = Race(
@@ -329,6 +334,52 @@ def test_a_race_that_brackets_the_minimum_makes_a_suggestion_confident():
     )
     assert found.suggestions == {**SWEPT.suggestions, "race": MethodSuggestion(said.lr)}
     assert (said.for_schedule, said.for_steps) == ("cosine", 3000)
+
+
+@pytest.mark.parametrize(
+    ("error", "half", "verdict"),
+    [
+        (0.0065, 0.05, "confident"),
+        (0.039, 0.12, "confident"),
+        (0.065, 0.2, "uncertain"),
+        (0.65, 0.25, "uncertain"),
+    ],
+)
+def test_noise_of_a_race_widens_the_interval_and_keeps_it_uncertain(
+    monkeypatch, error, half, verdict
+):
+    """By four times the noise, .5, 3, 5 and 50% of the descent."""
+    monkeypatch.setattr(constants, "fitted", lambda: ROUND)
+    choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
+    noisy = [candidate(lr, "lower", error=error) for lr in (0.001, 0.003, 0.01)]
+    said = race.conclude(SWEPT, choice, replace(RACE, candidates=tuple(noisy))).suggestion
+    assert said.verdict == verdict
+    assert math.log10(said.high / said.lr) == pytest.approx(half)
+    assert math.log10(said.lr / said.low) == pytest.approx(half)
+    if verdict == "uncertain":
+        assert f"the descent in the race is only known to within {error / 1.3:.0%}" in said.reason
+        assert said.advice == ("Use a larger validation set (data.validation).",)
+
+
+def test_a_race_may_find_what_neither_sweep_nor_trials_did():
+    none = replace(SAID, lr=None, low=None, high=None, verdict="none", reason="Nothing fell.")
+    before = replace(SWEPT, suggestion=none)
+    choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
+    fallen = np.linspace(2.3, 1.0, 100) + 0.01 * np.random.default_rng(0).normal(size=100)
+    for losses, found in ((fallen, True), (fallen[::-1], False)):
+        error = 0.026 if found else 1.0
+        rows = [
+            replace(each, loss=tuple(losses.tolist()), descent_error=error)
+            for each in RACE.candidates
+        ]
+        ended = race.conclude(before, choice, replace(RACE, candidates=tuple(rows)))
+        assert (ended.suggestion.lr is not None) == found
+        if found:
+            assert ended.suggestion.verdict == "uncertain"
+            assert "fell in the race only, neither in the sweep nor" in ended.suggestion.reason
+        else:
+            assert ended.suggestion == none
+            assert "did not fall clearly in the race" in ended.suggestions["race"].reason
 
 
 def test_another_winner_corrects_it_and_an_edge_leaves_it_uncertain():

@@ -84,10 +84,9 @@ def test_auto_by_hand_from_anchors_and_constants(first):
     finding = suggest(three(), first=first, optimizer="adamw", schedule="cosine", level=0.5, steps=300)
     said = finding.suggestion
     # lowered by 0.75 of the variance; 0.6 standard deviations each way
-    rate = mean - 0.75 * spread**2
-    assert np.log10(said.lr) == pytest.approx(rate)
+    assert np.log10(said.lr) == pytest.approx(mean)
     assert np.log10([said.low, said.high]) == pytest.approx(
-        [rate - 0.6 * spread, rate + 0.6 * spread]
+        [mean - 0.6 * spread, mean + 0.6 * spread]
     )
     assert np.log10(finding.centre) == pytest.approx(mean)
     assert np.log10(finding.trial_rates) == pytest.approx([mean - 0.4, mean + 0.4])
@@ -101,7 +100,7 @@ def test_auto_by_hand_from_anchors_and_constants(first):
 def test_trials_correct_it_by_hand(losses, position):
     mean, _ = by_hand(fit(three()), FIRST, "adamw")
     known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 300}
-    rate = mean - 0.1 + 0.75 * position - 0.5 * 0.3**2
+    rate = mean - 0.1 + 0.75 * position
     # an interval of five times the noise, a share of the descent, of .05 to .25 on either side
     for error, half in ((0.001, 0.05), (0.02, 0.1), (0.03, 0.15), (0.1, 0.25)):
         said = suggest(three(), trials=trials_of(losses, error=error), **known).suggestion
@@ -111,6 +110,16 @@ def test_trials_correct_it_by_hand(losses, position):
         if said.verdict == "uncertain":
             assert said.reason == "The descent in the trials is only known to within 10%."
             assert said.advice == (verdict.RACE,)
+
+
+@pytest.mark.usefixtures("round_numbers")
+def test_where_trials_count_half_so_do_their_interval_and_their_line():
+    mean, spread = by_hand(fit(three()), FIRST, "adamw")
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": round(300 * 10**0.5)}
+    said = suggest(three(), trials=trials_of((1.0, 1.0), error=0.02), **known).suggestion
+    assert np.log10(said.lr) == pytest.approx(mean - 0.4 / 2 - 0.1 / 2, abs=1e-3)
+    half = (0.1 + 0.6 * spread) / 2
+    assert np.log10(said.high / said.lr) == pytest.approx(half, abs=1e-3)
 
 
 @pytest.mark.usefixtures("round_numbers")
@@ -677,6 +686,23 @@ def test_a_flat_sweep_with_trials_that_fell_is_uncertain():
     expect_none(flat, "The loss is flat", "Raise find.end", trials=nothing, **known)
     # and without a first update there is no place to try
     assert suggest(flat, optimizer="adamw", steps=300).trial_rates is None
+
+
+def test_what_may_have_been_a_descent_is_answered_with_a_doubt():
+    """A validation loss that fell by two of its errors, after a flat sweep."""
+    flat = [sweep(0, curve=lambda u: np.full_like(u, INITIAL), lr=rates(steps=100))]
+    known = {"first": FIRST, "optimizer": "adamw", "steps": 300}
+    for drop, found in ((0.2, True), (0.14, False)):
+        curves = [falling(1.8, start=1.8)] * 2
+        tried = trials_of((2 - drop, 2.05), curves=curves, error=0.1)
+        assert not trials.fell(tried)
+        said = suggest(flat, trials=tried, **known).suggestion
+        assert (said.verdict == "uncertain", said.lr is not None) == (found, found)
+        if found:
+            assert said.reason.startswith(
+                "The loss fell neither in the sweep nor, by more than its noise, in the trials"
+            )
+            assert verdict.RACE in said.advice
 
 
 def test_after_a_flat_sweep_a_validation_loss_must_fall_by_half_the_noise_of_a_batch():

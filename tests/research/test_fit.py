@@ -84,36 +84,43 @@ def test_no_task_is_judged_by_constants_that_have_seen_it():
 
 def test_regret_and_distance_are_those_of_the_rate_that_is_named():
     row = fit.Row(SMALL[0], _grid(-2.0), "0", {})
-    rates, spreads = np.array([-2.0, -2.0, -1.5]), np.array([0.0, 1.0, 0.5])
-    regrets, away = fit.judge([row] * 3, rates, np.maximum(spreads, 1e-9), 0.5)
-    # rates −2, −2.5, −1.625; the window is −2.1 to −1.9 on a grid of fiftieths
+    # the window is −2.1 to −1.9 on a grid of fiftieths
+    regrets, away = fit.judge([row] * 3, np.array([-2.0, -2.5, -1.625]))
     assert regrets == pytest.approx([0.0, 0.1, 0.075])
-    assert away[1] == pytest.approx(0.4, abs=0.03)
-    assert away[2] == pytest.approx(0.275 / 0.5, abs=0.05)
+    assert away == pytest.approx([0.0, 0.4, 0.275], abs=0.03)
 
 
-def test_the_interval_reaches_the_window_in_80_of_100():
-    rng = np.random.default_rng(1)
-    given = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 500
-    means, spreads = rng.normal(-2.0, 0.3, 500), np.full(500, 0.3)
-    caution, half = fit.decision(given, means, spreads)
-    rates = means - caution * spreads**2
-    low, high = rates - half * spreads, rates + half * spreads
-    window = given[0].grid.window
-    assert np.mean((low <= window[1]) & (window[0] <= high)) == pytest.approx(0.8, abs=0.003)
+def test_confident_is_what_the_noise_allows():
+    noise = np.arange(100) / 1000
+    regrets = np.where(noise < 0.05, 0.0, 0.2)
+    # 50 of up to 52 are small, .96; of 53 no more than .94
+    assert fit.certain(regrets, noise) == pytest.approx(0.051)
+    assert fit.certain(regrets + 0.1, noise) == 0
+    shuffled = np.random.default_rng(0).permutation(100)
+    assert fit.certain(regrets[shuffled], noise[shuffled]) == pytest.approx(0.051)
 
 
-def test_a_race_that_compared_nothing_has_no_part_in_the_interval(tmp_path):
+def test_intervals_above_that_noise_reach_the_window_in_80_of_100():
+    noise = np.full(1000, 0.05)
+    away = np.linspace(0, 0.25, 1000)  # 80 of 100 are within .2, four times the noise
+    assert fit.half_width(away, noise, 0.04) == pytest.approx(4.0)
+    # what is below does not count
+    more = np.append(away, np.full(500, 0.25)), np.append(noise, np.full(500, 0.01))
+    assert fit.half_width(*more, 0.04) == pytest.approx(4.0)
+    assert fit.half_width(away * 0 + 9, noise, 0.04) == 10  # no interval is as wide
+
+
+def test_a_race_that_compared_nothing_names_no_rate(tmp_path):
     rows = [fit.Row(SMALL[0], _grid(-2.0), seed, {}) for seed in "01"]
     path = record.races_file(SMALL[0], tmp_path)
     path.parent.mkdir()
-    path.write_text(json.dumps({"0": {"named": -2.5}, "1": {"named": None}}))
-    after = fit.race_rates(rows, tmp_path)
-    assert after[0] == -2.5
-    assert math.isnan(after[1])
-    # −2.5 lies .4 decades below the window
-    assert fit.race_half_width(rows, after) == pytest.approx(0.4, abs=0.02)
-    assert fit.race_half_width(rows, np.array([-2.0, math.nan])) == fit.LEAST_HALF
+    path.write_text(
+        json.dumps({"0": {"named": -2.5, "noise": 0.02}, "1": {"named": None, "noise": 1.0}})
+    )
+    rates, noise = fit.raced(rows, tmp_path)
+    assert rates[0] == -2.5
+    assert math.isnan(rates[1])
+    assert noise.tolist() == [0.02, 1.0]
 
 
 def test_a_constant_schedule_by_optimizer_and_what_was_not_trained_takes_its_familys():
@@ -178,7 +185,7 @@ def test_a_trial_between_two_recorded_ones_is_interpolated(tmp_path):
     (told,) = fit.tried([row], np.array([-1.6]), tmp_path)
     # at −2 and −1.2: 1 and 1.8 of a descent of 2, so a third one at −2.5 of 1.5
     expected = trials.position([-2.0, -1.2, -2.5], [1.0, 1.8, 1.5], 3.0) + 1.6
-    assert told == fit.Told(pytest.approx(expected), 0.0)
+    assert told == fit.Told(pytest.approx(expected), 0.0, pytest.approx(0.01 / 2))
 
 
 def test_the_line_of_the_trials_is_fitted():
@@ -188,11 +195,10 @@ def test_the_line_of_the_trials_is_fitted():
     rows = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 400
     overfit = rng.uniform(0, 1, 400)
     error -= 0.4 * overfit
-    told = [fit.Told(*each) for each in zip(decades, overfit, strict=True)]
+    told = [fit.Told(*each, 0.01) for each in zip(decades, overfit, strict=True)]
     told[:50] = [None] * 50  # without trials
     error[:50] = 9.0
     known = fit.with_trials(c.fitted(), rows, rows[0].best - error, told)
     assert known.trial_overfit == pytest.approx(-0.4, abs=0.08)
     assert known.trial_gain == pytest.approx(0.8, abs=0.05)
     assert known.trial_shift == pytest.approx(-0.1, abs=0.05)
-    assert known.trial_spread == pytest.approx(0.2, rel=0.1)
