@@ -99,7 +99,9 @@ def trial_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, fl
     """
     given = rows(chosen, cache)
     found: dict[str, dict[str, float]] = {}
-    for row, centre in zip(given, left_out(given, density(chosen, cache), most=c.STEPS), strict=True):
+    for row, centre in zip(
+        given, left_out(given, density(chosen, cache), most=c.STEPS), strict=True
+    ):
         found.setdefault(row.cell.name, {})[row.seed] = centre.mean
     return found
 
@@ -179,9 +181,7 @@ def constants_with_provenance(chosen: Sequence[Cell], cache: Path) -> dict[str, 
         half_width=widths,
         certain=least,
     )
-    without = {
-        name: _means(left_out(given, seen.dense, names)) for name, names in WITHOUT.items()
-    }
+    without = {name: _means(left_out(given, seen.dense, names)) for name, names in WITHOUT.items()}
     sure = np.ones(len(given), dtype=bool)
     sure[has] = noise <= least
 

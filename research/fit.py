@@ -110,7 +110,7 @@ def _level(schedule: str, steps: int) -> float:
     rates = training.schedule_of(optimizer, schedule, steps, 1.0)
     total = 0.0
     for _ in range(steps):
-        total += rates.get_last_lr()[0] / steps
+        total += float(rates.get_last_lr()[0]) / steps
         optimizer.step()
         rates.step()
     return total
@@ -227,7 +227,7 @@ def raced(given: Sequence[Row], cache: Path) -> tuple[Array, Array]:
 
 
 def held(given: Sequence[Row]) -> dict[str, float]:
-    """Return by how much a constant schedule's best rate lies above a cosine's, by optimizer and so on.
+    """Return how far a constant schedule's best rate lies above a cosine's, by optimizer and so on.
 
     An optimizer that was not trained with both takes its family's.
     """
@@ -247,7 +247,9 @@ def length(given: Sequence[Row]) -> float:
     """
     once = [row for row in given if row.seed == "0"]
     short = {
-        (r.cell.task, r.cell.optimizer, r.cell.schedule): r.best for r in once if r.cell.steps == 300
+        (r.cell.task, r.cell.optimizer, r.cell.schedule): r.best
+        for r in once
+        if r.cell.steps == c.STEPS
     }
     moved = []
     for row in once:
@@ -472,6 +474,7 @@ def tuned(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, dict[str, 
         mine.setdefault("one_cycle", mine["cosine"])
     for optimizer, rates_of in scratch.items():
         other[optimizer] = rates_of | other.get(optimizer, {})
-    for those in found.values():
-        those |= {name: those[relative] for name, relative in RELATIVES.items()}
-    return found
+    return {
+        group: mine | {name: mine[relative] for name, relative in RELATIVES.items()}
+        for group, mine in found.items()
+    }

@@ -75,8 +75,8 @@ def estimate(
         optimizer: a lower-case name, such as "adamw", "sgd" or "sgd_momentum".
         family: "adaptive" (the update does not grow with the gradient) or "proportional", used
             for an optimizer that is not known by name.
-        level: the mean of the training's schedule, as a share of its base rate: 1 if it is constant,
-            1/2 for a cosine. A schedule that stays high needs a lower rate.
+        level: the mean of the training's schedule, as a share of its base rate: 1 if it is
+            constant, 1/2 for a cosine. A schedule that stays high needs a lower rate.
         steps: of the training; None: not known.
         opening: the size of the first update over that of later ones. It corrects the adaptive
             family alone, whose known members have none larger.

@@ -203,8 +203,8 @@ def _levels(losses: list[Array]) -> tuple[float, float, float]:
 def _of_heavy_tails(loss: Array) -> float:
     """Return the standard deviation of noise by its larger jumps, in the first half of a sweep.
 
-    The same as by the median for normal noise; more where single samples outweigh their batch, whose
-    outliers would otherwise pass for a descent.
+    The same as by the median for normal noise; more where single samples outweigh their batch:
+    their outliers would otherwise pass for a descent.
     """
     jumps = np.abs(np.diff(loss[: loss.size // 2]))
     return float(np.quantile(jumps, 0.9)) / 2.326  # 1.645 · √2, of a difference of normal values

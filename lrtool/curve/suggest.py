@@ -116,16 +116,10 @@ def suggest(
         silent = dict.fromkeys(("auto", SWEEP, *RULES), MethodSuggestion(None, why.reason))
         return Finding(_suggestion(why, method, schedule, steps), silent, None)
 
-    anchors = locate(fitted, fitted.loss)
-    obstacle = verdict.obstacle(fitted, anchors, sweeps)
-    doubts = verdict.curve_doubts(fitted, anchors, sweeps)
-    if knowledge(optimizer, family, c.fitted())[0] != "optimizer":
-        doubts = [*doubts, verdict.UNKNOWN_OPTIMIZER]
-    log_rates = places(None if obstacle else anchors, first)
-
+    swept = _look(sweeps, fitted, known=knowledge(optimizer, family, c.fitted())[0] == "optimizer")
     best_rate = partial(
         estimate,
-        log_rates,
+        places(None if swept.obstacle else swept.anchors, first),
         per_decade=fitted.per_decade,
         optimizer=optimizer,
         family=family,
@@ -134,41 +128,29 @@ def suggest(
     )
     best = best_rate(steps=steps)
     before_trials: _Answer | Doubt
-    if obstacle is not None:
-        before_trials = obstacle
+    if swept.obstacle is not None:
+        before_trials = swept.obstacle
     else:
         assert best is not None, "a curve with a descent has anchors"
-        before_trials = _auto(_range(fitted), best, steps, doubts)
-    promising = isinstance(before_trials, _Answer) or (
-        best is not None
-        and all(sweep.stop_reason != "interrupted" for sweep in sweeps)
-        and _range(fitted)[0] <= best.mean < _range(fitted)[1] + verdict.TOO_FAR
-    )
+        before_trials = _auto(_range(fitted), best, steps, swept.doubts)
+    if best is not None and isinstance(before_trials, verdict.Doubt) and not swept.holds(best):
+        best = None  # trials would stand where nothing is known
     # without a curve, trials are all that there is, however long the training
-    share = weight(steps) if obstacle is None else 1.0
+    share = weight(steps) if swept.obstacle is None else 1.0
     auto = before_trials
-    if trials is not None and len(ended(trials)) > 1 and best is not None and promising:
-        told = _told_by_trials(
-            trials, fitted, anchors, sweeps, obstacle=obstacle, followed=followed
+    if best is not None and trials is not None and len(ended(trials)) > 1:
+        overfitting = overfit(trials, passes)
+        auto = _after_trials(
+            swept, trials, best, steps, overfitting=overfitting, share=share, followed=followed
         )
-        if isinstance(told, verdict.Doubt):
-            auto = told
-        else:
-            doubts = told if obstacle else [*doubts, *told]
-            position = position_of(trials) if share > 0 else None
-            if position is not None:
-                best = correct(best, position, overfit(trials, passes), share)
-            known = None if position is None else noise(trials)
-            auto = _auto(_range(fitted, trials), best, steps, doubts, noise=known, share=share)
     by_method = {"auto": _by(auto), SWEEP: _by(before_trials), **suggestions(fitted)}
-    answer = auto if method == "auto" else _rule(method, by_method[method], fitted, doubts)
+    answer = auto if method == "auto" else _rule(method, by_method[method], fitted, swept.doubts)
     trial_rates: tuple[float, ...] | None = None
-    if method == "auto" and promising and log_rates and share > 0:
+    if method == "auto" and best is not None and (first or not swept.obstacle) and share > 0:
         short = best_rate(steps=min(steps or c.STEPS, c.STEPS))
         trial_rates = _beside(fitted, short) if trials is None else _further(fitted, trials)
     centre = answer.log_lr if isinstance(answer, _Answer) else None
-    if centre is None and method == "auto" and promising and trials is not None:
-        assert best is not None, "trials stand around an estimate"
+    if centre is None and method == "auto" and best is not None and trials is not None:
         centre = best.mean  # a race is longer, and may still tell
     return Finding(
         _suggestion(answer, method, schedule, steps),
@@ -179,28 +161,88 @@ def suggest(
     )
 
 
-def _told_by_trials(
+@dataclass(frozen=True, slots=True)
+class _Swept:
+    """What the sweeps show.
+
+    Attributes:
+        sweeps: each once.
+        fitted: smoothed.
+        anchors: of the curve.
+        obstacle: why it gives no rate; None: it gives one.
+        doubts: about any rate from it.
+        unknown: about the optimizer alone.
+    """
+
+    sweeps: Sequence[Sweep]
+    fitted: Fit
+    anchors: Anchors
+    obstacle: Doubt | None
+    doubts: list[Doubt]
+    unknown: list[Doubt]
+
+    def holds(self, best: Estimate) -> bool:
+        """Tell whether sweeps that ran to their end hold an estimate, or ended just below it."""
+        low, high = _range(self.fitted)
+        interrupted = any(sweep.stop_reason == "interrupted" for sweep in self.sweeps)
+        return not interrupted and low <= best.mean < high + verdict.TOO_FAR
+
+
+def _look(sweeps: Sequence[Sweep], fitted: Fit, *, known: bool) -> _Swept:
+    """Look at the curve; `known`: its optimizer's best rates were measured."""
+    anchors = locate(fitted, fitted.loss)
+    unknown = [] if known else [verdict.UNKNOWN_OPTIMIZER]
+    return _Swept(
+        sweeps,
+        fitted,
+        anchors,
+        obstacle=verdict.obstacle(fitted, anchors, sweeps),
+        doubts=[*verdict.curve_doubts(fitted, anchors, sweeps), *unknown],
+        unknown=unknown,
+    )
+
+
+def _after_trials(
+    swept: _Swept,
     trials: Race,
-    fitted: Fit,
-    anchors: Anchors,
-    sweeps: Sequence[Sweep],
+    best: Estimate,
+    steps: int | None,
     *,
-    obstacle: Doubt | None,
+    overfitting: float,
+    share: float,
     followed: Collection[str],
-) -> list[Doubt] | Doubt:
+) -> _Answer | Doubt:
+    """Correct the estimate by trials, or say why there is none."""
+    told = _told_by_trials(swept, trials, followed)
+    if isinstance(told, verdict.Doubt):
+        return told
+    position = position_of(trials) if share > 0 else None
+    if position is not None:
+        best = correct(best, position, overfitting, share)
+    return _auto(
+        _range(swept.fitted, trials),
+        best,
+        steps,
+        [*(swept.unknown if swept.obstacle else swept.doubts), *told],
+        noise=None if position is None else noise(trials),
+        share=share,
+    )
+
+
+def _told_by_trials(swept: _Swept, trials: Race, followed: Collection[str]) -> list[Doubt] | Doubt:
     """Return what trials say against the rate between them, or why there is none."""
     # after a flat sweep a small fall of the validation loss is not enough, as of a model that
     # only learns to be unsure
-    least = 0.0 if obstacle is None else CLEAR * verdict.noise(sweeps)
+    least = 0.0 if swept.obstacle is None else CLEAR * verdict.noise(swept.sweeps)
     descent = fell(trials, least)
-    if obstacle is None and (descent or anchors.minimum is not None):
+    if swept.obstacle is None and (descent or swept.anchors.minimum is not None):
         return verdict.trial_doubts(fell=descent, rose=rose(trials), followed=followed)
-    if not descent and fell(trials, least, PERHAPS):
+    if descent:
+        coarse = [verdict.coarse(swept.fitted)] if verdict.is_coarse(swept.sweeps) else []
+        return [verdict.FELL_IN_TRIALS_ONLY, *coarse]
+    if fell(trials, least, PERHAPS):
         return [verdict.PERHAPS_FLAT]
-    if not descent:
-        return obstacle or verdict.nothing_fell(followed)
-    coarse = [verdict.coarse(fitted)] if verdict.is_coarse(sweeps) else []
-    return [verdict.FELL_IN_TRIALS_ONLY, *coarse]
+    return swept.obstacle or verdict.nothing_fell(followed)
 
 
 def _beside(fitted: Fit, best: Estimate | None) -> tuple[float, float] | None:

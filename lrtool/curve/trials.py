@@ -190,14 +190,21 @@ def fell(trials: Race, least: float = 0.0, errors: float = VALIDATED) -> bool:
     """
     level = abs(trials.untrained_loss)
     return fell_in_training(trials) or any(
-        _validation_fell(one, trials.untrained_loss - one.final_loss, loss, least, level, errors)
+        _validation_fell(
+            one,
+            trials.untrained_loss - one.final_loss,
+            loss,
+            least=least,
+            level=level,
+            errors=errors,
+        )
         for one, loss in _complete(trials)
         if one.final_loss is not None
     )
 
 
 def _validation_fell(
-    trial: Candidate, descent: float, loss: Array, least: float, level: float, errors: float
+    trial: Candidate, descent: float, loss: Array, *, least: float, level: float, errors: float
 ) -> bool:
     """Tell whether a descent is material and beyond noise.
 

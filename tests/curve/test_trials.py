@@ -234,7 +234,7 @@ def test_where_no_error_is_known_a_batchs_noise_stands_in_for_it():
 
 @pytest.mark.parametrize("rising", [False, True])
 def test_training_and_validation_losses_show_a_descent_together(rising):
-    """Their standard scores add up to 2.5 · √2: here some 3 of the training losses, or fewer than 0."""
+    """Their standard scores add up to 2.5 · √2: here some 3 of the training losses, or below 0."""
     loss = np.array(level(0.3))
     loss[:9] += -0.35 if rising else 0.35
     welch = ttest_ind(loss[:9], loss[-30:], equal_var=False).statistic
@@ -340,6 +340,8 @@ def test_moved_by_hand(decades, overfit, share, mean):
 def test_the_better_trial_shows_the_way():
     """With the constants of this version."""
     at = Estimate(-2.0, 0.4, 0)
-    lower, middle, higher = (trials.correct(at, decades, 0.0, 1.0).mean for decades in (-0.5, 0, 0.5))
+    lower, middle, higher = (
+        trials.correct(at, decades, 0.0, 1.0).mean for decades in (-0.5, 0, 0.5)
+    )
     assert lower < middle < higher
     assert lower < -2 < higher
