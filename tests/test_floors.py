@@ -96,7 +96,7 @@ def loaded_after(statement):
     ["lrtool", "lrtool.config.schema", "lrtool.report.report", "lrtool.cli.app"],
 )
 def test_the_way_to_help_is_light(module):
-    heavy = {"torch", "matplotlib", "scipy", "sklearn", "pandas"}
+    heavy = {"torch", "matplotlib", "jinja2", "scipy", "sklearn", "pandas"}
     assert not heavy & loaded_after(f"import {module}")
 
 
@@ -105,8 +105,8 @@ def test_the_curve_needs_no_torch(name):
     assert not {"torch", "matplotlib"} & loaded_after(f"import lrtool.curve.{name}")
 
 
-@pytest.mark.parametrize("name", ["terminal.find", "terminal.train", "words"])
-def test_report_and_terminal_need_neither_torch_nor_matplotlib(name):
+@pytest.mark.parametrize("name", ["page.page", "terminal.find", "terminal.train", "words"])
+def test_page_and_terminal_need_neither_torch_nor_matplotlib(name):
     heavy = {"torch", "matplotlib", "scipy"}
     assert not heavy & loaded_after(f"import lrtool.show.{name}")
 

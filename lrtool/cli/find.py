@@ -185,7 +185,8 @@ def _write_report(
     directory: Path,
     failure: str | None = None,
 ) -> FindReport:
-    """Write the report of a search, and draw the plots."""
+    """Write the report of a search, the plots and the page."""
+    from lrtool.cli.pages import save_page
     from lrtool.experiment.preflight import facts
     from lrtool.report import report as reports
     from lrtool.report.records import Timing
@@ -215,6 +216,7 @@ def _write_report(
     )
     reports.write(report, directory)
     plot.save(report, directory)
+    save_page(report, directory)
     if status == "failed" and suggestion and suggestion.lr:
         _warn_of_failure(result, suggestion.lr)
     return report

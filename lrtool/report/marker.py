@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 MARKER = ".lrtool"
 CONFIG, METRICS, MODEL = "config.yaml", "metrics.jsonl", "model.safetensors"
-ENCODING = "encoding.json"
-RUN_FILES = (reports.FILE_NAME, "plot.png", "plot.svg", CONFIG, ENCODING, METRICS, MODEL)
-COMPARISON = ("comparison.png", "comparison.svg")
+ENCODING, PAGE = "encoding.json", "report.html"
+RUN_FILES = (reports.FILE_NAME, PAGE, "plot.png", "plot.svg", CONFIG, ENCODING, METRICS, MODEL)
+COMPARISON = (PAGE, "comparison.png", "comparison.svg")
 CHECKPOINTS, FIND, TENSORBOARD = "checkpoints", "find", "tensorboard"
 FOR_PEOPLE = (CONFIG, "plot.png", "plot.svg", *COMPARISON)  # files that they may replace
 READ = (CONFIG, reports.FILE_NAME)  # files that other commands read
