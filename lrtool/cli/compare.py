@@ -14,7 +14,9 @@ from lrtool.errors import UserError
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs, by directory or name.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -31,11 +33,12 @@ def compare(
     with stdout_for_the_result():
         from lrtool.report import report as reports
         from lrtool.report import run_directory
+        from lrtool.report.runs import resolve
         from lrtool.show.plots.compare import save_comparison
         from lrtool.show.terminal.compare import comparison
 
         by_run, inputs = {}, []
-        for run in runs:
+        for run in map(resolve, runs):
             inputs.append(run if run.is_dir() else run.parent)
             run_directory.settle(inputs[-1])
             path = run / reports.FILE_NAME if run.is_dir() else run

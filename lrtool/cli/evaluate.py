@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -27,7 +26,7 @@ MAY_CHANGE = {"data", "metrics", "runtime"}  # of a run's configuration
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a training.")],
+    run: flags.Training,
     checkpoint: Annotated[
         Literal["best", "last"] | None,
         typer.Option(help="Which weights; the best ones, if there are any."),
@@ -36,8 +35,11 @@ def evaluate(
     device: flags.Device = None,
 ) -> None:
     """Evaluate a training's weights on its validation set, or on other data: metrics as JSON."""
-    config = run / "config.yaml"
     with stdout_for_the_result(), without_dynamo(), joined() as ranks:
+        from lrtool.report.runs import resolve
+
+        run = ranks.by_first(partial(resolve, run))
+        config = run / "config.yaml"
         if not config.is_file():
             raise UserError(f"{run}: holds no run; there is no {config}")
         for key in (text.partition("=")[0] for text in sets or ()):

@@ -40,11 +40,13 @@ def find(
     device: flags.Device = None,
     seed: flags.Seed = None,
     output: flags.Output = None,
+    name: flags.Name = None,
     overwrite: flags.Overwrite = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
 ) -> None:
     """Sweep the learning rate and name one that trains well, with an interval and a verdict."""
+    flags.refuse_both(output, name)
     given = {
         "--start": ("find.start", start),
         "--end": ("find.end", end),
@@ -67,6 +69,7 @@ def find(
 
         settings, document = flags.read(config, sets, given)
         inputs = inputs_of(settings, document)
+        output = flags.directory_of(output, name, document)
         if output is not None and ranks.first:
             run_directory.check(output, "find", overwrite=overwrite, inputs=inputs)
         experiment = open_experiment(settings, document, ranks=ranks)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lrtool.report.report import Status
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run, by directory or name.")]
+Training = Annotated[Path, typer.Argument(metavar="RUN", help="A training, by directory or name.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=3."),
@@ -43,6 +45,26 @@ Output = Annotated[
         "-o",
         help="Run directory; a new one under runs/ otherwise.",
         callback=in_home,
+    ),
+]
+
+
+def _checked_name(name: str | None) -> str | None:
+    """Refuse what is no name of a run."""
+    if name is not None:
+        from lrtool.report.runs import problem_of_name
+
+        if problem := problem_of_name(name):
+            raise typer.BadParameter(problem)
+    return name
+
+
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        help="Name of the run, which is then runs/CONFIG/NAME; other commands know it by that.",
+        callback=_checked_name,
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -111,7 +133,24 @@ def repeatable(
 
 def runs_of(document: Document) -> Path:
     """Return the directory of a configuration's runs without `--output`."""
-    return Path("runs") / Path(document.name).stem
+    from lrtool.report.runs import RUNS
+
+    return RUNS / Path(document.name).stem
+
+
+def refuse_both(output: Path | None, name: str | None) -> None:
+    """Refuse `--output` beside `--name`: each says where the run is.
+
+    Raises:
+        BadParameter: both are given.
+    """
+    if output is not None and name is not None:
+        raise typer.BadParameter("--output and --name contradict each other; give one of them")
+
+
+def directory_of(output: Path | None, name: str | None, document: Document) -> Path | None:
+    """Return the run directory that `--output` or `--name` says; None for a new one."""
+    return output if name is None else runs_of(document) / name
 
 
 def finished(run: Path, status: Status) -> Path:

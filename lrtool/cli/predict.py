@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -13,7 +12,7 @@ from lrtool.engine.dynamo import without_dynamo
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a training.")],
+    run: flags.Training,
     data: Annotated[
         str,
         typer.Argument(
@@ -29,8 +28,9 @@ def predict(
 ) -> None:
     """Predict other data, which need no targets: a table (CSV), or JSON."""
     with stdout_for_the_result(), without_dynamo():
+        from lrtool.report.runs import resolve
         from lrtool.training.trained import load
 
-        predictions = load(run, checkpoint, device or "auto").predict(data)
+        predictions = load(resolve(run), checkpoint, device or "auto").predict(data)
         text = predictions.to_json() if as_json else predictions.to_csv()
     typer.echo(text, nl=False)

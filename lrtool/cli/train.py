@@ -42,13 +42,20 @@ def train(
     ] = None,
     lr_from: Annotated[
         Path | None,
-        typer.Option("--lr-from", metavar="RUN", help="The rate of an earlier find or training."),
+        typer.Option(
+            "--lr-from",
+            metavar="RUN",
+            help="The rate of an earlier find or training.",
+            callback=flags.in_home,
+        ),
     ] = None,
     resume: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
             metavar="auto|RUN",
-            help="Go on with a run; auto: the newest one, or that in --output, if there is one.",
+            help="Go on with a run; auto: the newest one, or that of --output or --name, if there "
+            "is one.",
+            callback=flags.in_home,
         ),
     ] = None,
     loss: flags.Loss = None,
@@ -61,6 +68,7 @@ def train(
     device: flags.Device = None,
     seed: flags.Seed = None,
     output: flags.Output = None,
+    name: flags.Name = None,
     overwrite: flags.Overwrite = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -72,6 +80,7 @@ def train(
         raise typer.BadParameter("--lr must be a positive number, or auto")
     if lr is not None and lr_from is not None:
         raise typer.BadParameter("--lr and --lr-from contradict each other; give one of them")
+    flags.refuse_both(output, name)
     with (
         interruptible() as stop,
         stdout_for_the_result(),
@@ -82,12 +91,14 @@ def train(
         from lrtool.experiment.preflight import run_preflight, run_training_preflight
         from lrtool.experiment.reading import inputs_of
         from lrtool.experiment.threads import with_threads
+        from lrtool.report.runs import resolve
         from lrtool.training import initial_rate
         from lrtool.training.resume import with_threads_of
 
         # The configuration, with the flags.
         run_rate, run_report = None, None
         if lr_from:
+            lr_from = ranks.by_first(partial(resolve, lr_from, "--lr-from "))
             run_rate, run_report = ranks.by_first(partial(initial_rate.of_run, lr_from))
         given = {
             "--lr": ("learning_rate", lr and plain_scalar(lr)),
@@ -98,6 +109,7 @@ def train(
         settings, document = flags.read(config, sets, given)
         rate = initial_rate.given_rate(settings, document, by_flag=lr is not None, run=lr_from)
         inputs = inputs_of(settings, document)
+        output = flags.directory_of(output, name, document)
         if lr_from:
             inputs.append(lr_from if lr_from.is_dir() else lr_from.parent)
         to_resume = partial(
@@ -167,7 +179,7 @@ def _print(
 
 def _run_to_resume(
     document: Document,
-    resume: str | None,
+    resume: Path | None,
     output: Path | None,
     *,
     overwrite: bool,
@@ -251,7 +263,7 @@ def _has_moved(settings: Config, document: Document, earlier: Path | None) -> bo
 
 
 def _say_what_is_resumed(
-    resume: str | None, earlier: Path | None, checkpoint: Checkpoint | None
+    resume: Path | None, earlier: Path | None, checkpoint: Checkpoint | None
 ) -> None:
     if checkpoint is not None:
         from lrtool.config.spelling import count

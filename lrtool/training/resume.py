@@ -36,6 +36,7 @@ from lrtool.report import marker, run_directory
 from lrtool.report import report as reports
 from lrtool.report.records import CheckpointFacts, LearningRate
 from lrtool.report.run_directory import CHECKPOINTS, CONFIG, ENCODING, FIND, METRICS, MODEL
+from lrtool.report.runs import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,7 @@ MAY_CHANGE: tuple[KeyPath, ...] = (
     ("runtime", "threads"),  # on another machine; the last bits may differ then
 )
 _NAME = re.compile(r"(?P<time>\d{8}T\d{6}Z)-train(-(?P<number>\d{1,9}))?\Z")
+AUTO = Path("auto")
 SAMPLES = 1_000  # steps at which two schedules are compared
 
 
@@ -84,24 +86,24 @@ def find_checkpoint(directory: Path) -> Checkpoint | None:
     return None if checkpoint is None else Checkpoint(*checkpoint)
 
 
-def run_to_resume(resume: str, output: Path | None, parent: Path) -> Path | None:
+def run_to_resume(resume: Path, output: Path | None, parent: Path) -> Path | None:
     """Return the directory of the run that `--resume` names; None to begin a new one.
 
     Args:
-        resume: "auto", or the path of a run or of its checkpoint `last`.
-        output: of `--output`; "auto" means the training in that directory.
+        resume: "auto", or a run by its path or name, or the path of its checkpoint `last`.
+        output: of `--output` or `--name`; "auto" means the training in that directory.
         parent: directory of the runs without `--output`; "auto" means the newest training there
             that has not ended, else the newest one.
 
     Raises:
         UserError: there is no such run.
     """
-    if resume == "auto":
+    if resume == AUTO:
         if output is not None:
             return output if marker.command_of(output) == "train" else None
-        runs = [path for path in parent.glob("*-train*") if marker.command_of(path) == "train"]
+        runs = [path for path in parent.glob("[!.]*") if marker.command_of(path) == "train"]
         return max(runs, key=_recency, default=None)
-    path = Path(resume)
+    path = resolve(resume, "--resume ")
     if path.parent.name == CHECKPOINTS:
         if path.name != LAST:
             raise UserError(

@@ -189,8 +189,8 @@ def test_compare_prints_a_row_for_each_run_and_draws_them(here, run, tmp_path):
     again = here("compare", "run", "found", "--output", "both")
     assert again.returncode == 2
     assert "--output both: holds a run already" in again.stderr
+    (tmp_path / "empty").mkdir()
     missing = here("compare", "run", "nowhere")
     assert (missing.returncode, missing.stdout) == (2, "")
-    assert missing.stderr == (
-        "lrtool: error: nowhere: holds no report.json; give a run directory\n"
-    )
+    assert missing.stderr.startswith("lrtool: error: nowhere: there is no such run; give a run")
+    assert "empty: holds no report.json; give a run directory" in here("compare", "empty").stderr

@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_named_with_its_line(here, write):
         here("predict", "run", "new.csv")
     )
     assert "nowhere.csv: no such file" in refused(here("predict", "run", "nowhere.csv"))
-    assert "nowhere: holds no run" in refused(here("predict", "nowhere", "new.csv"))
+    assert "nowhere: there is no such run" in refused(here("predict", "nowhere", "new.csv"))
     write("new.csv", "size,city\n1,Berlin\n2,Rome\n")
     done = here("predict", "run", "new.csv")
     assert done.returncode == 0

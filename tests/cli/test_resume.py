@@ -424,7 +424,8 @@ def test_what_cannot_be_resumed(here, tmp_path):
     for arguments, words in {
         ("--resume", "found"): "--resume found: is the run of a find; use --lr-from found",
         ("--resume", "empty"): "--resume empty: holds no run; give a run directory, or auto",
-        ("--resume", "nowhere"): "--resume nowhere: holds no run; give a run directory, or auto",
+        ("--resume", "nowhere"): "--resume nowhere: there is no such run; give a run directory, or "
+        "a name that `lrtool runs` shows",
         ("--resume", "auto", "-o", "found"): "--output found: holds a run already (report.json); "
         "choose another directory, or --overwrite",
         ("--resume", "run", "--overwrite"): "--overwrite and --resume contradict each other; give "

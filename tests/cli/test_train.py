@@ -272,15 +272,16 @@ class TestRates:
             "data.batch_size was 30, is 60; the batch of an update over all ranks was 30, is 60\n"
         )
 
-    def test_flags_that_contradict_and_runs_without_a_rate(self, here):
+    def test_flags_that_contradict_and_runs_without_a_rate(self, here, tmp_path):
         done = here("train", "a.yaml", "--lr", 1, "--lr-from", "run")
         assert (done.returncode, done.stdout) == (2, "")
         assert "--lr and --lr-from contradict each other" in done.stderr
         assert "Usage" in done.stderr
-        done = here("train", "a.yaml", "--lr-from", "nowhere")
+        (tmp_path / "empty").mkdir()
+        done = here("train", "a.yaml", "--lr-from", "empty")
         assert done.returncode == 2
         assert done.stderr == (
-            "lrtool: error: --lr-from nowhere: holds no report.json; give a run directory\n"
+            "lrtool: error: --lr-from empty: holds no report.json; give a run directory\n"
         )
         low = ("--start", "1e-9", "--end", "1e-6", "--quiet", "--output", "low")
         assert here("find", "a.yaml", *low).returncode == 3
