@@ -430,6 +430,7 @@ def _write_report(
     from lrtool.report.run_directory import CHECKPOINTS, METRICS
     from lrtool.show.plots import find as find_plot
     from lrtool.show.plots import train as plot
+    from lrtool.training.stored_weights import best_predictions
 
     watch = Stopwatch(experiment.started) if session is None else session.watch
     saved = session is not None and session.saved is not None
@@ -444,6 +445,7 @@ def _write_report(
         learning_rate=rate,
         epochs=tuple(metrics_log.read(directory / METRICS, EpochRow)),
         best=best,
+        predictions=best_predictions(directory, best),
         checkpoint=f"{CHECKPOINTS}/{LAST}" if saved else None,
         steps=reports.thin(metrics_log.read(directory / METRICS, StepRow)),
         timing=search.timing if search and rate is None else Timing(**watch.timing()),

@@ -24,7 +24,7 @@ from lrtool.engine.step import all_skipped, forward, given_loss, scalar
 from lrtool.errors import UserError, said
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from lrtool.engine.denominator import Denominator
     from lrtool.engine.device import Runtime
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 READ_AFTER_BATCHES = 256
 
 
-class Metric(Protocol):
-    """A metric over many batches.
+class Observer(Protocol):
+    """What sees the outputs of each batch.
 
     Attributes:
-        merges: whether the metrics of several ranks, each over batches of its own, can be merged.
-            One that cannot sees the batches of all ranks, in their order.
+        merges: whether those of several ranks, each over batches of its own, can be merged. One
+            that cannot sees the batches of all ranks, in their order.
     """
 
     merges: bool
@@ -47,14 +47,18 @@ class Metric(Protocol):
     def update(self, outputs: Any, targets: Any) -> None:
         """Take a batch into account."""
 
+    def reset(self) -> None:
+        """Forget all batches."""
+
+
+class Metric(Observer, Protocol):
+    """A metric over many batches."""
+
     def merge(self, ranks: Ranks) -> None:
         """Add what the other ranks have seen. Called on all ranks, once, before `compute`."""
 
     def compute(self) -> float:
         """Return the value over all batches since the last reset; NaN where it has none."""
-
-    def reset(self) -> None:
-        """Forget all batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ def evaluate(
     batches: Iterable[Any],
     runtime: Runtime,
     metrics: Mapping[str, Metric],
+    *,
+    observers: Sequence[Observer] = (),
 ) -> Generator[int, None, Evaluation]:
     """Yield the number of samples seen after each batch; return the evaluation.
 
@@ -87,26 +93,28 @@ def evaluate(
     return the evaluation of all batches. Each yields its own number of samples.
 
     Dropout is off and batch norm uses its running statistics. Without `loss_fn`, the loss is the
-    model's `validation_loss(batch)` if it has that, else its training loss.
+    model's `validation_loss(batch)` if it has that, else its training loss. Observers see what the
+    metrics see.
     """
     reduction = reduction_of(loss_fn, model)
     pending: list[Tensor] = []
     denominators: list[Denominator] = []
     total, samples = LossTotal(), 0
     stand_in = None
-    for metric in metrics.values():
-        metric.reset()
+    observers = (*metrics.values(), *observers)
+    for observer in observers:
+        observer.reset()
     with evaluating(model, loss_fn):
         for batch in numbered(model, batches):
             if runtime.sharded and stand_in is None:
                 stand_in = _stand_in(batch, runtime)
             if batch is None and runtime.ranks.several:
-                _take_part(model, loss_fn, stand_in, metrics.values(), runtime)
+                _take_part(model, loss_fn, stand_in, observers, runtime)
                 yield samples
                 continue
             count, denominator = samples_in(batch), reduction.denominator(batch)
             with runtime.no_grad(), runtime.autocast():
-                loss = _loss(model, loss_fn, batch, metrics.values(), runtime)
+                loss = _loss(model, loss_fn, batch, observers, runtime)
             if loss is not None:
                 pending.append(loss.detach())
                 denominators.append(denominator)
@@ -135,7 +143,7 @@ def _take_part(
     model: nn.Module,
     loss_fn: LossFunction | None,
     stand_in: Any,
-    metrics: Iterable[Metric],
+    observers: Iterable[Observer],
     runtime: Runtime,
 ) -> None:
     """Do what the other ranks need of one that has no batch: its outputs of others, its shards.
@@ -144,14 +152,14 @@ def _take_part(
         model: as in `evaluate`; likewise the others.
         loss_fn: likewise.
         stand_in: a batch for a sharded model, whose pass all ranks make; None for another one.
-        metrics: that see no batch of this rank.
+        observers: that see no batch of this rank.
         runtime: likewise.
     """
     if stand_in is None:
-        show(metrics, None, runtime)
+        show(observers, None, runtime)
         return
     with runtime.no_grad(), runtime.autocast():
-        _loss(model, loss_fn, stand_in, metrics, runtime, counts=False)
+        _loss(model, loss_fn, stand_in, observers, runtime, counts=False)
 
 
 def failure_without_gradients(
@@ -225,22 +233,22 @@ def _loss(
     model: nn.Module,
     loss_fn: LossFunction | None,
     batch: Any,
-    metrics: Iterable[Metric],
+    observers: Iterable[Observer],
     runtime: Runtime,
     *,
     counts: bool = True,
 ) -> Tensor | None:
-    """Return the loss of a batch, None if the model skips it; show its outputs to the metrics.
+    """Return the loss of a batch, None if the model skips it; show its outputs to the observers.
 
     One that does not count is not shown.
     """
     batch = transferred(model, batch)
-    metrics = list(metrics)
+    observers = list(observers)
     outputs = targets = loss = None
-    if loss_fn is not None or metrics:
+    if loss_fn is not None or observers:
         outputs, targets, loss = outputs_of(model, loss_fn, batch)
-    if metrics:
-        show(metrics, (detached(outputs), targets) if counts else None, runtime)
+    if observers:
+        show(observers, (detached(outputs), targets) if counts else None, runtime)
     if loss_fn is not None:
         return scalar(given_loss(model, loss_fn, batch, outputs, targets))
     if hasattr(model, "validation_loss"):
@@ -250,23 +258,23 @@ def _loss(
     return None if loss is None else scalar(loss)
 
 
-def show(metrics: Iterable[Metric], batch: tuple[Any, Any] | None, runtime: Runtime) -> None:
-    """Show a batch's outputs and targets to the metrics; None: this rank has none this time.
+def show(observers: Iterable[Observer], batch: tuple[Any, Any] | None, runtime: Runtime) -> None:
+    """Show a batch's outputs and targets to the observers; None: this rank has none this time.
 
     Of several ranks, all call this equally often.
     """
-    apart, together = list(metrics), list[Metric]()
+    apart, together = list(observers), list[Observer]()
     if runtime.ranks.several:
-        together = [metric for metric in apart if not metric.merges]
-        apart = [metric for metric in apart if metric.merges]
+        together = [observer for observer in apart if not observer.merges]
+        apart = [observer for observer in apart if observer.merges]
     if batch is not None:
-        for metric in apart:
-            metric.update(*batch)
+        for observer in apart:
+            observer.update(*batch)
     if together:
         for each in of_all_ranks(batch, runtime):
-            for metric in together:
+            for observer in together:
                 if each is not None:
-                    metric.update(*each)
+                    observer.update(*each)
 
 
 def of_all_ranks(batch: Any, runtime: Runtime) -> list[Any]:

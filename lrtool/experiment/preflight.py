@@ -341,7 +341,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
                 targets=targets,
                 device=experiment.runtime.device,
                 directories=experiment.directories,
-                units=_units(experiment),
+                units=units_of(experiment),
             )
             if experiment.runtime.ranks.several and not all(each.merges for each in made.values()):
                 of_all_ranks((detached(outputs), targets), experiment.runtime)
@@ -350,7 +350,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
         raise explain(experiment, error, "the metrics failed on a training batch") from error
 
 
-def _units(experiment: Experiment) -> Units | None:
+def units_of(experiment: Experiment) -> Units | None:
     """Return the units of the target, in which metrics are given; None if they are the loss's."""
     scale = target_scale(experiment.data.encoding)
     return None if scale is None else Units(scale.mean, scale.deviation)

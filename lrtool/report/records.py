@@ -403,6 +403,68 @@ class BestEpoch:
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
+class ClassFacts:
+    """How well a class, or a label of several, was told on the validation set."""
+
+    name: str
+    support: Annotated[Count, Field(description="how many samples are of it")]
+    predicted: Annotated[Count, Field(description="for how many it was predicted")]
+    right: Annotated[Count, Field(description="for how many of these rightly")]
+    precision: Annotated[float | None, Field(description="right / predicted; null: 0 / 0")]
+    recall: Annotated[float | None, Field(description="right / support; null: 0 / 0")]
+    f1: Annotated[float | None, Field(description="2 right / (predicted + support); null: 0 / 0")]
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class ValueFacts:
+    """What was predicted for one number of each sample, in its own units.
+
+    A residual is predicted minus actual.
+    """
+
+    name: Annotated[str | None, Field(description="of its column")]
+    actual: Annotated[
+        tuple[float, ...], Field(description="of at most 300 samples, drawn by the seed")
+    ]
+    predicted: Annotated[tuple[float, ...], Field(description="of the same samples")]
+    mean_residual: Annotated[float, Field(description="over all samples")]
+    rmse: Annotated[float, Field(description="root of the mean square of all residuals")]
+    edges: Annotated[
+        tuple[float, ...], Field(description="of the bins of the residuals of all samples")
+    ]
+    counts: Annotated[tuple[Count, ...], Field(description="of the residuals in each bin")]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.actual) != len(self.predicted) or len(self.edges) != len(self.counts) + 1:
+            raise ValueError("each actual value has a predicted one, and each bin two edges")
+        return self
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
+class PredictionFacts:
+    """What the weights of the best epoch predict on the validation set: classes or values."""
+
+    samples: Annotated[Count, Field(description="that were counted")]
+    classes: Annotated[
+        tuple[ClassFacts, ...], Field(description="in the order of the outputs; empty: no classes")
+    ] = ()
+    matrix: Annotated[
+        tuple[tuple[Count, ...], ...],
+        Field(
+            description="the confusion matrix: matrix[i][j] samples of class i were taken for "
+            "class j; empty for labels of which a sample may have several, and for many classes"
+        ),
+    ] = ()
+    values: Annotated[
+        tuple[ValueFacts, ...], Field(description="one for each output; empty: no regression")
+    ] = ()
+    reason: Annotated[
+        str | None, Field(description="what is left out and why; null: nothing is")
+    ] = None
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
 class Steps:
     """The steps of a training, but for those without targets; of more than 2,000 a selection."""
 

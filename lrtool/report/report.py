@@ -29,6 +29,7 @@ from lrtool.report.records import (
     LearningRate,
     MethodSuggestion,
     ModelFacts,
+    PredictionFacts,
     Race,
     Steps,
     Suggestion,
@@ -108,6 +109,9 @@ class TrainReport(RunReport):
         description="the newest good checkpoint, relative to the run directory"
     )
     steps: Steps
+    predictions: PredictionFacts | None = Field(
+        None, description="of the best epoch's weights; null: there are none, or an older report"
+    )
 
 
 AnyReport = FindReport | TrainReport

@@ -11,7 +11,9 @@ from torch import nn
 
 from lrtool import __version__
 from lrtool.components.metrics import higher_is_better, key
+from lrtool.components.tally import Tally
 from lrtool.data import batches, loader_state
+from lrtool.data.encoding import Classes, Values
 from lrtool.engine import evaluation, weights
 from lrtool.engine.checkpoint import (
     BEST,
@@ -39,11 +41,12 @@ from lrtool.experiment.experiment import (
     rewind_generators,
     step_of,
 )
-from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of
+from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of, units_of
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import CHECKPOINTS, MODEL, place
 from lrtool.training.resume import pretrained_of, world_size
+from lrtool.training.stored_weights import PREDICTIONS, dump_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -74,6 +77,8 @@ class Session:
         state: all that training changes.
         step: makes an update.
         metrics: of the validation set.
+        tally: of its predictions; None without a validation set, or where the model computes its
+            own loss.
         finite_buffers: buffers that were finite at the start, and must stay so.
         generators: that the user's own loaders draw from.
         epoch_random: random states at the start of the current epoch.
@@ -96,6 +101,7 @@ class Session:
     state: TrainingState
     step: Step
     metrics: Mapping[str, Metric]
+    tally: Tally | None
     finite_buffers: Mapping[str, torch.Size]
     generators: list[torch.Generator]
     epoch_random: RandomStates
@@ -168,6 +174,7 @@ def begin(
         ),
         step=watch.counted(step_of(experiment, built, scaler, experiment.runtime.ranks)),
         metrics=metrics,
+        tally=_tally(experiment),
         finite_buffers=weights.finite_buffers(built.model),
         generators=generators,
         epoch_random=random_states(generators),
@@ -207,6 +214,22 @@ def _restore_randomness(session: Session, state: dict[str, Any]) -> None:
         own_randomness.load_state_dict(own["model"])
     elif own_randomness is not None:
         own_randomness.begin(session.position.step)
+
+
+def _tally(experiment: Experiment) -> Tally | None:
+    """Return what adds up the predictions on the validation set; None where they are not known."""
+    if experiment.loss_fn is None or experiment.data.validation is None:
+        return None
+    config, targets = experiment.config, experiment.data.encoding.targets
+    return Tally(
+        config.loss.name,
+        {"ignore_index": reduction_of(experiment.loss_fn).ignored, **config.loss.args},
+        metrics=config.metrics,
+        names=targets.classes if isinstance(targets, Classes) else (),
+        target=targets.name if isinstance(targets, Values) else None,
+        units=units_of(experiment),
+        seed=config.seed,
+    )
 
 
 def _best(experiment: Experiment) -> BestTracker:
@@ -329,7 +352,12 @@ def evaluate(session: Session) -> Generator[int, None, EpochRow]:
             with session.averaged():
                 take_buffers_of_first((built.model, built.loss_fn), session.ranks)
                 result = yield from evaluation.evaluate(
-                    built.model, built.loss_fn, samples, experiment.runtime, session.metrics
+                    built.model,
+                    built.loss_fn,
+                    samples,
+                    experiment.runtime,
+                    session.metrics,
+                    observers=[] if session.tally is None else [session.tally],
                 )
         finally:  # so that evaluations do not change the training
             restore_random_states(before, session.generators)
@@ -404,11 +432,15 @@ def save_weights(session: Session, path: Path, notes: dict[str, Any]) -> None:
 def save_best(session: Session, row: EpochRow) -> None:
     """Write `checkpoints/best`: the weights of the best epoch so far, the loss's own included.
 
+    What they predict on the validation set is among the notes of the file.
+
     Raises:
         OSError: they cannot be written.
     """
     best = session.state.best
-    notes = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
+    notes: dict[str, Any] = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
+    if session.tally is not None:
+        notes[PREDICTIONS] = dump_predictions(session.tally.facts(session.ranks))
     folder = session.directory / CHECKPOINTS / BEST
     loss = _loss_state(session)
     if loss and session.ranks.first:

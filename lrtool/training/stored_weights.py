@@ -1,20 +1,29 @@
-"""Loads the weights that a run has stored into a model."""
+"""Loads the weights that a run has stored into a model; and what its best ones predict."""
 
 from __future__ import annotations
 
+import json
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lrtool.engine import weights
 from lrtool.engine.checkpoint import BEST, LOSS, average_of, weights_of
-from lrtool.errors import UserError
+from lrtool.errors import LrtoolWarning, UserError
+from lrtool.report.records import PredictionFacts
 from lrtool.report.run_directory import CHECKPOINTS, MODEL
 from lrtool.training.resume import find_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lrtool.report.records import BestEpoch
+
+PREDICTIONS = "predictions"  # among the notes of the best weights
+_FACTS = TypeAdapter(PredictionFacts)
 
 Which = Literal["best", "last"]
 
@@ -79,3 +88,33 @@ def load_stored_weights(
         return StoredWeights(which, position["epoch"], position["step"])
     notes = weights.read_notes(path)
     return StoredWeights(which, notes.get("epoch"), notes.get("step"))
+
+
+def dump_predictions(facts: PredictionFacts) -> dict[str, Any]:
+    """Return them as a note of the weights, for `best_predictions`."""
+    dumped: dict[str, Any] = _FACTS.dump_python(facts, mode="json")
+    return dumped
+
+
+def best_predictions(run: Path, best: BestEpoch | None) -> PredictionFacts | None:
+    """Return what the best weights of a run predict on its validation set; None if unknown.
+
+    Warns:
+        LrtoolWarning: the file of the weights is damaged.
+    """
+    path = run / CHECKPOINTS / BEST / MODEL
+    if best is None or not path.is_file():
+        return None
+    try:
+        notes = weights.read_notes(path)
+        if PREDICTIONS not in notes or notes.get("step") != best.step:
+            return None
+        return _FACTS.validate_json(json.dumps(notes[PREDICTIONS]))
+    except (UserError, ValidationError) as error:
+        reason = error if isinstance(error, UserError) else f"{path}: its notes are damaged"
+        warnings.warn(
+            f"{reason}; the report is without what the best weights predict",
+            LrtoolWarning,
+            stacklevel=2,
+        )
+        return None

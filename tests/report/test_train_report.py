@@ -84,7 +84,8 @@ def test_the_report_has_the_fields_of_a_find_and_those_of_a_training(make, train
     stored = strict(reports.to_json(train()))
     own = {"first_update", "trials", "race"}
     shared = [key for key in strict(reports.to_json(make())) if key not in own]
-    assert list(stored) == [*shared, "learning_rate", "epochs", "best", "checkpoint", "steps"]
+    more = ["learning_rate", "epochs", "best", "checkpoint", "steps", "predictions"]
+    assert list(stored) == [*shared, *more]
     assert stored["command"] == "train"
     assert (stored["suggestion"], stored["suggestions"]) == (None, {})
     assert (stored["sweeps"], stored["curve"]) == ([], None)
