@@ -28,7 +28,7 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     assert re.fullmatch(r"\d{8}T\d{6}Z-find", directory.name)
     names = {path.name for path in directory.iterdir()}
     made = {"report.json", "plot.png", "plot.svg", "config.yaml", "metrics.jsonl"}
-    made |= {"encoding.json"}
+    made |= {"encoding.json", "report.html"}
     assert names == made | {".lock", ".lrtool"}
 
     report = reports.read(directory / "report.json")

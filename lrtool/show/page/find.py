@@ -1,85 +1,159 @@
-"""The page of a find."""
+"""The page of a find: the rate first, then what speaks for it, then what it was made of."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from lrtool.report.marker import CONFIG
+from lrtool.report.records import finite_or_none
 from lrtool.show import words
-from lrtool.show.page.axis import Axis
-from lrtool.show.page.plot import Mark, Region, Series, plot
+from lrtool.show.page.about import about
+from lrtool.show.page.finder_plots import draw_curve, draw_race, draw_standings
 from lrtool.show.page.render import render
-from lrtool.show.plots.limits import choose
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from markupsafe import Markup
-
+    from lrtool.report.records import Race
     from lrtool.report.report import FindReport
 
-GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
+    Rows = list[tuple[str, ...]]
+
+RULES = {
+    "valley": "rule of the literature: middle of the longest descent",
+    "slide": "rule of the literature: end of the steepest descent that lasts",
+    "steep": "rule of the literature: the steepest slope",
+    "minimum": "rule of the literature: a tenth of the rate with the lowest loss",
+}
 
 
 def draw(report: FindReport, run: Path) -> str:
     """Return the page as HTML; its commands name `run`, the directory."""
-    return render("find.html", report=report, run=run, words=words, curve=_curve(report))
+    title, lead = _headline(report)
+    race, trials = report.race, report.trials
+    return render(
+        "find.html",
+        title=title,
+        lead=lead,
+        report=report,
+        state=_state(report),
+        subject=words.subject(report),
+        next_steps=_next_steps(report, run),
+        curve=draw_curve(report),
+        evidence=_evidence(report),
+        trials=_candidates(trials) if trials else [],
+        trials_caption=_caption(trials) if trials else "",
+        race=_candidates(race) if race else [],
+        race_caption=_caption(race) if race else "",
+        race_plots=[draw_race(race), draw_standings(race, report.suggestion)]
+        if race and race.candidates
+        else [],
+        about=about(report),
+    )
 
 
-def _curve(report: FindReport) -> Markup:
-    """Return the losses over the rate: raw ones, the smooth curve, regions, and the rate."""
-    limits = choose(report)
-    probe = words.setting(report, "find", "loss") == "probe"
-    name = "validation loss (probe)" if probe else "training loss"
-    x = Axis("learning rate", limits.left, limits.right, log=limits.log)
-    y = Axis(f"{name}, before the update", limits.bottom, limits.top)
-    series = [
-        Series(
-            name=f"sweep {index + 1}" if len(report.sweeps) > 1 else "each step of the sweep",
-            x=sweep.lr,
-            y=sweep.loss,
-            shape="dots",
-            colour=2 + index % 6,
-            faint=True,
-        )
-        for index, sweep in enumerate(report.sweeps)
-    ]
-    if report.curve:
-        curve = report.curve
-        there = np.isfinite(curve.loss)
-        kept = [
-            np.asarray(each)[there].tolist()
-            for each in (curve.lr, curve.loss, curve.low, curve.high)
-        ]
-        lr, loss, low, high = kept
-        series.append(
-            Series(
-                name="expected loss after an update",
-                x=lr,
-                y=loss,
-                low=low,
-                high=high,
-                band="its 80% band",
-            )
-        )
+def _state(report: FindReport) -> str:
+    """Return what colours the headline: a verdict, or how the run ended."""
+    if report.status in {"interrupted", "failed"} or report.suggestion is None:
+        return report.status
+    return report.suggestion.verdict
+
+
+def _headline(report: FindReport) -> tuple[str, str]:
+    """Return the title, and the sentence below it: the rate, its interval, the verdict."""
     suggestion = report.suggestion
-    regions = [Region("usual guideline", *GUIDELINE, "guideline")]
-    marks = []
+    rate = words.rate(suggestion.lr) if suggestion and suggestion.lr else None
+    match report.status:
+        case "failed":
+            title = "The search failed"
+        case "interrupted":
+            title = "The search was interrupted"
+        case _:
+            title = f"Learning rate {rate}" if rate else "No trustworthy learning rate"
+    if suggestion is None or rate is None:
+        return title, "Without a rate to train with."
+    between = words.interval(suggestion)
+    lead = (
+        f"The rate found so far is {rate}"
+        if report.status in {"failed", "interrupted"}
+        else f"Train with {rate}"
+    )
+    lead += f" (interval {between})" if between else ""
+    return title, f"{lead} for a {words.purpose(suggestion)}: {suggestion.verdict}."
+
+
+def _next_steps(report: FindReport, run: Path) -> list[tuple[str, str]]:
+    """Return what to do next, a sentence each, with a command or none."""
+    suggestion = report.suggestion
+    steps = [(advice, "") for advice in (suggestion.advice if suggestion else ())]
+    config = run / CONFIG
+    if report.status == "failed":
+        steps.append(("Mend the cause, then try one batch:", words.command("check", config)))
+    if report.status in {"failed", "interrupted"}:
+        steps.append(("Search again:", words.command("find", config)))
     if suggestion and suggestion.lr:
-        if (good := words.good(suggestion)) and suggestion.low and suggestion.high:
-            regions = [
-                Region("too low", limits.left, good[0], "low"),
-                Region("good", *good, "good"),
-                Region("too high", good[1], limits.right, "high"),
-                Region("interval", suggestion.low, suggestion.high, "interval"),
-                *regions,
-            ]
-        marks.append(Mark("suggestion", suggestion.lr, label=words.rate(suggestion.lr)))
-    if report.trials and not report.trials.interrupted:
-        trials = report.trials
-        marks += [
-            Mark(f"trials of {trials.steps:,} steps", each.lr, "diamond")
-            for each in trials.candidates
-        ]
-    return plot("The learning rate finder", x, y, series, regions=regions, marks=marks, tall=True)
+        rate = words.rate(suggestion.lr)
+        steps.append(("Train with this rate:", words.command("train", config, "--lr-from", run)))
+        steps.append(("Or write it into your configuration:", f"learning_rate: {rate}"))
+    elif report.status == "no_suggestion":
+        steps.append(
+            ("Train with a rate of your own:", words.command("train", config, "--lr", "0.001"))
+        )
+    return steps
+
+
+def _evidence(report: FindReport) -> Rows:
+    """Return each source of evidence with the rate that it names, and what that is."""
+    rows: Rows = []
+    first, said = report.first_update, report.suggestions
+    if first:
+        what = "the highest rate that does not raise the loss of its own batch"
+        rows.append(("first update, critical rate", _rate(first.critical_lr), what))
+        what = "the rate at which the update is as large as the weights"
+        rows.append(("first update, ratio rate", _rate(first.ratio_lr), what))
+    names = {
+        "sweep": ("sweep", "the estimate from the curve and the first update"),
+        "auto": ("sweep", "the estimate from the curve and the first update"),
+        "race": ("race", "the estimate with the race"),
+    }
+    if "sweep" in said:
+        names["auto"] = ("trials", "the same, corrected by the trials")
+    for key, (name, what) in names.items():
+        if key in said:
+            rows.append((name, _rate(said[key].lr), said[key].reason or what))
+    for key, method in said.items():
+        if key not in names:
+            rows.append((key, _rate(method.lr), method.reason or RULES.get(key, "")))
+    return rows
+
+
+def _rate(lr: float | None) -> str:
+    return "–" if lr is None else words.rate(lr)
+
+
+def _candidates(race: Race) -> Rows:
+    """Return rate, origin, losses, error and outcome of each candidate, by rate."""
+    return [
+        (
+            words.rate(each.lr),
+            each.origin,
+            _loss(each.half_loss),
+            "NaN or infinite" if each.outcome == "diverged" else _loss(each.final_loss),
+            _rate(each.standard_error or None),
+            each.outcome,
+        )
+        for each in sorted(race.candidates, key=lambda candidate: candidate.lr)
+    ]
+
+
+def _loss(value: float | None) -> str:
+    finite = finite_or_none(value)
+    return "–" if finite is None else words.value(finite)
+
+
+def _caption(race: Race) -> str:
+    part = "validation" if race.measure == "validation" else "training"
+    return (
+        f"{len(race.candidates)} rates over {race.steps:,} steps ({race.steps_spent:,.0f} in all), "
+        f"compared by the loss of {race.examples:,} {part} samples"
+    )

@@ -13,6 +13,7 @@ from lrtool.show.plots import panels
 from lrtool.show.plots.canvas import GOOD, GREY, INK, LEFT, VECTOR_POINTS, WIDTH
 from lrtool.show.plots.limits import numbers
 from lrtool.show.plots.span import span
+from lrtool.show.smoothing import running_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,6 @@ STEPS = 0.42  # of the width: the panel over steps
 GAP = 0.1  # likewise, between the two
 LABEL = 0.58  # inches between two rates that are both spelled on the axis
 COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#d4b514")  # viridis: from low to high rates
-SMOOTH = 15  # a running mean goes over one in so many of the steps
 
 
 def draw(figure: Figure, race: Race, suggestion: Suggestion | None) -> None:
@@ -67,7 +67,7 @@ def _draw_steps(
 ) -> None:
     """Draw each candidate's raw losses, faint, and their running mean."""
     losses = {candidate.lr: numbers(candidate.loss) for candidate in candidates}
-    smooth = {lr: _running_mean(loss, race.steps) for lr, loss in losses.items()}
+    smooth = {lr: running_mean(loss, race.steps) for lr, loss in losses.items()}
     sound = [smooth[candidate.lr] for candidate in candidates if candidate.outcome != "diverged"]
     core = np.concatenate([*(sound or smooth.values()), []])
     limits = span(core, np.concatenate([*losses.values(), []]))
@@ -85,16 +85,6 @@ def _draw_steps(
     panels.open_frame(axes)
     axes.set_xlabel("step of the race")
     panels.write_title(axes, f"race: training loss{unit}")
-
-
-def _running_mean(loss: Array, steps: int) -> Array:
-    """Return the mean over a window around each step, narrower at the ends."""
-    reach = max(steps // SMOOTH, 1) // 2
-    sums = np.cumsum(np.append(0.0, np.where(np.isfinite(loss), loss, np.nan)))
-    here = np.arange(loss.size)
-    near = np.minimum(np.minimum(here, loss.size - 1 - here), reach)
-    mean: Array = (sums[here + near + 1] - sums[here - near]) / (2 * near + 1)
-    return mean
 
 
 def _draw_rates(

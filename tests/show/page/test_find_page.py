@@ -1,6 +1,7 @@
 import pytest
 from pages import Page
 
+from lrtool.show import words
 from lrtool.show.page import page as pages
 from lrtool.show.page.plot import COLOURS
 
@@ -20,6 +21,16 @@ def test_any_report_has_a_page_that_is_whole_small_and_asks_for_nothing(odd, tmp
     assert len(html.encode()) < MOST_BYTES
     assert len(page.all("main")) == len(page.all("h1")) == 1
     assert page.texts("title") == page.texts("h1")
+
+
+def test_any_race_has_a_page_that_is_whole_and_small(odd_race, tmp_path):
+    html = pages.draw(odd_race, tmp_path / "run")
+    page = Page(html)
+    assert page.wrong == []
+    assert len(html.encode()) < MOST_BYTES
+    rows = page.numbers()
+    for candidate in odd_race.race.candidates:
+        assert any(row[0] == words.rate(candidate.lr) for row in rows)
 
 
 def test_every_raw_loss_and_the_curve_are_in_the_table(make, draw):
