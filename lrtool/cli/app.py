@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lrtool import __version__
-from lrtool.cli import environment, exit_codes, launch
+from lrtool.cli import completion, environment, exit_codes, launch
 from lrtool.cli.check import check
 from lrtool.cli.compare import compare
 from lrtool.cli.evaluate import evaluate
@@ -30,7 +30,6 @@ from lrtool.cli.train import train
 app = typer.Typer(
     name="lrtool",
     help="Find a learning rate that trains about as well as the best of a grid; train with it.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -81,8 +80,8 @@ def main() -> None:
         deaths_of_workers_said_once(),
     ):
         try:
-            with launch.one_voice():
-                app()
+            with launch.one_voice(), completion.in_a_known_shell():
+                app(prog_name="lrtool")  # also as `python -m lrtool`, where completion is set up
         except Exception as error:  # noqa: BLE001  (the only place that catches all)
             sys.exit(exit_codes.end(error, environment.speaker()))
         finally:

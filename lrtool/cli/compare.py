@@ -8,14 +8,19 @@ from typing import Annotated
 
 import typer
 
-from lrtool.cli import flags
+from lrtool.cli import completion, flags
 from lrtool.cli.streams import result, stdout_for_the_result
 from lrtool.errors import UserError
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs, by directory or name.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Runs, by directory or name.",
+            autocompletion=completion.run_names,
+        ),
     ],
     output: Annotated[
         Path | None,

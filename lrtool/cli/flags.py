@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lrtool.cli import completion
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -16,8 +18,20 @@ if TYPE_CHECKING:
     from lrtool.report.report import Status
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run, by directory or name.")]
-Training = Annotated[Path, typer.Argument(metavar="RUN", help="A training, by directory or name.")]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run, by directory or name.", autocompletion=completion.run_names
+    ),
+]
+Training = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A training, by directory or name.",
+        autocompletion=completion.training_names,
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=3."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrtool.cli import exit_codes, flags
+from lrtool.cli import completion, exit_codes, flags
 from lrtool.cli.find import run_find
 from lrtool.cli.launch import joined
 from lrtool.cli.signals import interruptible
@@ -46,6 +46,7 @@ def train(
             "--lr-from",
             metavar="RUN",
             help="The rate of an earlier find or training.",
+            autocompletion=completion.run_names,
             callback=flags.in_home,
         ),
     ] = None,
@@ -55,6 +56,7 @@ def train(
             metavar="auto|RUN",
             help="Go on with a run; auto: the newest one, or that of --output or --name, if there "
             "is one.",
+            autocompletion=completion.resume_names,
             callback=flags.in_home,
         ),
     ] = None,
