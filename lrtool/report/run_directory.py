@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKPOINTS", "CONFIG", "ENCODING", "FIND", "METRICS", "MODEL", "TENSORBOARD"]
 
 LOCK, NEW, COPY = ".lock", ".new", ".copy."
+WAIT_S = 0.2  # for the lock: `is_in_use` may have it for a moment
 _NAMES = "|".join(map(re.escape, (*RUN_FILES, *COMPARISON, MARKER, "manifest.json")))
 _TEMPORARY = re.compile(rf"\.({_NAMES})\.[a-z0-9_]{{8}}\.tmp")  # as `files.whole_path` names them
 
@@ -117,7 +118,7 @@ def opened(
         directory = output or _new(parent, command)
         directory.mkdir(parents=True, exist_ok=True)
         _refuse_links(directory)
-        lock = FileLock(directory / LOCK, blocking=False)
+        lock = FileLock(directory / LOCK, timeout=WAIT_S)
         lock.acquire()
     except Timeout as error:
         raise UserError(f"{directory}: another process is using it") from error
@@ -179,6 +180,20 @@ def unfinished(directory: Path) -> Path:
     """
     new = directory / NEW
     return new if marker.read(new) is not None and marker.has_checkpoint(new) else directory
+
+
+def is_in_use(run: Path) -> bool:
+    """Tell whether a process is making a run; False also where that cannot be known."""
+    lock = place(run) / LOCK
+    try:
+        if lock.is_file():  # no lock is left where none was
+            with FileLock(lock, blocking=False):
+                pass
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def settle(directory: Path) -> None:

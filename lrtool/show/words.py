@@ -226,6 +226,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def age(seconds: float) -> str:
+    """Spell how long ago something was: "45 s", "12 min", "5 h", "3 days"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h"
+    return f"{seconds // 86400:,.0f} days"
+
+
 def took(report: AnyReport) -> str:
     """Say how long a run took: "2.5 s, 600 steps at 1,200 steps/s on 4 ranks"."""
     timing = report.timing
