@@ -474,11 +474,33 @@ class Steps:
     loss: Annotated[
         tuple[Loss, ...], Field(description="the loss before the update; null: NaN or infinite")
     ]
+    lowest: Annotated[
+        tuple[Loss, ...],
+        Field(
+            description="the lowest loss from each of these steps up to the next; empty: no step "
+            "is left out, or an older report"
+        ),
+    ] = ()
+    highest: Annotated[
+        tuple[Loss, ...], Field(description="the highest; null: one is NaN or infinite")
+    ] = ()
+    grad_norm: Annotated[
+        tuple[Loss | None, ...],
+        Field(
+            description="the highest norm of the gradients before clipping, from each of these "
+            "steps up to the next; empty: they are not clipped, or an older report"
+        ),
+    ] = ()
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
-        if not len(self.step) == len(self.epoch) == len(self.lr) == len(self.loss):
+        count = len(self.step)
+        if not count == len(self.epoch) == len(self.lr) == len(self.loss):
             raise ValueError("steps have one epoch, one lr and one loss for each step")
+        if {len(self.lowest), len(self.highest)} not in ({0}, {count}):
+            raise ValueError("steps have a lowest and a highest loss each, or none has")
+        if len(self.grad_norm) not in {0, count}:
+            raise ValueError("steps have a norm of gradients each, or none has")
         return self
 
 

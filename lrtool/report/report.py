@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -118,33 +119,69 @@ AnyReport = FindReport | TrainReport
 KINDS: dict[str, type[AnyReport]] = {"find": FindReport, "train": TrainReport}
 
 
+@dataclass(slots=True)
+class _Kept:
+    """A step that is kept, and the extremes of it and of those left out after it."""
+
+    row: StepRow
+    lowest: float
+    highest: float
+    grad_norm: float | None
+
+    def join(self, other: _Kept) -> None:
+        """Add the extremes of steps that follow. NaN and infinity are the highest of all."""
+        self.lowest = min(self.lowest, other.lowest)
+        self.highest = max(self.highest, other.highest)
+        norms = [norm for norm in (self.grad_norm, other.grad_norm) if norm is not None]
+        self.grad_norm = max(norms, default=None)
+
+
+def _kept(row: StepRow) -> _Kept:
+    loss = row.loss if math.isfinite(row.loss) else math.inf
+    norm = math.inf if row.grad_norm is not None and math.isnan(row.grad_norm) else row.grad_norm
+    return _Kept(row, loss, loss, norm)
+
+
+def _halve(kept: list[_Kept]) -> None:
+    for first, second in zip(kept[::2], kept[1::2], strict=False):
+        first.join(second)
+    del kept[1::2]
+
+
 def thin(rows: Iterable[StepRow], most: int = MOST_STEPS) -> Steps:
     """Return at most `most` of the rows, evenly spaced, with the first and the last.
 
+    Of those between, the lowest and the highest loss and the highest norm of gradients are kept.
     The rows are read once and at most `most` are in memory: a generator may yield millions.
 
     Args:
         rows: in the order of their steps.
         most: at least 3.
     """
-    kept: list[StepRow] = []
+    kept: list[_Kept] = []
     stride, last = 1, None
     for index, row in enumerate(row for row in rows if row.denominator != 0):
-        last = row
+        last = _kept(row)
         if index % stride == 0 and len(kept) == most:
-            del kept[1::2]
+            _halve(kept)
             stride *= 2
         if index % stride == 0:
-            kept.append(row)
+            kept.append(last)
+        else:
+            kept[-1].join(last)
     if last is not None and last is not kept[-1]:
         if len(kept) == most:
-            del kept[1::2]
+            _halve(kept)
         kept.append(last)
+    norms = tuple(each.grad_norm for each in kept)
     return Steps(
-        step=tuple(row.step for row in kept),
-        epoch=tuple(row.epoch for row in kept),
-        lr=tuple(row.lr for row in kept),
-        loss=tuple(row.loss for row in kept),
+        step=tuple(each.row.step for each in kept),
+        epoch=tuple(each.row.epoch for each in kept),
+        lr=tuple(each.row.lr for each in kept),
+        loss=tuple(each.row.loss for each in kept),
+        lowest=tuple(each.lowest for each in kept) if stride > 1 else (),
+        highest=tuple(each.highest for each in kept) if stride > 1 else (),
+        grad_norm=norms if any(norm is not None for norm in norms) else (),
     )
 
 

@@ -93,9 +93,9 @@ def test_the_report_has_the_fields_of_a_find_and_those_of_a_training(make, train
     assert stored["checkpoint"] == "checkpoints/last"
     best = stored["best"]
     assert (best["epoch"], best["step"], best["metric"]) == (10, 230, "accuracy")
-    assert {key: len(values) for key, values in stored["steps"].items()} == dict.fromkeys(
-        ("step", "epoch", "lr", "loss"), 230
-    )
+    kept = dict.fromkeys(("step", "epoch", "lr", "loss"), 230)
+    none = dict.fromkeys(("lowest", "highest", "grad_norm"), 0)
+    assert {key: len(values) for key, values in stored["steps"].items()} == kept | none
 
 
 def test_each_metric_is_a_key_of_its_epoch_and_what_is_no_number_is_null(train):
@@ -170,6 +170,43 @@ def test_thinned_steps_are_few_evenly_spaced_and_hold_both_ends(count, most):
     assert len(set(strides)) <= 1
     assert 0 < last <= (strides[0] if strides else count)
     assert len(kept) >= most // 2
+
+
+def of_losses(losses, norms=()):
+    norms = norms or [None] * len(losses)
+    return [
+        records.StepRow(step, 1, 0.1, loss, 1, grad_norm=norm, skipped=False)
+        for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), 1)
+    ]
+
+
+def test_extremes_of_the_steps_left_out_are_kept_by_hand():
+    losses = [1.0, 9.0, 3.0, 0.5, 5.0, math.nan, 7.0]
+    steps = thin(of_losses(losses, [0.1, 0.2, 0.9, None, 0.5, math.inf, 0.6]), most=5)
+    assert steps.step == (1, 3, 5, 7)
+    assert steps.loss == (1, 3, 5, 7)
+    assert steps.lowest == (1, 0.5, 5, 7)
+    assert steps.highest == (9, 3, math.inf, 7)
+    assert steps.grad_norm == (0.2, 0.9, math.inf, 0.6)
+
+
+def test_without_clipping_or_with_all_steps_nothing_more_is_kept():
+    assert thin(of_losses([1.0] * 9), most=5).grad_norm == ()
+    few = thin(of_losses([1.0, 2.0], [0.3, 0.4]))
+    assert (few.lowest, few.highest, few.grad_norm) == ((), (), (0.3, 0.4))
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(3, 20))
+def test_no_extreme_is_lost(losses, most):
+    steps = thin(of_losses(losses), most)
+    if len(losses) > most:
+        assert min(steps.lowest) == min(losses)
+        assert max(steps.highest) == max(losses)
+        assert all(
+            a <= b <= c for a, b, c in zip(steps.lowest, steps.loss, steps.highest, strict=True)
+        )
+    else:
+        assert list(steps.loss) == losses
 
 
 def test_a_long_training_keeps_two_thousand_steps():
