@@ -422,7 +422,8 @@ def _write_report(
     status: Status,
     reason: str | None,
 ) -> TrainReport:
-    """Write the report of a training, with the rows of its metrics.jsonl, and draw the plots."""
+    """Write the report of a training, with the rows of its metrics.jsonl; draw plots and page."""
+    from lrtool.cli.pages import save_page
     from lrtool.engine.checkpoint import LAST
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.experiment.preflight import facts
@@ -458,4 +459,5 @@ def _write_report(
         find_plot.save(search, directory)  # all that there is
     else:
         plot.save(report, directory)
+    save_page(report, directory)
     return report

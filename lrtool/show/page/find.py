@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrtool.report.marker import CONFIG
 from lrtool.report.records import finite_or_none
@@ -29,8 +29,7 @@ RULES = {
 
 def draw(report: FindReport, run: Path) -> str:
     """Return the page as HTML; its commands name `run`, the directory."""
-    title, lead = _headline(report)
-    race, trials = report.race, report.trials
+    title, lead = headline(report)
     return render(
         "find.html",
         title=title,
@@ -39,17 +38,25 @@ def draw(report: FindReport, run: Path) -> str:
         state=_state(report),
         subject=words.subject(report),
         next_steps=_next_steps(report, run),
-        curve=draw_curve(report),
-        evidence=_evidence(report),
-        trials=_candidates(trials) if trials else [],
-        trials_caption=_caption(trials) if trials else "",
-        race=_candidates(race) if race else [],
-        race_caption=_caption(race) if race else "",
-        race_plots=[draw_race(race), draw_standings(race, report.suggestion)]
+        about=about(report),
+        **search(report),
+    )
+
+
+def search(report: FindReport) -> dict[str, Any]:
+    """Return what `search.html` shows of a search, on its own page or on that of a training."""
+    race, trials = report.race, report.trials
+    return {
+        "curve": draw_curve(report),
+        "evidence": _evidence(report),
+        "trials": _candidates(trials) if trials else [],
+        "trials_caption": _caption(trials) if trials else "",
+        "race": _candidates(race) if race else [],
+        "race_caption": _caption(race) if race else "",
+        "race_plots": [draw_race(race), draw_standings(race, report.suggestion)]
         if race and race.candidates
         else [],
-        about=about(report),
-    )
+    }
 
 
 def _state(report: FindReport) -> str:
@@ -59,7 +66,7 @@ def _state(report: FindReport) -> str:
     return report.suggestion.verdict
 
 
-def _headline(report: FindReport) -> tuple[str, str]:
+def headline(report: FindReport) -> tuple[str, str]:
     """Return the title, and the sentence below it: the rate, its interval, the verdict."""
     suggestion = report.suggestion
     rate = words.rate(suggestion.lr) if suggestion and suggestion.lr else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lrtool.report import report as reports
 from lrtool.report.files import write_text
-from lrtool.report.marker import PAGE
+from lrtool.report.marker import FIND, PAGE
 from lrtool.report.report import FindReport
 from lrtool.report.run_directory import place
-from lrtool.show.page import find
+from lrtool.show.page import find, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +24,29 @@ def save(report: AnyReport, run: Path) -> Path:
         OSError: the directory cannot be written, or the disk is full.
     """
     path = run / PAGE
-    write_text(path, draw(report, place(run)))
+    write_text(path, draw(report, place(run), search_inside(run)))
     return path
 
 
-def draw(report: AnyReport, run: Path) -> str:
+def search_inside(run: Path) -> FindReport | None:
+    """Return the report of the find inside a training's run; None without one.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = run / FIND / reports.FILE_NAME
+    found = reports.read(path) if path.is_file() else None
+    return found if isinstance(found, FindReport) else None
+
+
+def draw(report: AnyReport, run: Path, search: FindReport | None = None) -> str:
     """Return the page of a report as HTML.
 
     Args:
         report: of a run.
         run: its directory, as commands of the page name it.
+        search: the find inside a training's run; None without one.
     """
-    assert isinstance(report, FindReport)
-    return find.draw(report, run)
+    if isinstance(report, FindReport):
+        return find.draw(report, run)
+    return train.draw(report, run, search)

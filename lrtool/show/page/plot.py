@@ -44,6 +44,7 @@ class Series:
         band: what these are.
         faint: raw values behind a smooth line.
         hidden: from the legend.
+        only_drawn: not in the table, as its numbers say nothing more.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Series:
     band: str = "band"
     faint: bool = False
     hidden: bool = False
+    only_drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ def plot(
     regions: Sequence[Region] = (),
     marks: Sequence[Mark] = (),
     tall: bool = False,
+    zoom: bool = False,
 ) -> Markup:
     """Return a figure: title, legend, plot, and its numbers in a table to unfold.
 
@@ -110,6 +113,7 @@ def plot(
         regions: behind everything.
         marks: in front of everything.
         tall: a large plot.
+        zoom: the script lets a range of x be chosen, whose values then fill the height.
     """
     y_ticks = y.ticks(Y_TICKS if tall else 4)
     heads, rows = _table(x, series)
@@ -134,6 +138,7 @@ def plot(
         rows=rows,
         places=_places(x, regions, marks),
         tall=tall,
+        zoom=zoom,
     )
 
 
@@ -233,7 +238,7 @@ def _region(region: Region, x: Axis) -> dict[str, object]:
 def _table(x: Axis, series: Sequence[Series]) -> tuple[list[tuple[str, int]], list[list[str]]]:
     """Return heads with colours, 0 for none, and a row for each x: the numbers that are drawn."""
     columns: list[tuple[str, int, Sequence[float], Sequence[float | None]]] = []
-    for each in series:
+    for each in (each for each in series if not each.only_drawn):
         columns.append((each.name, each.colour, each.x, each.y))
         if each.low and each.high:
             columns.append((f"{each.band}, from", 0, each.x, each.low))

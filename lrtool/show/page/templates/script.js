@@ -5,15 +5,19 @@ for (const plot of document.querySelectorAll(".plot")) {
   const table = plot.closest(".figure").querySelector("table.numbers");
   const heads = [...table.tHead.rows[0].cells];
   const axis = text => {
-    const [low, high, log] = text.split(" ").map(Number);
-    const scale = log ? Math.log : Number;
-    return value => high > low ? (scale(value) - scale(low)) / (scale(high) - scale(low)) : 0.5;
+    const [low, high, log, whole] = text.split(" ").map(Number);
+    const scale = log ? Math.log : Number, back = log ? Math.exp : Number;
+    const span = scale(high) - scale(low);
+    const place = value => span > 0 ? (scale(value) - scale(low)) / span : 0.5;
+    return Object.assign(place, {at: place => back(scale(low) + place * span), log, whole});
   };
   const x = axis(plot.dataset.x), y = axis(plot.dataset.y);
+  let view = {left: 0, right: 1, bottom: 0, top: 1};  // the part of the plot that is shown
   const number = cell => parseFloat(cell.textContent.replaceAll(",", ""));
-  const rows = [...table.tBodies[0].rows]
+  const all = [...table.tBodies[0].rows]
     .map(row => ({cells: [...row.cells], place: x(number(row.cells[0]))}))
     .filter(row => row.place >= 0 && row.place <= 1);
+  let rows = all;
   if (!rows.length) continue;
 
   const add = name => {
@@ -32,8 +36,9 @@ for (const plot of document.querySelectorAll(".plot")) {
   plot.setAttribute("aria-valuemax", rows.length - 1);
   plot.tabIndex = 0;
 
+  const shown = place => (place - view.left) / (view.right - view.left);
   const lines = row => row.cells.slice(1)
-    .map((cell, index) => ({text: cell.textContent, head: heads[index + 1], y: y(number(cell))}))
+    .map((cell, index) => ({text: cell.textContent, head: heads[index + 1], y: (y(number(cell)) - view.bottom) / (view.top - view.bottom)}))
     .filter(line => line.text);
   const describe = index => {
     const row = rows[index], said = lines(row).map(line => `${line.head.textContent} ${line.text}`);
@@ -42,7 +47,7 @@ for (const plot of document.querySelectorAll(".plot")) {
   };
   const show = index => {
     current = Math.min(Math.max(index, 0), rows.length - 1);
-    const row = rows[current], left = `${100 * row.place}%`;
+    const row = rows[current], place = shown(row.place), left = `${100 * place}%`;
     describe(current);
     points.forEach(point => point.remove());
     points = lines(row).filter(line => line.head.dataset.colour && line.y >= 0 && line.y <= 1).map(line => {
@@ -58,8 +63,8 @@ for (const plot of document.querySelectorAll(".plot")) {
       return line;
     }));
     cursor.style.left = left;
-    values.style.left = row.place < 0.5 ? `calc(${left} + 1rem)` : "auto";
-    values.style.right = row.place < 0.5 ? "auto" : `calc(${100 * (1 - row.place)}% + 1rem)`;
+    values.style.left = place < 0.5 ? `calc(${left} + 1rem)` : "auto";
+    values.style.right = place < 0.5 ? "auto" : `calc(${100 * (1 - place)}% + 1rem)`;
     cursor.hidden = values.hidden = false;
   };
   const hide = () => {
@@ -72,7 +77,7 @@ for (const plot of document.querySelectorAll(".plot")) {
     const box = plot.getBoundingClientRect(), here = (event.clientX - box.left) / box.width;
     let best = 0;
     rows.forEach((row, index) => {
-      if (Math.abs(row.place - here) < Math.abs(rows[best].place - here)) best = index;
+      if (Math.abs(shown(row.place) - here) < Math.abs(shown(rows[best].place) - here)) best = index;
     });
     return best;
   };
@@ -92,4 +97,101 @@ for (const plot of document.querySelectorAll(".plot")) {
     event.preventDefault();
     show(to);
   });
+
+  // A range of x, chosen by two sliders: its values fill the height.
+  if (plot.dataset.zoom === undefined || all.length < 10) continue;
+  const svg = (name, attributes, text = "") => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.textContent = text;
+    return element;
+  };
+  const spell = value => value && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e9)
+    ? String(Number(value.toPrecision(6)).toExponential())
+    : value.toLocaleString("en-US", {maximumSignificantDigits: 6});
+  const ticks = (low, high, log, whole, most) => {
+    const decades = Math.log10(high / low);
+    if (log && decades >= 1.5) {
+      const stride = Math.ceil(decades / most), found = [];
+      for (let power = Math.ceil(Math.log10(low)); power <= Math.log10(high); power += stride) found.push(10 ** power);
+      return found;
+    }
+    const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
+    const step = Math.max([1, 2, 5, 10].find(factor => factor * power >= rough) * power, whole);
+    const found = [];
+    for (let index = Math.ceil(low / step); index * step <= high; index++) found.push(index * step);
+    return found;
+  };
+  const axes = svg("g", {});
+  plot.querySelector(".ticks").after(axes);
+  const zoom = (left, right) => {
+    const whole = left === 0 && right === 1;
+    view = {left, right, bottom: 0, top: 1};
+    rows = whole ? all : all.filter(row => row.place >= left && row.place <= right);
+    if (!rows.length) rows = all;
+    const heights = rows.flatMap(row => lines(row).map(line => line.y)).filter(height => height >= 0 && height <= 1);
+    if (!whole && heights.length) {
+      const bottom = Math.min(...heights), top = Math.max(...heights), margin = 0.06 * (top - bottom) || 0.05;
+      view = {left, right, bottom: bottom - margin, top: top + margin};
+    }
+    plot.classList.toggle("zoomed", !whole);
+    const wide = 1 / (right - left), high = 1 / (view.top - view.bottom);
+    for (const inner of plot.querySelectorAll(".view")) {
+      inner.setAttribute("x", `${-100 * left * wide}%`);
+      inner.setAttribute("width", `${100 * wide}%`);
+      if (!inner.closest(".data")) continue;
+      inner.setAttribute("y", `${-100 * (1 - view.top) * high}%`);
+      inner.setAttribute("height", `${100 * high}%`);
+    }
+    axes.replaceChildren();
+    current = 0;
+    hide();
+    describe(0);
+    plot.setAttribute("aria-valuemax", rows.length - 1);
+    if (whole) return;
+    for (const value of ticks(x.at(left), x.at(right), x.log, x.whole, plot.clientWidth / 90)) {
+      const at = `${100 * shown(x(value))}%`;
+      axes.append(svg("line", {class: "grid", x1: at, x2: at, y1: 0, y2: "100%"}), svg("text", {class: "tick", x: at, y: "100%", dy: "1.4em"}, spell(value)));
+    }
+    for (const value of ticks(y.at(view.bottom), y.at(view.top), y.log, y.whole, 4)) {
+      const at = `${100 * (1 - (y(value) - view.bottom) / (view.top - view.bottom))}%`;
+      axes.append(svg("line", {class: "grid", x1: 0, x2: "100%", y1: at, y2: at}), svg("text", {class: "y", x: "-.5em", y: at, dy: ".35em"}, spell(value)));
+    }
+  };
+  const STEPS = 200;
+  const controls = document.createElement("fieldset"), legend = document.createElement("legend");
+  controls.className = "zoom";
+  legend.textContent = `Zoom: ${heads[0].textContent}`;
+  const slider = (name, value) => {
+    const label = document.createElement("label"), input = document.createElement("input"), output = document.createElement("output");
+    Object.assign(input, {type: "range", min: 0, max: STEPS, value});
+    input.setAttribute("aria-label", `${name} ${heads[0].textContent}`);
+    label.append(name, input, output);
+    return {label, input, output};
+  };
+  const from = slider("from", 0), to = slider("to", STEPS), reset = document.createElement("button");
+  const choose = moved => {
+    let left = Number(from.input.value), right = Number(to.input.value);
+    if (right - left < 2) {  // the other one makes way
+      if (moved === from) right = Math.min(left + 2, STEPS); else left = Math.max(right - 2, 0);
+      if (right - left < 2) left = right === STEPS ? STEPS - 2 : left, right = left + 2;
+      from.input.value = left;
+      to.input.value = right;
+    }
+    for (const each of [from, to]) {
+      const value = x.at(each.input.value / STEPS);
+      each.output.textContent = spell(x.whole ? Math.round(value) : value);
+      each.input.setAttribute("aria-valuetext", each.output.textContent);
+    }
+    zoom(left / STEPS, right / STEPS);
+  };
+  from.input.addEventListener("input", () => choose(from));
+  to.input.addEventListener("input", () => choose(to));
+  reset.type = "button";
+  reset.textContent = "show all";
+  reset.setAttribute("aria-label", `show every ${heads[0].textContent}`);
+  reset.addEventListener("click", () => { from.input.value = 0; to.input.value = STEPS; choose(from); });
+  controls.append(legend, from.label, to.label, reset);
+  plot.nextElementSibling.after(controls);
+  choose(from);
 }

@@ -1,0 +1,182 @@
+"""The page of a training: how it ended, its plots, its epochs, and what its weights predict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrtool.report.marker import CONFIG
+from lrtool.report.records import finite_or_none
+from lrtool.show import words
+from lrtool.show.page import find
+from lrtool.show.page.about import about, short
+from lrtool.show.page.bins import some_of
+from lrtool.show.page.predictions import predictions
+from lrtool.show.page.render import render
+from lrtool.show.page.training_plots import MOST_METRICS, draw_plots, metrics_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lrtool.report.report import FindReport, TrainReport
+
+    Rows = list[tuple[str, ...]]
+
+MOST_BYTES = 300_000
+POINTS = (240, 120, 60, 30)  # of a plot's series: fewer where the page would be too large
+MOST_EPOCHS = 60  # rows of the table
+FEWER_EPOCHS = 25
+
+
+def draw(report: TrainReport, run: Path, search: FindReport | None = None) -> str:
+    """Return the page as HTML; its commands name `run`, the directory.
+
+    Args:
+        report: of the training.
+        run: its directory.
+        search: the find inside the run; None without one.
+    """
+    html = ""
+    for points in POINTS:
+        html = _draw(report, run, search, points)
+        if len(html.encode()) <= MOST_BYTES:
+            break
+    return html
+
+
+def _draw(report: TrainReport, run: Path, search: FindReport | None, points: int) -> str:
+    title, lead = _headline(report)
+    heads, rows, left_out = _epochs(report, MOST_EPOCHS if points > POINTS[-1] else FEWER_EPOCHS)
+    return render(
+        "train.html",
+        title=title,
+        lead=lead,
+        report=report,
+        state="" if report.status == "completed" else report.status,
+        subject=words.subject(report),
+        next_steps=_next_steps(report, run),
+        results=_results(report),
+        plots=draw_plots(report, points),
+        more_metrics=metrics_of(report)[MOST_METRICS:],
+        epoch_heads=heads,
+        epochs=rows,
+        left_out=left_out,
+        predictions=predictions(report),
+        found=None if search is None else find.headline(search),
+        about=about(report),
+        **(find.search(search) if search else {"curve": None}),
+    )
+
+
+def _headline(report: TrainReport) -> tuple[str, str]:
+    """Return the title, and the sentence below it: what was trained, and how far."""
+    best = f"Best {words.best(report)}" if report.best else "No best epoch"
+    match report.status:
+        case "diverged":
+            title = f"Diverged at step {words.last_step(report):,}"
+        case "failed":
+            title = "The training failed"
+        case "interrupted":
+            title = "The training was interrupted"
+        case "no_suggestion":
+            title = "No trustworthy learning rate"
+        case _:
+            title = best
+    if report.learning_rate is None:
+        return title, "Nothing was trained."
+    model = report.model.name if report.model else words.setting(report, "model", "name")
+    lead = f"{short(str(model or 'The model'))} was trained up to {words.progress(report)}"
+    lead += f", at learning rate {words.learning_rate(report)}"
+    if report.status != "completed" and report.best:
+        lead += f"; {best[:1].lower()}{best[1:]}"
+    return title, f"{lead}."
+
+
+def _results(report: TrainReport) -> Rows:
+    """Return what the best epoch reached, and the last one."""
+    chosen = {"best": report.best.step if report.best else None}
+    rows: Rows = []
+    validated = words.validated(report)
+    for epoch in report.epochs:
+        names = [name for name, step in chosen.items() if step == epoch.step]
+        if epoch is report.epochs[-1]:
+            names.append("last")
+        if not names:
+            continue
+        values: dict[str, float | None] = {"train_loss": epoch.train_loss}
+        values |= {"validation_loss": epoch.validation_loss} if validated else {}
+        values |= epoch.metrics
+        text = ", ".join(
+            f"{words.metric(name, validated=validated)} {words.value(finite_or_none(value))}"
+            for name, value in [*values.items()][:12]
+        )
+        rows.append((f"{' and '.join(names)} epoch, {epoch.epoch:,}", short(text)))
+    rows.append(("schedule", words.schedule(report)))
+    return rows
+
+
+def _next_steps(report: TrainReport, run: Path) -> list[tuple[str, str]]:
+    """Return what to do next, a sentence each, with a command or none."""
+    config = run / CONFIG
+    rate = report.learning_rate
+    resume = ("Go on where it ended:", words.command("train", config, "--resume", run))
+    again = ("Train again:", words.command("train", config))
+    match report.status:
+        case "no_suggestion":
+            steps = [
+                (advice, "") for advice in (report.suggestion.advice if report.suggestion else ())
+            ]
+            own = words.command("train", config, "--lr", "0.001")
+            return [*steps, ("Train with a rate of your own:", own)]
+        case "failed":
+            check = ("Mend the cause, then try one batch:", words.command("check", config))
+            return [check, resume if report.checkpoint else again]
+        case "interrupted":
+            return [resume if report.checkpoint else again]
+        case "diverged":
+            steps = [("Find a rate for this model and these data:", words.command("find", config))]
+            if rate:
+                lower = words.rate(rate.value / 10)
+                command = words.command("train", config, "--lr", lower)
+                steps.append(("Or train again with a tenth of the rate:", command))
+            if words.setting(report, "train", "gradient_clip_norm") is None:
+                clip = ("train", config, "--set", "train.gradient_clip_norm=1")
+                steps.append(("Or clip the gradients:", words.command(*clip)))
+            if report.best:
+                steps.append(
+                    ("The weights of the best epoch are kept:", words.command("evaluate", run))
+                )
+            return steps
+    steps = []
+    if rate and rate.origin == "optimizer":
+        steps.append(("Find a rate first:", words.command("train", config, "--lr", "auto")))
+    if report.best and report.epochs and report.best.step == report.epochs[-1].step:
+        what = "The last epoch is the best one: a longer training may be better."
+        steps.append((what, ""))
+    evaluate = words.command("evaluate", run)
+    steps += [("Evaluate the best weights, or on other data:", evaluate)] if report.best else []
+    return [*steps, ("Predict:", words.command("predict", run, "DATA"))]
+
+
+def _epochs(report: TrainReport, most: int) -> tuple[list[str], list[dict[str, Any]], str]:
+    """Return heads and rows of the table of epochs, and which of them it leaves out."""
+    epochs, validated = report.epochs, words.validated(report)
+    best = [i for i, each in enumerate(epochs) if report.best and each.step == report.best.step]
+    shown = some_of(len(epochs), most, best)
+    metrics = metrics_of(report)[:8]
+    heads = ["epoch", "step", "rate", "training loss", *["validation loss"] * validated]
+    heads += [short(words.metric(name, validated=validated)) for name in metrics]
+    rows = []
+    for index in shown:
+        epoch = epochs[index]
+        cells = [f"{epoch.epoch:,}", f"{epoch.step:,}", words.rate(epoch.lr) if epoch.lr else "0"]
+        values = [epoch.train_loss, *[epoch.validation_loss] * validated]
+        values += [epoch.metrics.get(name) for name in metrics]
+        cells += [words.value(finite_or_none(value)) for value in values]
+        rows.append({"cells": cells, "best": index in best})
+    left_out = ""
+    if len(shown) < len(epochs):
+        left_out = (
+            f"{len(epochs) - len(shown):,} of {len(epochs):,} epochs are left out here: shown are "
+            "the first, the last, the best and evenly spaced ones between. metrics.jsonl has all."
+        )
+    return heads, rows, left_out
