@@ -17,6 +17,7 @@ from lrtool.cli.find import find
 from lrtool.cli.init import init
 from lrtool.cli.list import list_
 from lrtool.cli.predict import predict
+from lrtool.cli.report import report
 from lrtool.cli.runs import runs
 from lrtool.cli.schema import schema
 from lrtool.cli.signals import end_children
@@ -65,6 +66,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(compare)
+app.command()(report)
 app.command()(runs)
 app.command()(check)
 app.command("list")(list_)

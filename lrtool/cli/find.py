@@ -10,6 +10,7 @@ import typer
 
 from lrtool.cli import exit_codes, flags
 from lrtool.cli.launch import joined
+from lrtool.cli.pages import open_page, save_page
 from lrtool.cli.signals import interruptible
 from lrtool.cli.streams import say, say_of_checkpoint, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
@@ -44,6 +45,7 @@ def find(
     overwrite: flags.Overwrite = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
+    open_: flags.Open = False,
 ) -> None:
     """Sweep the learning rate and name one that trains well, with an interval and a verdict."""
     flags.refuse_both(output, name)
@@ -66,6 +68,7 @@ def find(
         from lrtool.experiment.reading import inputs_of
         from lrtool.experiment.threads import with_threads
         from lrtool.report import run_directory
+        from lrtool.report.marker import PAGE
 
         settings, document = flags.read(config, sets, given)
         inputs = inputs_of(settings, document)
@@ -83,6 +86,8 @@ def find(
         ) as run:
             report = run_find(experiment, preflight, run, stop, quiet=quiet or as_json)
             directory = ranks.by_first(partial(flags.finished, run, report.status))
+        if open_ and ranks.first:
+            open_page(directory / PAGE)
     if not ranks.first:
         raise typer.Exit(exit_codes.of_run(report.status, stop))
     if as_json:
@@ -189,7 +194,6 @@ def _write_report(
     failure: str | None = None,
 ) -> FindReport:
     """Write the report of a search, the plots and the page."""
-    from lrtool.cli.pages import save_page
     from lrtool.experiment.preflight import facts
     from lrtool.report import report as reports
     from lrtool.report.records import Timing

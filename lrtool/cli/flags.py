@@ -37,6 +37,7 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=3."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Nothing but JSON on stdout.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
 
 

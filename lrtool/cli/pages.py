@@ -1,9 +1,14 @@
-"""The page of a run: written, and never at the cost of the run."""
+"""The page of a run: written, never at the cost of the run, and opened in a browser."""
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
+import webbrowser
 from typing import TYPE_CHECKING
+
+from lrtool.errors import LrtoolWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,15 +23,43 @@ def save_page(report: AnyReport, run: Path) -> None:
         LrtoolWarning: it could not be written.
     """
     from lrtool.cli.exit_codes import words
-    from lrtool.errors import LrtoolWarning
     from lrtool.show.page import page
 
     try:
         page.save(report, run)
     except Exception as error:  # noqa: BLE001  (a page is no reason to lose a run)
         warnings.warn(
-            f"no page was written ({words(error)}); the report is whole: `lrtool report` writes "
+            f"no page was written: {words(error)}; the report is whole, and `lrtool report` writes "
             "its page",
             LrtoolWarning,
             stacklevel=2,
         )
+
+
+def open_page(path: Path) -> None:
+    """Open a page in the browser.
+
+    Warns:
+        LrtoolWarning: there is no page, or no browser that could show it.
+    """
+    if not path.is_file():
+        warnings.warn(f"--open: there is no {path}", LrtoolWarning, stacklevel=2)
+        return
+    try:
+        opened = _may_open() and webbrowser.open(path.resolve().as_uri())
+    except (OSError, webbrowser.Error):
+        opened = False
+    if not opened:
+        warnings.warn(
+            f"--open: no browser could be opened; the page is {path}", LrtoolWarning, stacklevel=2
+        )
+
+
+def _may_open() -> bool:
+    """Tell whether a browser can be seen: one inside a terminal needs that for itself."""
+    named = "BROWSER", "DISPLAY", "WAYLAND_DISPLAY"
+    return (
+        sys.platform in {"darwin", "win32"}
+        or any(map(os.environ.get, named))
+        or (sys.stdin.isatty() and sys.stderr.isatty())
+    )

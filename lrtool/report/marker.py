@@ -92,6 +92,18 @@ def end(directory: Path) -> None:
     _write(directory, Marker(command=marker.command, files=files))
 
 
+def add(directory: Path, name: str) -> None:
+    """List a file that was written after a run's end, or once more.
+
+    Raises:
+        OSError: it cannot be read, or the list not written.
+    """
+    marker = read(directory)
+    if marker is not None and marker.files is not None:
+        crc = crc_of(directory / name)
+        _write(directory, Marker(command=marker.command, files={**marker.files, name: crc}))
+
+
 def _write(directory: Path, marker: Marker) -> None:
     write_text(directory / MARKER, json.dumps(marker.model_dump(mode="json"), indent=1) + "\n")
 

@@ -168,8 +168,32 @@ def finish(run: Path) -> Path:
     return run.parent
 
 
+@contextmanager
+def rewriting(directory: Path, name: str) -> Iterator[Path]:
+    """Yield the path of one of a run's files for people, to write it anew or for the first time.
+
+    Raises:
+        UserError: another process is using the run, it cannot be written, or the file is not as
+            lrtool wrote it.
+    """
+    path = directory / name
+    try:
+        _refuse_links(directory)
+        with FileLock(directory / LOCK, blocking=False):
+            if path.exists():
+                _refuse_others(directory, [name], marker.own_files(directory))
+            yield path
+            marker.add(directory, name)
+    except Timeout as error:
+        raise UserError(f"{directory}: another process is using it") from error
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
+
+
 def place(run: Path) -> Path:
-    """Return where the files of a run will be when it has ended."""
+    """Return where the files of a run, or of a search inside it, will be when it has ended."""
+    if run.parent.name == NEW:
+        return run.parent.parent / run.name
     return run.parent if run.name == NEW else run
 
 
