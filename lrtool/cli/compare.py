@@ -1,4 +1,4 @@
-"""`lrtool compare`: runs beside each other, in a table and in one plot."""
+"""`lrtool compare`: runs beside each other, in a table, in one plot and on a page."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ def compare(
         typer.Option(
             "--output",
             "-o",
-            help="Directory of the plot; a new one under runs/.",
+            help="Directory of plot and page; a new one under runs/.",
             callback=flags.in_home,
         ),
     ] = None,
     overwrite: flags.Overwrite = False,
     as_json: flags.Json = False,
 ) -> None:
-    """Compare runs: a table, and their losses in one plot."""
+    """Compare runs: a table, their losses in one plot, and a page."""
     with stdout_for_the_result():
+        from lrtool.cli.pages import save_comparison_page
         from lrtool.report import report as reports
         from lrtool.report import run_directory
         from lrtool.report.runs import resolve
@@ -57,11 +58,13 @@ def compare(
             output, parent, "compare", overwrite=overwrite, inputs=inputs
         ) as made:
             rows, plots = comparison(by_run), save_comparison(by_run, made)
+            save_comparison_page(by_run, rows, made)
             directory = run_directory.finish(made)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
+        from lrtool.report.marker import PAGE
         from lrtool.show.terminal.compare import print_comparison
 
         print_comparison(rows)
-        result(f"\nPlot: {directory / plots[0].name}")
+        result(f"\nPage: {directory / PAGE}\nPlot: {directory / plots[0].name}")

@@ -6,11 +6,13 @@ import os
 import sys
 import warnings
 import webbrowser
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from lrtool.errors import LrtoolWarning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from lrtool.report.report import AnyReport
@@ -22,18 +24,34 @@ def save_page(report: AnyReport, run: Path) -> None:
     Warns:
         LrtoolWarning: it could not be written.
     """
+    with _forgiving("the report is whole, and `lrtool report` writes its page"):
+        from lrtool.show.page import page
+
+        page.save(report, run)
+
+
+def save_comparison_page(
+    reports: Mapping[str, AnyReport], rows: Sequence[Mapping[str, Any]], directory: Path
+) -> None:
+    """Write `report.html` of several runs.
+
+    Warns:
+        LrtoolWarning: it could not be written.
+    """
+    with _forgiving("table and plot are whole"):
+        from lrtool.show.page import page
+
+        page.save_comparison(reports, rows, directory)
+
+
+@contextmanager
+def _forgiving(kept: str) -> Iterator[None]:
     from lrtool.cli.exit_codes import words
-    from lrtool.show.page import page
 
     try:
-        page.save(report, run)
+        yield
     except Exception as error:  # noqa: BLE001  (a page is no reason to lose a run)
-        warnings.warn(
-            f"no page was written: {words(error)}; the report is whole, and `lrtool report` writes "
-            "its page",
-            LrtoolWarning,
-            stacklevel=2,
-        )
+        warnings.warn(f"no page was written: {words(error)}; {kept}", LrtoolWarning, stacklevel=4)
 
 
 def open_page(path: Path) -> None:

@@ -120,9 +120,9 @@ def test_a_comparison_is_replaced(here, run):
     for _ in range(2):
         done = here("compare", "run", "--output", "both", "--overwrite")
         assert done.returncode == 0
-        assert "Plot: both/comparison.png" in done.stdout
+        assert "Page: both/report.html\nPlot: both/comparison.png" in done.stdout
     assert sorted(path.name for path in run.with_name("both").iterdir()) == [
-        *(".lock", ".lrtool", "comparison.png", "comparison.svg")
+        *(".lock", ".lrtool", "comparison.png", "comparison.svg", "report.html")
     ]
 
 

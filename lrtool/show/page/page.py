@@ -9,10 +9,12 @@ from lrtool.report.files import write_text
 from lrtool.report.marker import FIND, PAGE
 from lrtool.report.report import FindReport
 from lrtool.report.run_directory import place
-from lrtool.show.page import find, train
+from lrtool.show.page import compare, find, train
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from lrtool.report.report import AnyReport
 
@@ -25,6 +27,19 @@ def save(report: AnyReport, run: Path) -> Path:
     """
     path = run / PAGE
     write_text(path, draw(report, place(run), search_inside(run)))
+    return path
+
+
+def save_comparison(
+    reports: Mapping[str, AnyReport], rows: Sequence[Mapping[str, Any]], directory: Path
+) -> Path:
+    """Write `report.html` of several runs; `rows` are those of the terminal's `comparison`.
+
+    Raises:
+        OSError: the directory cannot be written, or the disk is full.
+    """
+    path = directory / PAGE
+    write_text(path, compare.draw(reports, rows))
     return path
 
 

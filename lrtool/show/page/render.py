@@ -20,6 +20,8 @@ from lrtool.show import words
 from lrtool.show.page.axis import WIDTHS
 from lrtool.show.terminal.printable import printable
 
+MOST_BYTES = 300_000  # of a page
+POINTS = (240, 120, 60, 30, 15)  # of a plot's series: fewer where the page would be too large
 FOLDER = Path(__file__).parent / "templates"
 
 

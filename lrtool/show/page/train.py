@@ -11,7 +11,7 @@ from lrtool.show.page import find
 from lrtool.show.page.about import about, short
 from lrtool.show.page.bins import some_of
 from lrtool.show.page.predictions import predictions
-from lrtool.show.page.render import render
+from lrtool.show.page.render import MOST_BYTES, POINTS, render
 from lrtool.show.page.training_plots import MOST_METRICS, draw_plots, metrics_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Rows = list[tuple[str, ...]]
 
-MOST_BYTES = 300_000
-POINTS = (240, 120, 60, 30)  # of a plot's series: fewer where the page would be too large
 MOST_EPOCHS = 60  # rows of the table
 FEWER_EPOCHS = 25
 
@@ -45,7 +43,7 @@ def draw(report: TrainReport, run: Path, search: FindReport | None = None) -> st
 
 def _draw(report: TrainReport, run: Path, search: FindReport | None, points: int) -> str:
     title, lead = _headline(report)
-    heads, rows, left_out = _epochs(report, MOST_EPOCHS if points > POINTS[-1] else FEWER_EPOCHS)
+    heads, rows, left_out = _epochs(report, MOST_EPOCHS if points > FEWER_EPOCHS else FEWER_EPOCHS)
     return render(
         "train.html",
         title=title,

@@ -12,14 +12,14 @@ from lrtool.show.page.axis import Axis
 from lrtool.show.page.bins import binned, size_of
 from lrtool.show.page.plot import Mark, Series, plot
 from lrtool.show.plots.limits import numbers
-from lrtool.show.plots.span import of_losses, of_rates, span
+from lrtool.show.plots.span import Span, of_losses, of_rates, span
 from lrtool.show.smoothing import running_mean
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+    from numpy.typing import NDArray
 
     from lrtool.report.report import TrainReport
-    from lrtool.show.plots.span import Span
 
 MOST_METRICS = 4
 FEW = 60  # points: lines have dots as well
@@ -101,12 +101,22 @@ def _metric(report: TrainReport, name: str, most: int) -> Markup:
     return plot(
         f"Metric over epochs: {title}",
         _epoch_axis(report),
-        _axis(title, span(values)),
+        _axis(title, _of_metric(values)),
         _with_dots([line]),
         note=_note(len(epochs), most, "epoch"),
         marks=_best(report),
         zoom=True,
     )
+
+
+def _of_metric(values: NDArray[np.float64]) -> Span:
+    """Return an axis for a metric: logarithmic for errors that span decades, not for shares."""
+    limits = span(values)
+    if not limits.log or limits.top > 2:
+        return limits
+    finite = values[np.isfinite(values)]
+    margin = 0.06 * float(finite.max() - finite.min())
+    return Span(float(finite.min()) - margin, float(finite.max()) + margin, log=False)
 
 
 def _rate(report: TrainReport, most: int) -> Markup:
@@ -117,7 +127,7 @@ def _rate(report: TrainReport, most: int) -> Markup:
         _step_axis(report),
         _axis("learning rate", of_rates(rates)),
         [Series(name="learning rate", shape="levels", x=line["x"], y=line["y"])],
-        note=_note(len(rates), most, "step of report.json", band=False),
+        note=_note_of_steps(report, most, band=False),
         zoom=True,
     )
 
@@ -187,25 +197,27 @@ def _axis(name: str, limits: Span) -> Axis:
     return Axis(name, limits.bottom, limits.top, log=limits.log)
 
 
-def _note(points: int, most: int, what: str, *, band: bool = True) -> str:
+def _note(points: int, most: int, what: str) -> str:
     size = size_of(points, most)
     if size == 1:
         return ""
-    shade = "; the shade reaches from the lowest to the highest of them" if band else ""
-    return f"Each point stands for {size:,} {what}s and is the first of them{shade}."
+    return (
+        f"Each point stands for {size:,} {what}s and is the first of them; the shade reaches from "
+        "the lowest to the highest of them."
+    )
 
 
-def _note_of_steps(report: TrainReport, most: int, shown: str = "") -> str:
+def _note_of_steps(report: TrainReport, most: int, shown: str = "", *, band: bool = True) -> str:
     """Say how many steps a point stands for; of a long training report.json has not all."""
     steps = report.steps.step
     size = size_of(len(steps), most)
     apart = size * (steps[1] - steps[0] if len(steps) > 2 else 1)
     if apart <= 1:
         return ""
+    every = "metrics.jsonl has every step."
+    if not band:
+        return f"Each level is that of one step in {apart:,}. {every}"
     if shown and size == 1:
-        return f"Each point is the {shown} of {apart:,} steps."
-    what = f"its {shown}s" if shown else "the lowest to the highest loss of all of them"
-    return (
-        f"Each point stands for {apart:,} steps; the shade reaches over {what}. metrics.jsonl has "
-        "every step."
-    )
+        return f"Each point is the {shown} of {apart:,} steps. {every}"
+    what = f"the {shown}s among them" if shown else "the lowest to the highest loss of all of them"
+    return f"Each point stands for {apart:,} steps; the shade reaches over {what}. {every}"

@@ -8,11 +8,18 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from lrtool.report.report import TrainReport
-from lrtool.show import words
 from lrtool.show.plots import canvas, panels
 from lrtool.show.plots.canvas import BEYOND, INK, LEFT, WIDTH
+from lrtool.show.plots.common_axis import (
+    joined,
+    least,
+    losses_of,
+    of_all_rates,
+    part_of,
+    settled,
+    steps_per_epoch,
+)
 from lrtool.show.plots.limits import numbers
-from lrtool.show.plots.span import Span, ceiling, of_rates, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +27,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from lrtool.report.report import AnyReport, FindReport
 
@@ -78,8 +84,8 @@ def _draw_finds(
     """Draw each smoothed curve over the rate, its suggestion as a dot on it."""
     curves = {name: report.curve for name, report in finds.items() if report.curve}
     losses = {name: numbers(curve.loss) for name, curve in curves.items()}
-    before = [loss[: _least(loss) + 1] for loss in losses.values()]
-    limits = _joined(before, [*losses.values()])
+    before = [loss[: least(loss) + 1] for loss in losses.values()]
+    limits = joined(before, [*losses.values()])
     for name, curve in curves.items():
         axes.plot(curve.lr, losses[name], **styles[name])
     axes.set_xscale("log")
@@ -103,11 +109,6 @@ def _draw_finds(
     )
 
 
-def _least(loss: NDArray[np.float64]) -> int:
-    """Return the index of the lowest loss: what follows may be a diverging end."""
-    return int(np.nanargmin(loss)) if np.isfinite(loss).any() else 0
-
-
 def _draw_trainings(
     losses: Axes,
     rates: Axes,
@@ -116,12 +117,12 @@ def _draw_trainings(
 ) -> None:
     """Draw each training's validation loss, or its training loss without one, and its rate."""
     epochs = all(report.epochs and report.epochs[-1].step for report in trainings.values())
-    series = {name: _series(report) for name, report in trainings.items()}
-    core = [_settled(trainings[name], loss) for name, (_, loss) in series.items()]
-    limits = _joined(core, [loss for _, loss in series.values()])
+    series = {name: losses_of(report) for name, report in trainings.items()}
+    core = [settled(trainings[name], loss) for name, (_, loss) in series.items()]
+    limits = joined(core, [loss for _, loss in series.values()])
     for name, (steps, loss) in series.items():
         report = trainings[name]
-        per = _steps_per_epoch(report) if epochs else 1.0
+        per = steps_per_epoch(report) if epochs else 1.0
         few: dict[str, Any] = {"marker": "o", "ms": 4, "mew": 0} if len(steps) <= 30 else {}
         losses.plot(steps / per, loss, **styles[name], **few)
         panels.mark_edges(losses, steps / per, loss, limits, styles[name]["color"])
@@ -135,13 +136,13 @@ def _draw_trainings(
             losses.plot([x / per], [y], **style)
         x, lr = panels.rate_levels(report.steps)
         rates.plot(x / per, lr, drawstyle="steps-post", **{**styles[name], "lw": 1.4})
-    parts = sorted({_part(report) for report in trainings.values()}, reverse=True)
+    parts = sorted({part_of(report) for report in trainings.values()}, reverse=True)
     name = f"train: {' or '.join(parts)} loss{panels.set_y(losses, limits)}"
     crosses = any(report.status == "diverged" for report in trainings.values())
     edges = any(line.get_label() == BEYOND for line in losses.lines)
     marks = ["cross: diverged"] * crosses + [f"triangle: {BEYOND}"] * edges
     panels.write_title(losses, name, " · ".join(marks))
-    unit = panels.set_rates_y(rates, _of_all_rates([*trainings.values()]))
+    unit = panels.set_rates_y(rates, of_all_rates([*trainings.values()]))
     panels.write_title(rates, f"train: learning rate{unit}")
     for axes in (losses, rates):
         panels.count(axes)
@@ -154,52 +155,12 @@ def _draw_trainings(
     rates.set_xlim(0, right)
 
 
-def _series(report: TrainReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return steps and losses: of validation, else of training, by epoch, else by step."""
-    if not report.epochs:
-        return np.array(report.steps.step, dtype=float), numbers(report.steps.loss)
-    validation = _part(report) == "validation"
-    losses = [epoch.validation_loss if validation else epoch.train_loss for epoch in report.epochs]
-    return np.array([epoch.step for epoch in report.epochs], dtype=float), numbers(losses)
-
-
-def _part(report: TrainReport) -> str:
-    """Return the part of the data that the losses of `_series` are of."""
-    return "validation" if report.epochs and words.validated(report) else "training"
-
-
-def _settled(report: TrainReport, loss: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the losses that must be seen: of a diverged training those up to the lowest."""
-    if report.status == "diverged":
-        loss = loss[: _least(loss) + 1]
-    return loss[loss <= ceiling(report)]
-
-
-def _of_all_rates(trainings: Sequence[TrainReport]) -> Span:
-    """Return an axis for all rates: logarithmic if one training, or their peaks, need it."""
-    each = [of_rates(np.array(report.steps.lr)) for report in trainings if report.steps.lr]
-    rates = np.array([lr for report in trainings for lr in report.steps.lr])
-    peaks = span(np.array([max(report.steps.lr) for report in trainings if report.steps.lr]))
-    if peaks.log or any(limits.log for limits in each):
-        return span(rates[rates > 0])
-    return max(each, key=lambda limits: limits.top, default=of_rates(rates))
-
-
-def _steps_per_epoch(report: TrainReport) -> float:
-    """Return the updates of a whole epoch: the last one may be incomplete."""
-    return max(epoch.step / epoch.epoch for epoch in report.epochs)
-
-
-def _joined(core: Sequence[NDArray[np.float64]], values: Sequence[NDArray[np.float64]]) -> Span:
-    return span(np.concatenate([*core, []]), np.concatenate([*values, []]))
-
-
 def _labels(reports: Mapping[str, AnyReport]) -> list[str]:
     """Return each run's name; of a long one the end, where names differ.
 
     A training loss is marked as such if other runs show a validation loss.
     """
-    parts = [_part(r) if isinstance(r, TrainReport) else None for r in reports.values()]
+    parts = [part_of(r) if isinstance(r, TrainReport) else None for r in reports.values()]
     labels = []
     for name, part in zip(reports, parts, strict=True):
         called = " (training loss)" * (part == "training" and "validation" in parts)

@@ -179,7 +179,8 @@ for (const plot of document.querySelectorAll(".plot")) {
       to.input.value = right;
     }
     for (const each of [from, to]) {
-      const value = x.at(each.input.value / STEPS);
+      const ends = all.map(row => number(row.cells[0]));
+      const value = Math.min(Math.max(x.at(each.input.value / STEPS), ends[0]), ends.at(-1));
       each.output.textContent = spell(x.whole ? Math.round(value) : value);
       each.input.setAttribute("aria-valuetext", each.output.textContent);
     }
@@ -194,4 +195,31 @@ for (const plot of document.querySelectorAll(".plot")) {
   controls.append(legend, from.label, to.label, reset);
   plot.nextElementSibling.after(controls);
   choose(from);
+}
+
+// Columns that sort a table, by click and by keyboard.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  const key = cell => {
+    const text = cell.dataset.sort ?? cell.textContent.trim();
+    return text === "" || text === "–" ? null : Number.isNaN(Number(text)) ? text : Number(text);
+  };
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      heads.forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down > 0 ? "ascending" : "descending");
+      const rows = [...body.rows].map(row => [key(row.cells[column]), row]);
+      rows.sort(([a], [b]) => {
+        if (a === null || b === null) return (a === null) - (b === null);  // those without a value last
+        if (typeof a === typeof b) return down * (typeof a === "number" ? a - b : a.localeCompare(b));
+        return typeof a === "number" ? -down : down;
+      });
+      body.append(...rows.map(([, row]) => row));
+    });
+  });
 }
