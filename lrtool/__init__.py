@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrtool.api import FindResult, find_lr
-    from lrtool.training.trained import load
+    from lrtool.training.loaded import load
 
 __all__ = ["FindResult", "__version__", "find_lr", "load"]
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     if name == "load":
-        from lrtool.training import trained  # noqa: PLC0415  (likewise)
+        from lrtool.training import loaded  # noqa: PLC0415  (likewise)
 
-        return trained.load
+        return loaded.load
     raise AttributeError(f"module 'lrtool' has no attribute {name!r}")

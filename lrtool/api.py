@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import html
 import json
 import warnings
 from contextlib import closing
@@ -19,6 +17,7 @@ from lrtool import __version__
 from lrtool.components.schedules import SCHEDULES
 from lrtool.config.schema import MAX_RATE, MIN_RATE
 from lrtool.config.spelling import number
+from lrtool.curve import race, trials
 from lrtool.curve.suggest import METHODS
 from lrtool.curve.verdict import VALIDATION
 from lrtool.data import batches
@@ -34,7 +33,8 @@ from lrtool.report.report import FindReport
 from lrtool.search import arguments
 from lrtool.search.object_ranks import meeting
 from lrtool.search.object_subject import ObjectSubject, again
-from lrtool.search.search import SearchPlan, run_search
+from lrtool.search.search import SearchPlan, run_search, search
+from lrtool.show import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -125,10 +125,7 @@ class FindResult:
 
     def __str__(self) -> str:
         """Return rate, interval and verdict in one line."""
-        if self.lr is None or self.interval is None:
-            return f"no learning rate: {self.reason}"
-        low, high = (number(end, 2) for end in self.interval)
-        return f"learning rate {number(self.lr, 2)} ({low} to {high}), {self.verdict}"
+        return words.glance(self._report)
 
     def __repr__(self) -> str:
         """Return what a prompt shows."""
@@ -136,12 +133,9 @@ class FindResult:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: rate, verdict, reason and the picture."""
-        picture = base64.b64encode(self.plot()._repr_png_()).decode()
-        title, *texts = (html.escape(text) for text in (str(self), self.reason, *self.advice))
-        return (
-            f"<p>{'<br>'.join([f'<b>{title}</b>', *texts])}</p>"
-            f'<img alt="{title}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
-        )
+        from lrtool.show import notebook  # noqa: PLC0415  (matplotlib)
+
+        return notebook.html(self._report)
 
 
 def find_lr(
@@ -164,6 +158,7 @@ def find_lr(
     clip_norm: float | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     scaler: torch.amp.GradScaler | None = None,
+    progress: bool = False,
 ) -> FindResult:
     """Find a learning rate for your objects, and leave them exactly as they were.
 
@@ -209,6 +204,8 @@ def find_lr(
         clip_norm: gradients are scaled down to this 2-norm.
         precision: of the forward pass, by autocast.
         scaler: your gradient scaler for fp16; by default a new one.
+        progress: show how far the search is: a bar on stderr or below a notebook's cell; a line
+            every few seconds where neither is. The result is the same.
 
     Raises:
         UserError: (a ValueError) an argument is out of range, there are no batches or they do not
@@ -314,7 +311,10 @@ def find_lr(
                 )
             ) as subject,
         ):
-            result = run_search(subject, plan, Stopwatch())
+            if progress and met.ranks.first:
+                result = _shown_search(subject, plan)
+            else:
+                result = run_search(subject, plan, Stopwatch())
             if result.failure is None:
                 forget_used(wrapper)
 
@@ -330,6 +330,25 @@ def find_lr(
                 stacklevel=2,
             )
         return _find_result(result, model, machine, config)
+
+
+def _shown_search(subject: ObjectSubject, plan: SearchPlan) -> SearchResult:
+    """Search to the end, and show how far it is."""
+    from lrtool.show.terminal.find import Progress  # noqa: PLC0415  (rich)
+
+    shown = Progress(
+        repeats=plan.repeats,
+        steps=plan.steps,
+        trial_steps=trials.length(plan.training),
+        race_steps=race.length(plan.training),
+    )
+    with shown, closing(search(subject, plan, Stopwatch())) as rows:
+        while True:
+            try:
+                shown.update(next(rows))
+            except StopIteration as end:
+                result: SearchResult = end.value
+                return result
 
 
 def _find_result(

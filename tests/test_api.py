@@ -2,9 +2,11 @@
 
 import base64
 import copy
+import itertools
 import json
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -720,13 +722,58 @@ def test_what_a_prompt_and_a_notebook_show(tmp_path):
     assert str(result) == line
     assert repr(result) == f"<FindResult: {line}>"
     page = result._repr_html_()
-    assert line in page
+    assert f"<p><strong>{line[0].upper()}{line[1:]}</strong></p>" in page
     assert result.reason in page
     picture = base64.b64decode(page.partition("base64,")[2].partition('"')[0])
     assert picture.startswith(b"\x89PNG")
     figure = result.plot(tmp_path / "runs" / "new")
     assert figure._repr_png_() == picture  # at the end of a cell, without a backend of notebooks
     assert (tmp_path / "runs" / "new" / "plot.png").exists()
+
+
+def search_with(progress):
+    """Search, and return the report, the random states, and the weights afterwards."""
+    torch.manual_seed(3)
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    result = lrtool.find_lr(
+        model, optimizer, F.cross_entropy, loader(), verify=True, for_steps=200, progress=progress
+    )
+    report = {**result.report(), "timing": None}
+    drawn = (torch.rand(3).tolist(), random.getstate())
+    return report, drawn, [p.detach().clone() for p in model.parameters()]
+
+
+def test_progress_changes_nothing_but_stderr(capsys):
+    random.seed(1)
+    silent = search_with(progress=False)
+    assert capsys.readouterr() == ("", "")
+    random.seed(1)
+    shown = search_with(progress=True)
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert re.search(
+        r"^race: rate \S+, step \d+/\d+, loss \S+, \S+ steps/s$", seen.err, re.MULTILINE
+    )
+    assert shown[:2] == silent[:2]
+    assert all(map(torch.equal, shown[2], silent[2]))
+
+
+def test_an_interruption_while_progress_is_shown_leaves_the_objects(monkeypatch):
+    calls = itertools.count()
+
+    def update(*_):
+        if next(calls) == 40:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("lrtool.show.terminal.find.Progress.update", update)
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(KeyboardInterrupt):
+        lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), progress=True)
+    assert all(map(torch.equal, model.parameters(), before))
+    assert not optimizer.state
 
 
 def test_what_a_prompt_shows_where_there_is_no_rate():

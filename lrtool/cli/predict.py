@@ -29,8 +29,8 @@ def predict(
     """Predict other data, which need no targets: a table (CSV), or JSON."""
     with stdout_for_the_result(), without_dynamo():
         from lrtool.report.runs import resolve
-        from lrtool.training.trained import load
+        from lrtool.training.trained import load_trained
 
-        predictions = load(resolve(run), checkpoint, device or "auto").predict(data)
+        predictions = load_trained(resolve(run), checkpoint, device or "auto").predict(data)
         text = predictions.to_json() if as_json else predictions.to_csv()
     typer.echo(text, nl=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, by directory or name.")],
+    run: flags.Run,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -172,6 +172,19 @@ def best(report: TrainReport) -> str:
     return f"{what} {value(best.value)} in epoch {best.epoch:,}"
 
 
+def glance(report: AnyReport) -> str:
+    """Say in a line what came out: "learning rate 0.012 (0.0095 to 0.014), confident"."""
+    if report.command == "train":
+        end = best(report) if report.best else "no best epoch"
+        return f"{name(report.status)}, {end}"
+    suggestion = report.suggestion
+    if suggestion is None or suggestion.lr is None:
+        return f"no learning rate: {report.reason}" if report.reason else "no learning rate"
+    ended = f" ({report.status})" if report.status in {"interrupted", "failed"} else ""
+    between = f" ({interval(suggestion)})" if interval(suggestion) else ""
+    return f"learning rate {rate(suggestion.lr)}{between}, {suggestion.verdict}{ended}"
+
+
 def learning_rate(report: TrainReport) -> str:
     """Say which rate a training had and where it comes from: "0.00125, given by --lr"."""
     assert report.learning_rate is not None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -30,6 +28,8 @@ from lrtool.training.predictions import Predictions, predictions_of
 from lrtool.training.stored_weights import load_stored_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lrtool.config.schema import Config
     from lrtool.data.encoding import Encoding
 
@@ -120,17 +120,15 @@ class Trained:
             return self.model(inputs)
 
 
-def load(
-    run: str | os.PathLike[str],
-    checkpoint: Literal["best", "last"] | None = None,
-    device: str = "cpu",
+def load_trained(
+    directory: Path, checkpoint: Literal["best", "last"] | None = None, device: str = "cpu"
 ) -> Trained:
     """Load the model of a run with its weights and its encoding.
 
     The training data need not be there. Random states stay as they are.
 
     Args:
-        run: the directory of a training.
+        directory: of a training.
         checkpoint: "best" or "last"; None for the best weights if there are any, else the last.
         device: auto, cpu, mps, cuda or cuda:N.
 
@@ -138,7 +136,6 @@ def load(
         UserError: there is no such run, it has no weights, or a file of it is damaged.
         OutOfMemoryError: the model does not fit in memory.
     """
-    directory = Path(os.path.expanduser(run))  # noqa: PTH111  (as in `find_file`)
     path = directory / CONFIG
     settle(directory)
     if not path.is_file():

@@ -65,10 +65,15 @@ class Plot(Figure):
     """A figure that shows itself at the end of a notebook's cell."""
 
     def _repr_png_(self) -> bytes:
-        png = io.BytesIO()
-        with applied():
-            self.savefig(png, format="png", dpi=100)
-        return png.getvalue()
+        return png(self)
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG of the size that a screen shows."""
+    file = io.BytesIO()
+    with applied():
+        figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
 
 
 def new_figure(height: float) -> Plot:

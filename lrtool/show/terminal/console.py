@@ -48,7 +48,7 @@ def new_console(*, stderr: bool = False) -> Console:
 
 def start_bar(total: int | None) -> Bar | None:
     """Start a live bar on stderr; None where it is no terminal that can show one."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
     columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
     bar = Bar(*columns, console=new_console(stderr=True), auto_refresh=False, transient=True)

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lrtool.report.records import RaceRow, TrialRow
-from lrtool.show import words
+from lrtool.show import notebook, words
 from lrtool.show.terminal import chart
 from lrtool.show.terminal import race as race_terminal
 from lrtool.show.terminal.console import (
@@ -40,7 +40,7 @@ COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold 
 class Progress:
     """Shows on stderr how far sweeps, trials and race are: a live bar, then a live table.
 
-    Without a terminal it is a line every few seconds.
+    In a notebook it is a bar below the cell; without either a line every few seconds.
 
     Args:
         repeats: how many sweeps.
@@ -64,6 +64,7 @@ class Progress:
         self._trial_steps, self._race_steps = trial_steps, race_steps
         self._quiet = quiet
         self._bar: Bar | None = None
+        self._cell: notebook.CellProgress | None = None
         self._table: Live | None = None
         self._rows = 0
         self._last: Row | None = None
@@ -71,9 +72,12 @@ class Progress:
         self._racing: dict[int, RaceRow | TrialRow] = {}
 
     def __enter__(self) -> Self:
-        self._bar = None if self._quiet else start_bar(self._repeats * self._steps)
+        if not self._quiet and notebook.is_notebook():
+            self._cell = notebook.CellProgress()
+        elif not self._quiet:
+            self._bar = start_bar(self._repeats * self._steps)
         self._started = monotonic()
-        self._next = self._started + (REFRESH_S if self._bar else FIRST_LINE_S)
+        self._next = self._started + (REFRESH_S if self._bar or self._cell else FIRST_LINE_S)
         return self
 
     def update(self, row: Row) -> None:
@@ -88,7 +92,7 @@ class Progress:
         self._last = row
         now = monotonic()
         if now >= self._next:
-            self._next = now + (REFRESH_S if self._bar else LINE_S)
+            self._next = now + (REFRESH_S if self._bar or self._cell else LINE_S)
             self._show(row, now)
 
     def __exit__(self, *_: object) -> None:
@@ -96,6 +100,9 @@ class Progress:
             self._table.stop()
         elif self._bar:
             self._bar.stop()
+        elif self._cell:
+            seconds = monotonic() - self._started
+            self._cell.show(f"{self._rows:,} steps in {seconds:.1f} s", 1.0)
         elif self._last is not self._shown and self._last is not None:
             self._show(self._last, monotonic())
 
@@ -111,8 +118,10 @@ class Progress:
             f"sweep {row.repeat + 1}/{self._repeats}, step {row.step + 1}/{self._steps}, "
             f"rate {words.rate(row.lr)}, loss {words.value(row.loss)}, {speed}"
         )
-        if self._bar:
-            done = row.repeat * self._steps + row.step + 1
+        done = row.repeat * self._steps + row.step + 1
+        if self._cell:
+            self._cell.show(text, done / (self._repeats * self._steps))
+        elif self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text, refresh=True)
         else:
             stderr_line(text)
@@ -120,6 +129,9 @@ class Progress:
     def _show_race(self, row: RaceRow | TrialRow, speed: str) -> None:
         steps = self._trial_steps if isinstance(row, TrialRow) else self._race_steps
         text = f"{race_terminal.line(row, steps)}, {speed}"
+        if self._cell:
+            self._cell.show(text, row.step / steps)
+            return
         if self._bar is None:
             stderr_line(text)
             return
