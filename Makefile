@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+AXE := .venv/axe/node_modules/axe-core/axe.min.js
 
 .PHONY: demo test lint fuzz bench regret regret-quick clean
 
@@ -12,9 +13,14 @@ demo: $(STAMP)
 	$(BIN)/lrtool find configs/digits.yaml --output runs/demo/find --overwrite
 	$(BIN)/lrtool train configs/digits.yaml --lr-from runs/demo/find --output runs/demo/train --overwrite
 
-# One thread a process: torch's threads would wait for those of the other tests.
-test: $(STAMP)
+# One thread a process: torch's threads would wait for those of the other tests. Pages are tested in
+# Chromium (of Debian: `apt-get install chromium npm`), with axe-core from npm; without either, tests say
+# which of them they skip, and with BROWSER_TESTS=required they fail.
+test: $(STAMP) $(AXE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+$(AXE): $(STAMP)
+	if command -v npm; then npm install --silent --prefix .venv/axe axe-core@4.14.1; fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check

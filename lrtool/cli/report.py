@@ -40,12 +40,11 @@ def report(
         run = resolve(run)
         directory = run if run.is_dir() else run.parent
         run_directory.settle(directory)
+        html = page.draw(_read(run), directory, page.search_inside(directory))
         if output is not None:
             _refuse_other(output)
-            html = page.draw(_read(run), directory)
             write_text(output, html)
         else:
-            html = page.draw(_read(run), directory)
             with run_directory.rewriting(directory, marker.PAGE) as path:
                 write_text(path, html)
         written = output or directory / marker.PAGE

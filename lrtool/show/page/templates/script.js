@@ -190,7 +190,7 @@ for (const plot of document.querySelectorAll(".plot")) {
   to.input.addEventListener("input", () => choose(to));
   reset.type = "button";
   reset.textContent = "show all";
-  reset.setAttribute("aria-label", `show every ${heads[0].textContent}`);
+  reset.setAttribute("aria-label", `show all: ${heads[0].textContent}`);
   reset.addEventListener("click", () => { from.input.value = 0; to.input.value = STEPS; choose(from); });
   controls.append(legend, from.label, to.label, reset);
   plot.nextElementSibling.after(controls);
