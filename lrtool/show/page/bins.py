@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def binned(
     low: Floats | None = None,
     high: Floats | None = None,
 ) -> dict[str, Any]:
-    """Return x, y, low and high of a `Series` of at most `most` points.
+    """Return x, y, low and high of a `Series` of at most `most` points, and the last one.
 
     Each point is the first one of its bin; the band reaches from the lowest value in the bin to the
     highest. A bin with a value that is no number is none itself. Without need of bins there is no
@@ -43,18 +44,22 @@ def binned(
     if size == 1 and low is None:
         return {"x": list(x), "y": y.tolist()}
     low, high = y if low is None else low, y if high is None else high
+    if not len(x):
+        return {"x": [], "y": []}
     starts = np.arange(0, len(x), size)
-    first = y[starts] if len(x) else y
     with np.errstate(invalid="ignore"):
         sound = np.isfinite(low) & np.isfinite(high) & np.isfinite(y)
-        whole = np.logical_and.reduceat(sound, starts) if len(x) else sound
-        least = np.minimum.reduceat(low, starts) if len(x) else low
-        most_of = np.maximum.reduceat(high, starts) if len(x) else high
+        whole = np.logical_and.reduceat(sound, starts)
+        lowest = np.where(whole, np.minimum.reduceat(low, starts), np.nan)
+        highest = np.where(whole, np.maximum.reduceat(high, starts), np.nan)
+    shown, bins = starts, np.arange(len(starts))
+    if starts[-1] != len(x) - 1:
+        shown, bins = np.append(starts, len(x) - 1), np.append(bins, bins[-1])
     return {
-        "x": [x[index] for index in starts.tolist()],
-        "y": np.where(whole, first, np.nan).tolist(),
-        "low": [v if ok else None for v, ok in zip(least.tolist(), whole.tolist(), strict=True)],
-        "high": [v if ok else None for v, ok in zip(most_of.tolist(), whole.tolist(), strict=True)],
+        "x": [x[index] for index in shown.tolist()],
+        "y": np.where(whole[bins], y[shown], np.nan).tolist(),
+        "low": [None if isnan(value) else value for value in lowest[bins].tolist()],
+        "high": [None if isnan(value) else value for value in highest[bins].tolist()],
     }
 
 
