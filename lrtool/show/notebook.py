@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import sys
 from html import escape
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lrtool.report.records import finite_or_none
@@ -82,8 +83,7 @@ class CellProgress:
     """A bar with a line of text below a cell, which change where they are."""
 
     def __init__(self) -> None:
-        from IPython.display import display  # noqa: PLC0415  (a notebook has it)
-
+        display = import_module("IPython.display").display  # a notebook has it
         self._display: Any = display(self._data("starting", 0.0), raw=True, display_id=True)
 
     def show(self, text: str, done: float) -> None:
