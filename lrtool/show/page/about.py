@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import escape
 
 from lrtool.config.schema import Config
 from lrtool.config.spelling import number, spell
@@ -10,13 +13,14 @@ from lrtool.errors import key_path
 from lrtool.show import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from lrtool.errors import KeyPath
     from lrtool.report.records import ColumnFacts
     from lrtool.report.report import AnyReport
 
-MOST_ROWS = 300  # of a table; report.json has the others
+MOST_BYTES = 20_000  # of a table; report.json has the others
+ROW = 40  # bytes of a row without its texts
 LONGEST = 200  # characters of a name or a value
 
 Rows = list[tuple[str, ...]]
@@ -25,25 +29,29 @@ Rows = list[tuple[str, ...]]
 def about(report: AnyReport) -> dict[str, Any]:
     """Return what `about.html` shows of any run."""
     changed, rest = _configuration(report)
+    columns = [_column(each) for each in (report.data.columns if report.data else ())]
+    shown = {"columns": columns, "changed": changed, "rest": rest}
+    fitting = {name: _fitting(rows) for name, rows in shown.items()}
+    more = {name: len(shown[name]) - len(rows) for name, rows in fitting.items()}
     return {
+        **fitting,
+        "more_columns": more["columns"],
+        "more_keys": more["changed"] + more["rest"],
         "data": _data(report),
-        "columns": [_column(each) for each in _columns(report)[:MOST_ROWS]],
-        "more_columns": max(len(_columns(report)) - MOST_ROWS, 0),
-        "setup": _setup(report),
-        "changed": changed[:MOST_ROWS],
-        "rest": rest[:MOST_ROWS],
-        "more_keys": max(len(changed) - MOST_ROWS, 0) + max(len(rest) - MOST_ROWS, 0),
+        "setup": _fitting(_setup(report)),
         "environment": _environment(report),
     }
+
+
+def _fitting(rows: Rows) -> Rows:
+    """Return as many of the first rows as a page has room for."""
+    sizes = (ROW + sum(len(escape(cell).encode()) for cell in row) for row in rows)
+    return [row for row, size in zip(rows, accumulate(sizes), strict=True) if size <= MOST_BYTES]
 
 
 def short(text: str) -> str:
     """Return a text, or its beginning where it is long."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def _columns(report: AnyReport) -> Sequence[ColumnFacts]:
-    return report.data.columns if report.data else ()
 
 
 def _data(report: AnyReport) -> Rows:
@@ -101,7 +109,7 @@ def _setup(report: AnyReport) -> Rows:
             rows.append((title, text))
     if metrics := words.setting(report, "metrics"):
         rows.append(("metrics", short(", ".join(map(_name, metrics)))))
-    return rows[:MOST_ROWS]
+    return rows
 
 
 def _component(report: AnyReport, *keys: str) -> str:

@@ -30,11 +30,13 @@ RULES = {
 def draw(report: FindReport, run: Path) -> str:
     """Return the page as HTML; its commands name `run`, the directory."""
     title, lead = headline(report)
+    opening = [text for text in (lead, report.reason) if text]
+    if report.status != "completed":  # why comes first
+        opening.reverse()
     return render(
         "find.html",
         title=title,
-        lead=lead,
-        report=report,
+        opening=opening,
         state=_state(report),
         subject=words.subject(report),
         next_steps=_next_steps(report, run),
@@ -47,7 +49,7 @@ def search(report: FindReport) -> dict[str, Any]:
     """Return what `search.html` shows of a search, on its own page or on that of a training."""
     race, trials = report.race, report.trials
     return {
-        "curve": draw_curve(report),
+        "curve": draw_curve(report) if any(sweep.lr for sweep in report.sweeps) else "",
         "evidence": _evidence(report),
         "trials": _candidates(trials) if trials else [],
         "trials_caption": _caption(trials) if trials else "",
@@ -78,7 +80,7 @@ def headline(report: FindReport) -> tuple[str, str]:
         case _:
             title = f"Learning rate {rate}" if rate else "No trustworthy learning rate"
     if suggestion is None or rate is None:
-        return title, "Without a rate to train with."
+        return title, "No rate can be recommended."
     between = words.interval(suggestion)
     lead = (
         f"The rate found so far is {rate}"
@@ -104,7 +106,10 @@ def _next_steps(report: FindReport, run: Path) -> list[tuple[str, str]]:
         steps.append(("Or write it into your configuration:", f"learning_rate: {rate}"))
     elif report.status == "no_suggestion":
         steps.append(
-            ("Train with a rate of your own:", words.command("train", config, "--lr", "0.001"))
+            (
+                "Or train with a rate that you choose, such as 0.001:",
+                words.command("train", config, "--lr", "0.001"),
+            )
         )
     return steps
 
@@ -124,7 +129,7 @@ def _evidence(report: FindReport) -> Rows:
         "race": ("race", "the estimate with the race"),
     }
     if "sweep" in said:
-        names["auto"] = ("trials", "the same, corrected by the trials")
+        names["auto"] = ("trials", "that estimate, corrected by the trials")
     for key, (name, what) in names.items():
         if key in said:
             rows.append((name, _rate(said[key].lr), said[key].reason or what))

@@ -14,14 +14,18 @@ from lrtool.show.plots.span import span
 from lrtool.show.smoothing import running_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from markupsafe import Markup
 
     from lrtool.report.records import Race, Suggestion, Sweep
     from lrtool.report.report import FindReport
+    from lrtool.show.page.plot import Shape
     from lrtool.show.plots.limits import Limits
 
 GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
-MOST_POINTS = 3_000  # of a plot
+MOST_POINTS = 1_200  # of a plot
+MOST_SWEEPS = 8  # more are one series
 CURVE_COLOUR = 1
 
 
@@ -31,12 +35,7 @@ def draw_curve(report: FindReport) -> Markup:
     probe = words.setting(report, "find", "loss") == "probe"
     measured = "validation loss (probe)" if probe else "training loss"
     stride = _stride(sum(len(sweep.lr) for sweep in report.sweeps))
-    several = len(report.sweeps) > 1
-    series = [
-        each
-        for index, sweep in enumerate(report.sweeps)
-        for each in _sweep(sweep, f"sweep {index + 1}" if several else "sweep", index, stride)
-    ]
+    series = _sweeps(report.sweeps, stride)
     if report.curve:
         curve = report.curve
         there = np.isfinite(curve.loss)
@@ -44,7 +43,7 @@ def draw_curve(report: FindReport) -> Markup:
         columns = (curve.lr, curve.loss, curve.low, curve.high)
         lr, loss, low, high = (np.asarray(each)[there].tolist() for each in columns)
         name, band = "expected loss after an update", "its 80% band"
-        series.append(Series(name=name, x=lr, y=loss, low=low, high=high, band=band))
+        series.append(Series(name=name, x=lr, y=loss, low=low, high=high, band=band, smooth=True))
     marks = []
     suggestion = report.suggestion
     if suggestion and suggestion.lr:
@@ -64,22 +63,32 @@ def draw_curve(report: FindReport) -> Markup:
     )
 
 
-def _sweep(sweep: Sweep, name: str, index: int, stride: int) -> list[Series]:
-    """Return the raw losses of a sweep, and those of the updates that were skipped."""
-    steps = range(0, len(sweep.lr), stride)
-    skipped, without = set(sweep.skipped), set(sweep.without_targets)
-    colour = 2 + index % (COLOURS - 1)
-    found = []
-    for kept, called, shape in (
-        ([i for i in steps if i not in skipped | without], name, "dots"),
-        ([i for i in steps if i in skipped - without], f"{name}: update skipped", "crosses"),
-    ):
-        x, y = [sweep.lr[i] for i in kept], [sweep.loss[i] for i in kept]
-        if kept and shape == "dots":
-            found.append(Series(name=called, x=x, y=y, shape="dots", colour=colour, faint=True))
-        elif kept:
-            found.append(Series(name=called, x=x, y=y, shape="crosses", colour=colour))
-    return found
+def _sweeps(sweeps: Sequence[Sweep], stride: int) -> list[Series]:
+    """Return the raw losses of each sweep, and those of updates that were skipped."""
+    together = len(sweeps) > MOST_SWEEPS
+    found: dict[tuple[str, Shape, int], list[tuple[float, float]]] = {}
+    for index, sweep in enumerate(sweeps):
+        name = f"sweep {index + 1}" if len(sweeps) > 1 else "sweep"
+        key = (f"{len(sweeps)} sweeps", 2) if together else (name, 2 + index % (COLOURS - 1))
+        skipped, without = set(sweep.skipped), set(sweep.without_targets)
+        for step in range(0, len(sweep.lr), stride):
+            if step in without:
+                continue
+            kind: tuple[str, Shape, int] = (key[0], "dots", key[1])
+            if step in skipped:
+                kind = (f"{key[0]}: update skipped", "crosses", key[1])
+            found.setdefault(kind, []).append((sweep.lr[step], sweep.loss[step]))
+    return [
+        Series(
+            name=name,
+            x=[lr for lr, _ in points],
+            y=[loss for _, loss in points],
+            shape=shape,
+            colour=colour,
+            faint=shape == "dots",
+        )
+        for (name, shape, colour), points in found.items()
+    ]
 
 
 def _regions(suggestion: Suggestion | None, limits: Limits) -> list[Region]:
@@ -114,7 +123,7 @@ def draw_race(race: Race) -> Markup:
         raw_name = f"{name}: each step"
         series += [
             Series(name=raw_name, x=steps, y=raw, colour=colour, faint=True, hidden=True),
-            Series(name=f"{name}: running mean", x=steps, y=smooth, colour=colour),
+            Series(name=f"{name}: running mean", x=steps, y=smooth, colour=colour, smooth=True),
         ]
     return plot(
         "Training losses of the race",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COLOURS = 7
 BEYOND = "beyond the axis, or not a number"
 X_TICKS, Y_TICKS = 9, 6
+MOST_EDGES = 200  # marks at an edge, beside one another
 FAR = 3.0  # plots above or below: lines go no further
 
 Shape = Literal["line", "levels", "dots", "squares", "crosses", "diamonds"]
@@ -44,6 +45,7 @@ class Series:
         band: what these are.
         faint: raw values behind a smooth line.
         hidden: from the legend.
+        smooth: of raw values that are drawn too, so that only those are marked beyond the axis.
         only_drawn: not in the table, as its numbers say nothing more.
     """
 
@@ -57,6 +59,7 @@ class Series:
     band: str = "band"
     faint: bool = False
     hidden: bool = False
+    smooth: bool = False
     only_drawn: bool = False
 
 
@@ -117,7 +120,7 @@ def plot(
     """
     y_ticks = y.ticks(Y_TICKS if tall else 4)
     heads, rows = _table(x, series)
-    edges = [edge for each in series for edge in _edges(each, x, y)]
+    edges = [edge for each in series if not each.smooth for edge in _edges(each, x, y)]
     return render(
         "plot.html",
         title=title,
@@ -218,15 +221,18 @@ def _number(fraction: float) -> str:
 
 
 def _edges(series: Series, x: Axis, y: Axis) -> list[tuple[float, bool, int]]:
-    """Return place, whether above, and colour of each value that the plot cannot show."""
-    found = []
+    """Return place, whether above, and colour of values that the plot cannot show.
+
+    Of those that would cover each other, the first one.
+    """
+    found: dict[tuple[int, bool], float] = {}
     for left, value in zip(series.x, series.y, strict=True):
         if value is None or not 0 <= x.place(left) <= 1:
             continue
         above = not isfinite(value) or y.place(value) > 1
         if above or y.place(value) < 0:
-            found.append((x.place(left), above, series.colour))
-    return found
+            found.setdefault((int(x.place(left) * MOST_EDGES), above), x.place(left))
+    return [(place, above, series.colour) for (_, above), place in found.items()]
 
 
 def _region(region: Region, x: Axis) -> dict[str, object]:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from lrtool.config.spelling import number
 from lrtool.show import words
 from lrtool.show.page.axis import WIDTHS
-from lrtool.show.terminal.printable import printable
+from lrtool.show.terminal.printable import printable, short
 
 MOST_BYTES = 300_000  # of a page
 POINTS = (240, 120, 60, 30, 15)  # of a plot's series: fewer where the page would be too large
@@ -44,7 +44,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
+        finalize=lambda value: short(printable(value)) if type(value) is str else value,
     )
     style = Markup(environment.get_template("style.css").render(widths=WIDTHS[1:]))  # noqa: S704
     script = Markup((FOLDER / "script.js").read_text(encoding="utf-8"))  # noqa: S704

@@ -1,11 +1,14 @@
 import pytest
+from finds import NO_SUGGESTION, make_candidate, make_race, make_sweeps
 from pages import Page
 
+from lrtool.report import records
 from lrtool.show import words
 from lrtool.show.page import page as pages
 from lrtool.show.page.plot import COLOURS
 
 MOST_BYTES = 300_000
+FOUND = "0.0032 (interval 0.0018 to 0.0056) for a constant schedule over 230 steps: confident."
 
 
 @pytest.fixture
@@ -31,6 +34,94 @@ def test_any_race_has_a_page_that_is_whole_and_small(odd_race, tmp_path):
     rows = page.numbers()
     for candidate in odd_race.race.candidates:
         assert any(row[0] == words.rate(candidate.lr) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "title", "opening"),
+    [
+        (
+            {},
+            "Learning rate 0.0032",
+            [
+                f"Train with {FOUND}",
+                "three sweeps agree within 0.2 decades",
+            ],
+        ),
+        (
+            {"suggestion": NO_SUGGESTION},
+            "No trustworthy learning rate",
+            ["the loss never fell below where it began", "No rate can be recommended."],
+        ),
+        (
+            {"status": "interrupted", "reason": "interrupted by SIGINT in sweep 2 of 3"},
+            "The search was interrupted",
+            [
+                "interrupted by SIGINT in sweep 2 of 3",
+                f"The rate found so far is {FOUND}",
+            ],
+        ),
+        (
+            {"status": "failed", "reason": "out of memory", "suggestion": None, "sweeps": []},
+            "The search failed",
+            ["out of memory", "No rate can be recommended."],
+        ),
+    ],
+)
+def test_a_page_begins_with_the_rate_or_with_why_there_is_none(make, draw, changes, title, opening):
+    page = draw(make(**changes))
+    assert page.texts("h1") == [title]
+    assert page.texts("p", **{"class": "lead"}) == opening
+    assert page.texts("h2")[0] == "What to do next"
+
+
+def test_the_commands_to_go_on_name_the_run(make, tmp_path):
+    run = tmp_path / "a run"
+    commands = Page(pages.draw(make(), run)).texts("code")
+    assert commands == [
+        f"lrtool train '{run}/config.yaml' --lr-from '{run}'",
+        "learning_rate: 0.0032",
+    ]
+    failed = make(status="failed", reason="why", suggestion=None)
+    assert Page(pages.draw(failed, run)).texts("code") == [
+        f"lrtool check '{run}/config.yaml'",
+        f"lrtool find '{run}/config.yaml'",
+    ]
+
+
+def test_each_source_of_evidence_has_its_rate(make, draw):
+    suggestions = {
+        "sweep": records.MethodSuggestion(0.004),
+        "auto": records.MethodSuggestion(0.0035),
+        "race": records.MethodSuggestion(None, "nothing was compared"),
+        "steep": records.MethodSuggestion(0.02),
+    }
+    first = records.FirstUpdate(critical_lr=0.05, ratio_lr=None, steps=4.0)
+    rows = draw(make(first_update=first).model_copy(update={"suggestions": suggestions})).numbers()
+    begin = rows.index(["source", "rate", "what it is"])
+    assert [row[:2] for row in rows[begin + 1 : begin + 7]] == [
+        ["first update, critical rate", "0.05"],
+        ["first update, ratio rate", "–"],
+        ["sweep", "0.004"],
+        ["trials", "0.0035"],
+        ["race", "–"],
+        ["steep", "0.02"],
+    ]
+    assert rows[begin + 5][2] == "nothing was compared"
+
+
+def test_a_long_search_of_a_wide_table_fits_into_the_page(make, tmp_path):
+    columns = tuple(
+        records.ColumnFacts("wide <&> " * 50, "input", "number", low=0.1, high=0.9)
+        for _ in range(5000)
+    )
+    data = records.DataFacts({"train": 10}, {}, None, columns=columns)
+    config = {"model": {"args": {f"{'key' * 100}{i}": "<>" * 10_000 for i in range(2000)}}}
+    candidates = [make_candidate(10.0**-i, "lower", 0.9, 0.61, steps=50_000) for i in range(1, 8)]
+    race = make_race(tuple(candidates), steps=50_000)
+    report = make(sweeps=make_sweeps(100, 500), race=race, data=data, config=config)
+    html = pages.draw(report, tmp_path)
+    assert len(html.encode()) < MOST_BYTES
+    assert "is shown; report.json has all" in html
 
 
 def test_every_raw_loss_and_the_curve_are_in_the_table(make, draw):
