@@ -34,7 +34,11 @@ MOST_VALUES = 4  # numbers of a sample that are shown
 MOST_KEPT = 1_000_000  # samples of a regression
 POINTS = 300
 BINS = 30
-READ_AFTER = 256  # batches
+UNKNOWN = (
+    "what outputs mean is not known with a loss of your own; a built-in metric, such as accuracy "
+    "or mae, says so"
+)
+MOST_HELD = 1_000_000  # numbers in outputs that have not been read
 
 
 class Tally:
@@ -69,31 +73,31 @@ class Tally:
         self._loss, self._loss_args = loss, loss_args
         self._known = canonical(loss) in LOSSES or not all(map(is_import_path, metrics))
         self._names, self._target, self._units, self._seed = names, target, units, seed
+        self._reading: Reading | None = None  # of the first batch
         self.reset()
 
     def reset(self) -> None:
         """Forget all batches."""
-        self._reading: Reading | None = None
-        self._problem: str | None = None if self._known else "the loss is of your own"
+        self._problem: str | None = None if self._known else UNKNOWN
         self._counts: NDArray[np.int64] | None = None
         self._samples = 0
-        self._kept = 0
-        self._batches: list[tuple[Tensor, Tensor]] = []
-        self._bad: dict[str, list[Tensor]] = {}  # flags on the device, by what they say
+        self._batches: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        self._held: list[tuple[Tensor, Tensor]] = []
+        self._size = 0
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Add a batch."""
-        if self._problem is None:
-            try:
-                with torch.no_grad():
-                    self._problem = self._add(outputs, targets)
-            except Exception as error:  # noqa: BLE001  (it must not end a training)
-                self._problem = str(error) if isinstance(error, UserError) else said(error)
         if self._problem is not None:
-            self._batches.clear()
+            return
+        try:
+            self._problem = self._hold(outputs, targets)
+            if self._size > MOST_HELD:
+                self._read_held()
+        except Exception as error:  # noqa: BLE001  (it must not end a training)
+            self._problem = _words(error)
 
-    def _add(self, outputs: Any, targets: Any) -> str | None:
-        """Add a batch; return why that is not possible, or None."""
+    def _hold(self, outputs: Any, targets: Any) -> str | None:
+        """Keep a copy of a batch, to be read if its epoch is the best; return why not, or None."""
         if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
             return "outputs or targets are not a tensor"
         if self._reading is None:
@@ -101,31 +105,38 @@ class Tally:
             if (problem := _why_not(reading, outputs)) is not None:
                 return problem
             self._reading = reading
-        reading = self._reading
-        predicted, true, nan = prepare(_compares(reading), reading, outputs, targets)
-        if reading.kind == "values":
-            self._kept += len(true)
-            if self._kept > MOST_KEPT:
-                return f"there are more than {MOST_KEPT:,} validation samples"
-            predicted, true = predicted[:, :MOST_VALUES].clone(), true[:, :MOST_VALUES].clone()
-        else:
-            self._bad.setdefault("some outputs or targets are NaN", []).append(nan)
-            if targets.is_floating_point() and reading.targets != "signs":
-                soft = ((targets != 0) & (targets != 1)).any()
-                self._bad.setdefault("some targets lie between 0 and 1", []).append(soft)
-        self._batches.append((predicted, true))
-        if reading.kind != "values" and len(self._batches) >= READ_AFTER:
-            self._bad = {words: [torch.stack(each).any()] for words, each in self._bad.items()}
-            self._count()
+        self._held.append((outputs.detach().clone(), targets.clone()))
+        self._size += outputs.numel()
         return None
 
-    def _count(self) -> None:
-        """Count the classes of the batches so far: a matrix, or three numbers for each label."""
+    def _read_held(self) -> None:
+        """Add the batches that are held to the counts, or to the values."""
+        held, self._held, self._size = self._held, [], 0
         reading = self._reading
-        if reading is None or not self._batches:
+        if reading is None or not held:
             return
-        batches, self._batches = self._batches, []
-        predicted, true = (torch.cat(each).cpu().numpy() for each in zip(*batches, strict=True))
+        sizes = [len(targets) for _, targets in held]
+        outputs, targets = (torch.cat(each) for each in zip(*held, strict=True))
+        with torch.no_grad():
+            predicted, true, nan = prepare(_compares(reading), reading, outputs, targets)
+        if reading.kind == "values":
+            each = (both[:, :MOST_VALUES].cpu().numpy() for both in (predicted, true))
+            parts = (np.split(both, np.cumsum(sizes)[:-1]) for both in each)
+            self._batches += zip(*parts, strict=True)
+            self._samples += sum(sizes)
+            if self._samples > MOST_KEPT:
+                self._problem = f"there are more than {MOST_KEPT:,} validation samples"
+                self._batches.clear()
+            return
+        shares = targets.is_floating_point() and reading.targets != "signs"
+        if bool(nan):
+            self._problem = "some outputs or targets are NaN"
+        elif shares and bool(((targets != 0) & (targets != 1)).any()):
+            self._problem = "some targets lie between 0 and 1"
+        self._count(reading, predicted.cpu().numpy(), true.cpu().numpy())
+
+    def _count(self, reading: Reading, predicted: NDArray[Any], true: NDArray[Any]) -> None:
+        """Add to the counts: a matrix of classes, or three numbers for each label."""
         if reading.kind == "labels":
             each = (true & predicted, predicted, true)
             counts = np.stack([labels.reshape(-1, reading.width).sum(0) for labels in each])
@@ -153,22 +164,19 @@ class Tally:
             predicted, true = (np.concatenate(each) for each in zip(*turns, strict=True))
             return self._of_values(predicted, true)
         except Exception as error:  # noqa: BLE001  (it must not end a training)
-            return PredictionFacts(0, reason=said(error))
+            return PredictionFacts(0, reason=_words(error))
 
     def _own(self) -> tuple[str | None, str | None, int, NDArray[np.int64] | None, list[Any]]:
         """Return what this rank has seen: problem, kind, samples, counts, batches of values."""
         try:
-            bad = (words for words, each in self._bad.items() if any(map(bool, each)))
-            problem = self._problem or next(bad, None)
-            if problem is not None:
-                return problem, None, 0, None, []
-            kind = self._reading.kind if self._reading else None
-            if kind != "values":
-                self._count()
-            batches = [tuple(each.cpu().numpy() for each in batch) for batch in self._batches]
+            if self._problem is None:
+                self._read_held()
         except Exception as error:  # noqa: BLE001  (it must not end a training)
-            return said(error), None, 0, None, []
-        return None, kind, self._samples, self._counts, batches
+            self._problem = _words(error)
+        if self._problem is not None:
+            return self._problem, None, 0, None, []
+        kind = self._reading.kind if self._reading else None
+        return None, kind, self._samples, self._counts, self._batches
 
     def _of_classes(
         self, samples: int, counts: NDArray[np.int64], *, labels: bool
@@ -228,6 +236,10 @@ def _why_not(reading: Reading, outputs: Tensor) -> str | None:
     if reading.kind != "values" and reading.width > MOST_CLASSES:
         return f"{reading.width:,} classes are more than {MOST_CLASSES}"
     return why_not(_compares(reading), reading)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else said(error)
 
 
 def _compares(reading: Reading) -> Compares:

@@ -77,7 +77,7 @@ def test_a_training_leaves_everything_and_prints_a_table(here, tmp_path):
     [run] = (tmp_path / "runs/a").iterdir()
     assert re.fullmatch(r"\d{8}T\d{6}Z-train", run.name)
     names = {path.name for path in run.iterdir()}
-    plots = {"plot.png", "plot.svg"}
+    plots = {"plot.png", "plot.svg", "report.html"}
     made = {"report.json", "config.yaml", "encoding.json", "metrics.jsonl"}
     made |= {"model.safetensors", "checkpoints"}
     assert names == made | plots | {".lock", ".lrtool"}
@@ -100,6 +100,9 @@ def test_a_training_leaves_everything_and_prints_a_table(here, tmp_path):
     first = [row["loss"] for row in rows[:4]]
     assert rows[4]["train_loss"] == pytest.approx(np.mean(first))  # four batches of one size
     assert report.epochs[0].train_loss == rows[4]["train_loss"]
+    right = sum(row[index] for index, row in enumerate(report.predictions.matrix))
+    best = next(epoch for epoch in report.epochs if epoch.epoch == report.best.epoch)
+    assert right / report.predictions.samples == pytest.approx(best.metrics["accuracy"])
 
 
 @pytest.mark.usefixtures("no_plots")

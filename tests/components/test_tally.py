@@ -161,7 +161,7 @@ NAN = torch.tensor([[1.0, math.nan], [0.0, 1.0]])
 @pytest.mark.parametrize(
     ("loss", "outputs", "targets", "reason"),
     [
-        ("net:loss", random(4, 2), classes(2, 4), "the loss is of your own"),
+        ("net:loss", random(4, 2), classes(2, 4), "a loss of your own; a built-in metric"),
         ("cross_entropy", random(4, 5, 3), classes(5, 4, 3), "a sample has many classes: "),
         ("mse", random(4, 1, 8, 8), random(4, 1, 8, 8), "a sample has many outputs: outputs of"),
         ("cross_entropy", NAN, torch.tensor([0, 1]), "some outputs or targets are NaN"),
@@ -200,6 +200,33 @@ def test_more_than_can_be_kept_is_left_out(monkeypatch):
     monkeypatch.setattr(tallies, "MOST_KEPT", 5)
     facts = counted("mse", random(6), random(6, seed=1), 2)
     assert (facts.values, facts.reason) == ((), "there are more than 5 validation samples")
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_outputs_are_read_now_and_then_to_the_same_facts(monkeypatch, loss):
+    outputs = random(50, 3)
+    targets = classes(3, 50) if loss == "cross_entropy" else random(50, 3, seed=1)
+    whole = counted(loss, outputs, targets, SIZES)
+    monkeypatch.setattr(tallies, "MOST_HELD", 20)
+    assert counted(loss, outputs, targets, SIZES) == whole
+
+
+def test_what_is_changed_in_place_afterwards_does_not_matter():
+    outputs, targets = of_scores([1, 0], 2), torch.tensor([1, 0])
+    tally = Tally("cross_entropy", {})
+    tally.update(outputs, targets)
+    outputs.zero_()
+    targets.zero_()
+    assert tally.facts(ALONE).matrix == ((1, 0), (0, 1))
+
+
+def test_batches_that_do_not_fit_each_other_are_a_reason():
+    tally = Tally("cross_entropy", {})
+    tally.update(random(2, 3), classes(3, 2))
+    tally.update(random(2, 4), classes(3, 2))
+    facts = tally.facts(ALONE)
+    assert facts.classes == ()
+    assert "Sizes of tensors must match" in facts.reason
 
 
 def test_it_can_be_used_again():

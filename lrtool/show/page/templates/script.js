@@ -148,15 +148,20 @@ for (const plot of document.querySelectorAll(".plot")) {
     hide();
     describe(0);
     plot.setAttribute("aria-valuemax", rows.length - 1);
+    plot.style.marginLeft = "";
     if (whole) return;
     for (const value of ticks(x.at(left), x.at(right), x.log, x.whole, plot.clientWidth / 90)) {
       const at = `${100 * shown(x(value))}%`;
       axes.append(svg("line", {class: "grid", x1: at, x2: at, y1: 0, y2: "100%"}), svg("text", {class: "tick", x: at, y: "100%", dy: "1.4em"}, spell(value)));
     }
+    let letters = 0;
     for (const value of ticks(y.at(view.bottom), y.at(view.top), y.log, y.whole, 4)) {
+      letters = Math.max(letters, spell(value).length);
       const at = `${100 * (1 - (y(value) - view.bottom) / (view.top - view.bottom))}%`;
       axes.append(svg("line", {class: "grid", x1: 0, x2: "100%", y1: at, y2: at}), svg("text", {class: "y", x: "-.5em", y: at, dy: ".35em"}, spell(value)));
     }
+    const room = (0.62 * letters + 0.8) * parseFloat(getComputedStyle(plot).fontSize);
+    if (room > parseFloat(getComputedStyle(plot).marginLeft)) plot.style.marginLeft = `${room}px`;
   };
   const STEPS = 200;
   const controls = document.createElement("fieldset"), legend = document.createElement("legend");
