@@ -35,7 +35,7 @@ def resolve(run: Path, flag: str = "") -> Path:
     Raises:
         UserError: there is no such path, and no run of that name; or several have it.
     """
-    if run.exists() or run.is_symlink():
+    if os.path.lexists(run):  # a link that leads nowhere is there too; whoever reads it says so
         return run
     runs = find_runs()
     named = [each for each in runs if _ends_with(each.relative_to(RUNS), run)]

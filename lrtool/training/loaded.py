@@ -108,9 +108,14 @@ class Run:
 
     def __getattr__(self, name: str) -> Any:
         """Return what the report has under that name."""
-        if name.startswith("_"):
+        if name.startswith("_") or self._report is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.report, name)
+        return getattr(self._report, name)
+
+    def __dir__(self) -> list[str]:
+        """Return what can be completed."""
+        fields = type(self._report).model_fields if self._report is not None else ()
+        return sorted({*super().__dir__(), *fields})
 
     def __repr__(self) -> str:
         """Return what a prompt shows."""

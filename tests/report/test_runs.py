@@ -97,7 +97,7 @@ def test_an_unknown_name_suggests_a_known_one(make_run):
     assert refusal("digit/baseline", "--resume ") == (
         f"--resume digit/baseline: there is no such run (did you mean 'digits/baseline'?){end}"
     )
-    for path in ("/base", "../base", "runs/../runs/base", "line"):
+    for path in ("/base", "../base", "runs/../runs/base", "line", "a" * 5000, "a\0b"):
         assert "there is no such run" in refusal(path)
 
 

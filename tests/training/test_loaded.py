@@ -57,6 +57,7 @@ def test_the_report_of_a_training(run):
     assert loaded.report == TRAINED
     assert loaded.epochs[-1].metrics == TRAINED.epochs[-1].metrics
     assert loaded.best.epoch == TRAINED.best.epoch
+    assert {"report", "predict", "epochs", "best", "learning_rate"} <= {*dir(loaded)}
     assert repr(loaded) == "<Run digits/base: completed, accuracy 0.9847 in epoch 10>"
     assert "<strong>Completed, accuracy 0.9847 in epoch 10</strong>" in loaded._repr_html_()
 
@@ -82,6 +83,7 @@ def test_a_training_that_was_killed_has_no_report_yet(run):
     loaded = lrtool.load("base")
     assert repr(loaded) == "<Run base: without a report>"
     assert loaded._repr_html_() is None
+    assert not hasattr(loaded, "epochs")
     with pytest.raises(UserError, match=r"base: has no report.json: the run is under way, or was"):
         _ = loaded.report
 
