@@ -19,7 +19,7 @@ demo: $(STAMP)
 test: $(STAMP) $(AXE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-$(AXE): $(STAMP)
+$(AXE): | $(STAMP)
 	if command -v npm; then npm install --silent --prefix .venv/axe axe-core@4.14.1; fi
 
 lint: $(STAMP)

@@ -30,7 +30,7 @@ COMMANDS = (
     "train c.yaml --quiet --lr-from run --epochs 1 --output other --overwrite",
     "train c.yaml --quiet --lr 0.1 --epochs 1 --output run --overwrite",
 )
-SKIPPED = (".lock", "plot.png", "plot.svg")
+SKIPPED = (".lock", "plot.png", "plot.svg", "report.html")
 WEIGHTS = "run/checkpoints/best/model.safetensors"
 
 

@@ -9,7 +9,7 @@ from lrtool.report.records import finite_or_none
 from lrtool.show import words
 from lrtool.show.page.about import about
 from lrtool.show.page.finder_plots import draw_curve, draw_race, draw_standings
-from lrtool.show.page.render import render
+from lrtool.show.page.render import MOST_BYTES, POINTS, render
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Rows = list[tuple[str, ...]]
 
+SERIES = 5  # of a plot, if each has as many points as it may
 RULES = {
     "valley": "rule of the literature: middle of the longest descent",
     "slide": "rule of the literature: end of the steepest descent that lasts",
@@ -29,6 +30,15 @@ RULES = {
 
 def draw(report: FindReport, run: Path) -> str:
     """Return the page as HTML; its commands name `run`, the directory."""
+    html = ""
+    for points in POINTS:
+        html = _draw(report, run, points)
+        if len(html.encode()) <= MOST_BYTES:
+            break
+    return html
+
+
+def _draw(report: FindReport, run: Path, points: int) -> str:
     title, lead = headline(report)
     opening = [text for text in (lead, report.reason) if text]
     if report.status != "completed":  # why comes first
@@ -41,21 +51,28 @@ def draw(report: FindReport, run: Path) -> str:
         subject=words.subject(report),
         next_steps=_next_steps(report, run),
         about=about(report),
-        **search(report),
+        **search(report, points),
     )
 
 
-def search(report: FindReport) -> dict[str, Any]:
-    """Return what `search.html` shows of a search, on its own page or on that of a training."""
+def search(report: FindReport, points: int) -> dict[str, Any]:
+    """Return what `search.html` shows of a search, on its own page or on that of a training.
+
+    Args:
+        report: of the search.
+        points: of a plot's series.
+    """
     race, trials = report.race, report.trials
+    most = SERIES * points
+    swept = any(sweep.lr for sweep in report.sweeps)
     return {
-        "curve": draw_curve(report) if any(sweep.lr for sweep in report.sweeps) else "",
+        "curve": draw_curve(report, most) if swept else "",
         "evidence": _evidence(report),
         "trials": _candidates(trials) if trials else [],
         "trials_caption": _caption(trials) if trials else "",
         "race": _candidates(race) if race else [],
         "race_caption": _caption(race) if race else "",
-        "race_plots": [draw_race(race), draw_standings(race, report.suggestion)]
+        "race_plots": [draw_race(race, most), draw_standings(race, report.suggestion)]
         if race and race.candidates
         else [],
     }

@@ -24,22 +24,26 @@ if TYPE_CHECKING:
     from lrtool.show.plots.limits import Limits
 
 GUIDELINE = (1e-4, 1e-2)  # the rates that textbooks name
-MOST_POINTS = 1_200  # of a plot
 MOST_SWEEPS = 8  # more are one series
 CURVE_COLOUR = 1
 
 
-def draw_curve(report: FindReport) -> Markup:
-    """Return the losses over the rate: raw ones, the smooth curve, regions, trials, the rate."""
+def draw_curve(report: FindReport, points: int) -> Markup:
+    """Return the losses over the rate: raw ones, the smooth curve, regions, trials, the rate.
+
+    Args:
+        report: of a find.
+        points: at most about so many are drawn of the sweeps, and of the curve.
+    """
     limits = choose(report)
     probe = words.setting(report, "find", "loss") == "probe"
     measured = "validation loss (probe)" if probe else "training loss"
-    stride = _stride(sum(len(sweep.lr) for sweep in report.sweeps))
+    stride = _stride(sum(len(sweep.lr) for sweep in report.sweeps), points)
     series = _sweeps(report.sweeps, stride)
     if report.curve:
         curve = report.curve
         there = np.isfinite(curve.loss)
-        there[np.arange(there.size) % _stride(there.size) != 0] = False
+        there[np.arange(there.size) % _stride(there.size, points) != 0] = False
         columns = (curve.lr, curve.loss, curve.low, curve.high)
         lr, loss, low, high = (np.asarray(each)[there].tolist() for each in columns)
         name, band = "expected loss after an update", "its 80% band"
@@ -106,14 +110,19 @@ def _regions(suggestion: Suggestion | None, limits: Limits) -> list[Region]:
     ]
 
 
-def draw_race(race: Race) -> Markup:
-    """Return the training losses of a race's candidates, and the running mean of each."""
+def draw_race(race: Race, points: int) -> Markup:
+    """Return the training losses of a race's candidates, and the running mean of each.
+
+    Args:
+        race: with a candidate or more.
+        points: at most about so many are drawn.
+    """
     candidates = sorted(race.candidates, key=lambda candidate: candidate.lr)
     losses = [numbers(candidate.loss) for candidate in candidates]
     means = [running_mean(loss, race.steps) for loss in losses]
     sound = [m for m, c in zip(means, candidates, strict=True) if c.outcome != "diverged"]
     limits = span(np.concatenate([*(sound or means), []]), np.concatenate([*losses, []]))
-    stride = _stride(2 * sum(loss.size for loss in losses))
+    stride = _stride(2 * sum(loss.size for loss in losses), points)
     series = []
     for index, (candidate, loss, mean) in enumerate(zip(candidates, losses, means, strict=True)):
         name, colour = words.rate(candidate.lr), _colour(index)
@@ -187,9 +196,9 @@ def _colour(index: int) -> int:
     return 1 + index % COLOURS
 
 
-def _stride(points: int) -> int:
+def _stride(points: int, most: int) -> int:
     """Return how many points there are for each one that is drawn."""
-    return max(-(-points // MOST_POINTS), 1)
+    return max(-(-points // most), 1)
 
 
 def _left_out(stride: int) -> str:

@@ -61,7 +61,7 @@ def _draw(report: TrainReport, run: Path, search: FindReport | None, points: int
         predictions=predictions(report),
         found=None if search is None else find.headline(search),
         about=about(report),
-        **(find.search(search) if search else {"curve": None}),
+        **(find.search(search, points) if search else {"curve": None}),
     )
 
 
