@@ -37,20 +37,21 @@ def compare(
     """Compare runs: a table, their losses in one plot, and a page."""
     with stdout_for_the_result():
         from lrtool.cli.pages import save_comparison_page
+        from lrtool.report import comparison as compared
         from lrtool.report import report as reports
         from lrtool.report import run_directory
         from lrtool.report.runs import resolve
         from lrtool.show.plots.compare import save_comparison
         from lrtool.show.terminal.compare import comparison
 
-        by_run, inputs = {}, []
+        by_run, files, inputs = {}, {}, []
         for run in map(resolve, runs):
             inputs.append(run if run.is_dir() else run.parent)
             run_directory.settle(inputs[-1])
             path = run / reports.FILE_NAME if run.is_dir() else run
             if not path.is_file():
                 raise UserError(f"{run}: holds no {reports.FILE_NAME}; give a run directory")
-            by_run[str(run)] = reports.read(path)
+            by_run[str(run)], files[str(run)] = reports.read(path), path
         if output is not None:
             run_directory.check(output, "compare", overwrite=overwrite, inputs=inputs)
         parent = Path("runs") / "compare"
@@ -58,6 +59,7 @@ def compare(
             output, parent, "compare", overwrite=overwrite, inputs=inputs
         ) as made:
             rows, plots = comparison(by_run), save_comparison(by_run, made)
+            compared.write(files, made)
             save_comparison_page(by_run, rows, made)
             directory = run_directory.finish(made)
     if as_json:

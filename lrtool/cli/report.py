@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from lrtool.cli import flags
 from lrtool.cli.pages import open_page
 from lrtool.cli.streams import result, stdout_for_the_result
 from lrtool.errors import UserError
-
-if TYPE_CHECKING:
-    from lrtool.report.report import AnyReport
 
 
 def report(
@@ -30,17 +27,16 @@ def report(
     ] = None,
     open_: flags.Open = False,
 ) -> None:
-    """Write the page of a run anew, one HTML file, from its report."""
+    """Write the page of a run or a comparison anew: one HTML file, from its report."""
     with stdout_for_the_result():
         from lrtool.report import marker, run_directory
         from lrtool.report.files import write_text
         from lrtool.report.runs import resolve
-        from lrtool.show.page import page
 
         run = resolve(run)
         directory = run if run.is_dir() else run.parent
         run_directory.settle(directory)
-        html = page.draw(_read(run), directory, page.search_inside(directory))
+        html = _page_of_comparison(run) if marker.command_of(run) == "compare" else _page_of(run)
         if output is not None:
             _refuse_other(output)
             write_text(output, html)
@@ -53,24 +49,40 @@ def report(
     result(written)
 
 
-def _read(run: Path) -> AnyReport:
-    """Read the report of a run, given by its directory or by that file.
+def _page_of(run: Path) -> str:
+    """Return the page of a run, given by its directory or by its report.
 
     Raises:
-        UserError: it has none, or it is damaged.
+        UserError: it has no report, or a damaged one.
     """
     from lrtool.report import marker
     from lrtool.report import report as reports
+    from lrtool.show.page import page
 
     path = run / reports.FILE_NAME if run.is_dir() else run
     if path.is_file():
-        return reports.read(path)
+        directory = path.parent
+        return page.draw(reports.read(path), directory, page.search_inside(directory))
     if marker.command_of(run) is None:
         raise UserError(f"{run}: holds no run; there is no {reports.FILE_NAME} in it")
     raise UserError(
         f"{run}: has no {reports.FILE_NAME}, which a run writes at its end: it is under way, or "
         "was killed"
     )
+
+
+def _page_of_comparison(directory: Path) -> str:
+    """Return the page of runs that were compared, from their reports.
+
+    Raises:
+        UserError: one of them is no longer there.
+    """
+    from lrtool.report import comparison as compared
+    from lrtool.show.page import compare
+    from lrtool.show.terminal.compare import comparison
+
+    by_run = compared.read(directory)
+    return compare.draw(by_run, comparison(by_run))
 
 
 def _refuse_other(output: Path) -> None:

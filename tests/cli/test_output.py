@@ -122,7 +122,7 @@ def test_a_comparison_is_replaced(here, run):
         assert done.returncode == 0
         assert "Page: both/report.html\nPlot: both/comparison.png" in done.stdout
     assert sorted(path.name for path in run.with_name("both").iterdir()) == [
-        *(".lock", ".lrtool", "comparison.png", "comparison.svg", "report.html")
+        *(".lock", ".lrtool", "comparison.json", "comparison.png", "comparison.svg", "report.html")
     ]
 
 

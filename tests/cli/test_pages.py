@@ -186,3 +186,25 @@ def test_a_search_inside_a_run_that_replaces_another_one_has_its_place_too(tmp_p
     assert run_directory.place(tmp_path / "run/.new/find") == tmp_path / "run/find"
     assert run_directory.place(tmp_path / "run/.new") == tmp_path / "run"
     assert run_directory.place(tmp_path / "run/find") == tmp_path / "run/find"
+
+
+def test_the_page_of_a_comparison_is_written_anew_from_its_runs(run, here, tmp_path):
+    assert here("find", "iris.yaml", "--quiet", "--output", "other", "--seed", 1).returncode == 0
+    assert here("compare", "run", "other", "--output", "both").returncode == 0
+    before = (tmp_path / "both/report.html").read_bytes()
+    (tmp_path / "both/report.html").unlink()
+    done = here("report", "both")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "both/report.html\n", "")
+    assert (tmp_path / "both/report.html").read_bytes() == before
+    shutil.rmtree(run)
+    done = here("report", "both")
+    assert done.returncode == 2
+    assert "run/report.json: cannot be read: No such file or directory" in done.stderr
+    (tmp_path / "both/comparison.json").write_text("{}")
+    done = here("report", "both")
+    assert done.returncode == 2
+    assert "both/comparison.json: damaged, or not a list of compared runs" in done.stderr
+    (tmp_path / "both/comparison.json").unlink()
+    done = here("report", "both")
+    assert done.returncode == 2
+    assert "both: a comparison of an older lrtool, which has no comparison.json" in done.stderr
