@@ -42,23 +42,26 @@ bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks.speed
 	.venv-bench/bin/python -m benchmarks.ranks
 
-# How well the suggested rates train, beside the peers and simple rules: everything from nothing.
-# What is already measured is kept under runs/regret. In one thread a process, so many at once:
+# How well the suggested rates train, beside the peers and simple rules: everything from nothing, for
+# tasks trained from nothing and for other kinds. What is already measured is kept under runs/regret.
+# In one thread a process, so many at once:
 PROCESSES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 REGRET := -m benchmarks.regret
-CELLS ?= published
+CELLS ?= published published-new
 SOURCES := controls lrtool find_lr
 
 # Series of the UCR archive: aeon's wheel is only read, not installed.
 SERIES := runs/regret/aeon-1.6.0-py3-none-any.whl
 
-regret: $(STAMP) $(SERIES) .venv-bench/.installed .venv-lightning252/.installed
-	$(BIN)/python $(REGRET) grids $(CELLS) --processes $(PROCESSES)
-	$(BIN)/python $(REGRET) rates $(SOURCES) $(CELLS) --processes $(PROCESSES)
-	.venv-bench/bin/python $(REGRET) rates peers $(CELLS) --processes $(PROCESSES)
-	.venv-lightning252/bin/python $(REGRET) rates lightning252 $(CELLS) --processes $(PROCESSES)
-	$(BIN)/python $(REGRET) exact $(CELLS) --processes $(PROCESSES)
-	$(BIN)/python $(REGRET) report $(CELLS)
+regret: $(addprefix regret-of-,$(CELLS))
+
+regret-of-%: $(STAMP) $(SERIES) .venv-bench/.installed .venv-lightning252/.installed
+	$(BIN)/python $(REGRET) grids $* --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) rates $(SOURCES) $* --processes $(PROCESSES)
+	.venv-bench/bin/python $(REGRET) rates peers $* --processes $(PROCESSES)
+	.venv-lightning252/bin/python $(REGRET) rates lightning252 $* --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) exact $* --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) report $*
 
 # The same on a few cells: at most ten minutes on two cores. With those peers that are installed.
 regret-quick: $(STAMP)

@@ -4,7 +4,7 @@
     python -m benchmarks.regret rates controls lrtool published      what finders suggest
     python -m benchmarks.regret exact published                      training at these rates
     python -m benchmarks.regret report published                     report.html, report.json
-    python -m benchmarks.regret publish                              its figures into the pages
+    python -m benchmarks.regret publish                              both sets into the pages
 
 Run it from the repository's root. What is there is not measured again. `rates peers` needs the
 environment of benchmarks/requirements.txt, `rates lightning252` that of
@@ -96,7 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     cache = options.cache
     if options.stage == "publish":
-        page.publish(cache / "published")
+        page.publish(cache)
         return
     chosen = cells.SETS[options.cells]
     if options.stage == "report":

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.regret import tasks
 from benchmarks.regret.finders import OWN, TUNED
 from benchmarks.regret.ours import FIND, FIND_VERIFY
 from lrtool.report import files
@@ -29,9 +30,13 @@ BLOCK = re.compile(r"(<!-- regret: (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", r
 
 PAIRED = ("constant", "warmup + cosine")  # the groups that the README's table sets side by side
 LONG = "T ≥ 3,000"
+KINDS = {task.kind for task in tasks.TASKS.values()} - {"scratch"}
 BESIDE = (FIND, FIND_VERIFY, TUNED, "fastai minimum", "fastai valley")
+SETS = {"published": "", "published-new": "other "}  # and what their blocks' names begin with
+NAMES = {"published-new": "published cells of other kinds"}  # else the set's name and "cells"
 KNOWN = ("fastai minimum", "fastai valley", "torch-lr-finder", "ignite", "Lightning 2.6.6")
 CELLS = {  # the groups of the ablation
+    "other kinds": "other kinds",
     "constant, 300 steps": "T = 300, constant",
     "cosine, 300 steps": "T = 300, warmup + cosine",
     "one_cycle, 300 steps": "T = 300, one-cycle",
@@ -67,31 +72,35 @@ def write(report: dict[str, Any], drawn: dict[str, str], folder: Path) -> None:
     files.write_text(folder / "report.html", _page(report, drawn))
 
 
-def publish(folder: Path) -> None:
+def publish(cache: Path) -> None:
     """Put the figures of the published cells into the pages, and the picture beside them.
 
     Args:
-        folder: where their report is.
+        cache: where the folders of their reports are.
     """
-    report = json.loads((folder / "report.json").read_text("utf-8"))
+    reports = {
+        prefix: json.loads((cache / name / "report.json").read_text("utf-8"))
+        for name, prefix in SETS.items()
+    }
     constants = resources.files("lrtool.curve").joinpath("constants.json").read_text("utf-8")
-    figures = report | {"provenance": json.loads(constants)["provenance"]}
+    provenance = json.loads(constants)["provenance"]
+    written = {"short": _short(*reports.values()), "ablation": _ablation(provenance)}
+    for prefix, report in reports.items():
+        written |= {f"{prefix}{name}": block(report) for name, block in BLOCKS.items()}
     for path in PAGES:
         text = path.read_text("utf-8")
         if BLOCK.search(text):
-            files.write_text(path, filled(text, figures))
-    shutil.copyfile(folder / "profile.png", PICTURE)
+            files.write_text(path, filled(text, written))
+    shutil.copyfile(cache / "published" / "profile.png", PICTURE)
 
 
-def filled(text: str, figures: dict[str, Any]) -> str:
+def filled(text: str, written: dict[str, str]) -> str:
     """Return a page with its blocks written anew.
 
     Raises:
         KeyError: the page has a block that nobody writes.
     """
-    return BLOCK.sub(
-        lambda found: f"{found[1]}\n{BLOCKS[found['name']](figures)}\n\n{found[3]}", text
-    )
+    return BLOCK.sub(lambda found: f"{found[1]}\n{written[found['name']]}\n\n{found[3]}", text)
 
 
 def ordered(report: dict[str, Any], group: str = "all") -> list[str]:
@@ -117,9 +126,10 @@ def markdown(report: dict[str, Any]) -> str:
     return f"{_markdown_table(head, rows)}\n\n{groups}. {_conditions(report)}"
 
 
-def _short(report: dict[str, Any]) -> str:
-    """Return the same of lrtool and the best-known finders alone, in few columns."""
+def _short(report: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return the same of lrtool and the best-known finders alone, of both sets, in few columns."""
     head = ["", "steps", "mean regret", "regret > 0.5", "gap between seeds, decades"]
+    head += ["other kinds: mean regret", "regret > 0.5"]
     rows = []
     for method in ordered(report):
         if method in (*OWN, *KNOWN):
@@ -128,6 +138,9 @@ def _short(report: dict[str, Any]) -> str:
             row.append(" / ".join(number(own["mean"]) for own in both))
             row.append(" / ".join(f"{own['failures']:.0%}" for own in both))
             row.append(" / ".join(gap(own["seed_gap"]) for own in both))
+            there = _paired(other, method)
+            row.append(" / ".join(number(own["mean"]) for own in there))
+            row.append(" / ".join(f"{own['failures']:.0%}" for own in there))
             rows.append(row)
     return _markdown_table(head, rows)
 
@@ -149,8 +162,9 @@ def _conditions(report: dict[str, Any]) -> str:
         if group in report["groups"]
     )
     command = "make regret-quick" if name == "quick" else "make regret"
+    what = NAMES.get(name, f"{name} cells")
     return (
-        f"`{command}`: {report['cells']} {name} cells ({sizes}) of {report['tasks']} tasks, "
+        f"`{command}`: {report['cells']} {what} ({sizes}) of {report['tasks']} tasks, "
         f"{report['finder_seeds']} finder seeds, trained at exactly the suggested rate; intervals "
         f"by a hierarchical bootstrap over tasks, then seeds. {where['processor']}, "
         f"{where['cores']} cores, one thread a process; {versions}."
@@ -238,7 +252,7 @@ def _against(report: dict[str, Any]) -> str:
 
 def _verdicts(report: dict[str, Any]) -> str:
     head = ["cells", "method", "n", "coverage", "median width", "window's width", "rate inside"]
-    head += ["verdicts: share (mean r)"]
+    head += ["verdicts"]
     rows = [
         [
             html.escape(group),
@@ -251,10 +265,7 @@ def _verdicts(report: dict[str, Any]) -> str:
             gap(found["width_median"]),
             gap(found["window_median"]),
             f"{found['inside_window']:.0%}",
-            ", ".join(
-                f"{verdict} {own['share']:.0%} ({number(own['mean'])})"
-                for verdict, own in found["verdicts"].items()
-            ),
+            _by_verdict(found["verdicts"]),
         ]
         for group, methods in report["intervals"].items()
         for method, found in methods.items()
@@ -264,6 +275,13 @@ def _verdicts(report: dict[str, Any]) -> str:
         " Widths in decades.</p>"
     )
     return note + _html_table(head, rows, [False] * len(rows))
+
+
+def _by_verdict(verdicts: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{verdict} {own['share']:.0%} (mean r {number(own['mean'])}, r ≤ 0.05: {own['small']:.0%})"
+        for verdict, own in verdicts.items()
+    )
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -310,6 +328,23 @@ def _groups(report: dict[str, Any]) -> str:
     return _markdown_table(["group (cells)", *BESIDE], rows)
 
 
+def _kinds(report: dict[str, Any]) -> str:
+    """Return mean / median regrets by kind, and those of the best epochs."""
+    kinds = ("all", *PAIRED, "unseen optimizers")
+    names = [*kinds, *(group for group in report["groups"] if group in KINDS)]
+    rows = []
+    for group in (name for name in names if name in report["groups"]):
+        found = report["groups"][group]
+        row = [f"{group} ({found['cells']})"]
+        for method in BESIDE:
+            own = found["methods"][method]
+            row.append(f"{number(own['mean'], 3)} / {number(own['median'], 3)}")
+        row += [number(found["methods"][m]["best_epoch_mean"], 3) for m in (FIND, FIND_VERIFY)]
+        rows.append(row)
+    head = ["kind (cells)", *BESIDE, f"best epoch: {FIND}", f"best epoch: {FIND_VERIFY}"]
+    return _markdown_table(head, rows)
+
+
 def _pairs(report: dict[str, Any]) -> str:
     found = report["comparisons"][FIND]
     rows = [
@@ -348,13 +383,11 @@ def _significance(report: dict[str, Any]) -> str:
 
 def _intervals(report: dict[str, Any]) -> str:
     rows = []
-    for group in ("all", "unseen optimizers", LONG):
+    groups = [g for g in ("all", "unseen optimizers", LONG) if g in report["intervals"]]
+    for group in groups:
         for method, found in report["intervals"][group].items():
             low, high = found["coverage_95"]
-            verdicts = ", ".join(
-                f"{verdict} {own['share']:.0%} (mean r {number(own['mean'])})"
-                for verdict, own in found["verdicts"].items()
-            )
+            verdicts = _by_verdict(found["verdicts"])
             rows.append(
                 [
                     f"{group}: `{method}`",
@@ -369,8 +402,7 @@ def _intervals(report: dict[str, Any]) -> str:
     return _markdown_table([*head, "window, decades", "verdicts"], rows)
 
 
-def _ablation(figures: dict[str, Any]) -> str:
-    provenance = figures["provenance"]
+def _ablation(provenance: dict[str, Any]) -> str:
     without = provenance["regret_left_out_without_trials_and"]
     lines = {
         "`find`": provenance["regret_left_out"],
@@ -385,15 +417,14 @@ def _ablation(figures: dict[str, Any]) -> str:
     return _markdown_table(["mean / median r", *CELLS.values()], rows)
 
 
-BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "short": _short,
+BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {  # of each set
     "table": markdown,
     "long": _long,
     "groups": _groups,
+    "kinds": _kinds,
     "pairs": _pairs,
     "significance": _significance,
     "intervals": _intervals,
-    "ablation": _ablation,
 }
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 REPLICATES = 2000
 FAILED = 0.5
+SMALL = 0.05  # what "confident" promises
 
 
 def summarize(
@@ -151,13 +152,16 @@ def _intervals(mine: list[Outcome]) -> dict[str, Any]:
     reached = [_reaches(o) for o in with_one]
     widths = [math.log10(o.said["high"] / o.said["low"]) for o in with_one]
     verdicts = [o.said.get("verdict", "none") for o in mine]
-    by_verdict = {
-        verdict: {
-            "share": verdicts.count(verdict) / len(mine),
-            "mean": float(np.mean([o.regret for o in mine if o.said.get("verdict") == verdict])),
+    by_verdict = {}
+    for verdict in sorted(set(verdicts)):
+        own = np.array(
+            [o.regret for o, said in zip(mine, verdicts, strict=True) if said == verdict]
+        )
+        by_verdict[verdict] = {
+            "share": len(own) / len(mine),
+            "mean": float(own.mean()),
+            "small": float(np.mean(own <= SMALL)),
         }
-        for verdict in sorted(set(verdicts))
-    }
     return {
         "n": len(mine),
         "coverage": float(np.mean(reached)) if reached else None,

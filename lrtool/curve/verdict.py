@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WIDE = 0.5  # decades: a wider interval is uncertain
 TOO_FAR = 0.5  # decades: an estimate further outside the sweep's rates is a guess
 COARSE = 64  # float32 roundings: a loss that changes by less is too coarse to read
-KNOWN_STEPS = 100, 10_000  # the constants are fitted on trainings of 300 and 3,000
+KNOWN_STEPS = 100, 10_000  # of the trainings that the constants are fitted on
 EDGE = 0.1  # decades from the end of the range
 PLATEAU = 0.25  # share of the decades up to the minimum for which the loss must stay level
 ONSET = 1.0  # decades: a loss that rises without a longer plateau diverged at once
@@ -181,7 +181,7 @@ def unusual_length(steps: int | None) -> Doubt | None:
     if steps is None or least <= steps <= most:
         return None
     return Doubt(
-        f"the estimate was fitted on trainings of 300 and 3,000 steps, not of {steps:,}", RACE
+        f"the estimate was fitted on trainings of 100 to 10,000 steps, not of {steps:,}", RACE
     )
 
 

@@ -17,34 +17,28 @@ Words between.
 """
 
 
-@pytest.fixture
-def blocks(monkeypatch):
-    made = {"table": lambda _: "| a |", "long": lambda figures: f"| {figures['b']} |"}
-    monkeypatch.setattr(page, "BLOCKS", made)
-    return made
-
-
-@pytest.mark.usefixtures("blocks")
 def test_blocks_are_written_anew_and_the_rest_stays():
-    once = page.filled(PAGE, {"b": 7})
+    written = {"table": "| a |", "long": "| 7 |"}
+    once = page.filled(PAGE, written)
     assert once == (
         "# A page\n\n<!-- regret: table -->\n\n| a |\n\n<!-- end -->\n\nWords between.\n\n"
         "<!-- regret: long -->\n\n| 7 |\n\n<!-- end -->\n"
     )
-    assert page.filled(once, {"b": 7}) == once
+    assert page.filled(once, written) == once
 
 
-def test_a_block_that_nobody_writes_is_an_error(blocks):
-    del blocks["long"]
+def test_a_block_that_nobody_writes_is_an_error():
     with pytest.raises(KeyError, match="long"):
-        page.filled(PAGE, {})
+        page.filled(PAGE, {"table": "| a |"})
 
 
 def test_every_block_of_the_pages_has_been_written():
     found = [block for path in page.PAGES for block in page.BLOCK.finditer(path.read_text("utf-8"))]
-    assert {"table", "long", "significance", "intervals"} <= {block["name"] for block in found}
+    names = {block["name"] for block in found}
+    assert {"short", "ablation", "table", "long", "intervals", "other kinds"} <= names
+    of_sets = {f"{prefix}{name}" for prefix in page.SETS.values() for name in page.BLOCKS}
+    assert names <= of_sets | {"short", "ablation"}
     for block in found:
-        assert block["name"] in page.BLOCKS
         assert len(block[0].splitlines()) > 4, (
             f"{block['name']} is empty: benchmarks.regret publish"
         )
@@ -58,13 +52,32 @@ def test_the_short_table_has_lrtool_and_the_best_known_finders():
         "fastai steep": own,
     }
     groups = {name: {"methods": there} for name in ("all", "constant", "warmup + cosine")}
-    lines = page._short({"groups": groups}).splitlines()
+    worse = {method: each | {"mean": 0.4, "failures": 0.2} for method, each in there.items()}
+    other = {name: {"methods": worse} for name in groups}
+    lines = page._short({"groups": groups}, {"groups": other}).splitlines()
     assert lines == [
-        "|  | steps | mean regret | regret > 0.5 | gap between seeds, decades |",
-        "| --- | --: | --: | --: | --: |",
-        "| **lrtool find** | 90 | 0.012 / 0.012 | 10% / 10% | 0.20 / 0.20 |",
-        "| ignite | 90 | 0.35 / 0.35 | 10% / 10% | – / – |",
+        (
+            "|  | steps | mean regret | regret > 0.5 | gap between seeds, decades"
+            " | other kinds: mean regret | regret > 0.5 |"
+        ),
+        "| --- | --: | --: | --: | --: | --: | --: |",
+        (
+            "| **lrtool find** | 90 | 0.012 / 0.012 | 10% / 10% | 0.20 / 0.20"
+            " | 0.40 / 0.40 | 20% / 20% |"
+        ),
+        "| ignite | 90 | 0.35 / 0.35 | 10% / 10% | – / – | 0.40 / 0.40 | 20% / 20% |",
     ]
+
+
+def test_other_kinds_have_a_line_each_and_the_best_epochs():
+    own = {"mean": 0.02, "median": 0.005, "best_epoch_mean": 0.004}
+    methods = dict.fromkeys(page.BESIDE, own)
+    groups = {name: {"cells": 7, "methods": methods} for name in ("all", "constant", "small")}
+    lines = page._kinds({"groups": groups}).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        *("| all (7)", "| constant (7)", "| small (7)"),
+    ]
+    assert lines[-1].endswith("| 0.020 / 0.005 | 0.004 | 0.004 |")
 
 
 def test_the_ablation_has_a_line_for_each_part_left_out():
@@ -76,9 +89,9 @@ def test_the_ablation_has_a_line_for_each_part_left_out():
         "regret_left_out_without_trials": summary,
         "regret_left_out_without_trials_and": {"the curve": summary},
     }
-    lines = page._ablation({"provenance": provenance}).splitlines()
-    assert len(lines) == 2 + 5
-    assert lines[-1] == "| without trials and the curve |" + " 0.031 / 0.004 |" * 5
+    lines = page._ablation(provenance).splitlines()
+    assert len(lines) == 2 + 4
+    assert lines[-1] == "| without trials and the curve |" + " 0.031 / 0.004 |" * 6
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_a_length_far_from_all_that_was_measured_is_a_doubt(steps, doubted):
     assert (said.verdict == "uncertain") == doubted
     if doubted:
         assert said.reason == (
-            f"The estimate was fitted on trainings of 300 and 3,000 steps, not of {steps:,}."
+            f"The estimate was fitted on trainings of 100 to 10,000 steps, not of {steps:,}."
         )
         assert said.advice == ("Compare rates in a race (find.verify).",)
 
