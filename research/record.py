@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FINDER_SEEDS = (0, 1, 2)  # apart from the seeds of training
 LATTICE = 0.5  # decades between the rates of trials; what a trial between two would do is read off
-AWAY = 4  # places of the lattice on either side of an estimate
+AWAY = 3  # places of the lattice on either side of an estimate
 START, END, STEPS = 1e-7, 10.0, 100
 DENSE_STEPS = 200
 DENSER_DECADES = math.log10(DENSE_STEPS / STEPS)

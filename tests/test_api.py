@@ -642,7 +642,7 @@ def test_a_race_confirms_or_corrects_the_rate():
     report = result.report()
     assert report["config"]["find"]["verify"]
     race = report["race"]
-    assert (race["measure"], race["examples"], race["steps"]) == ("validation", 256, 100)
+    assert (race["measure"], race["examples"], race["steps"]) == ("validation", 256, 200)
     assert [each["origin"] for each in race["candidates"][:3]] == ["lower", "suggestion", "higher"]
     assert len({each["loss"][0] for each in race["candidates"]}) == 1  # the same start
     assert report["suggestions"]["race"]["lr"] == result.lr

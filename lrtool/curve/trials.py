@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MOST: Final = 3  # trials in all
 OUTRIGHT: Final = 0.1  # share of a trial's descent by which the other one is clearly worse
-STEPS: Final = 90  # of a trial, unless the training itself is shorter
+STEPS: Final = 75  # of a trial, unless the training itself is shorter
 REACH: Final = 0.4  # decades from the estimate to the first two
 STRIDE: Final = 0.5  # decades from the better one to the third
 # A trial that is worse by this share of the descent counts e times less.

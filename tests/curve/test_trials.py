@@ -54,8 +54,8 @@ def trials_of(
     return Race(candidates=candidates, **(facts | changes))
 
 
-def test_ninety_steps_but_no_more_than_the_training():
-    assert [trials.length(n) for n in (None, 30, 90, 3000)] == [90, 30, 90, 90]
+def test_75_steps_but_no_more_than_the_training():
+    assert [trials.length(n) for n in (None, 30, 75, 3000)] == [75, 30, 75, 75]
 
 
 @pytest.mark.parametrize(
