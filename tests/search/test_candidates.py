@@ -277,21 +277,21 @@ def test_at_any_moment_there_is_a_judgement(opened):
 
 
 def test_trials_train_as_lrtool_train_does_to_the_last_bit(opened):
-    sets = ("train.epochs=~", "train.max_steps=360", "train.early_stopping=~")
+    sets = ("train.epochs=~", "train.max_steps=300", "train.early_stopping=~")
     task = opened(CONFIG, *sets, "train.schedule={name: cosine, warmup: 40}")
     contest, watch = open_trials(task), Stopwatch()
     rows = list(candidates.run_trials(contest, np.log10([0.003, 0.03]), watch))
     tried, _ = candidates.judge(contest)
     assert tried.seed == seed_of(1)  # which no sweep had
-    assert (tried.steps, tried.interrupted, watch.steps) == (90, False, 180)
+    assert (tried.steps, tried.interrupted, watch.steps) == (75, False, 150)
     assert [trial.origin for trial in tried.candidates] == ["lower", "higher"]
-    assert [row.trial for row in rows] == [0] * 90 + [1] * 90
-    assert [row.step for row in rows] == [*range(1, 91)] * 2
+    assert [row.trial for row in rows] == [0] * 75 + [1] * 75
+    assert [row.step for row in rows] == [*range(1, 76)] * 2
     assert [row.loss for row in rows] == [loss for t in tried.candidates for loss in t.loss]
     for trial, lr in zip(tried.candidates, (0.003, 0.03), strict=True):
         assert trial.lr == pytest.approx(lr)
         assert trial.half_loss is None
-        length = ("train.epochs=~", "train.max_steps=90", "train.early_stopping=~")
+        length = ("train.epochs=~", "train.max_steps=75", "train.early_stopping=~")
         schedule = "train.schedule={name: cosine, warmup: 10}"
         trained = opened(CONFIG, *length, schedule, f"seed={tried.seed}")
         assert losses_of_a_training(trained, trial.lr) == trial.loss
@@ -416,8 +416,8 @@ def test_without_verify_there_is_no_race_but_trials(opened):
     lower, higher = (trial.lr for trial in tried.candidates)
     assert lower < named["sweep"].lr * 1.5
     assert higher > named["sweep"].lr
-    assert [type(row) for row in rows[-160:]] == [TrialRow] * 160  # two of 80: all of the training
-    assert isinstance(rows[-161], SweepRow)
+    assert [type(row) for row in rows[-150:]] == [TrialRow] * 150
+    assert isinstance(rows[-151], SweepRow)
     assert found.first_update.steps > 2
     assert found.timing["steps"] >= len(rows) + 1
 
