@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import TYPE_CHECKING, Literal
 
+from markupsafe import Markup
+
 from lrtool.show import words
 from lrtool.show.page.axis import Axis, room_for
 from lrtool.show.page.render import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from markupsafe import Markup
 
 COLOURS = 7
 BEYOND = "beyond the axis, or not a number"
@@ -167,14 +167,17 @@ def _drawn(series: Series, x: Axis, y: Axis) -> dict[str, object]:
         else:
             bars = "".join(_line([(a, low), (a, high)]) for a, low, high in whole)
     seen = [(a, up) for a, up in points if up is not None and 0 <= up <= 1 and 0 <= a <= 1]
-    return {
-        "series": series,
+    line = _levels(points) if series.shape == "levels" else _line(points) if lines else ""
+    dots = series.shape in {"dots", "squares"}
+    paths = {
         "band": band,
         "bars": bars,
-        "line": _levels(points) if series.shape == "levels" else _line(points) if lines else "",
-        "dots": "".join(f"{_at(*p)}h0" for p in seen)
-        if series.shape in {"dots", "squares"}
-        else "",
+        "line": line,
+        "dots": "".join(f"{_at(*point)}h0" for point in seen) if dots else "",
+    }
+    return {
+        "series": series,
+        **{name: Markup(path) for name, path in paths.items()},  # noqa: S704  (whole: no text)
         "glyphs": seen if series.shape in {"crosses", "diamonds"} else [],
     }
 

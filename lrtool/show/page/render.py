@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent / "templates"
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Return a template of `templates/` with its values, which are escaped.
+    """Return a template of `templates/` with its values: texts are escaped, and long ones cut.
 
     A page extends `base.html`.
 

@@ -41,6 +41,7 @@ def short_race():
 
 REPORTS = {
     "race": lambda: make_report(sweeps=make_sweeps(2, 30), race=short_race(), trials=make_trials()),
+    "long": lambda: make_report(sweeps=make_sweeps(6, 400)),
     "none": lambda: make_report(
         sweeps=make_sweeps(1, 30, loss=lambda lr: 2.3 + 0 * lr), suggestion=NO_SUGGESTION
     ),
@@ -108,6 +109,13 @@ def test_a_page_is_accessible_in_light_and_dark_and_quiet(show, name):
         found = page.evaluate(f"axe.run({rules})")
         assert len(found["passes"]) >= least
         assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    assert page.noise == []
+
+
+def test_a_long_curve_is_drawn_without_a_word(show):
+    page = show("long")
+    drawn = page.locator(".paths .line").evaluate("each => each.getBBox().width")
+    assert drawn > 700  # of the 1,000 that the plot is wide: the sweep ends as it diverges
     assert page.noise == []
 
 

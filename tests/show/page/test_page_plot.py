@@ -15,6 +15,13 @@ def test_a_line_goes_through_its_points_and_is_interrupted_where_there_is_none()
     assert 'class="line" d="M0 1000L500 500M1000 0"' in html
 
 
+def test_a_long_line_is_drawn_to_its_end():
+    html = plot("a", X, Y, [Series(name="s", x=[i / 100 for i in range(1001)], y=[1.0] * 1001)])
+    (line,) = [part for part in html.split('"') if part.startswith("M0 500L")]
+    assert line.count("L") == 1000
+    assert line.endswith("L1000 500")
+
+
 def test_levels_keep_their_height_up_to_the_next_point():
     html = plot("a", X, Y, [Series(name="s", x=[0, 5, 10], y=[2, 1, 1], shape="levels")])
     assert 'd="M0 0H500L500 500H1000L1000 500"' in html
