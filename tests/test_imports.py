@@ -19,6 +19,7 @@ MAY_LOAD = {
     *("matplotlib", "mpl_toolkits", "PIL", "cycler", "dateutil", "fontTools", "kiwisolver"),
     *("packaging", "pyparsing"),
     *("uniplot", "readchar"),
+    *("jinja2", "markupsafe"),  # for the page
 }
 RUN = """
 import runpy, sys
