@@ -34,21 +34,31 @@ def draw(report: TrainReport, run: Path, search: FindReport | None = None) -> st
         search: the find inside the run; None without one.
     """
     html = ""
-    for points in POINTS:
-        html = _draw(report, run, search, points)
+    tries = [(points, search) for points in POINTS] + [(POINTS[-1], None)] * (search is not None)
+    for points, shown in tries:
+        html = _draw(report, run, search, shown, points)
         if len(html.encode()) <= MOST_BYTES:
             break
     return html
 
 
-def _draw(report: TrainReport, run: Path, search: FindReport | None, points: int) -> str:
+def _draw(
+    report: TrainReport,
+    run: Path,
+    search: FindReport | None,
+    shown: FindReport | None,
+    points: int,
+) -> str:
+    """Return the page; of a search that is not shown it has the sentence alone."""
     title, lead = _headline(report)
+    opening = [text for text in (lead, report.reason) if text]
+    if report.status != "completed":  # why comes first
+        opening.reverse()
     heads, rows, left_out = _epochs(report, MOST_EPOCHS if points > FEWER_EPOCHS else FEWER_EPOCHS)
     return render(
         "train.html",
         title=title,
-        lead=lead,
-        report=report,
+        opening=opening,
         state="" if report.status == "completed" else report.status,
         subject=words.subject(report),
         next_steps=_next_steps(report, run),
@@ -61,7 +71,8 @@ def _draw(report: TrainReport, run: Path, search: FindReport | None, points: int
         predictions=predictions(report),
         found=None if search is None else find.headline(search),
         about=about(report),
-        **(find.search(search, points) if search else {"curve": None}),
+        whole=shown is not None,
+        **(find.search(shown, points) if shown else {}),
     )
 
 

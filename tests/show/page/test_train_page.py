@@ -10,6 +10,7 @@ from trainings import step_rows
 
 from lrtool.report.records import BestEpoch, ClassFacts, EpochRow, PredictionFacts, ValueFacts
 from lrtool.show.page import page as pages
+from lrtool.show.page import train as trains
 
 MOST_BYTES = 300_000
 RUN = Path("run")
@@ -125,7 +126,7 @@ def test_a_run_that_did_not_end_well_leads_with_why_and_what_to_do(
 ):
     page = draw(train(status=status, reason="The loss became NaN."))
     assert page.texts("h1", **{"class": status}) == [title]
-    assert "The loss became NaN." in page.texts("p")
+    assert page.texts("p", **{"class": "lead"})[0] == "The loss became NaN."
     assert any(command in text for text in page.texts("code"))
 
 
@@ -204,6 +205,20 @@ def test_the_search_inside_is_shown_as_on_its_own_page(train, make, draw):
     assert "The search for the rate" in page.texts("h2")
     assert "Loss over the learning rate" in page.texts("figcaption")
     assert "The search for the rate" not in draw(train()).texts("h2")
+
+
+def test_a_page_with_a_large_search_has_fewer_points_or_points_to_it(train, make, monkeypatch):
+    whole = pages.draw(train(), RUN, make())
+    monkeypatch.setattr(trains, "MOST_BYTES", len(whole.encode()) - 1_000)
+    less = Page(pages.draw(train(), RUN, make()))
+    assert "Loss over the learning rate" in less.texts("figcaption")
+    assert any("Each point stands for" in text for text in less.texts("p"))
+    monkeypatch.setattr(trains, "MOST_BYTES", 1_000)
+    least = Page(pages.draw(train(), RUN, make()))
+    assert "The search for the rate" in least.texts("h2")
+    assert "Loss over the learning rate" not in least.texts("figcaption")
+    (said,) = [text for text in least.texts("p") if "find/report.html" in text]
+    assert said.startswith("Learning rate 0.0032. Train with 0.0032")
 
 
 def test_metrics_that_are_not_drawn_are_named(train, draw):
