@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lrtool.cli import completion, flags
+from lrtool.cli.pages import open_page
 from lrtool.cli.streams import result, stdout_for_the_result
 from lrtool.errors import UserError
 
@@ -33,6 +34,7 @@ def compare(
     ] = None,
     overwrite: flags.Overwrite = False,
     as_json: flags.Json = False,
+    open_: flags.Open = False,
 ) -> None:
     """Compare runs: a table, their losses in one plot, and a page."""
     with stdout_for_the_result():
@@ -62,6 +64,8 @@ def compare(
             compared.write(files, made)
             save_comparison_page(by_run, rows, made)
             directory = run_directory.finish(made)
+        if open_:
+            open_page(directory)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:

@@ -68,7 +68,6 @@ def find(
         from lrtool.experiment.reading import inputs_of
         from lrtool.experiment.threads import with_threads
         from lrtool.report import run_directory
-        from lrtool.report.marker import PAGE
 
         settings, document = flags.read(config, sets, given)
         inputs = inputs_of(settings, document)
@@ -87,7 +86,7 @@ def find(
             report = run_find(experiment, preflight, run, stop, quiet=quiet or as_json)
             directory = ranks.by_first(partial(flags.finished, run, report.status))
         if open_ and ranks.first:
-            open_page(directory / PAGE)
+            open_page(directory)
     if not ranks.first:
         raise typer.Exit(exit_codes.of_run(report.status, stop))
     if as_json:

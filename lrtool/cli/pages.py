@@ -55,11 +55,14 @@ def _forgiving(kept: str) -> Iterator[None]:
 
 
 def open_page(path: Path) -> None:
-    """Open a page in the browser.
+    """Open a page in the browser: a file, or that of a run's directory.
 
     Warns:
         LrtoolWarning: there is no page, or no browser that could show it.
     """
+    from lrtool.report.marker import PAGE
+
+    path = path / PAGE if path.is_dir() else path
     if not path.is_file():
         warnings.warn(f"--open: there is no {path}", LrtoolWarning, stacklevel=2)
         return

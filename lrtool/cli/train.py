@@ -13,6 +13,7 @@ import typer
 from lrtool.cli import completion, exit_codes, flags
 from lrtool.cli.find import run_find
 from lrtool.cli.launch import joined
+from lrtool.cli.pages import open_page
 from lrtool.cli.signals import interruptible
 from lrtool.cli.streams import result, say, say_of_checkpoint, stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
@@ -74,6 +75,7 @@ def train(
     overwrite: flags.Overwrite = False,
     as_json: flags.Json = False,
     quiet: flags.Quiet = False,
+    open_: flags.Open = False,
 ) -> None:
     """Train with a rate that is given, found first, or the optimizer's own; resume exactly."""
     from lrtool.config.document import plain_scalar
@@ -149,6 +151,8 @@ def train(
                 quiet=quiet or as_json,
             )
             directory = ranks.by_first(partial(flags.finished, run, report.status))
+        if open_ and ranks.first:
+            open_page(directory)
     if ranks.first:
         shown = flags.repeatable(config, directory, sets, given)
         _print(report, directory, shown, as_json=as_json, quiet=quiet)

@@ -208,3 +208,43 @@ def test_the_page_of_a_comparison_is_written_anew_from_its_runs(run, here, tmp_p
     done = here("report", "both")
     assert done.returncode == 2
     assert "both: a comparison of an older lrtool, which has no comparison.json" in done.stderr
+
+
+def test_open_shows_a_training_and_a_comparison_too(run, here, browser, tmp_path):
+    done = here("train", "iris.yaml", "-q", "--lr", 0.01, "--output", "trained", "--open")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert browser.read_text() == (tmp_path / "trained/report.html").as_uri() + "\n"
+    done = here("compare", run, "trained", "--output", "both", "--json", "--open")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert browser.read_text() == (tmp_path / "both/report.html").as_uri() + "\n"
+
+
+FAILING = """
+from torch import nn
+
+class Net(nn.Module):
+    calls = 0
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        Net.calls += 1
+        if Net.calls > 40:
+            raise RuntimeError("the <b>cable</b> is out")
+        return self.layer(x)
+"""
+
+
+def test_a_search_that_failed_has_a_page_that_says_why_and_what_to_do(here, write, tmp_path):
+    write("iris.yaml", CONFIG.replace("{name: linear}", "{name: 'failing:Net'}"))
+    write("failing.py", FAILING)
+    done = here("find", "iris.yaml", "--quiet", "--output", "run")
+    assert done.returncode == 2, done.stderr
+    html = (tmp_path / "run/report.html").read_text()
+    assert '<h1 class="failed">The search failed</h1>' in html
+    assert "RuntimeError: the &lt;b&gt;cable&lt;/b&gt; is out" in html
+    assert "lrtool check run/config.yaml" in html
+    assert here("report", "run").returncode == 0
+    assert (tmp_path / "run/report.html").read_text() == html

@@ -97,7 +97,8 @@ def headline(report: FindReport) -> tuple[str, str]:
         case _:
             title = f"Learning rate {rate}" if rate else "No trustworthy learning rate"
     if suggestion is None or rate is None:
-        return title, "No rate can be recommended."
+        early = report.status in {"failed", "interrupted"}
+        return title, "No rate was found until then." if early else "No rate can be recommended."
     between = words.interval(suggestion)
     lead = (
         f"The rate found so far is {rate}"

@@ -63,7 +63,7 @@ def test_any_race_has_a_page_that_is_whole_and_small(odd_race, tmp_path):
         (
             {"status": "failed", "reason": "out of memory", "suggestion": None, "sweeps": []},
             "The search failed",
-            ["out of memory", "No rate can be recommended."],
+            ["out of memory", "No rate was found until then."],
         ),
     ],
 )
