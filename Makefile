@@ -20,7 +20,7 @@ test: $(STAMP) $(AXE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 $(AXE): | $(STAMP)
-	if command -v npm; then npm install --silent --prefix .venv/axe axe-core@4.14.1; fi
+	npm install --silent --prefix .venv/axe axe-core@4.14.1 || echo "no axe-core: tests of accessibility are skipped"
 
 lint: $(STAMP)
 	$(BIN)/ruff check
