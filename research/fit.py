@@ -21,7 +21,7 @@ from lrtool.curve.combine import canonical, places
 from lrtool.curve.combine import held as held_by
 from lrtool.curve.constants import Constants
 from lrtool.curve.smooth import fit as smooth
-from lrtool.curve.trials import REACH, noise, outward, overfit, position_of, weight
+from lrtool.curve.trials import REACH, noise, outward, overfit, position_of, weight, worthwhile
 from lrtool.report.records import Candidate, Race
 from research import record
 
@@ -159,7 +159,7 @@ def tried(given: Sequence[Row], centres: Array, cache: Path) -> list[Told | None
         cache: of the recordings; a trial between two of these is interpolated.
     """
     return [
-        _tried(row, centre, cache) if row.share > 0 else None
+        _tried(row, centre, cache) if worthwhile(row.share, row.passes) else None
         for row, centre in zip(given, centres, strict=True)
     ]
 
@@ -404,7 +404,7 @@ def with_trials(
     """
     some = [(row, mean, each) for row, mean, each in zip(given, before, told, strict=True) if each]
     error = np.array([row.best - mean for row, mean, _ in some])
-    seen = np.array([(1.0, each.position, each.overfit) for _, _, each in some])
+    seen = np.array([(row.share, row.share * each.position, each.overfit) for row, _, each in some])
     (shift, gain, lower), *_ = np.linalg.lstsq(seen, np.clip(error, -CLIPPED, CLIPPED))
     return replace(
         base,

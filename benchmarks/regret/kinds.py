@@ -106,6 +106,30 @@ def diabetes(samples: int) -> Data:
 
 
 @cache
+def tumours(samples: int) -> Data:
+    """Tumours by 30 measurements, benign or malignant."""
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    return _few(x, y, samples)
+
+
+@cache
+def surface(samples: int, noise: float = 0.0) -> Data:
+    """A smooth function of 3 columns, one target of unit variance, with noise or without."""
+    rng = np.random.default_rng(13)
+    x = rng.uniform(-1, 1, (2000 + samples, 3))
+    y = np.sin(3 * x[:, 0]) * x[:, 1] + np.exp(-2 * x[:, 2] ** 2)
+    y = (y - y.mean()) / y.std() + noise * rng.normal(size=len(y))
+    return _cut(x, y[:, None], train=samples, validation=30)
+
+
+@cache
+def few_friedman(samples: int) -> Data:
+    """Friedman's first function of 10 columns, five of which do not matter, one noisy target."""
+    x, y = datasets.make_friedman1(2000 + samples, noise=1.0, random_state=14)
+    return _cut(x, ((y - y.mean()) / y.std())[:, None], train=samples, validation=30)
+
+
+@cache
 def iris(samples: int) -> Data:
     """Flowers by 4 measurements, 3 classes."""
     x, y = datasets.load_iris(return_X_y=True)
@@ -270,6 +294,17 @@ def topics() -> Data:
 
 
 @cache
+def phrases() -> Data:
+    """Texts of 10 words out of 2,000, good or bad: few texts for so many words."""
+    rng = np.random.default_rng(15)
+    chances = _zipf(2000, 0.9)
+    mood = 2.0 * rng.normal(size=2000) * (rng.uniform(size=2000) < 0.3)
+    x = rng.choice(2000, (4000, 10), p=chances / chances.sum())
+    y = rng.uniform(size=len(x)) < 1 / (1 + np.exp(-mood[x].sum(1)))
+    return _thirds(x, y.astype(int), 1200, 300)
+
+
+@cache
 def moods() -> Data:
     """Texts of 20 words out of 3,000, good or bad; one word in five has a mood."""
     rng = np.random.default_rng(9)
@@ -337,6 +372,38 @@ DEVELOPMENT = [
         F.mse_loss,
         batch=20,
     ),
+    _task("small", "tumours_40", partial(tumours, 40), partial(mlp, 30, 32, 2), batch=8),
+    _task(
+        "small",
+        "surface_30",
+        partial(surface, 30),
+        partial(mlp, 3, 48, 48, 1, act=nn.Tanh),
+        F.mse_loss,
+        batch=10,
+    ),
+    _task(
+        "small",
+        "surface_60",
+        partial(surface, 60, 0.4),
+        partial(mlp, 3, 64, 64, 1),
+        F.mse_loss,
+        batch=12,
+    ),
+    _task(
+        "small",
+        "friedman_50",
+        partial(few_friedman, 50),
+        partial(mlp, 10, 48, 48, 1, act=nn.GELU),
+        F.mse_loss,
+        batch=10,
+    ),
+    _task(
+        "sequence",
+        "appliances_cnn",
+        partial(archived, "ACSF1", 80, 40, every=10),
+        partial(series_cnn, 1, 12, 10),
+        batch=16,
+    ),
     _task(
         "sequence",
         "gunpoint_cnn",
@@ -380,6 +447,7 @@ DEVELOPMENT = [
         F.mse_loss,
     ),
     _task("long", "long_tabular", partial(tabular, SAMPLES), partial(mlp, 20, 32, 4)),
+    _task("embedding", "phrases", phrases, partial(BagOfWords, 2000, 16, 2, layers=2), batch=32),
     _task("embedding", "topics", topics, partial(BagOfWords, 5000, 16, 4), batch=32),
     _task("embedding", "successors", successors, partial(NextItem, 1000, 24, 5)),
     _task("schedule", "schedule_digits", digits, partial(mlp, 64, 128, 10), batch=32),

@@ -19,6 +19,8 @@ from lrtool.curve.verdict import MORE_VALIDATION, Doubt, noisy
 from lrtool.report.records import MethodSuggestion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from lrtool.report.records import Finding, Race, RaceOrigin
@@ -38,6 +40,8 @@ WORSE: Final = 0.5  # of the way from the best loss to the untrained one: clearl
 WINS: Final = 1.0  # standard errors above the minimum within which a lower rate is chosen
 LOWEST: Final = 0.15  # decades below the minimum, at most: few samples must not decide more
 LENGTH_EXPONENT: Final = -0.32  # of the best rate in the length of a training
+
+SAMPLES: Final = 1024  # of the validation set that candidates are measured on, at most
 
 LET_RACE_END = "Let the race run to its end."
 NOTHING_YET = Doubt("the race was interrupted before there was anything to compare", LET_RACE_END)
@@ -273,10 +277,18 @@ def _doubts(log_lr: Array, best: int, finished: int, *, interrupted: bool) -> li
     return doubts
 
 
-def conclude(finding: Finding, choice: Choice, race: Race) -> Finding:
+def conclude(
+    finding: Finding, choice: Choice, race: Race, lasting: Sequence[Doubt] = ()
+) -> Finding:
     """Return a finding with the rate of its race.
 
     A race that was interrupted before it could compare anything changes nothing.
+
+    Args:
+        finding: before the race.
+        choice: of the race.
+        race: its record.
+        lasting: doubts that no race takes away.
     """
     if finding.suggestion.lr is None and not fell(race):
         return without_race(finding, "the loss did not fall clearly in the race either")
@@ -299,8 +311,9 @@ def conclude(finding: Finding, choice: Choice, race: Race) -> Finding:
     half, doubts = known.half("raced", share), choice.doubts
     if finding.suggestion.lr is None:
         doubts = [FELL_IN_RACE_ONLY, *doubts]
-    if known.certain < share < 1:
-        doubts = [*doubts, noisy(share, "race", MORE_VALIDATION)]
+    if share > known.certain and not race.interrupted:
+        doubts = [*doubts, noisy(share, "race", _against_noise(race))]
+    doubts = [*doubts, *lasting]
     outcome = _outcome(choice, race, finding.suggestion.for_steps)
     suggestion = replace(
         finding.suggestion,
@@ -313,6 +326,13 @@ def conclude(finding: Finding, choice: Choice, race: Race) -> Finding:
     )
     by_method = {**finding.suggestions, "race": MethodSuggestion(lr)}
     return replace(finding, suggestion=suggestion, suggestions=by_method)
+
+
+def _against_noise(race: Race) -> str:
+    """Say what makes the losses of a race less noisy."""
+    if race.measure == "training":
+        return "Use a validation set (data.validation)."
+    return MORE_VALIDATION if race.examples < SAMPLES else "Train at rates beside it, and compare."
 
 
 def without_race(finding: Finding, reason: str) -> Finding:

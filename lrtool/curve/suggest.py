@@ -27,6 +27,7 @@ from lrtool.curve.trials import (
     position_of,
     rose,
     weight,
+    worthwhile,
 )
 from lrtool.errors import UserError, did_you_mean
 from lrtool.report.records import Finding, MethodSuggestion, Suggestion
@@ -67,6 +68,7 @@ def suggest(
     level: float = 1.0,
     steps: int | None = None,
     passes: float | None = None,
+    trials_due: bool = False,
     followed: Collection[str] = (),
 ) -> Finding:
     """Suggest a learning rate, with an interval, a verdict and advice.
@@ -96,6 +98,7 @@ def suggest(
             that falls.
         steps: the number of training steps that the rate is meant for.
         passes: how many times the training sees each sample; None: unknown.
+        trials_due: trials were begun: without two that ended, a rate is in doubt.
         followed: advice that the training follows already: `verdict.WARMUP` and others.
 
     Raises:
@@ -116,7 +119,9 @@ def suggest(
         silent = dict.fromkeys(("auto", SWEEP, *RULES), MethodSuggestion(None, why.reason))
         return Finding(_suggestion(why, method, schedule, steps), silent, None)
 
-    swept = _look(sweeps, fitted, known=knowledge(optimizer, family, c.fitted())[0] == "optimizer")
+    trials = _two(trials)
+    known = knowledge(optimizer, family, c.fitted())[0] == "optimizer"
+    swept = _look(sweeps, fitted, known=known, unchecked=trials_due and trials is None)
     best_rate = partial(
         estimate,
         places(None if swept.obstacle else swept.anchors, first),
@@ -137,16 +142,24 @@ def suggest(
         best = None  # trials would stand where nothing is known
     # without a curve, trials are all that there is, however long the training
     share = weight(steps) if swept.obstacle is None else 1.0
+    worth = worthwhile(share, passes)
     auto = before_trials
-    if best is not None and trials is not None and len(ended(trials)) > 1:
+    if best is not None and trials is not None:
         overfitting = overfit(trials, passes)
         auto = _after_trials(
-            swept, trials, best, steps, overfitting=overfitting, share=share, followed=followed
+            swept,
+            trials,
+            best,
+            steps,
+            overfitting=overfitting,
+            share=share,
+            counts=worth,
+            followed=followed,
         )
     by_method = {"auto": _by(auto), SWEEP: _by(before_trials), **suggestions(fitted)}
     answer = auto if method == "auto" else _rule(method, by_method[method], fitted, swept.doubts)
     trial_rates: tuple[float, ...] | None = None
-    if method == "auto" and best is not None and (first or not swept.obstacle) and share > 0:
+    if method == "auto" and best is not None and (first or not swept.obstacle) and worth:
         short = best_rate(steps=min(steps or c.STEPS, c.STEPS))
         trial_rates = _beside(fitted, short) if trials is None else _further(fitted, trials)
     centre = answer.log_lr if isinstance(answer, _Answer) else None
@@ -188,8 +201,20 @@ class _Swept:
         return not interrupted and low <= best.mean < high + verdict.TOO_FAR
 
 
-def _look(sweeps: Sequence[Sweep], fitted: Fit, *, known: bool) -> _Swept:
-    """Look at the curve; `known`: its optimizer's best rates were measured."""
+def _two(trials: Race | None) -> Race | None:
+    """Return trials of which two at least have ended."""
+    return trials if trials is not None and len(ended(trials)) > 1 else None
+
+
+def _look(sweeps: Sequence[Sweep], fitted: Fit, *, known: bool, unchecked: bool) -> _Swept:
+    """Look at the curve.
+
+    Args:
+        sweeps: each once.
+        fitted: smoothed.
+        known: the best rates of the optimizer were measured.
+        unchecked: trials were begun, and did not come to an end.
+    """
     anchors = locate(fitted, fitted.loss)
     unknown = [] if known else [verdict.UNKNOWN_OPTIMIZER]
     return _Swept(
@@ -197,7 +222,11 @@ def _look(sweeps: Sequence[Sweep], fitted: Fit, *, known: bool) -> _Swept:
         fitted,
         anchors,
         obstacle=verdict.obstacle(fitted, anchors, sweeps),
-        doubts=[*verdict.curve_doubts(fitted, anchors, sweeps), *unknown],
+        doubts=[
+            *verdict.curve_doubts(fitted, anchors, sweeps),
+            *unknown,
+            *([verdict.NO_TRIALS] if unchecked else []),
+        ],
         unknown=unknown,
     )
 
@@ -210,15 +239,18 @@ def _after_trials(
     *,
     overfitting: float,
     share: float,
+    counts: bool,
     followed: Collection[str],
 ) -> _Answer | Doubt:
     """Correct the estimate by trials, or say why there is none."""
     told = _told_by_trials(swept, trials, followed)
     if isinstance(told, verdict.Doubt):
         return told
-    position = position_of(trials) if share > 0 else None
+    position = position_of(trials) if counts else None
     if position is not None:
         best = correct(best, position, overfitting, share)
+    elif counts and not told:
+        told = [verdict.NOT_COMPARED]
     return _auto(
         _range(swept.fitted, trials),
         best,
@@ -226,6 +258,7 @@ def _after_trials(
         [*(swept.unknown if swept.obstacle else swept.doubts), *told],
         noise=None if position is None else noise(trials),
         share=share,
+        rising=rose(trials),
     )
 
 
@@ -281,6 +314,7 @@ def _auto(
     *,
     noise: float | None = None,
     share: float = 0.0,
+    rising: bool = False,
 ) -> _Answer | Doubt:
     """Take the estimate of the best rate.
 
@@ -291,6 +325,7 @@ def _auto(
         doubts: so far.
         noise: of the trials that have corrected it; None: none have.
         share: by which they have.
+        rising: all of them rose, which is a doubt of its own.
     """
     constants = c.fitted()
     if best.conflict:
@@ -298,7 +333,7 @@ def _auto(
     half = constants.half_width["swept"] * best.spread
     if noise is not None:
         half = share * constants.half("tried", noise) + (1 - share) * half
-        if constants.certain < noise < 1:  # 1: both rose, which is a doubt of its own
+        if noise > constants.certain and not rising:
             doubts = [*doubts, verdict.noisy(noise, "trials", verdict.RACE)]
     if best.mean < known_range[0] - verdict.TOO_FAR:
         return verdict.BELOW_RANGE

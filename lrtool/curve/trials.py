@@ -36,6 +36,7 @@ STRIDE: Final = 0.5  # decades from the better one to the third
 TEMPERATURE: Final = 0.03
 SIGNIFICANT: Final = 5.0  # standard errors by which training losses must fall
 VALIDATED: Final = 2.5  # fewer for a validation loss: its samples are the same before and after
+OVERFITS: Final = 30  # passes over the data from which trials are made however long the training
 PERHAPS: Final = 1.5  # of those that may be a descent where nothing else shows one
 LEAST: Final = 10  # losses that a trial needs to show it
 LEAST_CHUNKS: Final = 4  # validation batches from which the error of a descent is known
@@ -239,7 +240,11 @@ def noise(trials: Race) -> float:
     It tells how well rates near the best one can be told apart. Without validation batches it is
     that of the training losses.
     """
-    measured = [(one.final_loss, one) for one in trials.candidates if one.final_loss is not None]
+    measured = [
+        (one.final_loss, one)
+        for one in trials.candidates
+        if one.final_loss is not None and math.isfinite(one.final_loss)
+    ]
     if not measured:
         return 1.0
     end, best = min(measured, key=lambda pair: pair[0])
@@ -310,13 +315,14 @@ def correct(
         estimate: of the best rate.
         position: where trials put it, in decades above the middle of the first two.
         overfitting: what they tell of it: see `overfit`.
-        share: how much they count, from 1 to 0: see `weight`.
+        share: how much the position counts, from 1 to 0: see `weight`. Overfitting always does.
         constants: those of this version by default.
     """
     constants = constants or c.fitted()
-    moved = (
-        constants.trial_shift
-        + constants.trial_gain * position
-        + constants.trial_overfit * overfitting
-    )
-    return replace(estimate, mean=estimate.mean + share * moved)
+    moved = share * (constants.trial_shift + constants.trial_gain * position)
+    return replace(estimate, mean=estimate.mean + moved + constants.trial_overfit * overfitting)
+
+
+def worthwhile(share: float, passes: float | None) -> bool:
+    """Tell whether trials would move an estimate: by their position, or by overfitting."""
+    return share > 0 or (passes is not None and passes >= OVERFITS)

@@ -47,15 +47,22 @@ UNKNOWN_OPTIMIZER = Doubt("no training with this optimizer was measured", RACE)
 PERHAPS_FLAT = Doubt(
     "the loss fell neither in the sweep nor, by more than its noise, in the trials", RACE
 )
-TRIALS_FLAT = Doubt("the loss did not fall clearly in either trial", RACE)
+TRIALS_FLAT = Doubt("the loss did not fall clearly in any trial", RACE)
 
 # What a training may follow already, so that nobody is told to do it.
 WARMUP, VALIDATION, FULL_BATCH = "a warm-up", "a validation set", "full batches"
 
 
+NOT_COMPARED = Doubt(
+    "the losses of the trials could not be compared",
+    "Check that the validation loss is a number before any training.",
+)
+NO_TRIALS = Doubt("the trials did not come to an end", "Let the trials run to their end.")
+
+
 def noisy(noise: float, where: str, advice: str) -> Doubt:
     """Doubt a rate where losses are too noisy to tell others near it apart."""
-    return Doubt(f"the descent in the {where} is only known to within {noise:.0%}", advice)
+    return Doubt(f"the descent in the {where} is only known to within {noise:.1%}", advice)
 
 
 def trials_rose(followed: Collection[str]) -> Doubt:
@@ -64,7 +71,7 @@ def trials_rose(followed: Collection[str]) -> Doubt:
     if WARMUP not in followed:
         remedies.insert(0, "add a warm-up (train.schedule.warmup)")
     advice = f"{', '.join(remedies[:-1])}{',' * (len(remedies) > 2)} or {remedies[-1]}."
-    return Doubt("both trials ended above the untrained loss", advice[0].upper() + advice[1:])
+    return Doubt("all trials ended above the untrained loss", advice[0].upper() + advice[1:])
 
 
 def nothing_fell(followed: Collection[str]) -> Doubt:

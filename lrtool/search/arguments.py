@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lrtool.components.losses import ALIASES, LOSSES, build_loss
 from lrtool.config.schema import LossConfig
+from lrtool.curve.constants import STEPS
 from lrtool.engine.lightning import optimizers_in
 from lrtool.engine.own_loss import method_of
 from lrtool.engine.weights import plain
@@ -39,14 +40,17 @@ def check_model(model: object) -> None:
 
 
 def passes(loader: Iterable[Any], steps: int | None, accumulate: int) -> float | None:
-    """Return how many times so many updates see each batch of a loader; None: unknown."""
-    if steps is None or not isinstance(loader, Sized):
+    """Return how many times so many updates see each batch of a loader; None: unknown.
+
+    Without a number it is that of the trainings that the constants come from.
+    """
+    if not isinstance(loader, Sized):
         return None
     try:
         batches = len(loader)
     except TypeError:  # of a DataLoader over an iterable dataset without a length
         return None
-    return steps * accumulate / batches if batches else None
+    return (steps or STEPS) * accumulate / batches if batches else None
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:

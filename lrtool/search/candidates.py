@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-SAMPLES = 1024  # validation samples that candidates are measured on, at most
 TRIAL_UPDATES = 16  # trials: as many samples as so many updates, so that evaluations stay cheap
 TRIAL_SAMPLES = 256  # but at least so many
 
@@ -168,7 +167,7 @@ def open_trials(
         ranks: that train one candidate each, by itself; one alone trains all of them.
     """
     subject = subject.alone() if ranks.several else subject
-    most = min(max(TRIAL_UPDATES * samples, TRIAL_SAMPLES), SAMPLES)
+    most = min(max(TRIAL_UPDATES * samples, TRIAL_SAMPLES), decisions.SAMPLES)
     steps = trials.length(training)
     held_out, schedule = subject.held_out(most), subject.schedule(steps)
     return Contest(subject, attempt, steps, training, schedule, samples, held_out, ranks)
@@ -180,7 +179,7 @@ def open_race(
     """Set up a race, with the arguments of `open_trials`."""
     subject = subject.alone() if ranks.several else subject
     steps = decisions.length(training)
-    held_out, schedule = subject.held_out(SAMPLES), subject.schedule(steps)
+    held_out, schedule = subject.held_out(decisions.SAMPLES), subject.schedule(steps)
     return Contest(subject, attempt, steps, training, schedule, samples, held_out, ranks)
 
 

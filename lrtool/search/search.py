@@ -8,8 +8,11 @@ from math import fsum, log10
 from typing import TYPE_CHECKING, Any, Literal
 
 from lrtool.components import optimizers
+from lrtool.curve.combine import knowledge
+from lrtool.curve.constants import fitted
 from lrtool.curve.race import average, conclude, too_expensive, usual_rate, without_race
 from lrtool.curve.suggest import suggest
+from lrtool.curve.verdict import UNKNOWN_OPTIMIZER, unusual_length
 from lrtool.engine import rate_effect
 from lrtool.engine.denominator import reduction_of
 from lrtool.engine.device import synchronize
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from lrtool.curve.verdict import Doubt
     from lrtool.engine.step import Step
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.ranks import Ranks
@@ -194,7 +198,12 @@ def _ranks(state: _SearchState) -> Ranks:
 
 
 def _level(trials: Contest) -> float:
-    """Return the mean of the schedule, as a share of its base rate."""
+    """Return the mean of the schedule, as a share of its base rate.
+
+    Of a training without an end only the warm-up might be seen: it counts as constant.
+    """
+    if trials.training is None:
+        return 1.0
     return fsum(trials.schedule.factor(step, 0) for step in range(trials.steps)) / trials.steps
 
 
@@ -298,6 +307,7 @@ def _suggest(state: _SearchState, *, failed: bool = False) -> Finding:
         level=state.level,
         steps=state.plan.training,
         passes=state.plan.passes,
+        trials_due=state.trials is not None,
         followed=state.plan.followed,
     )
     if failed:  # nothing may be exchanged, as not all ranks may have
@@ -327,6 +337,17 @@ def _result(
     )
 
 
+def _lasting(state: _SearchState, race: Race) -> list[Doubt]:
+    """Return the doubts that a race leaves, unless it was the whole training."""
+    training = state.plan.training
+    if race.steps == training:
+        return []
+    doubts = [unusual_length(training)]
+    if knowledge(state.optimizer, state.family, fitted())[0] != "optimizer":
+        doubts.append(UNKNOWN_OPTIMIZER)
+    return [doubt for doubt in doubts if doubt is not None]
+
+
 def _conclusion(
     state: _SearchState, *, failed: bool
 ) -> tuple[Finding | None, Race | None, Race | None]:
@@ -342,7 +363,8 @@ def _conclusion(
         if decision is not None:
             race, choice = decision
             assert finding.centre, "a race stands around an estimate"
-            finding = conclude(finding, average(choice, log10(finding.centre), race), race)
+            choice = average(choice, log10(finding.centre), race)
+            finding = conclude(finding, choice, race, _lasting(state, race))
         elif state.no_race is not None:
             finding = without_race(finding, state.no_race)
     return finding, trials, race

@@ -357,8 +357,32 @@ def test_noise_of_a_race_widens_the_interval_and_keeps_it_uncertain(
     assert math.log10(said.high / said.lr) == pytest.approx(half)
     assert math.log10(said.lr / said.low) == pytest.approx(half)
     if verdict == "uncertain":
-        assert f"the descent in the race is only known to within {error / 1.3:.0%}" in said.reason
-        assert said.advice == ("Use a larger validation set (data.validation).",)
+        assert f"the descent in the race is only known to within {error / 1.3:.1%}" in said.reason
+        assert said.advice == ("Train at rates beside it, and compare.",)
+
+
+@pytest.mark.parametrize(
+    ("measure", "examples", "advice"),
+    [
+        ("validation", 1024, "Train at rates beside it, and compare."),
+        ("validation", 100, "Use a larger validation set (data.validation)."),
+        ("training", 1600, "Use a validation set (data.validation)."),
+    ],
+)
+def test_what_helps_against_noise_depends_on_what_was_compared(measure, examples, advice):
+    choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
+    noisy = tuple(replace(each, descent_error=1.2) for each in RACE.candidates)
+    tried = replace(RACE, candidates=noisy, measure=measure, examples=examples)
+    said = race.conclude(SWEPT, choice, tried).suggestion
+    assert (said.verdict, said.advice) == ("uncertain", (advice,))
+
+
+def test_a_doubt_that_no_race_takes_away_stays():
+    choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
+    doubt = race.Doubt("the moon is full", "Wait.")
+    said = race.conclude(SWEPT, choice, RACE, [doubt]).suggestion
+    assert (said.verdict, said.advice) == ("uncertain", ("Wait.",))
+    assert said.reason.endswith("; the moon is full.")
 
 
 def test_a_race_may_find_what_neither_sweep_nor_trials_did():

@@ -108,7 +108,7 @@ def test_trials_correct_it_by_hand(losses, position):
         assert np.log10([said.low, said.high]) == pytest.approx([rate - half, rate + half])
         assert (said.verdict == "confident") == (error <= 0.04)
         if said.verdict == "uncertain":
-            assert said.reason == "The descent in the trials is only known to within 10%."
+            assert said.reason == "The descent in the trials is only known to within 10.0%."
             assert said.advice == (verdict.RACE,)
 
 
@@ -120,6 +120,27 @@ def test_where_trials_count_half_so_do_their_interval_and_their_line():
     assert np.log10(said.lr) == pytest.approx(mean - 0.4 / 2 - 0.1 / 2, abs=1e-3)
     half = (0.1 + 0.6 * spread) / 2
     assert np.log10(said.high / said.lr) == pytest.approx(half, abs=1e-3)
+
+
+def test_trials_that_tell_nothing_are_a_doubt():
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 300}
+    swept = suggest(three(), **known).suggestion
+    assert swept.verdict == "confident"
+    stopped = trials_of((1.0, None), outcomes=("lost", "unfinished"), interrupted=True)
+    for tried in (None, stopped):
+        said = suggest(three(), trials=tried, trials_due=True, **known).suggestion
+        assert (said.lr, said.verdict) == (swept.lr, "uncertain")
+        assert said.reason == "The trials did not come to an end."
+    # a validation loss that is NaN before any training, though the training losses fell
+    nan = trials_of((np.nan, np.nan), curves=[falling(1.0)] * 2, untrained_loss=np.nan)
+    said = suggest(three(), trials=nan, trials_due=True, **known).suggestion
+    assert (said.lr, said.verdict) == (swept.lr, "uncertain")
+    assert said.reason == "The losses of the trials could not be compared."
+    # a descent that is smaller than its error, beside training losses that fell
+    noise = trials_of((1.99, 2.0), curves=[falling(1.0)] * 2, error=0.05)
+    said = suggest(three(), trials=noise, trials_due=True, **known).suggestion
+    assert said.verdict == "uncertain"
+    assert "only known to within 100.0%" in said.reason
 
 
 @pytest.mark.usefixtures("round_numbers")
@@ -170,12 +191,12 @@ def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
     flat = [falling(2.0)] * 2
     said = suggest(three(), trials=trials_of((2.0, 2.0), curves=flat), **known).suggestion
     assert (said.lr, said.verdict) == (swept.lr, "uncertain")
-    assert said.reason == "The loss did not fall clearly in either trial."
+    assert said.reason == "The loss did not fall clearly in any trial."
     assert said.advice == ("Compare rates in a race (find.verify).",)
     said = suggest(three(), trials=trials_of((2.1, None), curves=flat), **known).suggestion
     assert said.lr < swept.lr
     assert said.verdict == "uncertain"
-    assert said.reason.startswith("Both trials ended above the untrained loss")
+    assert said.reason.startswith("All trials ended above the untrained loss")
     assert said.advice == (
         (
             "Add a warm-up (train.schedule.warmup), train for more steps, or compare rates in a"

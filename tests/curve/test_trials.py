@@ -168,6 +168,7 @@ def test_noise_is_the_error_of_the_best_descent_as_a_share_of_it():
     assert trials.noise(trials_of((1.6, 1.5), error=0.05)) == pytest.approx(0.1)
     assert trials.noise(trials_of((2.5, 2.1), error=0.05)) == 1
     assert trials.noise(trials_of((None, None))) == 1
+    assert trials.noise(trials_of((NAN, NAN, 1.0), lr=(1, 2, 3), error=0.05)) == 0.05
     loss = falling(1.0)
     welch = ttest_ind(loss[:9], loss[-30:], equal_var=False).statistic
     assert trials.noise(trials_of((1.0, 1.0), curves=[loss] * 2)) == pytest.approx(1 / welch)
@@ -187,6 +188,20 @@ def test_a_third_one_is_tried_before_it_is_said_that_nothing_fell(ends, place):
     flat = trials_of(ends, lr=(0.001, 0.01, 0.1)[: len(ends)], curves=[level()] * 3, error=0.05)
     assert not trials.fell(flat)
     assert trials.outward(flat) == (None if place is None else pytest.approx(place))
+
+
+@pytest.mark.parametrize(
+    ("steps", "passes", "worth"),
+    [
+        (300, None, True),
+        (2999, 1.0, True),
+        (3000, None, False),
+        (3000, 29.0, False),
+        (9000, 30.0, True),
+    ],
+)
+def test_long_trainings_have_trials_where_they_see_each_sample_often(steps, passes, worth):
+    assert trials.worthwhile(trials.weight(steps), passes) == worth
 
 
 def test_two_that_rose_speak_for_a_lower_rate():
@@ -328,8 +343,9 @@ def test_they_count_less_the_longer_the_training(steps, expected):
         (1.0, 0.0, 1.0, -2 + 0.65),
         (-1.0, 0.0, 1.0, -2 - 0.85),
         (-1.0, 0.8, 1.0, -2 - 1.25),
-        (1.0, 0.8, 0.5, -2 + 0.5 * 0.25),
-        (1.0, 0.8, 0.0, -2),
+        # overfitting counts however long the training
+        (1.0, 0.8, 0.5, -2 + 0.5 * 0.65 - 0.4),
+        (1.0, 0.8, 0.0, -2 - 0.4),
     ],
 )
 def test_moved_by_hand(decades, overfit, share, mean):
