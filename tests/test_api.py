@@ -490,7 +490,8 @@ def test_where_there_are_no_trials():
 
     assert tried(loader()) is not None
     assert tried(one_shot()) is not None  # its batches are remembered
-    assert tried(loader(), for_steps=3000) is None
+    assert tried(list(loader()) * 60, for_steps=3000) is None
+    assert tried(loader(), for_steps=3000) is not None  # it sees each sample too often
     assert tried(loader(), method="valley") is None
 
 

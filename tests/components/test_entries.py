@@ -99,8 +99,8 @@ def test_find_lr_knows_a_new_schedule(added):
     added(schedules, "SCHEDULES")
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 3)
-    inputs, targets = torch.randn(64, 4), torch.randint(3, (64,))
-    batches = [(inputs[i : i + 16], targets[i : i + 16]) for i in range(0, 64, 16)]
+    inputs, targets = torch.randn(2400, 4), torch.randint(3, (2400,))
+    batches = list(zip(inputs.split(16), targets.split(16), strict=True))
     found = {
         name: lrtool.find_lr(
             model,

@@ -4,6 +4,7 @@ import gc
 import math
 import sys
 import weakref
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from lrtool.experiment.reading import read_config
 from lrtool.report.records import LearningRate, SweepRow, TrialRow
 from lrtool.search import candidates
 from lrtool.search.experiment_subject import ExperimentSubject, plan_of
-from lrtool.search.search import search
+from lrtool.search.search import _level, search
 from lrtool.training.epochs import train
 from lrtool.training.session import begin
 
@@ -423,10 +424,33 @@ def test_without_verify_there_is_no_race_but_trials(opened):
 
 
 def test_no_trials_for_a_training_of_3000_steps_or_a_rule(opened):
-    for sets in (("train.epochs=~", "train.max_steps=3000"), ("find.method=valley",)):
+    long = ("train.epochs=~", "train.max_steps=3000")
+    # 120 samples, one in each update: 25 times each, or 30 times and more in larger batches
+    once = "data.batch_size=1"
+    for sets, tried in (((*long, once), False), (("find.method=valley",), False), (long, True)):
         _, found = searched(opened(IRIS, "find.verify=false", *sets))
-        assert (found.trials, found.finding.trial_rates) == (None, None)
+        assert (found.trials is not None) == tried
+        assert found.finding.trial_rates is None
         assert found.finding.suggestion.lr is not None
+
+
+def test_the_level_of_a_schedule_is_its_mean(opened):
+    for schedule, level in (
+        ("{name: constant}", 1.0),
+        ("{name: cosine}", 0.5),
+        ("{name: constant, warmup: 0.5}", 0.75),
+        ("{name: wsd}", 0.87),
+        ("{name: step, args: {step_size: 10}}", 0.55),
+    ):
+        contest = open_trials(opened(IRIS, "train.epochs=20", f"train.schedule={schedule}"))
+        assert _level(contest) == pytest.approx(level, abs=0.02)
+    assert _level(replace(contest, training=None)) == 1
+
+
+def test_passes_over_the_data_are_known(opened):
+    # 120 samples in batches of 30
+    assert plan_of(opened(IRIS, "train.epochs=7")).passes == 7
+    assert plan_of(opened(IRIS, "train.epochs=~", "train.max_steps=10")).passes == 2.5
 
 
 @pytest.mark.parametrize(("steps", "races"), [(4029, False), (4030, True)])
