@@ -120,8 +120,8 @@ def suggest(
         return Finding(_suggestion(why, method, schedule, steps), silent, None)
 
     trials = _two(trials)
-    known = knowledge(optimizer, family, c.fitted())[0] == "optimizer"
-    swept = _look(sweeps, fitted, known=known, unchecked=trials_due and trials is None)
+    measured = knowledge(optimizer, family, c.fitted())[0] == "optimizer"
+    swept = _look(sweeps, fitted, known=measured, unchecked=trials_due and trials is None)
     best_rate = partial(
         estimate,
         places(None if swept.obstacle else swept.anchors, first),
