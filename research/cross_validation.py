@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.regret import tasks
+from benchmarks.regret.statistics import SMALL
 from lrtool.curve import constants as c
 from lrtool.curve.combine import Estimate, canonical, estimate
 from lrtool.curve.trials import correct
@@ -19,7 +20,6 @@ from research import record
 from research.fit import (
     COVERAGE,
     CURVE,
-    SMALL,
     certain,
     constants,
     density,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.regret import grid, tasks, training
+from benchmarks.regret.statistics import SMALL
 from lrtool.curve import constants as c
 from lrtool.curve.anchors import locate
 from lrtool.curve.combine import canonical, places
@@ -51,7 +52,6 @@ RELATIVES = {  # of optimizers that development has not seen, or hardly
 }
 HUGE = 1e9  # stands for a loss that is not finite, between two trials
 COVERAGE = 0.8  # of the interval on development cells
-SMALL = 0.05  # regret that "confident" promises
 CONFIDENT = 0.95  # how often
 SHRINK = 0.3  # of the correlations, towards half of what they are
 

@@ -130,19 +130,6 @@ def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
     }
 
 
-def read_trials(seen: dict[str, Any]) -> tuple[list[float], list[float], float]:
-    """Return log10 of the rates of trials, their losses at the end, and the untrained loss.
-
-    One that has diverged ends untrained.
-    """
-    untrained = seen["untrained"]
-    ends = [one["final"] for one in seen["candidates"]]
-    losses = [
-        untrained if end is None or not math.isfinite(end) else min(end, untrained) for end in ends
-    ]
-    return [one["lr"] for one in seen["candidates"]], losses, untrained
-
-
 def races(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
     """Race lrtool's candidates around each finder's estimate.
 
@@ -161,7 +148,7 @@ def _race(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
         for _ in candidates.run_race(contest, centre, usual_rate(cell.optimizer), Stopwatch()):
             pass
         decision = candidates.judge(contest)
-    assert decision is not None, "a race that ran can be decision"
+    assert decision is not None, "a race that ran can be decided"
     raced, choice = decision
     named = average(choice, centre, raced)
     return {

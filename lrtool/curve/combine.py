@@ -36,14 +36,11 @@ class Estimate:
         mean: the estimate.
         spread: its standard deviation, decades.
         conflict: decades to the optimizer's usual rate where the two contradict each other, else 0.
-        gap: decades by which the first update's estimate lies above the curve's; 0 where one of the
-            two is missing, or the curve ends before the loss rises.
     """
 
     mean: float
     spread: float
     conflict: float = 0.0
-    gap: float = 0.0
 
 
 def places(anchors: Anchors | None, first: FirstUpdate | None) -> dict[str, float]:
@@ -112,7 +109,7 @@ def estimate(
     mean, spread = _combined(curve if gap > MISLED else means, known, constants)
     distance = 0.0 if prior is None else prior - mean
     conflict = distance if abs(distance) > CONTRADICTION else 0.0
-    return Estimate(mean + shift, spread, conflict, gap)
+    return Estimate(mean + shift, spread, conflict)
 
 
 def held(level: float) -> float:

@@ -16,7 +16,7 @@ from lrtool.show.page.about import short
 from lrtool.show.page.axis import Axis
 from lrtool.show.page.bins import binned, size_of
 from lrtool.show.page.plot import COLOURS, Mark, Series, plot
-from lrtool.show.page.render import MOST_BYTES, POINTS, render
+from lrtool.show.page.render import POINTS, first_that_fits, render
 from lrtool.show.plots.common_axis import (
     joined,
     least,
@@ -48,12 +48,7 @@ def draw(reports: Mapping[str, AnyReport], rows: Sequence[Mapping[str, Any]]) ->
         reports: by the names of the runs.
         rows: of the table, from `show.terminal.compare.comparison`.
     """
-    html = ""
-    for points in POINTS:
-        html = _draw(reports, rows, points)
-        if len(html.encode()) <= MOST_BYTES:
-            break
-    return html
+    return first_that_fits(_draw(reports, rows, points) for points in POINTS)
 
 
 def _draw(reports: Mapping[str, AnyReport], rows: Sequence[Mapping[str, Any]], points: int) -> str:

@@ -9,7 +9,7 @@ from lrtool.report.records import finite_or_none
 from lrtool.show import words
 from lrtool.show.page.about import about
 from lrtool.show.page.finder_plots import draw_curve, draw_race, draw_standings
-from lrtool.show.page.render import MOST_BYTES, POINTS, render
+from lrtool.show.page.render import POINTS, first_that_fits, render
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +30,7 @@ RULES = {
 
 def draw(report: FindReport, run: Path) -> str:
     """Return the page as HTML; its commands name `run`, the directory."""
-    html = ""
-    for points in POINTS:
-        html = _draw(report, run, points)
-        if len(html.encode()) <= MOST_BYTES:
-            break
-    return html
+    return first_that_fits(_draw(report, run, points) for points in POINTS)
 
 
 def _draw(report: FindReport, run: Path, points: int) -> str:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,6 +19,9 @@ from lrtool.config.spelling import number
 from lrtool.show import words
 from lrtool.show.page.axis import WIDTHS
 from lrtool.show.terminal.printable import printable, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MOST_BYTES = 300_000  # of a page
 POINTS = (240, 120, 60, 30, 15)  # of a plot's series: fewer where the page would be too large
@@ -34,6 +37,15 @@ def render(template: str, **values: Any) -> Markup:
         jinja2.TemplateError: the template needs a value that is not there.
     """
     return Markup(_environment().get_template(template).render(values))  # noqa: S704  (escaped)
+
+
+def first_that_fits(pages: Iterable[str]) -> str:
+    """Return the first page of at most `MOST_BYTES`, or the last one; others are not drawn."""
+    page = ""
+    for page in pages:
+        if len(page.encode()) <= MOST_BYTES:
+            break
+    return page
 
 
 @cache

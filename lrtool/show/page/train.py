@@ -11,7 +11,7 @@ from lrtool.show.page import find
 from lrtool.show.page.about import about, short
 from lrtool.show.page.bins import some_of
 from lrtool.show.page.predictions import predictions
-from lrtool.show.page.render import MOST_BYTES, POINTS, render
+from lrtool.show.page.render import POINTS, first_that_fits, render
 from lrtool.show.page.training_plots import MOST_METRICS, draw_plots, metrics_of
 
 if TYPE_CHECKING:
@@ -33,13 +33,8 @@ def draw(report: TrainReport, run: Path, search: FindReport | None = None) -> st
         run: its directory.
         search: the find inside the run; None without one.
     """
-    html = ""
     tries = [(points, search) for points in POINTS] + [(POINTS[-1], None)] * (search is not None)
-    for points, shown in tries:
-        html = _draw(report, run, search, shown, points)
-        if len(html.encode()) <= MOST_BYTES:
-            break
-    return html
+    return first_that_fits(_draw(report, run, search, shown, points) for points, shown in tries)
 
 
 def _draw(

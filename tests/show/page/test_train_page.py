@@ -10,7 +10,7 @@ from trainings import step_rows
 
 from lrtool.report.records import BestEpoch, ClassFacts, EpochRow, PredictionFacts, ValueFacts
 from lrtool.show.page import page as pages
-from lrtool.show.page import train as trains
+from lrtool.show.page import render
 
 MOST_BYTES = 300_000
 RUN = Path("run")
@@ -209,11 +209,11 @@ def test_the_search_inside_is_shown_as_on_its_own_page(train, make, draw):
 
 def test_a_page_with_a_large_search_has_fewer_points_or_points_to_it(train, make, monkeypatch):
     whole = pages.draw(train(), RUN, make())
-    monkeypatch.setattr(trains, "MOST_BYTES", len(whole.encode()) - 1_000)
+    monkeypatch.setattr(render, "MOST_BYTES", len(whole.encode()) - 1_000)
     less = Page(pages.draw(train(), RUN, make()))
     assert "Loss over the learning rate" in less.texts("figcaption")
     assert any("Each point stands for" in text for text in less.texts("p"))
-    monkeypatch.setattr(trains, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(render, "MOST_BYTES", 1_000)
     least = Page(pages.draw(train(), RUN, make()))
     assert "The search for the rate" in least.texts("h2")
     assert "Loss over the learning rate" not in least.texts("figcaption")
