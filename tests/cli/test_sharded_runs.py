@@ -117,7 +117,11 @@ def test_a_search_over_a_sharded_model_finds_the_same(here, launch, write, tmp_p
     reports = [
         json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "sharded")
     ]
-    assert reports[0]["trials"]["candidates"]
+    pairs = list(zip(*(report["trials"]["candidates"] for report in reports), strict=True))
+    assert len(pairs) >= 2
+    for one, other in pairs:
+        assert other["lr"] == pytest.approx(one["lr"], rel=1e-4)
+        assert other["loss"][:3] == pytest.approx(one["loss"][:3], rel=1e-4)
     for key in ("lr", "low", "high"):
         one, other = (report["suggestion"][key] for report in reports)
         assert other == pytest.approx(one, rel=0.05)  # at a trial's rate roundings grow
