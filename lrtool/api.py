@@ -46,7 +46,11 @@ if TYPE_CHECKING:
     from lrtool.search.search import SearchResult
     from lrtool.show.plots.canvas import Plot
 
-STAGES = {"trials": "a short training beside the estimate", "race": "the race"}
+STAGES = {
+    "trials": "a short training beside the estimate",
+    "full trial": "a whole training at the estimate",
+    "race": "the race",
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -341,6 +345,7 @@ def _shown_search(subject: ObjectSubject, plan: SearchPlan) -> SearchResult:
         steps=plan.steps,
         trial_steps=trials.length(plan.training),
         race_steps=race.length(plan.training),
+        training=plan.training,
     )
     with shown, closing(search(subject, plan, Stopwatch())) as rows:
         while True:
@@ -368,6 +373,7 @@ def _find_result(
         curve=finding.curve,
         first_update=result.first_update,
         trials=result.trials,
+        full_trial=result.full_trial,
         race=result.race,
         config=config,
         config_hash=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),

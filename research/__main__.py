@@ -3,6 +3,7 @@
     python -m benchmarks.regret grids development     the truth: which rates train best
     python -m research looks                          sweeps and first updates
     python -m research trials                         two short trainings around each estimate
+    python -m research full_trials                    a whole training where they overfit
     python -m research races                          a race around each estimate
     python -m research fit                            writes the constants
 
@@ -52,6 +53,16 @@ def trials(chosen: Sequence[Cell], cache: Path) -> list[Job]:
     ]
 
 
+def full_trials(chosen: Sequence[Cell], cache: Path) -> list[Job]:
+    """Return what records the full trials that are missing."""
+    centres = cross_validation.full_trial_centres(chosen, cache)
+    return [
+        Job(cell.name, 1, partial(to_file, path, record.full_trials, cell, centres[cell.name]))
+        for cell in chosen
+        if cell.name in centres and not (path := record.full_trials_file(cell, cache)).exists()
+    ]
+
+
 def races(chosen: Sequence[Cell], cache: Path) -> list[Job]:
     """Return what records the races that are missing."""
     centres = cross_validation.race_centres(chosen, cache)
@@ -66,7 +77,7 @@ def races(chosen: Sequence[Cell], cache: Path) -> list[Job]:
     ]
 
 
-RECORDINGS = {"looks": looks, "trials": trials, "races": races}
+RECORDINGS = {"looks": looks, "trials": trials, "full_trials": full_trials, "races": races}
 
 
 def write_constants(chosen: Sequence[Cell], cache: Path) -> None:

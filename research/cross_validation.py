@@ -24,10 +24,12 @@ from research.fit import (
     constants,
     density,
     half_width,
+    is_overfit,
     judge,
     raced,
     rows,
     tried,
+    tried_as_a_whole,
     with_trials,
 )
 
@@ -115,7 +117,7 @@ class LeftOut:
         told: by its trials; None without any.
         counts: it has trials.
         before: its estimate without trials, log10.
-        after: with them; `before` where `counts` is false.
+        tried: with them; `before` where `counts` is false.
         spreads: standard deviations of `before`.
     """
 
@@ -123,12 +125,12 @@ class LeftOut:
     told: list[Told | None]
     counts: NDArray[np.bool_]
     before: Array
-    after: Array
+    tried: Array
     spreads: Array
 
 
-def with_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> LeftOut:
-    """Return each row's estimates, before its trials and after, by constants of other tasks."""
+def with_trials_of_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> LeftOut:
+    """Return each row's estimates, before its trials and with them, by constants of other tasks."""
     dense = density(chosen, cache)
     found = left_out(given, dense)
     before = _means(found)
@@ -144,17 +146,34 @@ def with_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path) -> LeftO
             each = told[index]
             assert each is not None, "a row that counts has trials"
             after[index] = correct(
-                found[index], each.position, each.overfit, given[index].share, known
+                found[index], each.position, each.overfitting, given[index].share, known
             )
     spreads = np.array([each.spread for each in found])
     return LeftOut(dense, told, counts, before, _means(after), spreads)
 
 
+def full_trial_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
+    """Return where full trials are to be recorded, log10, by cell and finder seed.
+
+    Where trials overfit with one seed, they may with the others, once constants change a little.
+    """
+    given = rows(chosen, cache)
+    seen = with_trials_of_all(given, chosen, cache)
+    due = {row.cell for row, told in zip(given, seen.told, strict=True) if is_overfit(row, told)}
+    found: dict[str, dict[str, float]] = {}
+    for row, centre in zip(given, seen.tried, strict=True):
+        if row.cell in due:
+            found.setdefault(row.cell.name, {})[row.seed] = float(centre)
+    return found
+
+
 def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
     """Return the rates around which races are to be recorded, log10, by cell and finder seed."""
     given = rows(chosen, cache)
+    seen = with_trials_of_all(given, chosen, cache)
     found: dict[str, dict[str, float]] = {}
-    for row, centre in zip(given, with_all(given, chosen, cache).after, strict=True):
+    rates = tried_as_a_whole(given, seen.tried, seen.told, cache)
+    for row, centre in zip(given, rates, strict=True):
         found.setdefault(row.cell.name, {})[row.seed] = float(centre)
     return found
 
@@ -162,14 +181,15 @@ def race_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, flo
 def constants_with_provenance(chosen: Sequence[Cell], cache: Path) -> dict[str, Any]:
     """Return the constants with where they come from, and how they do on tasks left out."""
     given = rows(chosen, cache)
-    seen = with_all(given, chosen, cache)
+    seen = with_trials_of_all(given, chosen, cache)
+    after = tried_as_a_whole(given, seen.tried, seen.told, cache)
     has = seen.counts
     noise = np.array([each.noise for each in seen.told if each is not None])
 
     race, race_noise = raced(given, cache)
-    race = np.where(np.isfinite(race), race, seen.after)
+    race = np.where(np.isfinite(race), race, after)
 
-    regrets, away = judge(given, seen.after)
+    regrets, away = judge(given, after)
     least = certain(regrets[has], noise)
     widths = {
         "swept": float(np.quantile(judge(given, seen.before)[1] / seen.spreads, COVERAGE)),
@@ -181,6 +201,9 @@ def constants_with_provenance(chosen: Sequence[Cell], cache: Path) -> dict[str, 
         half_width=widths,
         certain=least,
     )
+    # the same with limits that have not seen the task, or the optimizer
+    limits = {"task": [row.base for row in given], "optimizer": [row.optimizer for row in given]}
+    apart = {name: sure_without(of, has, regrets, seen.told) for name, of in limits.items()}
     without = {name: _means(left_out(given, seen.dense, names)) for name, names in WITHOUT.items()}
     sure = np.ones(len(given), dtype=bool)
     sure[has] = noise <= least
@@ -194,18 +217,42 @@ def constants_with_provenance(chosen: Sequence[Cell], cache: Path) -> dict[str, 
         "tasks": sorted({row.cell.task for row in given}),
         "optimizers": sorted({row.optimizer for row in given}),
         "finder_seeds": len(record.FINDER_SEEDS),
-        "regret_left_out": summary(seen.after),
+        "regret_left_out": summary(after),
         "regret_left_out_with_race": summary(race),
+        "regret_left_out_without_full_trials": summary(seen.tried),
         "regret_left_out_without_trials": summary(seen.before),
         "regret_left_out_without_trials_and": {
             name: summary(rates) for name, rates in without.items()
         },
         "verdicts": {
             "find": _verdicts(regrets, sure),
+            **{
+                f"find, with the limit of other {name}s": _verdicts(regrets, each)
+                for name, each in apart.items()
+            },
             "with a race": _verdicts(judge(given, race)[0], race_noise <= least),
         },
     }
     return {"provenance": provenance, **asdict(known)}
+
+
+def sure_without(
+    of: Sequence[str], has: NDArray[np.bool_], regrets: Array, told: Sequence[Told | None]
+) -> NDArray[np.bool_]:
+    """Return which rows are confident, each by a limit that rows of the same name have no part in.
+
+    Args:
+        of: the name of each row's task, or optimizer.
+        has: which rows have trials; the others are confident.
+        regrets: of each row.
+        told: by its trials.
+    """
+    names, sure = np.array(of), ~has
+    noise = np.array([np.nan if each is None else each.noise for each in told])
+    for name in set(of):
+        others = has & (names != name)
+        sure |= has & (names == name) & (noise <= certain(regrets[others], noise[others]))
+    return sure
 
 
 def _verdicts(regrets: Array, sure: NDArray[np.bool_]) -> dict[str, float]:

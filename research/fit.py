@@ -21,8 +21,18 @@ from lrtool.curve.anchors import locate
 from lrtool.curve.combine import canonical, places
 from lrtool.curve.combine import held as held_by
 from lrtool.curve.constants import Constants
+from lrtool.curve.full_trial import LONGEST, OVERFITS
 from lrtool.curve.smooth import fit as smooth
-from lrtool.curve.trials import REACH, noise, outward, overfit, position_of, weight, worthwhile
+from lrtool.curve.trials import (
+    REACH,
+    noise,
+    outward,
+    overfit,
+    overfitting,
+    position_of,
+    weight,
+    worthwhile,
+)
 from lrtool.report.records import Candidate, Race
 from research import record
 
@@ -52,7 +62,7 @@ RELATIVES = {  # of optimizers that development has not seen, or hardly
 }
 HUGE = 1e9  # stands for a loss that is not finite, between two trials
 COVERAGE = 0.8  # of the interval on development cells
-CONFIDENT = 0.95  # how often
+CONFIDENT = 0.96  # how often: the 95% that are promised, and what choosing the limit costs
 SHRINK = 0.3  # of the correlations, towards half of what they are
 
 
@@ -127,6 +137,7 @@ class Told(NamedTuple):
 
     position: float
     overfit: float
+    overfitting: float
     noise: float
 
 
@@ -171,7 +182,9 @@ def _tried(row: Row, centre: float, cache: Path) -> Told | None:
         places = [*(math.log10(one.lr) for one in there.candidates), more]
         there = _between(seen, places)
     position = position_of(there)
-    return None if position is None else Told(position, overfit(there, row.passes), noise(there))
+    if position is None:
+        return None
+    return Told(position, overfit(there), overfitting(there, row.passes), noise(there))
 
 
 def _between(seen: dict[str, Any], places: Sequence[float]) -> Race:
@@ -211,6 +224,34 @@ def _between(seen: dict[str, Any], places: Sequence[float]) -> Race:
 
 def _padded(loss: list[float], steps: int) -> list[float]:
     return loss + [HUGE] * (steps - len(loss))
+
+
+def tried_as_a_whole(
+    given: Sequence[Row], rates: Array, told: Sequence[Told | None], cache: Path
+) -> Array:
+    """Return the rates after the full trials of those rows whose trials overfit, log10.
+
+    The sum of rates over steps at which the validation loss was lowest is taken to be the same for
+    a trial at another rate nearby.
+
+    Args:
+        given: rows.
+        rates: after their trials, log10.
+        told: by these.
+        cache: of the recordings.
+    """
+    after = rates.copy()
+    for index, (row, each) in enumerate(zip(given, told, strict=True)):
+        if is_overfit(row, each):
+            seen = json.loads(record.full_trials_file(row.cell, cache).read_text())[row.seed]
+            if seen["lowering"] < 0:
+                after[index] = min(rates[index], seen["centre"] + seen["lowering"])
+    return after
+
+
+def is_overfit(row: Row, told: Told | None) -> bool:
+    """Tell whether a row's trials overfit so much that a full one is made."""
+    return told is not None and told.overfit > OVERFITS and row.cell.steps <= LONGEST
 
 
 def raced(given: Sequence[Row], cache: Path) -> tuple[Array, Array]:
@@ -304,7 +345,7 @@ def constants(given: Sequence[Row], density: dict[str, float]) -> Constants:
         held=higher,
         length=longer,
         trial_gain=0.0,
-        trial_shift=0.0,
+        trial_shift={},
         trial_overfit=0.0,
         certain=0.0,
         half_width={},
@@ -404,12 +445,18 @@ def with_trials(
     """
     some = [(row, mean, each) for row, mean, each in zip(given, before, told, strict=True) if each]
     error = np.array([row.best - mean for row, mean, _ in some])
-    seen = np.array([(row.share, row.share * each.position, each.overfit) for row, _, each in some])
-    (shift, gain, lower), *_ = np.linalg.lstsq(seen, np.clip(error, -CLIPPED, CLIPPED))
+    seen = np.array(
+        [(row.share, row.share * each.position, each.overfitting) for row, _, each in some]
+    )
+    line, *_ = np.linalg.lstsq(seen, np.clip(error, -CLIPPED, CLIPPED))
+    shift, gain, lower = line.tolist()
+    left = error - seen @ line
+    left[seen[:, 0] < 1] = np.nan  # where trials count less, the shift is not seen as a whole
+    shifts = _offsets(left, [row for row, _, _ in some])
     return replace(
         base,
         trial_gain=float(gain),
-        trial_shift=float(shift),
+        trial_shift={key: shift + value for key, value in shifts.items()},
         trial_overfit=float(lower),
     )
 

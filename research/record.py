@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.regret import ours, tasks, training
+from lrtool.curve.full_trial import lowering
 from lrtool.curve.race import average, usual_rate
 from lrtool.curve.trials import noise
 from lrtool.engine.device import Runtime
@@ -49,6 +50,11 @@ def look_file(cell: Cell, cache: Path) -> Path:
 def trials_file(cell: Cell, cache: Path) -> Path:
     """Return where a cell's short trainings are kept."""
     return cache / "trials" / f"{cell.name}.json"
+
+
+def full_trials_file(cell: Cell, cache: Path) -> Path:
+    """Return where a cell's full trials are kept."""
+    return cache / "full_trials" / f"{cell.name}.json"
 
 
 def races_file(cell: Cell, cache: Path) -> Path:
@@ -127,6 +133,33 @@ def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
             }
             for one in tried.candidates
         ],
+    }
+
+
+def full_trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
+    """Train once at each finder's estimate, as `lrtool find` does where trials overfit.
+
+    Args:
+        cell: whose training it is.
+        centres: log10 of the estimate of each finder seed, after its trials.
+    """
+    return {seed: _full_trial(cell, int(seed), centre) for seed, centre in centres.items()}
+
+
+def _full_trial(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
+    with ours.opened(cell, seed, verify=False) as experiment:
+        contest = candidates.open_full_trial(
+            ExperimentSubject(experiment), 3, experiment.data.batch_size, cell.steps
+        )
+        for _ in candidates.run_full_trial(contest, centre, Stopwatch()):
+            pass
+        full = candidates.judge_full_trial(contest)
+    assert full is not None, "a full trial that ran was measured"
+    return {
+        "centre": centre,
+        "step": list(full.step),
+        "validation": list(full.validation),
+        "lowering": lowering(full),
     }
 
 

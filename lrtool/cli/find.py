@@ -132,6 +132,7 @@ def run_find(
         steps=plan.steps,
         trial_steps=trials.length(plan.training),
         race_steps=race.length(plan.training),
+        training=plan.training,
         quiet=quiet,
     )
     with progress:
@@ -216,6 +217,7 @@ def _write_report(
         curve=finding.curve if finding else None,
         first_update=result.first_update,
         trials=result.trials,
+        full_trial=result.full_trial,
         race=result.race,
         timing=Timing(**result.timing),
         **facts(experiment, preflight),

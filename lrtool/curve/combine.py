@@ -35,11 +35,13 @@ class Estimate:
     Attributes:
         mean: the estimate.
         spread: its standard deviation, decades.
+        key: the optimizer, family or "pooled" whose constants it was made with.
         conflict: decades to the optimizer's usual rate where the two contradict each other, else 0.
     """
 
     mean: float
     spread: float
+    key: str
     conflict: float = 0.0
 
 
@@ -99,7 +101,7 @@ def estimate(
     if not means:
         if prior is None:
             return None
-        return Estimate(prior + shift, constants.spreads[known]["prior"])
+        return Estimate(prior + shift, constants.spreads[known]["prior"], key)
     curve = {name: mean for name, mean in means.items() if name not in FIRST_UPDATE}
     first = {name: mean for name, mean in means.items() if name in FIRST_UPDATE}
     gap = 0.0
@@ -109,7 +111,7 @@ def estimate(
     mean, spread = _combined(curve if gap > MISLED else means, known, constants)
     distance = 0.0 if prior is None else prior - mean
     conflict = distance if abs(distance) > CONTRADICTION else 0.0
-    return Estimate(mean + shift, spread, conflict)
+    return Estimate(mean + shift, spread, key, conflict)
 
 
 def held(level: float) -> float:

@@ -33,7 +33,8 @@ class Constants:
             mean is half of its base rate, by optimizer, by family, and "pooled".
         length: by how much the best rate rises when training is ten times as long.
         trial_gain: by how much the best rate rises with the position of its trials.
-        trial_shift: how far above the estimate it lies where that is the middle, decades.
+        trial_shift: how far above the estimate it lies where that is the middle, decades, by
+            optimizer, by family, and "pooled".
         trial_overfit: by how much it rises with what the trials tell of overfitting.
         half_width: of the 80% interval: after the sweep alone ("swept"), in standard deviations;
             after trials ("tried") or a race ("raced"), in units of their noise.
@@ -50,7 +51,7 @@ class Constants:
     held: Mapping[str, float]
     length: float
     trial_gain: float
-    trial_shift: float
+    trial_shift: Mapping[str, float]
     trial_overfit: float
     half_width: Mapping[str, float]
     certain: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from lrtool.config.spelling import sentence
 from lrtool.curve import constants as c
+from lrtool.curve import full_trial as whole
 from lrtool.curve import verdict
 from lrtool.curve.anchors import RULES, locate, rules, suggestions
 from lrtool.curve.combine import estimate, knowledge, places
@@ -23,7 +24,7 @@ from lrtool.curve.trials import (
     fell,
     noise,
     outward,
-    overfit,
+    overfitting,
     position_of,
     rose,
     weight,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from lrtool.curve.combine import Estimate
     from lrtool.curve.smooth import Fit
     from lrtool.curve.verdict import Doubt
-    from lrtool.report.records import FirstUpdate, Race, Sweep
+    from lrtool.report.records import FirstUpdate, FullTrial, Race, Sweep
 
 METHODS = ("auto", *RULES)
 SWEEP = "sweep"  # auto before its trials: reported, but not to be asked for
@@ -61,6 +62,7 @@ def suggest(
     *,
     first: FirstUpdate | None = None,
     trials: Race | None = None,
+    full_trial: FullTrial | None = None,
     method: str = "auto",
     optimizer: str | None = None,
     family: str | None = None,
@@ -88,6 +90,7 @@ def suggest(
         sweeps: at least one, in any order.
         first: what the first update told.
         trials: trainings at the `Finding.trial_rates` of the same call without trials.
+        full_trial: at the `Finding.full_trial_rate` of the same call without it.
         method: the method that chooses the rate; `Finding.suggestions` has all of them.
         optimizer: its name in lower case, as in torch.optim ("adamw", "sgd"); "sgd_momentum" for
             SGD with momentum.
@@ -145,13 +148,13 @@ def suggest(
     worth = worthwhile(share, passes)
     auto = before_trials
     if best is not None and trials is not None:
-        overfitting = overfit(trials, passes)
         auto = _after_trials(
             swept,
             trials,
             best,
             steps,
-            overfitting=overfitting,
+            overfitting=overfitting(trials, passes),
+            full_trial=full_trial,
             share=share,
             counts=worth,
             followed=followed,
@@ -162,6 +165,7 @@ def suggest(
     if method == "auto" and best is not None and (first or not swept.obstacle) and worth:
         short = best_rate(steps=min(steps or c.STEPS, c.STEPS))
         trial_rates = _beside(fitted, short) if trials is None else _further(fitted, trials)
+    over = method == "auto" and trial_rates is None and full_trial is None
     centre = answer.log_lr if isinstance(answer, _Answer) else None
     if centre is None and method == "auto" and best is not None and trials is not None:
         centre = best.mean  # a race is longer, and may still tell
@@ -171,6 +175,7 @@ def suggest(
         fitted.curve,
         centre=None if centre is None else 10.0**centre,
         trial_rates=trial_rates,
+        full_trial_rate=_as_a_whole(auto, trials, steps) if over else None,
     )
 
 
@@ -238,6 +243,7 @@ def _after_trials(
     steps: int | None,
     *,
     overfitting: float,
+    full_trial: FullTrial | None,
     share: float,
     counts: bool,
     followed: Collection[str],
@@ -249,6 +255,7 @@ def _after_trials(
     position = position_of(trials) if counts else None
     if position is not None:
         best = correct(best, position, overfitting, share)
+        best = replace(best, mean=whole.correct(best.mean, full_trial))
     elif counts and not told:
         told = [verdict.NOT_COMPARED]
     return _auto(
@@ -293,6 +300,13 @@ def _further(fitted: Fit, trials: Race) -> tuple[float] | None:
     if place is None or place < low or (place > high and not fitted.blew_up):
         return None
     return (10.0**place,)
+
+
+def _as_a_whole(auto: _Answer | Doubt, trials: Race | None, steps: int | None) -> float | None:
+    """Return the rate of a full trial, if there is anything to learn from it."""
+    if not isinstance(auto, _Answer) or trials is None or not whole.is_due(trials, steps):
+        return None
+    return float(10.0**auto.log_lr)
 
 
 def _range(fitted: Fit, trials: Race | None = None) -> tuple[float, float]:

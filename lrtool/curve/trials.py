@@ -94,19 +94,25 @@ def position_of(trials: Race) -> float | None:
     return place - (places[0] + places[1]) / 2
 
 
-def overfit(trials: Race, passes: float | None) -> float:
-    """Return how much a training will overfit, by its trials.
+def overfitting(trials: Race, passes: float | None) -> float:
+    """Return how much a training will overfit: as its trials do, times the decades of passes.
 
-    Where training losses prefer a higher rate than validation losses do, the model overfits: by as
-    many decades as there are between the two positions, times the decades of passes over the data.
-    0 where there are no validation losses, or the number of passes is not known.
+    0 where the number of passes is not known.
 
     Args:
         trials: with their losses.
         passes: how many times the training sees each sample; None: unknown.
     """
+    return 0.0 if passes is None or passes <= 1 else overfit(trials) * math.log10(passes)
+
+
+def overfit(trials: Race) -> float:
+    """Return by how many decades training losses prefer a higher rate than validation losses do.
+
+    0 where they prefer a lower one, and where there are no validation losses.
+    """
     tried = ended(trials)
-    if trials.measure != "validation" or passes is None or passes <= 1 or len(tried) < 2:
+    if trials.measure != "validation" or len(tried) < 2:
         return 0.0
     training = [np.array(one.loss) for one in tried]
     untrained = float(training[0][0])  # of the same batch for all
@@ -116,7 +122,7 @@ def overfit(trials: Race, passes: float | None) -> float:
     places = [math.log10(one.lr) for one in tried]
     lower = position(places, _ends(tried), trials.untrained_loss)
     higher = position(places, trained, untrained)
-    return max(higher - lower, 0.0) * math.log10(passes)
+    return max(higher - lower, 0.0)
 
 
 def ended(trials: Race) -> list[Candidate]:
@@ -314,12 +320,13 @@ def correct(
     Args:
         estimate: of the best rate.
         position: where trials put it, in decades above the middle of the first two.
-        overfitting: what they tell of it: see `overfit`.
+        overfitting: what they tell of it: see `overfitting`.
         share: how much the position counts, from 1 to 0: see `weight`. Overfitting always does.
         constants: those of this version by default.
     """
     constants = constants or c.fitted()
-    moved = share * (constants.trial_shift + constants.trial_gain * position)
+    shift = constants.trial_shift[estimate.key]
+    moved = share * (shift + constants.trial_gain * position)
     return replace(estimate, mean=estimate.mean + moved + constants.trial_overfit * overfitting)
 
 

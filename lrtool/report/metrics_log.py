@@ -13,24 +13,26 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from lrtool.errors import LrtoolWarning
 from lrtool.report.files import whole_path
-from lrtool.report.records import EpochRow, RaceRow, StepRow, SweepRow, TrialRow
+from lrtool.report.records import EpochRow, FullTrialRow, RaceRow, StepRow, SweepRow, TrialRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Row = SweepRow | TrialRow | RaceRow | StepRow | EpochRow
-AnyRow = TypeVar("AnyRow", SweepRow, TrialRow, RaceRow, StepRow, EpochRow)
+Row = SweepRow | TrialRow | FullTrialRow | RaceRow | StepRow | EpochRow
+AnyRow = TypeVar("AnyRow", SweepRow, TrialRow, FullTrialRow, RaceRow, StepRow, EpochRow)
 
 KINDS: dict[str, type[Row]] = {
     "sweep": SweepRow,
     "trial": TrialRow,
+    "full_trial": FullTrialRow,
     "race": RaceRow,
     "step": StepRow,
     "epoch": EpochRow,
 }
 _KIND_OF = {row: kind for kind, row in KINDS.items()}
 _NAMES = {
-    row: [field.name for field in fields(row)] for row in (SweepRow, TrialRow, RaceRow, StepRow)
+    row: [field.name for field in fields(row)]
+    for row in (SweepRow, TrialRow, FullTrialRow, RaceRow, StepRow)
 }
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _HUGE = 2**53
@@ -152,7 +154,7 @@ def _row(values: dict[str, Any]) -> Row:
     return row
 
 
-def _check(row: SweepRow | TrialRow | RaceRow | StepRow) -> None:
+def _check(row: SweepRow | TrialRow | FullTrialRow | RaceRow | StepRow) -> None:
     """Raise an error if a value is not one that a run writes."""
     for name, types in _TYPES[type(row)].items():
         value = getattr(row, name)

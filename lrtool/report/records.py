@@ -92,6 +92,21 @@ class TrialRow:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FullTrialRow:
+    """One update of a full trial.
+
+    Attributes:
+        step: updates made, this one included.
+        lr: its base rate, which the schedule multiplies.
+        loss: as in a `RaceRow`.
+    """
+
+    step: int
+    lr: float
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RaceRow:
     """One update of a candidate in a race.
 
@@ -354,6 +369,34 @@ class Race:
     interrupted: Annotated[bool, Field(description="it did not get to its end")]
 
 
+@dataclass(config=RECORD, frozen=True, slots=True)
+class FullTrial:
+    """One training as long as the real one, where trials overfit: it shows when that begins."""
+
+    seed: Annotated[int, Field(description="of weights and batches; nothing else has the same")]
+    lr: Annotated[Rate, Field(description="the estimate after the trials")]
+    steps: Annotated[FromOne, Field(description="of the training")]
+    steps_spent: Annotated[
+        float, Field(ge=0, description="with its measurements; a forward pass counts a third")
+    ]
+    examples: Annotated[Count, Field(description="how many validation samples it is measured on")]
+    untrained_loss: Annotated[Loss, Field(description="their loss before the first step")]
+    step: Annotated[tuple[FromOne, ...], Field(description="steps made at each measurement")]
+    share: Annotated[
+        tuple[float, ...],
+        Field(description="of the sum of all rates over the steps, until each measurement"),
+    ]
+    validation: Annotated[
+        tuple[Loss, ...],
+        Field(description="the validation loss measured there; null: NaN or infinite"),
+    ]
+    loss: Annotated[
+        tuple[Loss, ...],
+        Field(description="the loss of each step, before its update; null: NaN or infinite"),
+    ]
+    interrupted: Annotated[bool, Field(description="it did not get to its end")]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
     """What a search makes of its sweeps.
@@ -366,6 +409,7 @@ class Finding:
             estimate before them. None if there is none either.
         trial_rates: for the next trials: two beside it, then one outwards at a time; None where
             trials could not tell anything more.
+        full_trial_rate: for a full trial; None where there is none to make.
     """
 
     suggestion: Suggestion
@@ -373,6 +417,7 @@ class Finding:
     curve: Curve | None
     centre: float | None = None
     trial_rates: tuple[float, ...] | None = None
+    full_trial_rate: float | None = None
 
 
 # What a training leaves.

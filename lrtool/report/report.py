@@ -27,6 +27,7 @@ from lrtool.report.records import (
     Environment,
     EpochRow,
     FirstUpdate,
+    FullTrial,
     LearningRate,
     MethodSuggestion,
     ModelFacts,
@@ -95,6 +96,9 @@ class FindReport(RunReport):
     first_update: FirstUpdate | None = Field(None, description="null: it was not measured")
     trials: Race | None = Field(
         None, description="two trials or three, in the form of a race; null: there were none"
+    )
+    full_trial: FullTrial | None = Field(
+        None, description="null: there was none, as the trials did not overfit, or take too long"
     )
     race: Race | None = Field(None, description="null: there was none")
 

@@ -1,26 +1,33 @@
 """A race: candidates trained in two halves, measured and compared.
 
-The trials are a race of two that train straight to the end. Candidates train one after another, or
-side by side on several ranks, to the same losses.
+The trials are a race of two that train straight to the end, a full trial has one, measured on the
+way. Candidates train one after another, or side by side on several ranks, to the same losses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from math import isfinite, nan
+from math import fsum, isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lrtool.batch import samples_in
+from lrtool.curve import full_trial, trials
 from lrtool.curve import race as decisions
-from lrtool.curve import trials
 from lrtool.engine.denominator import reduction_of, to_numbers
 from lrtool.engine.step import set_mode
 from lrtool.engine.stopwatch import Stopwatch
 from lrtool.ranks import ALONE, Ranks
-from lrtool.report.records import Candidate, Race, RaceRow, TrialRow
+from lrtool.report.records import (
+    Candidate,
+    FullTrial,
+    FullTrialRow,
+    Race,
+    RaceRow,
+    TrialRow,
+)
 from lrtool.search.held_out import usable
 from lrtool.search.runner import (
     FORWARD,
@@ -79,7 +86,7 @@ class Entry:
         log_lr: log10 of its base rate.
         origin: why this rate.
         runner: its training.
-        half: its loss half-way; None before.
+        half: its loss half-way, or where it was measured last before its end; None before.
         final: its loss at the end; None before.
         outcome: why it is out of the race; None while it is in.
     """
@@ -127,6 +134,7 @@ class Contest:
         before: the measurement of it on the held-out batches; None without these.
         evaluation_cost: of all measurements so far, in steps.
         entries: the candidates.
+        measured: a full trial's measurements, with the steps made until each.
         finished: it was not interrupted.
     """
 
@@ -143,6 +151,7 @@ class Contest:
     before: Measurement | None = None
     evaluation_cost: float = 0.0
     entries: list[Entry] = field(default_factory=list)
+    measured: list[tuple[int, Measurement]] = field(default_factory=list)
     finished: bool = False
 
     def cost_of_evaluation(self) -> float:
@@ -166,20 +175,44 @@ def open_trials(
         training: steps of the training that the rate is meant for; None: unknown.
         ranks: that train one candidate each, by itself; one alone trains all of them.
     """
-    subject = subject.alone() if ranks.several else subject
-    most = min(max(TRIAL_UPDATES * samples, TRIAL_SAMPLES), decisions.SAMPLES)
-    steps = trials.length(training)
-    held_out, schedule = subject.held_out(most), subject.schedule(steps)
-    return Contest(subject, attempt, steps, training, schedule, samples, held_out, ranks)
+    steps, most = trials.length(training), _few(samples)
+    return _open(subject, attempt, samples, training, ranks, steps=steps, most=most)
+
+
+def open_full_trial(
+    subject: Subject, attempt: int, samples: int, training: int, ranks: Ranks = ALONE
+) -> Contest:
+    """Set up a full trial, with the arguments of `open_trials`."""
+    most = _few(samples)
+    return _open(subject, attempt, samples, training, ranks, steps=training, most=most)
 
 
 def open_race(
     subject: Subject, attempt: int, samples: int, training: int | None, ranks: Ranks = ALONE
 ) -> Contest:
     """Set up a race, with the arguments of `open_trials`."""
+    steps, most = decisions.length(training), decisions.SAMPLES
+    return _open(subject, attempt, samples, training, ranks, steps=steps, most=most)
+
+
+def _few(samples: int) -> int:
+    """Return how many validation samples trials are measured on, for updates of so many."""
+    return min(max(TRIAL_UPDATES * samples, TRIAL_SAMPLES), decisions.SAMPLES)
+
+
+def _open(
+    subject: Subject,
+    attempt: int,
+    samples: int,
+    training: int | None,
+    ranks: Ranks,
+    *,
+    steps: int,
+    most: int,
+) -> Contest:
+    """Set up candidates of `steps` steps, measured on about `most` validation samples."""
     subject = subject.alone() if ranks.several else subject
-    steps = decisions.length(training)
-    held_out, schedule = subject.held_out(decisions.SAMPLES), subject.schedule(steps)
+    held_out, schedule = subject.held_out(most), subject.schedule(steps)
     return Contest(subject, attempt, steps, training, schedule, samples, held_out, ranks)
 
 
@@ -198,6 +231,25 @@ def run_trials(contest: Contest, places: Sequence[float], watch: Stopwatch) -> I
     entries = [_enter(contest, *each) for each in zip(places, origins, strict=True)]
     for row in _train(contest, entries, contest.steps, watch):
         yield TrialRow(row.candidate, row.step, row.lr, row.loss)
+    contest.finished = True
+
+
+def run_full_trial(contest: Contest, place: float, watch: Stopwatch) -> Iterator[FullTrialRow]:
+    """Train once at a rate, as long as the real training; yield a row for each update.
+
+    Args:
+        contest: kept up to date, so `judge_full_trial` can be called at any time.
+        place: log10 of the rate.
+        watch: counts the updates.
+    """
+    entry = _enter(contest, place, "suggestion")
+    for steps in full_trial.moments(contest.steps):
+        last = steps == contest.steps
+        for row in _train(contest, [entry], steps, watch, half=not last):
+            yield FullTrialRow(row.step, row.lr, row.loss)
+        measurement = entry.final if last else entry.half
+        assert measurement is not None, "a candidate is measured where it pauses"
+        contest.measured.append((steps, measurement))
     contest.finished = True
 
 
@@ -400,6 +452,27 @@ def judge(contest: Contest) -> tuple[Race, Choice] | None:
         interrupted=not contest.finished,
     )
     return race, choice
+
+
+def judge_full_trial(contest: Contest) -> FullTrial | None:
+    """Return the record of a full trial so far; None if it ended before it was measured."""
+    if not contest.measured:
+        return None
+    (entry,), (_, first) = contest.entries, contest.measured[0]
+    factors = [contest.schedule.factor(step, 0) for step in range(contest.steps)]
+    return FullTrial(
+        seed=contest.subject.seed(contest.attempt),
+        lr=10.0**entry.log_lr,
+        steps=contest.steps,
+        steps_spent=len(entry.runner.rows) + contest.evaluation_cost,
+        examples=first.samples,
+        untrained_loss=contest.untrained,
+        step=tuple(steps for steps, _ in contest.measured),
+        share=tuple(fsum(factors[:steps]) / fsum(factors) for steps, _ in contest.measured),
+        validation=tuple(measurement.mean for _, measurement in contest.measured),
+        loss=tuple(row.loss for row in entry.runner.rows),
+        interrupted=not contest.finished,
+    )
 
 
 def _comparable(contest: Contest) -> list[Measurement | None]:

@@ -21,8 +21,18 @@ from lrtool.engine.lightning import placed
 from lrtool.engine.sweep import sweep, sweep_rates, to_sweep
 from lrtool.errors import InterruptedRunError, UserError, cause_of
 from lrtool.ranks import ALONE
-from lrtool.report.records import RaceRow, SweepRow, TrialRow
-from lrtool.search.candidates import Contest, judge, open_race, open_trials, run_race, run_trials
+from lrtool.report.records import FullTrialRow, RaceRow, SweepRow, TrialRow
+from lrtool.search.candidates import (
+    Contest,
+    judge,
+    judge_full_trial,
+    open_full_trial,
+    open_race,
+    open_trials,
+    run_full_trial,
+    run_race,
+    run_trials,
+)
 from lrtool.search.subject import updates
 
 if TYPE_CHECKING:
@@ -34,12 +44,12 @@ if TYPE_CHECKING:
     from lrtool.engine.step import Step
     from lrtool.engine.stopwatch import Stopwatch
     from lrtool.ranks import Ranks
-    from lrtool.report.records import Finding, FirstUpdate, Race, Sweep
+    from lrtool.report.records import Finding, FirstUpdate, FullTrial, Race, Sweep
     from lrtool.search.subject import Subject, Trainee
 
-Row = SweepRow | TrialRow | RaceRow
+Row = SweepRow | TrialRow | FullTrialRow | RaceRow
 Parallel = Literal["data", "candidates"]
-Stage = Literal["first update", "sweep", "trials", "race"]
+Stage = Literal["first update", "sweep", "trials", "full trial", "race"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,7 @@ class SearchResult:
         finding: the suggestion, after the race if there was one; None if the search failed
             before the end of its sweeps.
         trials: None without trials.
+        full_trial: None without one.
         race: None without a race.
         timing: for the report.
         samples_per_update: over all ranks; None if the search ended before it knew.
@@ -97,6 +108,7 @@ class SearchResult:
     first_update: FirstUpdate | None
     finding: Finding | None
     trials: Race | None
+    full_trial: FullTrial | None
     race: Race | None
     timing: dict[str, Any]
     samples_per_update: int | None
@@ -121,6 +133,7 @@ class _SearchState:
     rows: list[SweepRow] = field(default_factory=list)
     sweep_finding: Finding | None = None
     trials: Contest | None = None
+    full_trial: Contest | None = None
     race: Contest | None = None
     no_race: str | None = None
 
@@ -180,6 +193,15 @@ def _rows(state: _SearchState) -> Iterator[Row]:
     while finding.trial_rates is not None:
         state.stage, state.trials = "trials", trials
         yield from run_trials(trials, [log10(lr) for lr in finding.trial_rates], watch)
+        finding = _suggest(state)
+
+    # Where they overfit, one training as long as the real one shows when that begins.
+    if finding.full_trial_rate is not None:
+        assert plan.training is not None, "only a training with an end is tried as a whole"
+        attempt, ranks = plan.repeats + 2, _ranks(state)
+        state.stage = "full trial"
+        state.full_trial = open_full_trial(subject, attempt, samples, plan.training, ranks)
+        yield from run_full_trial(state.full_trial, log10(finding.full_trial_rate), watch)
         finding = _suggest(state)
 
     # A race around the estimate confirms or corrects it.
@@ -294,12 +316,17 @@ def _trials(state: _SearchState) -> Race | None:
     return None if decision is None else decision[0]
 
 
+def _full_trial(state: _SearchState) -> FullTrial | None:
+    return None if state.full_trial is None else judge_full_trial(state.full_trial)
+
+
 def _suggest(state: _SearchState, *, failed: bool = False) -> Finding:
     """Suggest a rate from the sweeps and trials so far."""
     finding = suggest(
         _sweeps(state),
         first=state.first_update,
         trials=_trials(state),
+        full_trial=_full_trial(state),
         method=state.plan.method,
         optimizer=state.optimizer,
         family=state.family,
@@ -328,6 +355,7 @@ def _result(
         first_update=state.first_update,
         finding=finding,
         trials=trials,
+        full_trial=_full_trial(state),
         race=race,
         timing=state.watch.timing(),
         samples_per_update=state.samples_per_update,

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from lrtool.config.spelling import number
 from lrtool.curve import constants
+from lrtool.curve.full_trial import lowest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrtool.report.records import CheckpointFacts, ColumnFacts, RateFacts, Suggestion
+    from lrtool.report.records import (
+        CheckpointFacts,
+        ColumnFacts,
+        FullTrial,
+        RateFacts,
+        Suggestion,
+    )
     from lrtool.report.report import AnyReport, TrainReport
 
 MOST_PARTS = 8  # of a model, that are named
@@ -150,6 +157,15 @@ def value(loss: float | None) -> str:
 def name(key: str) -> str:
     """Spell a key or a metric's name for a reader: "validation_loss" → "validation loss"."""
     return key.replace("_", " ")
+
+
+def full_trial(full: FullTrial) -> str:
+    """Say what a full trial showed: "0.01: validation loss lowest, 0.5, after 90 of 300 steps"."""
+    tried, place = rate(full.lr), lowest(full)
+    if full.interrupted or place is None:
+        return f"{tried}: {'unfinished' if full.interrupted else 'diverged'}"
+    found = f"validation loss lowest, {value(full.validation[place])},"
+    return f"{tried}: {found} after {full.step[place]:,} of {full.steps:,} steps"
 
 
 def validated(report: TrainReport) -> bool:

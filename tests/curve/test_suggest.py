@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from round_constants import ROUND
 from synthetic_sweeps import INITIAL, rates, recorded, sweep
+from test_full_trial import full_of
 from test_trials import ending, falling, trials_of
 
 from lrtool.curve import combine, constants, trials, verdict
@@ -150,6 +151,28 @@ def test_what_the_trials_tell_of_overfitting_lowers_the_rate():
     once = suggest(three(), trials=tried, passes=1.0, **known).suggestion
     often = suggest(three(), trials=tried, passes=10.0, **known).suggestion
     assert np.log10(often.lr / once.lr) == pytest.approx(-0.5, abs=1e-4)
+
+
+@pytest.mark.usefixtures("round_numbers")
+def test_where_they_overfit_a_whole_training_lowers_it_further():
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "passes": 10.0}
+    two = trials_of((1.0, 1.9), curves=ending(1.0, 0.1), error=0.02)
+    assert suggest(three(), trials=two, steps=300, **known).full_trial_rate is None  # one more
+    rates, curves = (0.001, 0.01, 0.0003), ending(1.0, 0.1, 1.5)
+    tried = trials_of((1.0, 1.9, 1.5), lr=rates, curves=curves, error=0.02)
+    before = suggest(three(), trials=tried, steps=300, **known)
+    rate = before.suggestion.lr
+    assert before.full_trial_rate == pytest.approx(rate)
+    assert suggest(three(), steps=300, **known).full_trial_rate is None
+    assert suggest(three(), trials=tried, steps=301, **known).full_trial_rate is None
+    assert (
+        suggest(three(), trials=tried, steps=300, method="valley", **known).full_trial_rate is None
+    )
+    full = full_of(1.5, 1.0, 1.2, 1.5, lr=rate)
+    after = suggest(three(), trials=tried, full_trial=full, steps=300, **known)
+    assert after.suggestion.lr == pytest.approx(rate / 2)
+    assert after.suggestion.low < rate / 2 < after.suggestion.high < rate
+    assert after.full_trial_rate is None
 
 
 @pytest.mark.parametrize(

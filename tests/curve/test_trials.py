@@ -149,18 +149,19 @@ def ending(*levels):
 def test_overfitting_is_the_distance_between_two_positions_times_the_decades_of_passes():
     """Validation losses prefer the lower one, training losses the higher one: a decade apart."""
     apart = trials_of((1.0, 1.9), curves=ending(1.0, 0.1))
-    assert trials.overfit(apart, 100.0) == pytest.approx(2.0, abs=1e-4)
-    assert trials.overfit(apart, math.sqrt(10)) == pytest.approx(0.5, abs=1e-4)
+    assert trials.overfit(apart) == pytest.approx(1.0, abs=1e-4)
+    assert trials.overfitting(apart, 100.0) == pytest.approx(2.0, abs=1e-4)
+    assert trials.overfitting(apart, math.sqrt(10)) == pytest.approx(0.5, abs=1e-4)
     near = trials_of((1.0, 1.03), curves=ending(1.0, 1.0))
-    assert trials.overfit(near, 10.0) == pytest.approx(0.5 * math.tanh(0.5))
+    assert trials.overfit(near) == pytest.approx(0.5 * math.tanh(0.5))
     for none in (1.0, 0.3, None):  # each sample once, or nobody knows
-        assert trials.overfit(apart, none) == 0
-    assert trials.overfit(trials_of((1.0, 0.1), curves=ending(0.1, 1.0)), 10.0) == 0
-    assert trials.overfit(replace(apart, measure="training"), 10.0) == 0
-    assert trials.overfit(trials_of((1.0,), curves=ending(1.0)), 10.0) == 0
+        assert trials.overfitting(apart, none) == 0
+    assert trials.overfit(trials_of((1.0, 0.1), curves=ending(0.1, 1.0))) == 0
+    assert trials.overfit(replace(apart, measure="training")) == 0
+    assert trials.overfit(trials_of((1.0,), curves=ending(1.0))) == 0
     # one that diverged is as if it had not trained
     broken = trials_of((1.0, None), curves=[*ending(1.0), (2.0, 1e9, math.inf)])
-    assert trials.overfit(broken, 10.0) == 0
+    assert trials.overfit(broken) == 0
 
 
 def test_noise_is_the_error_of_the_best_descent_as_a_share_of_it():
@@ -349,13 +350,13 @@ def test_they_count_less_the_longer_the_training(steps, expected):
     ],
 )
 def test_moved_by_hand(decades, overfit, share, mean):
-    found = trials.correct(Estimate(-2.0, 0.4, 1.0), decades, overfit, share, ROUND)
+    found = trials.correct(Estimate(-2.0, 0.4, "adamw", 1.0), decades, overfit, share, ROUND)
     assert (found.mean, found.spread, found.conflict) == pytest.approx((mean, 0.4, 1.0))
 
 
 def test_the_better_trial_shows_the_way():
     """With the constants of this version."""
-    at = Estimate(-2.0, 0.4, 0)
+    at = Estimate(-2.0, 0.4, "adamw")
     lower, middle, higher = (
         trials.correct(at, decades, 0.0, 1.0).mean for decades in (-0.5, 0, 0.5)
     )

@@ -121,6 +121,7 @@ def test_the_report_has_the_fields_of_the_design(make):
         "timing",
         "first_update",
         "trials",
+        "full_trial",
         "race",
     ]
     assert report["race"] is None
@@ -317,7 +318,7 @@ def test_a_newer_report_says_so(make, refusal):
         ),
         (lambda data: data.update(seed="0", status="x"), "(and 1 more)"),
         (lambda data: data.update(command="x"), "command: must be find or train, not 'x'"),
-        (lambda data: data.update(command="train"), "learning_rate: Field required (and 7 more)"),
+        (lambda data: data.update(command="train"), "learning_rate: Field required (and 8 more)"),
         (lambda data: data.pop("command"), "command: Field required"),
     ],
 )

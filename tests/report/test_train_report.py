@@ -82,7 +82,7 @@ def test_a_written_report_reads_back_equal_and_is_strict_json(tmp_path_factory, 
 
 def test_the_report_has_the_fields_of_a_find_and_those_of_a_training(make, train):
     stored = strict(reports.to_json(train()))
-    own = {"first_update", "trials", "race"}
+    own = {"first_update", "trials", "full_trial", "race"}
     shared = [key for key in strict(reports.to_json(make())) if key not in own]
     more = ["learning_rate", "epochs", "best", "checkpoint", "steps", "predictions"]
     assert list(stored) == [*shared, *more]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_a_trial_between_two_recorded_ones_is_interpolated(tmp_path):
     (told,) = fit.tried([row], np.array([-1.6]), tmp_path)
     # at −2 and −1.2: 1 and 1.8 of a descent of 2, so a third one at −2.5 of 1.5
     expected = trials.position([-2.0, -1.2, -2.5], [1.0, 1.8, 1.5], 3.0) + 1.6
-    assert told == fit.Told(pytest.approx(expected), 0.0, pytest.approx(0.01 / 2))
+    assert told == fit.Told(pytest.approx(expected), 0.0, 0.0, pytest.approx(0.01 / 2))
 
 
 def test_the_line_of_the_trials_is_fitted():
@@ -193,12 +194,41 @@ def test_the_line_of_the_trials_is_fitted():
     decades = rng.uniform(-1, 1, 400)
     error = 0.8 * decades - 0.1 + rng.normal(0, 0.2, 400)
     rows = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 400
-    overfit = rng.uniform(0, 1, 400)
-    error -= 0.4 * overfit
-    told = [fit.Told(*each, 0.01) for each in zip(decades, overfit, strict=True)]
+    overfitting = rng.uniform(0, 1, 400)
+    error -= 0.4 * overfitting
+    told = [fit.Told(at, 0.0, over, 0.01) for at, over in zip(decades, overfitting, strict=True)]
     told[:50] = [None] * 50  # without trials
     error[:50] = 9.0
     known = fit.with_trials(c.fitted(), rows, rows[0].best - error, told)
     assert known.trial_overfit == pytest.approx(-0.4, abs=0.08)
     assert known.trial_gain == pytest.approx(0.8, abs=0.05)
-    assert known.trial_shift == pytest.approx(-0.1, abs=0.05)
+    assert known.trial_shift[SMALL[0].optimizer] == pytest.approx(-0.1, abs=0.05)
+
+
+def test_the_shift_of_trials_is_each_optimizers_own():
+    """0.2 decades apart; the lone task of each draws it by two thirds towards its family's."""
+    rng = np.random.default_rng(4)
+    rows, error = [], []
+    for optimizer, shift in (("adamw", 0.1), ("lion", -0.1)):
+        cell = replace(SMALL[0], optimizer=optimizer)
+        rows += [fit.Row(cell, _grid(-2.0), "0", {})] * 200
+        error += (shift + rng.normal(0, 0.01, 200)).tolist()
+    told = [fit.Told(position, 0.0, 0.0, 0.01) for position in rng.uniform(-1, 1, 400)]
+    before = rows[0].best - np.array(error)
+    shifts = fit.with_trials(c.fitted(), rows, before, told).trial_shift
+    assert shifts["adamw"] - shifts["lion"] == pytest.approx(0.2 / 3, abs=0.01)
+    assert shifts["adaptive"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_full_trial_is_read_where_trials_overfit(tmp_path):
+    path = record.full_trials_file(SMALL[0], tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps({"0": {"centre": -2.0, "lowering": -0.3}}))
+    row = fit.Row(SMALL[0], _grid(-2.0), "0", {})
+    long = fit.Row(replace(SMALL[0], steps=3000), _grid(-2.0), "0", {})
+    over, none = fit.Told(0.0, 0.2, 0.3, 0.01), fit.Told(0.0, 0.1, 0.3, 0.01)
+    given, told = [row, row, row, row, long], [over, over, none, None, over]
+    rates = np.array([-1.9, -2.5, -1.9, -1.9, -1.9])
+    after = fit.tried_as_a_whole(given, rates, told, tmp_path)
+    assert after.tolist() == [-2.3, -2.5, -1.9, -1.9, -1.9]
+    assert rates[0] == -1.9, "what was given is left as it was"

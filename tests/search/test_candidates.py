@@ -16,10 +16,10 @@ from small import CONFIG, NET
 from lrtool.curve import trials
 from lrtool.data import batches
 from lrtool.engine.stopwatch import Stopwatch
-from lrtool.errors import ConfigError
+from lrtool.errors import ConfigError, InterruptedRunError
 from lrtool.experiment.experiment import build, open_experiment, training_steps
 from lrtool.experiment.reading import read_config
-from lrtool.report.records import LearningRate, SweepRow, TrialRow
+from lrtool.report.records import FullTrialRow, LearningRate, SweepRow, TrialRow
 from lrtool.search import candidates
 from lrtool.search.experiment_subject import ExperimentSubject, plan_of
 from lrtool.search.search import _level, search
@@ -52,8 +52,8 @@ def opened(tmp_path, monkeypatch):
     sys.modules.pop("net", None)
 
 
-def seed_of(attempt):
-    return int(np.random.SeedSequence([3, attempt]).generate_state(1)[0])
+def seed_of(attempt, seed=3):
+    return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
 
 
 def open_race(task):
@@ -403,8 +403,62 @@ def test_a_search_leaves_no_file_and_returns_all(opened, tmp_path):
     assert found.finding.centre == pytest.approx(found.race.candidates[1].lr)
     made = sum(len(sweep.lr) for sweep in found.sweeps)
     raced = [*found.trials.candidates, *found.race.candidates]
-    assert len(rows) == made + sum(len(racer.loss) for racer in raced)
+    assert len(rows) == made + sum(len(each.loss) for each in (*raced, found.full_trial))
     assert found.timing["steps"] >= len(rows)
+
+
+def overfitting(*sets):
+    """A training of 40 noisy samples that a wide network learns by heart."""
+    return ("data.source=net:few", "model.args={hidden: [256]}", "loss=mse", *sets)
+
+
+FEW = """
+import torch
+def few():
+    x = torch.randn(240, 20, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(240, 1, generator=torch.Generator().manual_seed(1))
+    y = x[:, :1] + 0.7 * noise
+    half = torch.utils.data.TensorDataset(x[:40], y[:40])
+    return half, torch.utils.data.TensorDataset(x[40:], y[40:])
+"""
+
+
+def test_a_whole_training_where_trials_overfit(opened):
+    sets = overfitting("find.verify=false", "train.epochs=100", "data.batch_size=20")
+    task = opened(IRIS, *sets, net=FEW)
+    rows, found = searched(task)
+    full, whole = found.full_trial, [row for row in rows if isinstance(row, FullTrialRow)]
+    assert (full.steps, full.step, full.examples) == (200, tuple(range(20, 201, 20)), 200)
+    assert [row.step for row in whole] == list(range(1, 201))
+    assert {row.lr for row in whole} == {full.lr}
+    assert tuple(row.loss for row in whole) == full.loss
+    assert rows[-1] is whole[-1]
+    # 11 measurements of 10 updates' samples, each a third of a step
+    assert full.steps_spent == pytest.approx(200 + 11 * 200 / 20 / 3)
+    factors = [(1 + math.cos(math.pi * step / 200)) / 2 for step in range(200)]  # cosine
+    assert full.share == pytest.approx([sum(factors[:end]) / sum(factors) for end in full.step])
+    lowest = int(np.argmin(full.validation))
+    assert 0 < lowest < 9, "the task overfits in another way"
+    assert found.finding.suggestion.lr == pytest.approx(full.lr * full.share[lowest])
+
+    seed = seed_of(3, 0)  # after those of one sweep, the trials and a race
+    assert full.seed == seed
+    again = opened(IRIS, *sets, f"seed={seed}", net=FEW)
+    assert losses_of_a_training(again, full.lr) == full.loss
+
+
+def test_an_interrupted_one_changes_nothing(opened):
+    sets = overfitting("find.verify=false", "train.epochs=100", "data.batch_size=20")
+    task = opened(IRIS, *sets, net=FEW)
+    finder = search(ExperimentSubject(task), plan_of(task), Stopwatch())
+    row = next(row for row in finder if isinstance(row, FullTrialRow) and row.step == 50)
+    with pytest.raises(StopIteration) as end:
+        finder.throw(InterruptedRunError("enough"))
+    found = end.value.value
+    assert (found.interrupted, found.stage) == ("enough", "full trial")
+    assert found.full_trial.interrupted
+    assert found.full_trial.step == (20, 40)
+    assert found.finding.suggestion.lr == pytest.approx(row.lr)
 
 
 def test_without_verify_there_is_no_race_but_trials(opened):
@@ -417,8 +471,9 @@ def test_without_verify_there_is_no_race_but_trials(opened):
     lower, higher = (trial.lr for trial in tried.candidates)
     assert lower < named["sweep"].lr * 1.5
     assert higher > named["sweep"].lr
-    assert [type(row) for row in rows[-150:]] == [TrialRow] * 150
-    assert isinstance(rows[-151], SweepRow)
+    kinds = [type(row) for row in rows[60:]]  # this one overfits
+    assert kinds == [TrialRow] * 150 + [FullTrialRow] * 80
+    assert {type(row) for row in rows[:60]} == {SweepRow}
     assert found.first_update.steps > 2
     assert found.timing["steps"] >= len(rows) + 1
 

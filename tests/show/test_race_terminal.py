@@ -3,10 +3,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finds import make_trials
+from finds import make_full_trial, make_trials
 from terminals import on_a_terminal
 
-from lrtool.report.records import RaceRow, SweepRow, TrialRow
+from lrtool.report.records import FullTrialRow, RaceRow, SweepRow, TrialRow
 from lrtool.show.terminal import find as terminal
 from lrtool.show.terminal import race as race_terminal
 
@@ -165,6 +165,36 @@ def test_trials_under_way_are_called_so(clock, capsys, monkeypatch):
     shown = on_a_terminal("stderr", monkeypatch, work)
     assert "trial: rate 0.004, step 40/90" in shown
     assert "90/90" in shown
+
+
+def test_a_full_trial_counts_to_the_end_of_the_training(clock, capsys, monkeypatch):
+    with terminal.Progress(repeats=1, steps=9, trial_steps=90, training=230) as progress:
+        clock(2)
+        progress.update(FullTrialRow(40, 0.004, 0.5))
+    line = "full trial: rate 0.004, step 40/230, loss 0.5, 0 steps/s\n"
+    assert capsys.readouterr().err == line
+
+    def work():
+        with terminal.Progress(repeats=1, steps=9, trial_steps=90, training=230) as progress:
+            clock(1)
+            progress.update(TrialRow(0, 90, 0.0005, 0.5))
+            clock(1)
+            progress.update(FullTrialRow(40, 0.004, 0.5))
+
+    shown = on_a_terminal("stderr", monkeypatch, work)
+    whole = shown[shown.index("full trial:") :]
+    assert "40/230" in whole
+    assert "0.0005" not in whole, "the trials are over"
+
+
+def test_what_a_full_trial_showed(make, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "Full trial" not in summary(make(), capsys)
+    out = summary(make().model_copy(update={"full_trial": make_full_trial()}), capsys)
+    line = next(line for line in out.splitlines() if line.startswith("Full trial"))
+    assert line.rstrip() == (
+        "Full trial     0.004: validation loss lowest, 0.5, after 138 of 230 steps"
+    )
 
 
 def test_trials_count_to_their_own_steps_and_leave_with_them(clock, monkeypatch):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finds import make_full_trial
 from hypothesis import given
 from hypothesis import strategies as st
 from trainings import FACTS
@@ -69,6 +70,19 @@ def test_purpose_says_schedule_and_length(make):
     assert words.purpose(unknown) == "one cycle schedule"
     once = replace(said, for_steps=1)
     assert words.purpose(once) == "constant schedule over 1 step"
+
+
+@pytest.mark.parametrize(
+    ("losses", "changes", "said"),
+    [
+        ((1.0, 0.8, 0.9), {}, "0.004: validation loss lowest, 0.8, after 153 of 230 steps"),
+        ((1.0, math.nan, math.nan), {}, "0.004: validation loss lowest, 1, after 76 of 230 steps"),
+        ((math.nan, math.inf), {}, "0.004: diverged"),
+        ((1.0,), {"interrupted": True}, "0.004: unfinished"),
+    ],
+)
+def test_a_full_trial(losses, changes, said):
+    assert words.full_trial(make_full_trial(*losses, **changes)) == said
 
 
 def test_interval(make):

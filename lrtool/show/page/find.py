@@ -143,6 +143,9 @@ def _evidence(report: FindReport) -> Rows:
     }
     if "sweep" in said:
         names["auto"] = ("trials", "that estimate, corrected by the trials")
+    if report.full_trial:
+        what = "that estimate, corrected by the trials and by a full one"
+        names["auto"] = ("trials", f"{what}; {words.full_trial(report.full_trial)}")
     for key, (name, what) in names.items():
         if key in said:
             rows.append((name, _rate(said[key].lr), said[key].reason or what))

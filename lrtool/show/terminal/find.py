@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from rich.live import Live
 from rich.text import Text
 
-from lrtool.report.records import RaceRow, TrialRow
+from lrtool.report.records import FullTrialRow, RaceRow, SweepRow, TrialRow
 from lrtool.show import notebook, words
 from lrtool.show.terminal import chart
 from lrtool.show.terminal import race as race_terminal
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
-    from lrtool.report.records import Suggestion, SweepRow
+    from lrtool.report.records import Suggestion
     from lrtool.report.report import FindReport
 
-    Row = SweepRow | RaceRow | TrialRow
+    Row = SweepRow | TrialRow | FullTrialRow | RaceRow
 
 COLOURS = {"confident": "bold green", "uncertain": "bold yellow", "none": "bold red"}
 
@@ -47,6 +47,7 @@ class Progress:
         steps: steps of each, at most.
         trial_steps: steps of each trial.
         race_steps: steps of each candidate in a race.
+        training: steps of the training, which a full trial makes; None: unknown.
         quiet: show nothing.
     """
 
@@ -57,11 +58,12 @@ class Progress:
         steps: int,
         trial_steps: int = 0,
         race_steps: int = 0,
+        training: int | None = None,
         quiet: bool = False,
     ) -> None:
         self._repeats = repeats
         self._steps = steps
-        self._trial_steps, self._race_steps = trial_steps, race_steps
+        self._steps_of = {TrialRow: trial_steps, FullTrialRow: training or 0, RaceRow: race_steps}
         self._quiet = quiet
         self._bar: Bar | None = None
         self._cell: notebook.CellProgress | None = None
@@ -69,7 +71,7 @@ class Progress:
         self._rows = 0
         self._last: Row | None = None
         self._shown: Row | None = None
-        self._racing: dict[int, RaceRow | TrialRow] = {}
+        self._racing: dict[int, TrialRow | FullTrialRow | RaceRow] = {}
 
     def __enter__(self) -> Self:
         if not self._quiet and notebook.is_notebook():
@@ -83,12 +85,15 @@ class Progress:
     def update(self, row: Row) -> None:
         """Take one row into account; most calls take less than a microsecond and show nothing."""
         self._rows += 1
-        if isinstance(row, RaceRow):
-            if isinstance(self._last, TrialRow):
-                self._racing.clear()  # the trials are over
-            self._racing[row.candidate] = row
-        elif isinstance(row, TrialRow):
-            self._racing[row.trial] = row
+        if type(row) is not type(self._last):
+            self._racing.clear()  # another stage
+        match row:
+            case TrialRow():
+                self._racing[row.trial] = row
+            case FullTrialRow():
+                self._racing[0] = row
+            case RaceRow():
+                self._racing[row.candidate] = row
         self._last = row
         now = monotonic()
         if now >= self._next:
@@ -111,7 +116,7 @@ class Progress:
             return
         self._shown = row
         speed = f"{self._rows / max(now - self._started, 1e-9):,.0f} steps/s"
-        if isinstance(row, RaceRow | TrialRow):
+        if not isinstance(row, SweepRow):
             self._show_race(row, speed)
             return
         text = (
@@ -126,8 +131,8 @@ class Progress:
         else:
             stderr_line(text)
 
-    def _show_race(self, row: RaceRow | TrialRow, speed: str) -> None:
-        steps = self._trial_steps if isinstance(row, TrialRow) else self._race_steps
+    def _show_race(self, row: TrialRow | FullTrialRow | RaceRow, speed: str) -> None:
+        steps = self._steps_of[type(row)]
         text = f"{race_terminal.line(row, steps)}, {speed}"
         if self._cell:
             self._cell.show(text, row.step / steps)
@@ -172,6 +177,8 @@ def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
     rows += listed("Next", _next_steps(suggestion, directory, config))
     if report.trials and report.trials.candidates:
         rows.append(("Trials", Text(race_terminal.trials(report.trials))))
+    if report.full_trial:
+        rows.append(("Full trial", Text(words.full_trial(report.full_trial))))
     if report.race:
         rows.append(("Race", Text(race_terminal.caption(report.race))))
     rows += [(title, Text(text)) for title, text in words.start(report)]

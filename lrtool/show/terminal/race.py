@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lrtool.report.records import TrialRow, finite_or_none
+from lrtool.report.records import FullTrialRow, TrialRow, finite_or_none
 from lrtool.show import words
 from lrtool.show.terminal.console import legible
 
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 
     from lrtool.report.records import Candidate, Race, RaceRow
 
+    Row = RaceRow | TrialRow | FullTrialRow
+
 BAR = 24
+STAGES = {TrialRow: "trial", FullTrialRow: "full trial"}
 COLOURS = {"won": "bold green", "diverged": "red", "dropped": "dim", "unfinished": "yellow"}
 
 
-def line(row: RaceRow | TrialRow, steps: int) -> str:
+def line(row: Row, steps: int) -> str:
     """Say in a line how far a race is: "race: rate 0.0032, step 40/100, loss 0.5"; or a trial."""
-    what = "trial" if isinstance(row, TrialRow) else "race"
+    what = STAGES.get(type(row), "race")
     place = f"rate {words.rate(row.lr)}, step {row.step}/{steps}"
     return f"{what}: {place}, loss {words.value(row.loss)}"
 
 
-def standings(last: Mapping[int, RaceRow | TrialRow], steps: int, note: str) -> Group:
+def standings(last: Mapping[int, Row], steps: int, note: str) -> Group:
     """Return a line, and a table of the candidates by rate, each with its newest training loss.
 
     Args:

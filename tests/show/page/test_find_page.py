@@ -1,5 +1,11 @@
 import pytest
-from finds import NO_SUGGESTION, make_candidate, make_race, make_sweeps
+from finds import (
+    NO_SUGGESTION,
+    make_candidate,
+    make_full_trial,
+    make_race,
+    make_sweeps,
+)
 from pages import Page
 
 from lrtool.report import records
@@ -107,6 +113,13 @@ def test_each_source_of_evidence_has_its_rate(make, draw):
         ["steep", "0.02"],
     ]
     assert rows[begin + 5][2] == "nothing was compared"
+    assert rows[begin + 4][2] == "that estimate, corrected by the trials"
+    whole = make().model_copy(update={"suggestions": suggestions, "full_trial": make_full_trial()})
+    [said] = [row[2] for row in draw(whole).numbers() if row[0] == "trials"]
+    assert said == (
+        "that estimate, corrected by the trials and by a full one; 0.004: validation loss lowest, "
+        "0.5, after 138 of 230 steps"
+    )
 
 
 def test_a_long_search_of_a_wide_table_fits_into_the_page(make, tmp_path):

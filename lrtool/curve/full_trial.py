@@ -1,0 +1,62 @@
+"""A full trial: one training as long as the real one, where short trials overfit.
+
+Overfitting begins after about the same sum of rates over steps, whatever the rate: half the rate
+overfits twice as late. So where the validation loss was lowest after a share of that sum, the rate
+that is best at the end is lower by that share.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from lrtool.curve.trials import overfit
+
+if TYPE_CHECKING:
+    from lrtool.report.records import FullTrial, Race
+
+LONGEST: Final = 300  # steps of a training that is tried as a whole
+OVERFITS: Final = 0.1  # decades by which trials overfit where a full one is made
+MEASUREMENTS: Final = 10  # of its validation loss
+LOWEST: Final = -1.0  # decades: one training cannot tell more
+
+
+def is_due(trials: Race, training: int | None) -> bool:
+    """Tell whether a training is to be tried as a whole: it is short, and its trials overfit."""
+    return training is not None and training <= LONGEST and overfit(trials) > OVERFITS
+
+
+def moments(steps: int) -> list[int]:
+    """Return after how many of its steps a full trial is measured, the last one included."""
+    count = min(MEASUREMENTS, steps)
+    return [round(steps * part / count) for part in range(1, count + 1)]
+
+
+def lowest(full: FullTrial) -> int | None:
+    """Return at which measurement the loss was lowest; of equal ones the last; None: at none."""
+    order = [(loss, -place) for place, loss in enumerate(full.validation) if math.isfinite(loss)]
+    return -min(order)[1] if order else None
+
+
+def correct(log_lr: float, full: FullTrial | None) -> float:
+    """Return log10 of a rate, no higher than a full trial at one near it allows."""
+    lower = 0.0 if full is None else lowering(full)
+    if full is None or lower == 0:
+        return log_lr
+    return min(log_lr, math.log10(full.lr) + lower)
+
+
+def lowering(full: FullTrial) -> float:
+    """Return by how many decades the rate of a full trial is too high: 0 or less.
+
+    0 where its validation loss was lowest at its end, and where it did not get there.
+    """
+    if full.interrupted:
+        return 0.0
+    place = lowest(full)
+    if place is None:
+        return LOWEST
+    share = full.share[place]
+    if full.untrained_loss <= full.validation[place]:  # lowest before the first measurement
+        share = full.share[0] / 2
+    return max(math.log10(share), LOWEST)
