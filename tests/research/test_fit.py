@@ -232,3 +232,12 @@ def test_a_full_trial_is_read_where_trials_overfit(tmp_path):
     after = fit.tried_as_a_whole(given, rates, told, tmp_path)
     assert after.tolist() == [-2.3, -2.5, -1.9, -1.9, -1.9]
     assert rates[0] == -1.9, "what was given is left as it was"
+
+
+def test_a_verdict_by_a_limit_that_has_not_seen_the_task():
+    """Only b fails. Its own limit is that of tasks that never do; theirs ends where b stands."""
+    told = [fit.Told(0.0, 0.0, 0.0, noise) for noise in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)]
+    regrets = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
+    has = np.array([True] * 6 + [False])  # the last one has no trials
+    sure = cross_validation.sure_without([*"aabbcc", "d"], has, regrets, [*told, None])
+    assert sure.tolist() == [False, False, True, True, False, False, True]
