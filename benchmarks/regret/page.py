@@ -407,6 +407,7 @@ def _ablation(provenance: dict[str, Any]) -> str:
     lines = {
         "`find`": provenance["regret_left_out"],
         "with a race": provenance["regret_left_out_with_race"],
+        "without full trials": provenance["regret_left_out_without_full_trials"],
         "without trials": provenance["regret_left_out_without_trials"],
         **{f"without trials and {name}": found for name, found in without.items()},
     }

@@ -86,11 +86,12 @@ def test_the_ablation_has_a_line_for_each_part_left_out():
     provenance = {
         "regret_left_out": summary,
         "regret_left_out_with_race": summary,
+        "regret_left_out_without_full_trials": summary,
         "regret_left_out_without_trials": summary,
         "regret_left_out_without_trials_and": {"the curve": summary},
     }
     lines = page._ablation(provenance).splitlines()
-    assert len(lines) == 2 + 4
+    assert len(lines) == 2 + 5
     assert lines[-1] == "| without trials and the curve |" + " 0.031 / 0.004 |" * 6
 
 
