@@ -13,13 +13,18 @@ SMOOTH = 15  # a running mean goes over one in so many of the steps
 
 
 def running_mean(loss: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """Return the mean over a window around each of `steps`, narrower at the ends.
+    """Return the mean over a window around each of `steps`.
+
+    It is narrower at the start, where a loss falls fast. At the end it only goes back, since a few
+    noisy losses would look like a last dip.
 
     NaN and infinity make all means NaN that hold one, and those after them.
     """
     reach = max(steps // SMOOTH, 1) // 2
     sums = np.cumsum(np.append(0.0, np.where(np.isfinite(loss), loss, np.nan)))
     here = np.arange(loss.size)
-    near = np.minimum(np.minimum(here, loss.size - 1 - here), reach)
-    mean: NDArray[np.float64] = (sums[here + near + 1] - sums[here - near]) / (2 * near + 1)
+    before = np.minimum(here, reach)
+    after = np.minimum(before, loss.size - 1 - here)
+    totals = sums[here + after + 1] - sums[here - before]
+    mean: NDArray[np.float64] = totals / (before + after + 1)
     return mean
