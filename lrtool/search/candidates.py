@@ -387,15 +387,17 @@ def _measure(contest: Contest, runner: Runner) -> Measurement:
             each = held_out_losses(runner, contest.held_out, contest.random)
             cost = contest.cost_of_evaluation()
         counted = [
-            (loss, size)
-            for loss, size in zip(each, denominators, strict=True)
+            (loss, size, samples_in(batch))
+            for loss, size, batch in zip(each, denominators, contest.held_out, strict=True)
             if size != 0 and loss is not None
         ]
         if not counted:
             raise reduction.no_targets("the validation data")
-        # Sums are added: all together is as many times the mean as there are.
-        losses = [loss * (len(counted) if size is None else 1) for loss, size in counted]
-        sizes = [size or 1.0 for _, size in counted]
+        # Sums are added. So that chunks of other sizes can be told apart by more than these, each
+        # counts as if all samples were like its own.
+        whole = sum(own for *_, own in counted)
+        losses = [loss if size else loss * whole / own for loss, size, own in counted]
+        sizes = [float(size or own) for _, size, own in counted]
     return Measurement(np.array(losses), np.array(sizes), samples, cost)
 
 

@@ -220,6 +220,22 @@ def test_the_error_of_a_descent_is_that_of_its_own_differences(opened):
     assert trials.fell(race)
 
 
+def test_chunks_of_other_sizes_are_alike_where_losses_are_sums(opened):
+    """An untrained network is as bad everywhere; the last chunk is no better for being small."""
+    found = {}
+    for reduction in ("mean", "sum"):
+        loss = f"loss={{name: 'torch.nn:CrossEntropyLoss', args: {{reduction: {reduction}}}}}"
+        task = opened(IRIS, "data.source=digits", "data.validation=360", loss)
+        contest = open_trials(task)
+        candidates._measure_untrained(contest)
+        found[reduction] = contest.before
+    mean, total = found["mean"], found["sum"]
+    assert total.mean == pytest.approx(360 * mean.mean, rel=1e-5)
+    assert total.sizes.sum() == mean.sizes.sum() == 360
+    assert total.sizes[-1] < total.sizes[0]
+    assert total.losses == pytest.approx(total.mean, rel=0.05)
+
+
 def test_three_differences_do_not_tell_their_spread(opened):
     for chunks, known in ((3, False), (4, True)):
         contest = open_trials(opened(IRIS))
@@ -403,7 +419,7 @@ def test_a_search_leaves_no_file_and_returns_all(opened, tmp_path):
     assert found.finding.centre == pytest.approx(found.race.candidates[1].lr)
     made = sum(len(sweep.lr) for sweep in found.sweeps)
     raced = [*found.trials.candidates, *found.race.candidates]
-    assert len(rows) == made + sum(len(each.loss) for each in (*raced, found.full_trial))
+    assert len(rows) == made + sum(len(racer.loss) for racer in raced)
     assert found.timing["steps"] >= len(rows)
 
 
@@ -471,9 +487,9 @@ def test_without_verify_there_is_no_race_but_trials(opened):
     lower, higher = (trial.lr for trial in tried.candidates)
     assert lower < named["sweep"].lr * 1.5
     assert higher > named["sweep"].lr
-    kinds = [type(row) for row in rows[60:]]  # this one overfits
-    assert kinds == [TrialRow] * 150 + [FullTrialRow] * 80
-    assert {type(row) for row in rows[:60]} == {SweepRow}
+    assert [type(row) for row in rows[-150:]] == [TrialRow] * 150
+    assert isinstance(rows[-151], SweepRow)
+    assert found.full_trial is None, "this one does not overfit"
     assert found.first_update.steps > 2
     assert found.timing["steps"] >= len(rows) + 1
 
