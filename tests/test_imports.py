@@ -1,10 +1,9 @@
 """What a run loads: a person waits for each import, so it loads what it uses and nothing else."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
 # Top-level packages besides Python's own, with what they bring along.
@@ -21,38 +20,39 @@ MAY_LOAD = {
     *("uniplot", "readchar"),
     *("jinja2", "markupsafe"),  # for the page
 }
+COMMANDS = (  # in one process: what any of them loads besides shows
+    ("check",),
+    ("find", "--set", "find.steps=30"),
+    ("train", "--lr", "0.01", "--epochs", "1"),
+)
 RUN = """
-import runpy, sys
+import json, runpy, sys
 before = set(sys.modules)  # an environment may load packages when Python starts
-try:
-    runpy.run_module("lrtool", run_name="__main__")
-except SystemExit as end:
-    assert not end.code, end.code
-found = {name for name, module in sys.modules.items() if getattr(module, "__spec__", None)}
-print(*sorted(found - before))
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["lrtool", *arguments]
+    try:
+        runpy.run_module("lrtool", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, end.code
+    found = {name for name, module in sys.modules.items() if getattr(module, "__spec__", None)}
+    print("\\nLOADED", *sorted(found - before))
 """
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["find", DIGITS, "--set", "find.steps=30"],
-        ["train", DIGITS, "--lr", "0.01", "--epochs", "1"],
-        ["check", DIGITS],
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_a_run_of_digits_loads_only_what_it_uses(arguments, tmp_path):
+def test_a_run_of_digits_loads_only_what_it_uses(tmp_path):
+    cpu = ("--set", "runtime.device=cpu")
+    runs = [[name, str(DIGITS), *more, *cpu] for name, *more in COMMANDS]
     done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments, "--set", "runtime.device=cpu"],
+        [sys.executable, "-c", RUN, json.dumps(runs)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    loaded = done.stdout.splitlines()[-1].split()
-    assert "torch" in loaded
-    assert "torch._dynamo" not in loaded
-    own = {name for name in loaded if "." not in name} - set(sys.stdlib_module_names)
-    assert {name for name in own if not name.startswith("_")} <= MAY_LOAD
+    seen = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    for (command, *_), loaded in zip(COMMANDS, seen, strict=True):
+        assert "torch" in loaded, command
+        assert "torch._dynamo" not in loaded, command
+        own = {name for name in loaded if "." not in name} - set(sys.stdlib_module_names)
+        assert {name for name in own if not name.startswith("_")} <= MAY_LOAD, command
