@@ -103,8 +103,13 @@ def test_help_takes_at_most_twice_an_empty_typer_program(tmp_path):
         return time.perf_counter() - started
 
     for own, other in ((["--help"], ["--help"]), (["find", "--help"], ["a", "--help"])):
-        pairs = [(seconds("-m", "lrtool", *own), seconds(str(empty), *other)) for _ in range(5)]
-        assert min(pair[0] for pair in pairs) <= 2 * min(pair[1] for pair in pairs)
+        ours, theirs = [], []
+        for number in range(5):  # a machine may be busy for a while
+            ours.append(seconds("-m", "lrtool", *own))
+            theirs.append(seconds(str(empty), *other))
+            if number and min(ours) <= 2 * min(theirs):
+                break
+        assert min(ours) <= 2 * min(theirs)
 
 
 def test_help_imports_nothing_heavy():
