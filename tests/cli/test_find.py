@@ -18,6 +18,13 @@ find: {start: 1e-5, end: 10, steps: 100, repeats: 2}
 train: {epochs: 20, schedule: cosine}
 runtime: {device: cpu}
 """
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
+@pytest.fixture
+def plots(no_plots, monkeypatch, tmp_path):  # noqa: ARG001  (which it undoes)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
 
 
 def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
@@ -177,6 +184,7 @@ def test_another_optimizer_does_not_inherit_arguments(here, write):
     assert json.loads(done.stdout)["config"]["optimizer"]["args"] == {}
 
 
+@pytest.mark.usefixtures("plots")
 def test_a_flat_curve_is_exit_3_with_a_report(here, write, tmp_path):
     write("quick.yaml", QUICK)
     done = here("find", "quick.yaml", "--end", "1e-4", "--start", "1e-9", "--output", "out")
@@ -222,6 +230,7 @@ def test_output_that_is_a_file_or_cannot_be_made(here, write):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("plots")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_sweep_and_the_report_follows(start, write, tmp_path, number, code):
     write("slow.yaml", QUICK.replace("steps: 100", "steps: 100000"))
