@@ -16,12 +16,10 @@ must not take it), or `not run: why`.
 """
 
 import importlib.util
-import os
 import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -30,6 +28,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from forks import import_what_they_need, start_ranks
+from torch.distributed.run import get_args_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -154,17 +154,19 @@ class Reader:
         return seen.out + seen.err
 
     def _torchrun(self, arguments):
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
+        """Read the arguments as torchrun does; start the ranks as forks, which have torch already.
+
+        The real torchrun is in tests/cli/test_torchrun.py.
+        """
+        options = get_args_parser().parse_args(arguments)
+        assert (options.module, options.training_script) == (True, "lrtool")
+        import_what_they_need()
+        ranks = start_ranks(
+            self.folder, int(options.nproc_per_node), options.training_script_args, lambda _: None
         )
-        self.code = done.returncode
-        return done.stdout + done.stderr
+        done = [rank.wait(240) for rank in ranks]
+        self.code = max((rank.returncode for rank in done), key=abs)
+        return "".join(rank.stdout + rank.stderr for rank in done)
 
     def _configuration(self, block):
         if block.file and block.file.startswith(".github"):
