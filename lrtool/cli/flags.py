@@ -147,10 +147,19 @@ def repeatable(
 
 
 def runs_of(document: Document) -> Path:
-    """Return the directory of a configuration's runs without `--output`."""
+    """Return the directory of a configuration's runs without `--output`.
+
+    A run's own copy of its configuration belongs to the runs that this run is one of.
+    """
+    from lrtool.report import marker
     from lrtool.report.runs import RUNS
 
-    return RUNS / Path(document.name).stem
+    path = Path(document.name)
+    if path.name != marker.CONFIG or marker.read(path.parent) is None:
+        return RUNS / path.stem
+    run = path.parent.absolute()
+    within = run.parent if run.parent.parent == RUNS.absolute() else run
+    return RUNS / within.name
 
 
 def refuse_both(output: Path | None, name: str | None) -> None:

@@ -365,6 +365,7 @@ def _rate_and_search(
 
     Without a rate, search for one, unless an earlier start of this run has already done so.
     """
+    from lrtool.experiment.failures import conclude
     from lrtool.report.run_directory import FIND, place
     from lrtool.training import initial_rate
 
@@ -373,7 +374,12 @@ def _rate_and_search(
     if rate is not None:
         return rate, search if rate.origin == "find" else None
     if search is None or not initial_rate.is_for(search, experiment):
-        search = run_find(experiment, preflight, directory / FIND, stop, quiet=quiet)
+        try:
+            search = run_find(experiment, preflight, directory / FIND, stop, quiet=quiet)
+        except (Exception, SystemExit) as error:
+            # it has a report of its own, and the run that it is in has one too
+            write = partial(_write_report, experiment, preflight, directory, None, None, None)
+            raise conclude(experiment, error, partial(write, "failed")) from error
     return initial_rate.of_search(search, place(directory) / FIND), search
 
 

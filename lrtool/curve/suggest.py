@@ -258,6 +258,8 @@ def _after_trials(
         best = replace(best, mean=whole.correct(best.mean, full_trial))
     elif counts and not told:
         told = [verdict.NOT_COMPARED]
+    if full_trial is not None and full_trial.interrupted:
+        told = [*told, verdict.NO_TRIALS]
     return _auto(
         _range(swept.fitted, trials),
         best,

@@ -29,6 +29,21 @@ def refused(done):
     return done.stderr
 
 
+def test_a_runs_own_configuration_is_of_the_runs_that_it_is_one_of(here, tmp_path):
+    done = here("find", "iris.yaml", "--quiet", "--name", "look")
+    assert done.returncode == 0, done.stderr
+    own = "runs/iris/look/config.yaml"
+    done = here("train", own, "-q", "--lr-from", "look", "--name", "base", "--epochs", 1)
+    assert (done.returncode, done.stdout) == (0, "runs/iris/base\n")
+    done = here("find", "iris.yaml", "--quiet", "--output", "elsewhere")
+    assert done.returncode == 0, done.stderr
+    done = here("train", "elsewhere/config.yaml", "-q", "--lr", 0.1, "--name", "x", "--epochs", 1)
+    assert (done.returncode, done.stdout) == (0, "runs/elsewhere/x\n")
+    (tmp_path / "config.yaml").write_text(CONFIG)  # of the user
+    done = here("train", "config.yaml", "-q", "--lr", 0.1, "--name", "x", "--epochs", 1)
+    assert (done.returncode, done.stdout) == (0, "runs/config/x\n")
+
+
 def test_a_named_run_is_known_by_its_name_to_every_command(here, tmp_path):
     done = here("find", "iris.yaml", "--quiet", "--name", "look")
     assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ def test_a_training_without_a_rate_shows_its_search(here, tmp_path):
     done = here("train", "a.yaml", "--output", "run", "--lr", "auto", *low)
     assert done.returncode == 3
     assert done.stdout.startswith("Learning rate  no trustworthy suggestion")
-    for part in ("\nWhy  ", "\nNext  ", "loss over learning rate", "\nReport and plots: run"):
+    for part in ("\nWhy  ", "\nNext  ", "loss over learning rate", "\nPage, report and plots: run"):
         assert part in done.stdout
     plots = [tmp_path / folder / "plot.svg" for folder in ("run", "run/find")]
     assert plots[0].read_bytes() == plots[1].read_bytes()

@@ -123,6 +123,32 @@ def test_what_the_plateau_schedule_saw_is_seen_when_the_cause_is_looked_for(here
     assert report.reason.endswith("; the checkpoint of step 4 has finite weights")
 
 
+def test_a_search_inside_that_fails_leaves_a_report_of_the_training_too(here, write, tmp_path):
+    write(
+        "net.py",
+        NET + "class Tired(nn.Linear):\n"
+        "    calls = 0\n"
+        "    def forward(self, x):\n"
+        "        Tired.calls += 1\n"
+        "        if Tired.calls > 20:\n"
+        "            raise RuntimeError('enough')\n"
+        "        return super().forward(x)\n"
+        "def tired():\n"
+        "    return Tired(4, 3)\n",
+    )
+    write("a.yaml", IRIS.replace("{name: mlp, args: {hidden: [8]}}", "net:tired"))
+    done = here(*TRAIN, "--lr", "auto")
+    assert done.returncode == 2
+    why = "net:tired failed: RuntimeError: enough"
+    assert done.stderr.count(why) == 1
+    for run, command in (("run/find", "find"), ("run", "train")):
+        report = reports.read(tmp_path / run / "report.json")
+        assert (report.command, report.status) == (command, "failed")
+        assert report.reason.startswith(why)
+        assert (tmp_path / run / "report.html").is_file()
+    assert "under way" not in here("report", "run").stderr
+
+
 def test_only_a_buffer_that_was_finite_at_first_must_stay_so(here, write, tmp_path):
     write(
         "net.py",

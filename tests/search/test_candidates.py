@@ -463,6 +463,21 @@ def test_a_whole_training_where_trials_overfit(opened):
     assert losses_of_a_training(again, full.lr) == full.loss
 
 
+@pytest.mark.parametrize("rows", [60, 100])
+def test_a_rate_without_all_of_its_trials_is_in_doubt(opened, rows):
+    """After the sweep of 60 steps, and within the first trial."""
+    task = opened(IRIS, "find.verify=false", "train.epochs=30")
+    assert searched(task)[1].finding.suggestion.verdict == "confident"
+    finder = search(ExperimentSubject(task), plan_of(task), Stopwatch())
+    for _ in range(rows):
+        next(finder)
+    with pytest.raises(StopIteration) as end:
+        finder.throw(InterruptedRunError("enough"))
+    said = end.value.value.finding.suggestion
+    assert said.verdict == "uncertain"
+    assert "the trials did not come to an end" in said.reason.lower()
+
+
 def test_an_interrupted_one_changes_nothing(opened):
     sets = overfitting("find.verify=false", "train.epochs=100", "data.batch_size=20")
     task = opened(IRIS, *sets, net=FEW)
@@ -475,6 +490,8 @@ def test_an_interrupted_one_changes_nothing(opened):
     assert found.full_trial.interrupted
     assert found.full_trial.step == (20, 40)
     assert found.finding.suggestion.lr == pytest.approx(row.lr)
+    assert found.finding.suggestion.verdict == "uncertain"
+    assert "the trials did not come to an end" in found.finding.suggestion.reason.lower()
 
 
 def test_without_verify_there_is_no_race_but_trials(opened):

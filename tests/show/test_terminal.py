@@ -60,7 +60,7 @@ def test_the_directory_stands_unbroken_on_the_last_line(make, capsys, monkeypatc
     monkeypatch.setenv("COLUMNS", "40")
     directory = Path("a") / ("very-long-name" * 10)
     terminal.print_summary(make(), directory=directory, config=CONFIG)
-    assert capsys.readouterr().out.splitlines()[-1] == f"Report and plots: {directory}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Page, report and plots: {directory}"
 
 
 def test_text_of_the_user_is_no_markup(odd_named, capsys):
@@ -73,7 +73,7 @@ def test_odd_reports_fit_every_width(odd, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     out = summary(odd, capsys)
     *lines, last = out.splitlines()
-    assert last == f"Report and plots: {DIRECTORY}"
+    assert last == f"Page, report and plots: {DIRECTORY}"
     assert max(map(len, lines)) <= width
     assert "\x1b" not in out
 
@@ -94,7 +94,7 @@ def test_a_terminal_that_knows_only_ascii(make, monkeypatch):
 
     sent = on_a_terminal("stdout", monkeypatch, work, encoding="ascii")
     assert "d\\xe9j\\xe0 vu - 3 x 2 ..." in sent
-    assert "Report and plots: l\\xe4ufe" in sent
+    assert "Page, report and plots: l\\xe4ufe" in sent
     assert "++++" in sent
     assert sent.isascii()
 

@@ -34,7 +34,7 @@ def test_the_table(train, capsys):
         "Took           12.5 s, 230 steps at 1,200 steps/s",
         "",
         "Checkpoint: runs/digits/now-train/checkpoints/last",
-        "Report and plots: runs/digits/now-train",
+        "Page, report and plots: runs/digits/now-train",
     ]
 
 
@@ -54,7 +54,7 @@ def test_without_a_checkpoint_there_is_nothing_to_resume(odd_training_named, cap
         "Why       out of memory",
         "Took      12.5 s, 230 steps at 1,200 steps/s",
         "",
-        "Report and plots: runs/digits/now-train",
+        "Page, report and plots: runs/digits/now-train",
     ]
 
 
@@ -92,7 +92,7 @@ def test_an_optimizers_default_rate_is_told_and_a_better_one_offered(train, caps
 def test_odd_reports_fit_every_width(odd_training, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     *lines, last = printed(odd_training, capsys)
-    assert last == f"Report and plots: {DIRECTORY}"
+    assert last == f"Page, report and plots: {DIRECTORY}"
     table = lines[: lines.index("")]
     assert max(map(len, table)) <= width
     assert not any("\x1b" in line for line in lines)

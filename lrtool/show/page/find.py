@@ -38,6 +38,8 @@ def _draw(report: FindReport, run: Path, points: int) -> str:
     opening = [text for text in (lead, report.reason) if text]
     if report.status != "completed":  # why comes first
         opening.reverse()
+    if report.suggestion and report.suggestion.reason not in opening:
+        opening.append(report.suggestion.reason)
     return render(
         "find.html",
         title=title,
@@ -104,6 +106,14 @@ def headline(report: FindReport) -> tuple[str, str]:
     return title, f"{lead} for a {words.purpose(suggestion)}: {suggestion.verdict}."
 
 
+def sentences(report: FindReport) -> str:
+    """Return all of that in a paragraph, with the reason and the advice."""
+    title, lead = headline(report)
+    said = report.suggestion
+    parts = [f"{title}.", lead, report.reason, *((said.reason, *said.advice) if said else ())]
+    return " ".join(dict.fromkeys(part for part in parts if part))
+
+
 def _next_steps(report: FindReport, run: Path) -> list[tuple[str, str]]:
     """Return what to do next, a sentence each, with a command or none."""
     suggestion = report.suggestion
@@ -142,7 +152,10 @@ def _evidence(report: FindReport) -> Rows:
         "race": ("race", "the estimate with the race"),
     }
     if "sweep" in said:
-        names["auto"] = ("trials", "that estimate, corrected by the trials")
+        if report.trials:
+            names["auto"] = ("trials", "that estimate, corrected by the trials")
+        else:
+            del names["auto"]  # it is that of the sweep
     if report.full_trial:
         what = "that estimate, corrected by the trials and by a full one"
         names["auto"] = ("trials", f"{what}; {words.full_trial(report.full_trial)}")

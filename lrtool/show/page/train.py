@@ -64,7 +64,7 @@ def _draw(
         epochs=rows,
         left_out=left_out,
         predictions=predictions(report),
-        found=None if search is None else find.headline(search),
+        found=None if search is None else find.sentences(search),
         about=about(report),
         whole=shown is not None,
         **(find.search(shown, points) if shown else {}),

@@ -194,7 +194,7 @@ def print_summary(report: FindReport, *, directory: Path, config: Path) -> None:
         console.print()
         console.print(Text(picture), soft_wrap=True)
     console.print()
-    print_line(console, f"Report and plots: {directory}")
+    print_line(console, f"Page, report and plots: {directory}")
 
 
 def _next_steps(suggestion: Suggestion | None, directory: Path, config: Path) -> list[str]:

@@ -219,7 +219,7 @@ def print_training(report: TrainReport, *, directory: Path, config: Path) -> Non
     console.print()
     if report.checkpoint:
         print_line(console, f"Checkpoint: {directory / report.checkpoint}")
-    print_line(console, f"Report and plots: {directory}")
+    print_line(console, f"Page, report and plots: {directory}")
 
 
 def _next_steps(report: TrainReport, directory: Path, config: Path) -> list[str]:

@@ -5,6 +5,7 @@ from finds import (
     make_full_trial,
     make_race,
     make_sweeps,
+    make_trials,
 )
 from pages import Page
 
@@ -64,6 +65,7 @@ def test_any_race_has_a_page_that_is_whole_and_small(odd_race, tmp_path):
             [
                 "interrupted by SIGINT in sweep 2 of 3",
                 f"The rate found so far is {FOUND}",
+                "three sweeps agree within 0.2 decades",
             ],
         ),
         (
@@ -102,7 +104,9 @@ def test_each_source_of_evidence_has_its_rate(make, draw):
         "steep": records.MethodSuggestion(0.02),
     }
     first = records.FirstUpdate(critical_lr=0.05, ratio_lr=None, steps=4.0)
-    rows = draw(make(first_update=first).model_copy(update={"suggestions": suggestions})).numbers()
+    changes = {"suggestions": suggestions}
+    tried = make(first_update=first, trials=make_trials()).model_copy(update=changes)
+    rows = draw(tried).numbers()
     begin = rows.index(["source", "rate", "what it is"])
     assert [row[:2] for row in rows[begin + 1 : begin + 7]] == [
         ["first update, critical rate", "0.05"],
@@ -114,7 +118,9 @@ def test_each_source_of_evidence_has_its_rate(make, draw):
     ]
     assert rows[begin + 5][2] == "nothing was compared"
     assert rows[begin + 4][2] == "that estimate, corrected by the trials"
-    whole = make().model_copy(update={"suggestions": suggestions, "full_trial": make_full_trial()})
+    stopped = make().model_copy(update=changes)  # before its trials
+    assert "trials" not in [row[0] for row in draw(stopped).numbers()]
+    whole = tried.model_copy(update={"full_trial": make_full_trial()})
     [said] = [row[2] for row in draw(whole).numbers() if row[0] == "trials"]
     assert said == (
         "that estimate, corrected by the trials and by a full one; 0.004: validation loss lowest, "

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finds import make_suggestion
 from pages import Page
 from trainings import step_rows
 
@@ -205,6 +206,12 @@ def test_the_search_inside_is_shown_as_on_its_own_page(train, make, draw):
     assert "The search for the rate" in page.texts("h2")
     assert "Loss over the learning rate" in page.texts("figcaption")
     assert "The search for the rate" not in draw(train()).texts("h2")
+    doubted = make_suggestion(
+        verdict="uncertain", reason="The curve is odd.", advice=("Race.", "Sweep again.")
+    )
+    page = draw(train(), make(suggestion=doubted))
+    (said,) = [text for text in page.texts("p") if "The curve is odd." in text]
+    assert said.endswith(": uncertain. The curve is odd. Race. Sweep again.")
 
 
 def test_a_page_with_a_large_search_has_fewer_points_or_points_to_it(train, make, monkeypatch):
