@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 20_000  # of a table; report.json has the others
 ROW = 40  # bytes of a row without its texts
 LONGEST = 200  # characters of a name or a value
+FILLED_IN = {("search_path",), ("runtime", "threads")}  # by the run, whoever wrote what
 
 Rows = list[tuple[str, ...]]
 
@@ -133,7 +134,7 @@ def _configuration(report: AnyReport) -> tuple[Rows, Rows]:
     rest: Rows = []
     for path, value in _leaves(report.config):
         key, text = short(key_path(path)), short(spell(value))
-        if path in default and default[path] == value:
+        if path in FILLED_IN or (path in default and default[path] == value):
             rest.append((key, text))
         else:
             changed.append((key, text, short(spell(default[path])) if path in default else "–"))

@@ -7,6 +7,7 @@ def test_only_what_differs_from_the_defaults_is_shown_and_the_rest_is_there(make
     config = Config.model_validate(
         {"model": {"name": "mlp", "args": {"hidden": [8]}}, "train": {"epochs": 3}}
     ).model_dump(mode="json")
+    config["search_path"], config["runtime"]["threads"] = ["/home/me"], 2  # as a run fills them in
     shown = about(make(config=config))
     assert shown["changed"] == [
         ("model.args.hidden", "[8]", "–"),
@@ -15,6 +16,7 @@ def test_only_what_differs_from_the_defaults_is_shown_and_the_rest_is_there(make
     rest = dict(shown["rest"])
     assert rest["find.steps"] == "100"
     assert rest["learning_rate"] == "null"
+    assert (rest["search_path"], rest["runtime.threads"]) == ("['/home/me']", "2")
     assert not {"train.epochs", "model.args.hidden"} & set(rest)
 
 
