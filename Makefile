@@ -48,7 +48,8 @@ bench: .venv-bench/.installed
 PROCESSES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 REGRET := -m benchmarks.regret
 CELLS ?= published published-new
-SOURCES := controls lrtool find_lr
+# find_lr, the same search from a loop of one's own, is measured on the quick cells alone; or by SOURCES.
+SOURCES ?= controls lrtool
 
 # Series of the UCR archive: aeon's wheel is only read, not installed.
 SERIES := runs/regret/aeon-1.6.0-py3-none-any.whl
@@ -66,7 +67,7 @@ regret-of-%: $(STAMP) $(SERIES) .venv-bench/.installed .venv-lightning252/.insta
 # The same on a few cells: at most ten minutes on two cores. With those peers that are installed.
 regret-quick: $(STAMP)
 	$(BIN)/python $(REGRET) grids quick --processes $(PROCESSES)
-	$(BIN)/python $(REGRET) rates $(SOURCES) quick --processes $(PROCESSES)
+	$(BIN)/python $(REGRET) rates controls lrtool find_lr quick --processes $(PROCESSES)
 	if test -e .venv-bench/.installed; then .venv-bench/bin/python $(REGRET) rates peers quick --processes $(PROCESSES); fi
 	if test -e .venv-lightning252/.installed; then .venv-lightning252/bin/python $(REGRET) rates lightning252 quick --processes $(PROCESSES); fi
 	$(BIN)/python $(REGRET) exact quick --processes $(PROCESSES)
