@@ -87,7 +87,8 @@ def estimate(monkeypatch):
         def suggested(*sweeps, **known):
             found = suggest(*sweeps, **known)
             rates = (low, high) if known["trials"] is None else None
-            return replace(found, centre=centre, trial_rates=rates)
+            whole = None if found.full_trial_rate is None else centre
+            return replace(found, centre=centre, trial_rates=rates, full_trial_rate=whole)
 
         monkeypatch.setattr(search, "suggest", suggested)
 
@@ -111,7 +112,8 @@ def find(launch, tmp_path):
 
 def compared(report):
     """All that must be the same."""
-    return report["trials"], report["race"], report["suggestion"]["lr"], report["reason"]
+    keys = ("trials", "full_trial", "race", "reason")
+    return report["suggestion"]["lr"], *(report[key] for key in keys)
 
 
 def losses(report):

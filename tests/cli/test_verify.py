@@ -200,7 +200,7 @@ SLOW = (
     "        self.slow = Net.built > 7\n"  # the other five, and those of two trials
     "    def forward(self, x):\n"
     "        if self.slow and self.training:\n"
-    "            time.sleep(0.03)\n"
+    "            time.sleep(0.01)\n"
     "        return super().forward(x)\n"
 )
 
@@ -233,7 +233,7 @@ def test_an_interrupted_race_leaves_the_best_so_far(start, write, tmp_path, afte
 
 
 def test_a_failure_in_the_race_leaves_a_report(here, write, tmp_path):
-    write("fragile.py", SLOW.replace("time.sleep(0.03)", "raise ValueError('in the race')"))
+    write("fragile.py", SLOW.replace("time.sleep(0.01)", "raise ValueError('in the race')"))
     write("a.yaml", IRIS.replace("{name: mlp, args: {hidden: [16]}}", '"fragile:Net"'))
     done = here("find", "a.yaml", "--verify", "--quiet", "--output", "out")
     assert (done.returncode, done.stdout) == (2, "")
