@@ -71,6 +71,7 @@ def test_these_are_all():
     assert init.names() == NAMES
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_runs(request, options, name):
     run = request.getfixturevalue("lrtool" if name == "ci_smoke" else "here")

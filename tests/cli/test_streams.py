@@ -92,6 +92,7 @@ def closed_terminal(number):
     return close
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("broken", [nowhere_to_write, closed_terminal])
 @pytest.mark.parametrize("command", [("train", "--epochs", "3"), ("find",)])
 def test_progress_that_cannot_be_written_stops_nothing(broken, command, *, quick, start):

@@ -29,6 +29,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lrtool import claims
+
+claims.ANSWER_S = 1.0  # of a rank that was killed nobody has to wait for long
+
 
 class Net(nn.Module):
     def __init__(self, dies_at=None):

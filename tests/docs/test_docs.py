@@ -215,6 +215,8 @@ def reader(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("MPLBACKEND", "agg")
+    # plots are drawn, but no pictures made of them: those take most of a short run's time
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     yield Reader(tmp_path, capfd)
     torch.use_deterministic_algorithms(mode=False)  # a block may show runtime.deterministic
     for name, module in list(sys.modules.items()):
