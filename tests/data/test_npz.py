@@ -213,10 +213,18 @@ def test_all_that_numpy_writes_of_numbers(version, x, *, split, tmp_path):
     assert train.inputs.dtype.isnative
 
 
-@pytest.mark.parametrize("save_with", [np.savez, np.savez_compressed])
-def test_any_bit_that_is_flipped_is_noticed_or_changes_nothing(save_with, split, tmp_path):
+def test_any_bit_that_is_flipped_is_noticed_or_changes_nothing(split, tmp_path):
+    """In an archive with an array as numpy.savez has it, and one as numpy.savez_compressed."""
     file = tmp_path / "flipped.npz"
-    save_with(file, x=X[:3], y=Y[:3])
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array, method in (
+            ("x.npy", X[:3], zipfile.ZIP_STORED),
+            ("y.npy", Y[:3], zipfile.ZIP_DEFLATED),
+        ):
+            member = zipfile.ZipInfo(name)
+            member.compress_type = method
+            with archive.open(member, "w", force_zip64=True) as content:
+                np.lib.format.write_array(content, array)
     whole, refused = file.read_bytes(), 0
     for place in range(8 * len(whole)):
         wrong = bytearray(whole)
