@@ -1,6 +1,7 @@
 """Pages as a browser shows them."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,9 @@ from finds import NO_SUGGESTION, make_candidate, make_race, make_report, make_sw
 from trainings import make_training, step_rows
 
 from lrtool.report import records
+from lrtool.show.page import compare
 from lrtool.show.page import page as pages
+from lrtool.show.terminal.compare import comparison
 
 EVIL = '"><script>window.hit = 1</script><img src=x onerror="window.hit = 1">'
 
@@ -39,6 +42,22 @@ def short_race():
     return make_race(tuple(candidates), steps=9)
 
 
+def clipped():
+    """A training whose legend has a name of one long word."""
+    rows = [replace(row, grad_norm=row.step / 10) for row in step_rows(2, 6)]
+    config = {**make_training().config, "train": {"gradient_clip_norm": 0.5}}
+    return make_training(steps=rows, config=config)
+
+
+def compared():
+    """Runs of different folders, whose names are paths of one long word."""
+    steps = (step_rows(2, 6), step_rows(2, 6, noise=0.2))
+    names = ("runs/digits/20261129T104447Z-train", "elsewhere/a_name_of_one_long_word/train")
+    runs = {name: make_training(steps=rows) for name, rows in zip(names, steps, strict=True)}
+    runs["finds/20261129T104447Z_of_another_folder"] = make_report(sweeps=make_sweeps(1, 20))
+    return compare.draw(runs, comparison(runs))
+
+
 REPORTS = {
     "race": lambda: make_report(sweeps=make_sweeps(2, 30), race=short_race(), trials=make_trials()),
     "long": lambda: make_report(sweeps=make_sweeps(6, 400)),
@@ -53,6 +72,7 @@ REPORTS = {
     ),
     "evil": evil_report,
     "train": lambda: make_training(steps=step_rows(3, 8)),
+    "clipped": clipped,
 }
 
 
@@ -65,10 +85,11 @@ def browser():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    found = {name: folder / f"{name}.html" for name in REPORTS}
-    for name, make in REPORTS.items():
-        found[name].write_text(pages.draw(make(), folder / "run"))
-    return found
+    drawn = {name: pages.draw(make(), folder / "run") for name, make in REPORTS.items()}
+    drawn["compared"] = compared()
+    for name, html in drawn.items():
+        (folder / f"{name}.html").write_text(html)
+    return {name: folder / f"{name}.html" for name in drawn}
 
 
 @pytest.fixture
@@ -119,7 +140,7 @@ def test_a_long_curve_is_drawn_without_a_word(show):
     assert page.noise == []
 
 
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", [*REPORTS, "compared"])
 def test_a_page_has_room_on_a_small_screen_and_with_large_letters(show, name):
     page = show(name, width=320)
     unfold(page)
