@@ -133,7 +133,7 @@ def _residuals(facts: ValueFacts, name: str) -> Markup:
             Series(
                 name="samples in a bin, by its lower edge",
                 x=facts.edges,
-                y=[*facts.counts, facts.counts[-1]],
+                y=[*facts.counts, None],  # the last edge ends a bin and begins none
                 shape="levels",
                 colour=3,
             )

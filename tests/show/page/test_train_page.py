@@ -181,18 +181,21 @@ def test_a_matrix_that_is_too_wide_is_told_by_its_confusions(train):
 
 
 def test_values_are_shown_over_what_was_predicted(train, draw):
-    value = ValueFacts("price", (10.0, 12.0), (11.0, 10.0), -0.5, 1.58, (-2.0, -0.5, 1.0), (1, 1))
+    value = ValueFacts("price", (10.0, 12.0), (11.0, 10.0), -0.5, 1.58, (-2.0, -0.5, 1.0), (1, 3))
     page = draw(
         train(
             predictions=PredictionFacts(
-                2, values=(value,), reason="the first 4 of 6 outputs are shown"
+                4, values=(value,), reason="the first 4 of 6 outputs are shown"
             )
         )
     )
     rows = rows_of(page, "price: predicted over actual: predicted by actual")
     assert rows == [["10", "11"], ["12", "10"]]
     rows = rows_of(page, "price: residuals, predicted minus actual: samples by residual")
-    assert rows[:2] == [["-2", "1"], ["-0.5", "1"]]
+    assert rows == [["-2", "1"], ["-0.5", "3"]]  # a row for each bin, and no more
+    steps = [each["d"] for _, each, _ in page.all("path", **{"class": "line"})][-1]
+    assert steps.startswith("M0 ")
+    assert steps.endswith("H1000")  # drawn up to the upper edge of the last bin
     assert "Left out: the first 4 of 6 outputs are shown." in page.texts("p")
 
 
