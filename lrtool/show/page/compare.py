@@ -74,7 +74,7 @@ def _draw(reports: Mapping[str, AnyReport], rows: Sequence[Mapping[str, Any]], p
         differences=_differences([reports[name] for name in beside]),
         most_keys=MOST_KEYS,
         failures=[
-            (names[name], report.status.replace("_", " "), report.reason or "")
+            (names[name], words.name(report.status), report.reason or "")
             for name, report in reports.items()
             if report.status != "completed"
         ],
@@ -122,6 +122,10 @@ def _cell(key: str, value: Any, names: Mapping[str, str]) -> tuple[str, str]:
         return "–", ""
     if key == "name":
         return names[value], names[value].partition(" ")[0]
+    if key == "interval":
+        return value, value.partition(" ")[0]  # its lower end
+    if key == "status":
+        return words.name(value), words.name(value)
     if isinstance(value, float):
         text = f"{value:.1f}" if key == "seconds" else number(value, 4)
         return text, repr(value)
@@ -250,10 +254,9 @@ def _differences(reports: Sequence[AnyReport]) -> list[tuple[str, ...]]:
     paths = {
         change.path: None for other in reports[1:] for change in differences(first, other.config)
     }
-    return [
-        (
-            short(key_path(path)),
-            *(short(spell(words.setting(each, *map(str, path)))) for each in reports),
-        )
-        for path in [*paths][:MOST_KEYS]
-    ]
+    rows = []
+    for path in [*paths][:MOST_KEYS]:
+        values = [words.setting(each, *map(str, path)) for each in reports]
+        cells = ["–" if value is None else short(spell(value)) for value in values]
+        rows.append((short(key_path(path)), *cells))
+    return rows

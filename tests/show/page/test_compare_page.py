@@ -1,6 +1,7 @@
 """The page of a comparison, from the reports alone."""
 
 import pytest
+from finds import NO_SUGGESTION
 from pages import Page
 from test_train_page import epochs, rows_of
 from trainings import step_rows
@@ -45,9 +46,17 @@ def test_the_keys_that_differ_are_beside_each_other(train):
     page = draw(a=first, b=train(config=other), c=first)
     assert rows_of(page, "Keys whose values differ") == [
         ["seed", "0", "3", "0"],
-        ["loss", "null", "{name: 'mse'}", "null"],
+        ["loss", "–", "{name: 'mse'}", "–"],
     ]
     assert "Nothing." in draw(a=first, b=first).texts("p")
+
+
+def test_a_find_without_a_rate_is_told_in_words(make):
+    none = make(suggestion=NO_SUGGESTION)
+    page = draw(a=make(), b=none)
+    assert [row[2] for row in rows_of(page, "A row for each run")] == ["completed", "no suggestion"]
+    assert rows_of(page, "How they ended")[0][:2] == ["2 b", "no suggestion"]
+    assert "no_suggestion" not in html_of({"a": make(), "b": none})
 
 
 def test_a_run_behind_an_identical_one_is_said(train):

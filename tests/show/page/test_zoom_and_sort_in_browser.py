@@ -4,7 +4,7 @@ import math
 
 import pytest
 from browser import axe
-from finds import make_report
+from finds import make_report, make_suggestion
 from test_page_in_browser import browser, show, unfold
 from test_train_page import epochs, facts_of
 from trainings import make_training, step_rows
@@ -42,6 +42,8 @@ def compared():
         "runs/a": at_rate(0.02, steps=step_rows(2, 6, noise=0.2), status="diverged", reason="NaN"),
         "runs/c": make_report(),
         "runs/d": at_rate(3.0, steps=step_rows(2, 6)),
+        "runs/e": make_report(suggestion=make_suggestion(0.02, 0.012, 0.03)),
+        "runs/f": make_report(suggestion=make_suggestion(2e-5, 1e-5, 3e-5)),
     }
     return compare.draw(runs, comparison(runs))
 
@@ -168,28 +170,34 @@ def names(page):
 
 def test_a_table_is_sorted_by_click_and_by_keyboard(show):
     page = show("compared")
-    assert names(page) == ["1 b", "2 a", "3 c", "4 d"]
+    assert names(page) == ["1 b", "2 a", "3 c", "4 d", "5 e", "6 f"]
     head = page.get_by_role("columnheader", name="learning rate")
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
-    assert names(page) == ["3 c", "2 a", "1 b", "4 d"]  # 0.0032, 0.02, 0.1, 3
+    assert names(page) == ["6 f", "3 c", "2 a", "5 e", "1 b", "4 d"]  # from 2e-5 to 3
     head.get_by_role("button").focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
-    assert names(page) == ["4 d", "1 b", "2 a", "3 c"]
+    assert names(page) == ["4 d", "1 b", "2 a", "5 e", "3 c", "6 f"]
     epochs = page.get_by_role("columnheader", name="epochs")
     epochs.get_by_role("button").focus()
     page.keyboard.press("Space")
     assert head.get_attribute("aria-sort") is None
-    assert names(page)[-1] == "3 c"  # a find has no epochs
+    finds = {"3 c", "5 e", "6 f"}
+    assert set(names(page)[-3:]) == finds  # which have no epochs
     page.keyboard.press("Space")
-    assert names(page)[-1] == "3 c"
+    assert set(names(page)[-3:]) == finds
+    interval = page.get_by_role("columnheader", name="interval").get_by_role("button")
+    interval.click()
+    assert names(page)[:3] == ["6 f", "3 c", "5 e"]  # from 1e-5, from 0.0018, from 0.012
+    interval.click()
+    assert names(page)[:3] == ["5 e", "3 c", "6 f"]
     page.get_by_role("columnheader", name="name").get_by_role("button").click()
-    assert names(page) == ["1 b", "2 a", "3 c", "4 d"]
+    assert names(page) == ["1 b", "2 a", "3 c", "4 d", "5 e", "6 f"]
     assert page.noise == []
 
 
 def test_without_javascript_tables_and_plots_are_there_and_nothing_dead(show):
     page = show("compared", java_script_enabled=False)
-    assert names(page) == ["1 b", "2 a", "3 c", "4 d"]
+    assert names(page) == ["1 b", "2 a", "3 c", "4 d", "5 e", "6 f"]
     assert page.locator("button").count() == page.locator("input").count() == 0
