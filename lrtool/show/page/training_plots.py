@@ -190,7 +190,9 @@ def _epoch_axis(report: TrainReport) -> Axis:
 
 
 def _step_axis(report: TrainReport) -> Axis:
-    return Axis("step", 0, max(words.last_step(report), 1), whole=True)
+    last = max(words.last_step(report), 1)
+    margin = 0.015 * last  # room for the first dot and the last one
+    return Axis("step", -margin, last + margin, whole=True)
 
 
 def _axis(name: str, limits: Span) -> Axis:

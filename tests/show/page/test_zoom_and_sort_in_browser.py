@@ -56,6 +56,7 @@ def files(tmp_path_factory):
     bad = make_training(steps=step_rows(1, 9, last=math.nan), status="diverged", reason="NaN")
     drawn = {
         "long": pages.draw(long_training(), run),
+        "twelve": pages.draw(make_training(steps=step_rows(12, 10)), run),
         "regression": pages.draw(regression(), run),
         "classes": pages.draw(classification(), run, search),
         "diverged": pages.draw(bad, run),
@@ -135,8 +136,53 @@ def test_the_sliders_make_way_for_each_other(show):
     assert (start.input_value(), end.input_value()) == ("0", "2")
     start.fill("200")
     assert (start.input_value(), end.input_value()) == ("198", "200")
-    assert start.get_attribute("aria-valuetext") == "400"
+    assert start.get_attribute("aria-valuetext") == "397"  # 1 + 0.99 × 399 is 396.01
+    assert end.get_attribute("aria-valuetext") == "400"
     assert page.noise == []
+
+
+@pytest.mark.parametrize("name", ["twelve", "long"])
+def test_the_bounds_that_are_said_lie_in_the_range(show, name):
+    page = show(name)
+    plot = page.locator(".plot").first
+    start, end = page.get_by_label("from epoch").first, page.get_by_label("to epoch").first
+    for left, right in ((0, 200), (0, 90), (33, 90), (91, 93), (100, 150), (110, 200), (197, 200)):
+        start.fill("0")
+        end.fill(str(right))
+        start.fill(str(left))
+        said = [float(each.get_attribute("aria-valuetext")) for each in (start, end)]
+        seen = plot.evaluate(  # x of the plot's sides, by where the whole plot lies in them
+            """plot => {
+                const view = plot.querySelector(".data .view");
+                const share = name => parseFloat(view.getAttribute(name)) / 100;
+                const [low, high] = plot.dataset.x.split(" ").map(Number);
+                const left = -share("x") / share("width"), right = left + 1 / share("width");
+                return [low + left * (high - low), low + right * (high - low)];
+            }"""
+        )
+        assert seen[0] - 1e-3 <= said[0] <= said[1] <= seen[1] + 1e-3, (left, right)
+        values = [value_at(page, plot, key) for key in ("Home", "End")]
+        if said[0].is_integer():  # the values that the arrow keys reach are those between them
+            reached = [float(value[len("epoch ") : value.index(":")]) for value in values]
+            assert said[0] <= reached[0] <= reached[1] <= said[1]
+    assert page.noise == []
+
+
+def test_the_first_dot_and_the_last_one_are_whole(show):
+    page = show("twelve")
+    for plot in page.locator(".plot").all():
+        room = plot.evaluate(
+            """plot => [...plot.querySelectorAll(".paths .dots")].flatMap(dots => {
+                const matrix = dots.getScreenCTM(), box = plot.getBoundingClientRect();
+                const size = parseFloat(getComputedStyle(dots).strokeWidth) / 2;
+                return [...dots.getAttribute("d").matchAll(/M([-\\d.]+)/g)].map(([, left]) => {
+                    const x = new DOMPoint(+left, 0).matrixTransform(matrix).x;
+                    return Math.min(x - box.left, box.right - x) - size;
+                });
+            })"""
+        )
+        assert all(each >= 0 for each in room)
+    assert page.locator(".plot .dots").count() >= 3
 
 
 def test_a_line_lies_where_the_ticks_of_the_range_say(show):

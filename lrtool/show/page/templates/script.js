@@ -127,7 +127,7 @@ for (const plot of document.querySelectorAll(".plot")) {
   const zoom = (left, right) => {
     const whole = left === 0 && right === 1;
     view = {left, right, bottom: 0, top: 1};
-    rows = whole ? all : all.filter(row => row.place >= left && row.place <= right);
+    rows = whole ? all : all.filter(row => row.place > left - 1e-9 && row.place < right + 1e-9);
     if (!rows.length) rows = all;
     const heights = rows.flatMap(row => lines(row).map(line => line.y)).filter(height => height >= 0 && height <= 1);
     if (!whole && heights.length) {
@@ -175,6 +175,10 @@ for (const plot of document.querySelectorAll(".plot")) {
     return {label, input, output};
   };
   const from = slider("from", 0), to = slider("to", STEPS), reset = document.createElement("button");
+  // The sliders go from the first value to the last one; at their ends they show the margins too.
+  const first = all[0].place, reach = all.at(-1).place - first;
+  const inner = position => first + position / STEPS * reach;
+  const place = position => position <= 0 ? 0 : position >= STEPS ? 1 : inner(position);
   const choose = moved => {
     let left = Number(from.input.value), right = Number(to.input.value);
     if (right - left < 2) {  // the other one makes way
@@ -183,13 +187,14 @@ for (const plot of document.querySelectorAll(".plot")) {
       from.input.value = left;
       to.input.value = right;
     }
-    for (const each of [from, to]) {
-      const ends = all.map(row => number(row.cells[0]));
-      const value = Math.min(Math.max(x.at(each.input.value / STEPS), ends[0]), ends.at(-1));
-      each.output.textContent = spell(x.whole ? Math.round(value) : value);
+    const low = x.at(inner(left)), high = x.at(inner(right));
+    // Counts inside the range; a short one may have none, and is said as it is.
+    const counts = [Math.ceil(low - 1e-6), Math.floor(high + 1e-6)], whole = x.whole && counts[0] <= counts[1];
+    [from, to].forEach((each, index) => {
+      each.output.textContent = spell(whole ? counts[index] : [low, high][index]);
       each.input.setAttribute("aria-valuetext", each.output.textContent);
-    }
-    zoom(left / STEPS, right / STEPS);
+    });
+    zoom(place(left), place(right));
   };
   from.input.addEventListener("input", () => choose(from));
   to.input.addEventListener("input", () => choose(to));
