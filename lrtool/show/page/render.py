@@ -43,9 +43,14 @@ def first_that_fits(pages: Iterable[str]) -> str:
     """Return the first page of at most `MOST_BYTES`, or the last one; others are not drawn."""
     page = ""
     for page in pages:
-        if len(page.encode()) <= MOST_BYTES:
+        if room(page) >= 0:
             break
     return page
+
+
+def room(page: str) -> int:
+    """Return how many bytes a page may still grow; below zero, it is too large."""
+    return MOST_BYTES - len(page.encode())
 
 
 @cache

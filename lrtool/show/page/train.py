@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from lrtool.report.marker import CONFIG
@@ -9,9 +10,9 @@ from lrtool.report.records import finite_or_none
 from lrtool.show import words
 from lrtool.show.page import find
 from lrtool.show.page.about import about, short
-from lrtool.show.page.bins import some_of
+from lrtool.show.page.bins import size_of, some_of
 from lrtool.show.page.predictions import predictions
-from lrtool.show.page.render import POINTS, first_that_fits, render
+from lrtool.show.page.render import POINTS, first_that_fits, render, room
 from lrtool.show.page.training_plots import MOST_METRICS, draw_plots, metrics_of
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     Rows = list[tuple[str, ...]]
 
-MOST_EPOCHS = 60  # rows of the table
+EPOCHS = 60  # rows of the table that a page has room for before its plots lose points
 FEWER_EPOCHS = 25
+MORE_EPOCHS = (2000, 1500, 1000, 700, 500, 350, 250, 120)  # the most that fit, once the plots do
+CELL = 10  # bytes of a cell at least: its tags and a digit
 
 
 def draw(report: TrainReport, run: Path, search: FindReport | None = None) -> str:
@@ -34,7 +37,25 @@ def draw(report: TrainReport, run: Path, search: FindReport | None = None) -> st
         search: the find inside the run; None without one.
     """
     tries = [(points, search) for points in POINTS] + [(POINTS[-1], None)] * (search is not None)
-    return first_that_fits(_draw(report, run, search, shown, points) for points, shown in tries)
+    least, page = 0, ""
+    for points, shown in tries:
+        least = EPOCHS if points > FEWER_EPOCHS else FEWER_EPOCHS
+        page = _draw(report, run, search, shown, points, epochs=least)
+        if room(page) >= 0:
+            break
+    more = (
+        _draw(report, run, search, shown, points, epochs=most)
+        for most in _larger(report, page, least)
+    )
+    return first_that_fits(chain(more, [page]))
+
+
+def _larger(report: TrainReport, page: str, least: int) -> list[int]:
+    """Return how many rows a larger table of epochs may have, of those that may have room."""
+    count, cells = len(report.epochs), len(_epochs(report, 1)[0])
+    apart = {size_of(count, most): most for most in MORE_EPOCHS}  # each table once
+    drawn, rows = size_of(count, least), room(page) // (CELL * cells)
+    return [most for each, most in apart.items() if each < drawn and count // each <= rows]
 
 
 def _draw(
@@ -43,13 +64,15 @@ def _draw(
     search: FindReport | None,
     shown: FindReport | None,
     points: int,
+    *,
+    epochs: int,
 ) -> str:
     """Return the page; of a search that is not shown it has the sentence alone."""
     title, lead = _headline(report)
     opening = [text for text in (lead, report.reason) if text]
     if report.status != "completed":  # why comes first
         opening.reverse()
-    heads, rows, left_out = _epochs(report, MOST_EPOCHS if points > FEWER_EPOCHS else FEWER_EPOCHS)
+    heads, rows, left_out = _epochs(report, epochs)
     return render(
         "train.html",
         title=title,

@@ -98,12 +98,27 @@ def test_five_thousand_epochs_are_thinned_without_losing_an_extreme(train):
     assert min(float(row[2]) for row in rows) == 0.001
     assert max(float(row[3]) for row in rows) == 9.0
     table = rows_of(page, "Losses and metrics at the end of each epoch")
-    assert len(table) <= 62
+    assert 600 < len(table) < 2_000
     assert (table[0][0], table[-1][0]) == ("1", "5,000")
     assert "4,001 best" in [row[0] for row in table]
     (note,) = [text for text in page.texts("p") if "left out here" in text]
     assert note.startswith(f"{5_000 - len(table):,} of 5,000 epochs are left out here")
     assert any("Each point stands for 21 epochs" in text for text in page.texts("p"))
+
+
+def test_all_epochs_are_in_the_table_as_long_as_they_fit(train, draw, monkeypatch):
+    caption = "Losses at the end of each epoch"
+    for count in (10, 132, 1_000):
+        page = draw(train(epochs=epochs(count), best=None))
+        assert [row[0] for row in rows_of(page, caption)] == [f"{n + 1:,}" for n in range(count)]
+        assert not any("left out here" in text for text in page.texts("p"))
+    report = train(epochs=epochs(1_000), best=None)
+    monkeypatch.setattr(render, "MOST_BYTES", len(pages.draw(report, RUN).encode()) - 1)
+    html = pages.draw(report, RUN)
+    assert len(html.encode()) <= render.MOST_BYTES
+    assert len(rows_of(Page(html), caption)) == 501  # every second one, and the last
+    (note,) = [text for text in Page(html).texts("p") if "left out here" in text]
+    assert note.startswith("499 of 1,000 epochs are left out here")
 
 
 def test_an_epoch_that_is_no_number_is_not_hidden_in_its_bin(train, draw):
