@@ -149,9 +149,9 @@ def setting(report: AnyReport, *keys: str) -> Any:
     return here
 
 
-def value(loss: float | None) -> str:
-    """Spell a loss or a metric with four significant digits; None is "NaN or infinite"."""
-    return "NaN or infinite" if loss is None else number(loss, 4)
+def value(loss: float | None, digits: int = 4) -> str:
+    """Spell a loss or a metric with some significant digits; None is "NaN or infinite"."""
+    return "NaN or infinite" if loss is None else number(loss, digits)
 
 
 def name(key: str) -> str:

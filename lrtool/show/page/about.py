@@ -79,7 +79,8 @@ def _column(column: ColumnFacts) -> tuple[str, ...]:
     """Return name, use, how it was read, range and missing fields of a column."""
     read = column.reason or ""
     if column.words is not None:
-        read = f"{column.words:,} {'classes' if column.use == 'target' else 'words'}"
+        one, more = ("class", "classes") if column.use == "target" else ("word", "words")
+        read = f"{column.words:,} {one if column.words == 1 else more}"
     elif column.kind is not None:
         read = column.kind
     reach = ""

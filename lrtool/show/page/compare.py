@@ -16,7 +16,7 @@ from lrtool.show.page.about import short
 from lrtool.show.page.axis import Axis
 from lrtool.show.page.bins import binned, size_of
 from lrtool.show.page.plot import COLOURS, Mark, Series, plot
-from lrtool.show.page.render import POINTS, first_that_fits, render
+from lrtool.show.page.render import METRIC_DIGITS, POINTS, first_that_fits, render
 from lrtool.show.plots.common_axis import (
     joined,
     least,
@@ -127,7 +127,7 @@ def _cell(key: str, value: Any, names: Mapping[str, str]) -> tuple[str, str]:
     if key == "status":
         return words.name(value), words.name(value)
     if isinstance(value, float):
-        text = f"{value:.1f}" if key == "seconds" else number(value, 4)
+        text = f"{value:.1f}" if key == "seconds" else number(value, METRIC_DIGITS)
         return text, repr(value)
     return (f"{value:,}", str(value)) if isinstance(value, int) else (str(value), str(value))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 300_000  # of a page
 POINTS = (240, 120, 60, 30, 15)  # of a plot's series: fewer where the page would be too large
+METRIC_DIGITS = 6  # of a metric's value, as in the tables of a terminal
 FOLDER = Path(__file__).parent / "templates"
 
 

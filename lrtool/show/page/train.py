@@ -12,7 +12,7 @@ from lrtool.show.page import find
 from lrtool.show.page.about import about, short
 from lrtool.show.page.bins import size_of, some_of
 from lrtool.show.page.predictions import predictions
-from lrtool.show.page.render import POINTS, first_that_fits, render, room
+from lrtool.show.page.render import METRIC_DIGITS, POINTS, first_that_fits, render, room
 from lrtool.show.page.training_plots import MOST_METRICS, draw_plots, metrics_of
 
 if TYPE_CHECKING:
@@ -129,16 +129,21 @@ def _results(report: TrainReport) -> Rows:
             names.append("last")
         if not names:
             continue
-        values: dict[str, float | None] = {"train_loss": epoch.train_loss}
-        values |= {"validation_loss": epoch.validation_loss} if validated else {}
-        values |= epoch.metrics
+        values = {"train_loss": words.value(finite_or_none(epoch.train_loss))}
+        if validated:
+            values["validation_loss"] = words.value(finite_or_none(epoch.validation_loss))
+        values |= {name: _metric(value) for name, value in epoch.metrics.items()}
         text = ", ".join(
-            f"{words.metric(name, validated=validated)} {words.value(finite_or_none(value))}"
+            f"{words.metric(name, validated=validated)} {value}"
             for name, value in [*values.items()][:12]
         )
         rows.append((f"{' and '.join(names)} epoch, {epoch.epoch:,}", short(text)))
     rows.append(("schedule", words.schedule(report)))
     return rows
+
+
+def _metric(value: float | None) -> str:
+    return words.value(finite_or_none(value), METRIC_DIGITS)
 
 
 def _next_steps(report: TrainReport, run: Path) -> list[tuple[str, str]]:
@@ -196,9 +201,9 @@ def _epochs(report: TrainReport, most: int) -> tuple[list[str], list[dict[str, A
     for index in shown:
         epoch = epochs[index]
         cells = [f"{epoch.epoch:,}", f"{epoch.step:,}", words.rate(epoch.lr) if epoch.lr else "0"]
-        values = [epoch.train_loss, *[epoch.validation_loss] * validated]
-        values += [epoch.metrics.get(name) for name in metrics]
-        cells += [words.value(finite_or_none(value)) for value in values]
+        losses = [epoch.train_loss, *[epoch.validation_loss] * validated]
+        cells += [words.value(finite_or_none(loss)) for loss in losses]
+        cells += [_metric(epoch.metrics.get(name)) for name in metrics]
         rows.append({"cells": cells, "best": index in best})
     left_out = ""
     if len(shown) < len(epochs):

@@ -24,6 +24,7 @@ def test_each_column_says_how_it_was_read(make):
     columns = (
         records.ColumnFacts("age", "input", "number", low=20.0, high=70.5, missing=1),
         records.ColumnFacts("town", "input", "words", words=1200),
+        records.ColumnFacts("land", "input", "words", words=1),
         records.ColumnFacts("kind", "target", "words", words=3),
         records.ColumnFacts("", "left out", reason="it counts the rows"),
     )
@@ -31,6 +32,7 @@ def test_each_column_says_how_it_was_read(make):
     assert about(make(data=data))["columns"] == [
         ("age", "input", "number", "20 to 70.5", "1"),
         ("town", "input", "1,200 words", "", ""),
+        ("land", "input", "1 word", "", ""),
         ("kind", "target", "3 classes", "", ""),
         ("''", "left out", "it counts the rows", "", ""),
     ]

@@ -51,6 +51,12 @@ def test_the_keys_that_differ_are_beside_each_other(train):
     assert "Nothing." in draw(a=first, b=first).texts("p")
 
 
+def test_metrics_have_as_many_digits_as_in_a_terminal(train):
+    many = epochs(1, mae=lambda _: 19494.1234)
+    rows = rows_of(draw(a=train(epochs=many, best=None)), "A row for each run")
+    assert "19494.1" in rows[0]
+
+
 def test_a_find_without_a_rate_is_told_in_words(make):
     none = make(suggestion=NO_SUGGESTION)
     page = draw(a=make(), b=none)

@@ -74,6 +74,16 @@ def test_the_best_epoch_leads_and_is_marked(train, draw):
     assert best[0] == "10 best"
 
 
+def test_metrics_have_as_many_digits_as_in_a_terminal(train, draw):
+    rows = epochs(2, mae=lambda epoch: 19494.1234 / epoch)
+    best = BestEpoch(2, 20, "mae", 19494.1234 / 2)
+    page = draw(train(epochs=rows, best=best))
+    (said,) = [text for text in page.texts("dd") if "mae" in text]
+    assert said == "training loss 0.5, validation loss 1, mae 9747.06"
+    cells = rows_of(page, "Losses and metrics at the end of each epoch")
+    assert [row[-1] for row in cells] == ["19494.1", "9747.06"]
+
+
 def test_the_table_of_losses_holds_those_of_each_epoch(train, draw):
     report = train()
     rows = rows_of(draw(report), "Loss over epochs: loss by epoch")
