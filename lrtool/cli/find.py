@@ -241,7 +241,8 @@ def _warn_of_failure(result: SearchResult, lr: float) -> None:
     from lrtool.config.spelling import number
     from lrtool.errors import LrtoolWarning
 
-    where = "race (--no-verify leaves it out)" if result.stage == "race" else "short training runs"
+    stages = {"race": "race (--no-verify leaves it out)", "full trial": "whole training"}
+    where = stages.get(result.stage, "short training runs")
     warnings.warn(
         f"the search failed in its {where}; the rate found so far, {number(lr, 2)}, is reported",
         LrtoolWarning,
