@@ -21,7 +21,8 @@ from lrtool.curve.anchors import locate
 from lrtool.curve.combine import canonical, places
 from lrtool.curve.combine import held as held_by
 from lrtool.curve.constants import Constants
-from lrtool.curve.full_trial import LONGEST, OVERFITS
+from lrtool.curve.full_trial import OVERFITS
+from lrtool.curve.race import WHOLE
 from lrtool.curve.smooth import fit as smooth
 from lrtool.curve.trials import (
     REACH,
@@ -251,7 +252,7 @@ def tried_as_a_whole(
 
 def is_overfit(row: Row, told: Told | None) -> bool:
     """Tell whether a row's trials overfit so much that a full one is made."""
-    return told is not None and told.overfit > OVERFITS and row.cell.steps <= LONGEST
+    return told is not None and told.overfit > OVERFITS and row.cell.steps <= WHOLE
 
 
 def raced(given: Sequence[Row], cache: Path) -> tuple[Array, Array]:

@@ -149,17 +149,15 @@ def repeatable(
 def runs_of(document: Document) -> Path:
     """Return the directory of a configuration's runs without `--output`.
 
-    A run's own copy of its configuration belongs to the runs that this run is one of.
+    The copy in a run `runs/NAME/RUN` belongs to `runs/NAME`, as that run does.
     """
     from lrtool.report import marker
     from lrtool.report.runs import RUNS
 
     path = Path(document.name)
-    if path.name != marker.CONFIG or marker.read(path.parent) is None:
-        return RUNS / path.stem
-    run = path.parent.absolute()
-    within = run.parent if run.parent.parent == RUNS.absolute() else run
-    return RUNS / within.name
+    own = path.name == marker.CONFIG and marker.read(path.parent) is not None
+    within = path.absolute().parents[1]
+    return RUNS / (within.name if own and within.parent == RUNS.absolute() else path.stem)
 
 
 def refuse_both(output: Path | None, name: str | None) -> None:

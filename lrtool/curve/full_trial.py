@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from lrtool.curve.race import WHOLE
 from lrtool.curve.trials import overfit
 
 if TYPE_CHECKING:
     from lrtool.report.records import FullTrial, Race
 
-LONGEST: Final = 300  # steps of a training that is tried as a whole
 OVERFITS: Final = 0.1  # decades by which trials overfit where a full one is made
 MEASUREMENTS: Final = 10  # of its validation loss
 LOWEST: Final = -1.0  # decades: one training cannot tell more
@@ -23,7 +23,7 @@ LOWEST: Final = -1.0  # decades: one training cannot tell more
 
 def is_due(trials: Race, training: int | None) -> bool:
     """Tell whether a training is to be tried as a whole: it is short, and its trials overfit."""
-    return training is not None and training <= LONGEST and overfit(trials) > OVERFITS
+    return training is not None and training <= WHOLE and overfit(trials) > OVERFITS
 
 
 def moments(steps: int) -> list[int]:

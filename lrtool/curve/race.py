@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SPACING: Final = 0.5  # decades between a candidate and the next
 PRIOR_APART: Final = 0.25  # decades between the usual rate and the others for it to take part
 PRIOR_NEAR: Final = 1.0  # decades between it and the centre, at most
-WHOLE: Final = 300  # steps: a training of no more is raced as a whole
+WHOLE: Final = 300  # steps: a training of no more is tried and raced as a whole
 LEAST_STEPS: Final = 100  # of each candidate of a longer one
 SHARE: Final = 50  # a candidate makes one in so many of the training's steps
 USUAL: Final = 4  # candidates: three at and beside the centre, and often one more

@@ -35,10 +35,11 @@ def test_a_runs_own_configuration_is_of_the_runs_that_it_is_one_of(here, tmp_pat
     own = "runs/iris/look/config.yaml"
     done = here("train", own, "-q", "--lr-from", "look", "--name", "base", "--epochs", 1)
     assert (done.returncode, done.stdout) == (0, "runs/iris/base\n")
-    done = here("find", "iris.yaml", "--quiet", "--output", "elsewhere")
+    done = here("find", "iris.yaml", "--quiet", "--output", "runs/lone")
     assert done.returncode == 0, done.stderr
-    done = here("train", "elsewhere/config.yaml", "-q", "--lr", 0.1, "--name", "x", "--epochs", 1)
-    assert (done.returncode, done.stdout) == (0, "runs/elsewhere/x\n")
+    lone = "runs/lone/config.yaml"  # no run lies in another one
+    done = here("train", lone, "-q", "--lr", 0.1, "--name", "y", "--epochs", 1)
+    assert (done.returncode, done.stdout) == (0, "runs/config/y\n")
     (tmp_path / "config.yaml").write_text(CONFIG)  # of the user
     done = here("train", "config.yaml", "-q", "--lr", 0.1, "--name", "x", "--epochs", 1)
     assert (done.returncode, done.stdout) == (0, "runs/config/x\n")
