@@ -25,13 +25,10 @@ if TYPE_CHECKING:
 
 Ends = dict[str, dict[str, list[float]]]  # repr(rate) → training seed → where the training ended
 
-# Of each finder's seed: an even one and an odd one, so that both halves of the seeds judge.
-TRAINING_SEEDS = {
-    "0": (100, 101),
-    "1": (102, 103),
-    "2": (104, 101),
-    finders.ANY: tuple(grid.SEEDS),
-}
+# Of each finder's seed: an even one and an odd one, so that both halves of the seeds judge. A long
+# training has the first alone: together they take most of the time.
+TRAINING_SEEDS = {"0": (100, 101), "1": (103, 102), "2": (104, 101)}
+LONG = 3000  # steps
 UNSEEN = {"rmsprop", "muon"}  # that resemble no optimizer of development
 OVERFIT = 0.5  # decades from the best rate for validation up to the best for the training loss
 
@@ -39,6 +36,13 @@ OVERFIT = 0.5  # decades from the best rate for validation up to the best for th
 def file_of(cell: Cell, cache: Path) -> Path:
     """Return where a cell's trainings are kept."""
     return cache / "exact" / f"{cell.name}.json"
+
+
+def training_seeds(cell: Cell, finder_seed: str) -> list[int]:
+    """Return from which seeds a finder's rate trains; where none moves it, from those of all."""
+    finders_seeds = map(str, finders.SEEDS) if finder_seed == finders.ANY else [finder_seed]
+    count = 1 if cell.steps >= LONG else 2
+    return sorted({seed for each in finders_seeds for seed in TRAINING_SEEDS[each][:count]})
 
 
 def trained(cell: Cell, cache: Path) -> Ends:
@@ -57,7 +61,7 @@ def missing(cell: Cell, cache: Path) -> list[tuple[float, int]]:
             for finder_seed, methods in finders.said(cell, cache).items()
             for answer in methods.values()
             if answer["lr"] is not None
-            for seed in TRAINING_SEEDS[finder_seed]
+            for seed in training_seeds(cell, finder_seed)
         }
     )
     return [(rate, seed) for rate, seed in wanted if str(seed) not in done.get(repr(rate), ())]
@@ -122,7 +126,8 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
         fixed = whose == finders.ANY
         for method, said in methods.items():
             for seed in map(str, finders.SEEDS) if fixed else [whose]:
-                regret, best_regret, final = _judged(found, best, ends, said["lr"], seed)
+                seeds = training_seeds(cell, seed)
+                regret, best_regret, final = _judged(found, best, ends, said["lr"], seeds)
                 outcomes.append(
                     Outcome(
                         cell=cell,
@@ -143,12 +148,11 @@ def of_cell(cell: Cell, cache: Path) -> list[Outcome]:
 
 
 def _judged(
-    found: Grid, best: Grid, ends: Ends, rate: float | None, seed: str
+    found: Grid, best: Grid, ends: Ends, rate: float | None, seeds: Sequence[int]
 ) -> tuple[float, float, tuple[float, float, float]]:
     """Return the regrets of a rate, and mean losses and error rate at the end of training."""
     if rate is None:
         return 1.0, 1.0, (math.nan, math.nan, math.nan)
-    seeds = TRAINING_SEEDS[seed]
     finals = np.array([ends[repr(rate)][str(seed)] for seed in seeds], dtype=float)
     validation, train_loss, error, _ = finals.mean(0).tolist()
     rows = np.array(seeds) - grid.SEEDS[0]
@@ -198,7 +202,7 @@ def groups(chosen: Sequence[Cell], cache: Path) -> dict[str, list[Cell]]:
         "one-cycle": [c for c in chosen if c.schedule == "one_cycle"],
         "prior-breaking": [c for c in chosen if _breaking(c)],
         "unseen optimizers": [c for c in chosen if c.optimizer in UNSEEN],
-        "T ≥ 3,000": [c for c in chosen if c.steps >= 3000],
+        "T ≥ 3,000": [c for c in chosen if c.steps >= LONG],
         "each sample once": [c for c in chosen if tasks.TASKS[c.task].base == "stream"],
         "overfitting": [c for c in chosen if c in overfitting],
         "not overfitting": [c for c in chosen if c not in overfitting],
