@@ -24,7 +24,6 @@ from research.fit import (
     constants,
     density,
     half_width,
-    is_overfit,
     judge,
     raced,
     rows,
@@ -155,11 +154,11 @@ def with_trials_of_all(given: Sequence[Row], chosen: Sequence[Cell], cache: Path
 def full_trial_centres(chosen: Sequence[Cell], cache: Path) -> dict[str, dict[str, float]]:
     """Return where full trials are to be recorded, log10, by cell and finder seed.
 
-    Where trials overfit with one seed, they may with the others, once constants change a little.
+    Where one is due with one seed, it may be with the others, once constants change a little.
     """
     given = rows(chosen, cache)
     seen = with_trials_of_all(given, chosen, cache)
-    due = {row.cell for row, told in zip(given, seen.told, strict=True) if is_overfit(row, told)}
+    due = {row.cell for row, told in zip(given, seen.told, strict=True) if told and told.full_trial}
     found: dict[str, dict[str, float]] = {}
     for row, centre in zip(given, seen.tried, strict=True):
         if row.cell in due:

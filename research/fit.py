@@ -17,18 +17,16 @@ import torch
 from benchmarks.regret import grid, tasks, training
 from benchmarks.regret.statistics import SMALL
 from lrtool.curve import constants as c
+from lrtool.curve import full_trial
 from lrtool.curve.anchors import locate
 from lrtool.curve.combine import canonical, places
 from lrtool.curve.combine import held as held_by
 from lrtool.curve.constants import Constants
-from lrtool.curve.full_trial import OVERFITS
-from lrtool.curve.race import WHOLE
 from lrtool.curve.smooth import fit as smooth
 from lrtool.curve.trials import (
     REACH,
     noise,
     outward,
-    overfit,
     overfitting,
     position_of,
     weight,
@@ -134,12 +132,19 @@ def _epoch(task: str) -> int:
 
 
 class Told(NamedTuple):
-    """What trials tell: see `lrtool.curve.trials`."""
+    """What trials tell: see `lrtool.curve.trials`.
+
+    Attributes:
+        position: where they put the best rate.
+        overfitting: how much the training will overfit.
+        noise: of their descent.
+        full_trial: a full trial is due.
+    """
 
     position: float
-    overfit: float
     overfitting: float
     noise: float
+    full_trial: bool
 
 
 def rows(chosen: Sequence[Cell], cache: Path) -> list[Row]:
@@ -185,7 +190,8 @@ def _tried(row: Row, centre: float, cache: Path) -> Told | None:
     position = position_of(there)
     if position is None:
         return None
-    return Told(position, overfit(there), overfitting(there, row.passes), noise(there))
+    due = full_trial.is_due(there, row.cell.steps, row.passes)
+    return Told(position, overfitting(there, row.passes), noise(there), due)
 
 
 def _between(seen: dict[str, Any], places: Sequence[float]) -> Race:
@@ -230,7 +236,7 @@ def _padded(loss: list[float], steps: int) -> list[float]:
 def tried_as_a_whole(
     given: Sequence[Row], rates: Array, told: Sequence[Told | None], cache: Path
 ) -> Array:
-    """Return the rates after the full trials of those rows whose trials overfit, log10.
+    """Return the rates after the full trials of those rows that have one, log10.
 
     The sum of rates over steps at which the validation loss was lowest is taken to be the same for
     a trial at another rate nearby.
@@ -243,16 +249,11 @@ def tried_as_a_whole(
     """
     after = rates.copy()
     for index, (row, each) in enumerate(zip(given, told, strict=True)):
-        if is_overfit(row, each):
+        if each is not None and each.full_trial:
             seen = json.loads(record.full_trials_file(row.cell, cache).read_text())[row.seed]
             if seen["lowering"] < 0:
                 after[index] = min(rates[index], seen["centre"] + seen["lowering"])
     return after
-
-
-def is_overfit(row: Row, told: Told | None) -> bool:
-    """Tell whether a row's trials overfit so much that a full one is made."""
-    return told is not None and told.overfit > OVERFITS and row.cell.steps <= WHOLE
 
 
 def raced(given: Sequence[Row], cache: Path) -> tuple[Array, Array]:

@@ -120,6 +120,9 @@ DEVELOPMENT_NEW = [
         ["head_digits_cnn", "head_gratings_resnet", "head_verdicts"], "adamw", "constant cosine"
     ),
     *_cells(["head_verdicts"], "sgd_momentum", "constant cosine"),
+    *_cells(["head_digits_resnet"], "sgd_momentum adamw", "constant cosine"),
+    *_cells(["head_gratings_resnet", "head_digits_vit"], "sgd_momentum", "constant"),
+    *_cells(["head_digits_vit"], "adamw", "cosine"),
     *_cells(
         ["lora_char_transformer", "lora_char_transformer_r64", "lora_digits_mlp", "lora_verdicts"],
         "adamw",
@@ -153,8 +156,10 @@ DEVELOPMENT_NEW = [
     *_cells(["wrong_labels"], "sgd_momentum", "cosine"),
     *_cells(["long_friedman1"], "adamw", "constant cosine", steps=6000),
     *_cells(["long_tabular"], "sgd_momentum", "constant cosine", steps=10_000),
-    *_cells(["topics", "successors"], "adamw", "constant cosine"),
+    *_cells(["topics", "successors", "opinions"], "adamw", "constant cosine"),
     *_cells(["topics"], "sgd_momentum", "cosine"),
+    *_cells(["topics", "successors", "opinions"], "sgd_momentum", "constant"),
+    *_cells(["opinions"], "lion", "cosine"),
     *_cells(["successors"], "adagrad", "constant"),
     *_cells(["schedule_digits", "schedule_tabular"], "adamw", "linear wsd"),
     *_cells(["schedule_digits"], "sgd_momentum", "wsd"),

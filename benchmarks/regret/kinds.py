@@ -305,6 +305,17 @@ def phrases() -> Data:
 
 
 @cache
+def opinions() -> Data:
+    """Texts of 25 words out of 4,000 for, against, or neither; one word in four is of a side."""
+    rng = np.random.default_rng(16)
+    chances = _zipf(4000, 1.0)
+    side = 3.0 * rng.normal(size=(4000, 3)) * (rng.uniform(size=(4000, 1)) < 0.25)
+    x = rng.choice(4000, (6500, 25), p=chances / chances.sum())
+    scores = side[x].sum(1) + rng.gumbel(size=(len(x), 3))
+    return _thirds(x, scores.argmax(1), 3500, 500)
+
+
+@cache
 def moods() -> Data:
     """Texts of 20 words out of 3,000, good or bad; one word in five has a mood."""
     rng = np.random.default_rng(9)
@@ -448,6 +459,7 @@ DEVELOPMENT = [
     ),
     _task("long", "long_tabular", partial(tabular, SAMPLES), partial(mlp, 20, 32, 4)),
     _task("embedding", "phrases", phrases, partial(BagOfWords, 2000, 16, 2, layers=2), batch=32),
+    _task("embedding", "opinions", opinions, partial(BagOfWords, 4000, 24, 3, layers=2), batch=32),
     _task("embedding", "topics", topics, partial(BagOfWords, 5000, 16, 4), batch=32),
     _task("embedding", "successors", successors, partial(NextItem, 1000, 24, 5)),
     _task("schedule", "schedule_digits", digits, partial(mlp, 64, 128, 10), batch=32),

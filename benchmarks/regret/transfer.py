@@ -78,6 +78,9 @@ _DIGIT_IMAGES_SEEN = Pretraining(
     partial(classes, digit_images, range(5, 10)),
     partial(cnn, 1, 8, (8, 16), outputs=5),
 )
+_DIGITS_RESNET_SEEN = Pretraining(
+    "digits_resnet", partial(classes, digit_images, range(5)), partial(resnet, 1, 5, 5)
+)
 _GRATINGS = partial(made, gratings, 5000)
 _GRATINGS_SEEN = Pretraining(
     "gratings_resnet", partial(classes, _GRATINGS, range(5)), partial(resnet, 1, 4, 5)
@@ -87,6 +90,9 @@ _SCORES_SEEN = Pretraining(
     partial(made, partial(scores, 0), 5000),
     partial(mlp, 16, 64, 64, 4, act=nn.GELU),
     F.mse_loss,
+)
+_DIGITS_VIT_SEEN = Pretraining(
+    "digits_vit", partial(classes, digit_images, range(5, 10)), partial(VIT, 8, 2, 24, 5)
 )
 _VERDICTS_SEEN = Pretraining(
     "verdicts_layer_norm",
@@ -161,6 +167,20 @@ DEVELOPMENT = [
         "head_verdicts",
         partial(made, partial(verdicts, 1), 1000),
         partial(under_new_head, _VERDICTS_SEEN),
+        kind="head",
+    ),
+    _task(
+        "head_digits_resnet",
+        partial(classes, digit_images, range(5, 10)),
+        partial(under_new_head, _DIGITS_RESNET_SEEN),
+        batch=32,
+        kind="head",
+    ),
+    _task(
+        "head_digits_vit",
+        partial(classes, digit_images, range(5)),
+        partial(under_new_head, _DIGITS_VIT_SEEN),
+        batch=32,
         kind="head",
     ),
     _LORA_CHARS,

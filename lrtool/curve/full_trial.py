@@ -1,8 +1,10 @@
-"""A full trial: one training as long as the real one, where short trials overfit.
+"""A full trial: one training as long as the real one, where short trials may mislead.
 
-Overfitting begins after about the same sum of rates over steps, whatever the rate: half the rate
-overfits twice as late. So where the validation loss was lowest after a share of that sum, the rate
-that is best at the end is lower by that share.
+That is where they overfit, or where they tell little and the higher rate seems better: a short
+training prefers higher rates than a long one that sees its samples again. Overfitting begins after
+about the same sum of rates over steps, whatever the rate: half the rate overfits twice as late. So
+where the validation loss was lowest after a share of that sum, the rate that is best at the end is
+lower by that share.
 """
 
 from __future__ import annotations
@@ -11,19 +13,31 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from lrtool.curve.race import WHOLE
-from lrtool.curve.trials import overfit
+from lrtool.curve.trials import noise, overfit, position_of
 
 if TYPE_CHECKING:
     from lrtool.report.records import FullTrial, Race
 
 OVERFITS: Final = 0.1  # decades by which trials overfit where a full one is made
+NOISY: Final = 0.07  # share of their descent that it is known to, where trials tell little
 MEASUREMENTS: Final = 10  # of its validation loss
 LOWEST: Final = -1.0  # decades: one training cannot tell more
 
 
-def is_due(trials: Race, training: int | None) -> bool:
-    """Tell whether a training is to be tried as a whole: it is short, and its trials overfit."""
-    return training is not None and training <= WHOLE and overfit(trials) > OVERFITS
+def is_due(trials: Race, training: int | None, passes: float | None) -> bool:
+    """Tell whether a training is to be tried as a whole.
+
+    Args:
+        trials: with their losses.
+        training: steps of the training; None: without end, which cannot be tried as a whole.
+        passes: how many times it sees each sample; None: unknown.
+    """
+    seen_once = passes is not None and passes <= 1  # nothing to overfit on
+    if training is None or training > WHOLE or seen_once or trials.measure != "validation":
+        return False
+    position = position_of(trials)
+    higher = position is not None and position > 0
+    return overfit(trials) > OVERFITS or (higher and noise(trials) > NOISY)
 
 
 def moments(steps: int) -> list[int]:

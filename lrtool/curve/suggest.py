@@ -175,7 +175,7 @@ def suggest(
         fitted.curve,
         centre=None if centre is None else 10.0**centre,
         trial_rates=trial_rates,
-        full_trial_rate=_as_a_whole(auto, trials, steps) if over else None,
+        full_trial_rate=_as_a_whole(auto, trials, steps, passes) if over else None,
     )
 
 
@@ -304,9 +304,11 @@ def _further(fitted: Fit, trials: Race) -> tuple[float] | None:
     return (10.0**place,)
 
 
-def _as_a_whole(auto: _Answer | Doubt, trials: Race | None, steps: int | None) -> float | None:
+def _as_a_whole(
+    auto: _Answer | Doubt, trials: Race | None, steps: int | None, passes: float | None
+) -> float | None:
     """Return the rate of a full trial, if there is anything to learn from it."""
-    if not isinstance(auto, _Answer) or trials is None or not whole.is_due(trials, steps):
+    if not isinstance(auto, _Answer) or trials is None or not whole.is_due(trials, steps, passes):
         return None
     return float(10.0**auto.log_lr)
 

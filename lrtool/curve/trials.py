@@ -141,8 +141,8 @@ def outward(trials: Race) -> float | None:
     if len(places) >= MOST:
         return None
     # nothing fell: the rates are too low, unless one of them let the loss rise
-    too_low = all(end <= trials.untrained_loss for end in ends)
-    return max(places) + STRIDE if too_low else min(places) - STRIDE
+    too_high = any(_validation_rose(one, trials.untrained_loss) for one in tried)
+    return min(places) - STRIDE if too_high else max(places) + STRIDE
 
 
 def next_place(places: Sequence[float], losses: Sequence[float], untrained: float) -> float | None:
@@ -169,6 +169,12 @@ def next_place(places: Sequence[float], losses: Sequence[float], untrained: floa
     if excess[first] == 0 and excess[second] > OUTRIGHT:
         return min(places) - STRIDE
     return None
+
+
+def _validation_rose(trial: Candidate, untrained: float) -> bool:
+    """Tell whether a trial ended above the untrained loss by more than its noise."""
+    end, noise = trial.final_loss, VALIDATED * (trial.descent_error or 0.0)
+    return end is None or not end - untrained <= noise
 
 
 def rose(trials: Race) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from test_trials import ending, trials_of
 
-from lrtool.curve import full_trial
+from lrtool.curve import full_trial, trials
 from lrtool.report.records import FullTrial
 
 NAN = math.nan
@@ -69,15 +69,31 @@ def test_the_sum_of_rates_over_steps_is_what_counts():
 
 def test_it_is_made_where_trials_overfit_and_the_training_is_short():
     apart = trials_of((1.0, 1.9), curves=ending(1.0, 0.1))  # by a decade
-    assert [full_trial.is_due(apart, steps) for steps in (1, 300, 301, None)] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    due = [full_trial.is_due(apart, steps, 5.0) for steps in (1, 300, 301, None)]
+    assert due == [True, True, False, False]
     alike = trials_of((1.0, 1.9), curves=ending(1.0, 1.9))
-    assert not full_trial.is_due(alike, 300)
-    assert not full_trial.is_due(replace(apart, measure="training"), 300)
+    assert not full_trial.is_due(alike, 300, 5.0)
+    assert not full_trial.is_due(replace(apart, measure="training"), 300, 5.0)
+
+
+@pytest.mark.parametrize(("passes", "due"), [(None, True), (1.01, True), (1.0, False), (0.2, False)])
+def test_what_sees_each_sample_once_cannot_overfit(passes, due):
+    apart = trials_of((1.0, 1.9), curves=ending(1.0, 0.1))
+    assert full_trial.is_due(apart, 300, passes) == due
+
+
+@pytest.mark.parametrize(
+    ("ends", "error", "due"),
+    [
+        ((1.9, 1.0), 0.08, True),  # known to 8% of a descent of 1
+        ((1.9, 1.0), 0.06, False),
+        ((1.0, 1.9), 0.08, False),  # the lower rate is better: nothing would lower it further
+    ],
+)
+def test_it_is_made_where_noisy_trials_prefer_the_higher_rate(ends, error, due):
+    noisy = trials_of(ends, curves=ending(*ends), error=error)
+    assert trials.overfit(noisy) == pytest.approx(0)
+    assert full_trial.is_due(noisy, 300, 5.0) == due
 
 
 def test_ten_measurements_the_last_one_at_the_end():
