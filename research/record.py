@@ -70,7 +70,6 @@ def look(cell: Cell) -> dict[str, Any]:
     return {
         str(seed): {
             "sweep": _swept(cell, 1000 * (seed + 1), STEPS),
-            "again": _swept(cell, 1000 * (seed + 1) + 1, STEPS),
             "dense": _swept(cell, 1000 * (seed + 1), DENSE_STEPS),
             "first": asdict(_first(cell, 1000 * (seed + 1))),
         }

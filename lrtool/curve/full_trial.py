@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lrtool.report.records import FullTrial, Race
 
 OVERFITS: Final = 0.1  # decades by which trials overfit where a full one is made
-NOISY: Final = 0.07  # share of their descent that it is known to, where trials tell little
+NOISY: Final = 0.05  # share of their descent that it is known to, where trials tell little
 MEASUREMENTS: Final = 10  # of its validation loss
 LOWEST: Final = -1.0  # decades: one training cannot tell more
 

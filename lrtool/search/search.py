@@ -195,7 +195,7 @@ def _rows(state: _SearchState) -> Iterator[Row]:
         yield from run_trials(trials, [log10(lr) for lr in finding.trial_rates], watch)
         finding = _suggest(state)
 
-    # Where they overfit, one training as long as the real one shows when that begins.
+    # Where they may mislead, one training as long as the real one shows when overfitting begins.
     if finding.full_trial_rate is not None:
         assert plan.training is not None, "only a training with an end is tried as a whole"
         attempt, ranks = plan.repeats + 2, _ranks(state)

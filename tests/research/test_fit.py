@@ -186,7 +186,7 @@ def test_a_trial_between_two_recorded_ones_is_interpolated(tmp_path):
     (told,) = fit.tried([row], np.array([-1.6]), tmp_path)
     # at −2 and −1.2: 1 and 1.8 of a descent of 2, so a third one at −2.5 of 1.5
     expected = trials.position([-2.0, -1.2, -2.5], [1.0, 1.8, 1.5], 3.0) + 1.6
-    assert told == fit.Told(pytest.approx(expected), 0.0, 0.0, pytest.approx(0.01 / 2))
+    assert told == fit.Told(pytest.approx(expected), 0.0, pytest.approx(0.01 / 2), full_trial=False)
 
 
 def test_the_line_of_the_trials_is_fitted():
@@ -196,7 +196,10 @@ def test_the_line_of_the_trials_is_fitted():
     rows = [fit.Row(SMALL[0], _grid(-2.0), "0", {})] * 400
     overfitting = rng.uniform(0, 1, 400)
     error -= 0.4 * overfitting
-    told = [fit.Told(at, 0.0, over, 0.01) for at, over in zip(decades, overfitting, strict=True)]
+    told = [
+        fit.Told(at, over, 0.01, full_trial=False)
+        for at, over in zip(decades, overfitting, strict=True)
+    ]
     told[:50] = [None] * 50  # without trials
     error[:50] = 9.0
     known = fit.with_trials(c.fitted(), rows, rows[0].best - error, told)
@@ -213,30 +216,28 @@ def test_the_shift_of_trials_is_each_optimizers_own():
         cell = replace(SMALL[0], optimizer=optimizer)
         rows += [fit.Row(cell, _grid(-2.0), "0", {})] * 200
         error += (shift + rng.normal(0, 0.01, 200)).tolist()
-    told = [fit.Told(position, 0.0, 0.0, 0.01) for position in rng.uniform(-1, 1, 400)]
+    told = [fit.Told(position, 0.0, 0.01, full_trial=False) for position in rng.uniform(-1, 1, 400)]
     before = rows[0].best - np.array(error)
     shifts = fit.with_trials(c.fitted(), rows, before, told).trial_shift
     assert shifts["adamw"] - shifts["lion"] == pytest.approx(0.2 / 3, abs=0.01)
     assert shifts["adaptive"] == pytest.approx(0, abs=0.01)
 
 
-def test_a_full_trial_is_read_where_trials_overfit(tmp_path):
+def test_a_full_trial_is_read_where_one_is_due(tmp_path):
     path = record.full_trials_file(SMALL[0], tmp_path)
     path.parent.mkdir()
     path.write_text(json.dumps({"0": {"centre": -2.0, "lowering": -0.3}}))
     row = fit.Row(SMALL[0], _grid(-2.0), "0", {})
-    long = fit.Row(replace(SMALL[0], steps=3000), _grid(-2.0), "0", {})
-    over, none = fit.Told(0.0, 0.2, 0.3, 0.01), fit.Told(0.0, 0.1, 0.3, 0.01)
-    given, told = [row, row, row, row, long], [over, over, none, None, over]
-    rates = np.array([-1.9, -2.5, -1.9, -1.9, -1.9])
-    after = fit.tried_as_a_whole(given, rates, told, tmp_path)
-    assert after.tolist() == [-2.3, -2.5, -1.9, -1.9, -1.9]
+    due, none = (fit.Told(0.0, 0.3, 0.01, full_trial=due) for due in (True, False))
+    rates = np.array([-1.9, -2.5, -1.9, -1.9])
+    after = fit.tried_as_a_whole([row] * 4, rates, [due, due, none, None], tmp_path)
+    assert after.tolist() == [-2.3, -2.5, -1.9, -1.9]
     assert rates[0] == -1.9, "what was given is left as it was"
 
 
 def test_a_verdict_by_a_limit_that_has_not_seen_the_task():
     """Only b fails. Its own limit is that of tasks that never do; theirs ends where b stands."""
-    told = [fit.Told(0.0, 0.0, 0.0, noise) for noise in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)]
+    told = [fit.Told(0.0, 0.0, noise, full_trial=False) for noise in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)]
     regrets = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
     has = np.array([True] * 6 + [False])  # the last one has no trials
     sure = cross_validation.sure_without([*"aabbcc", "d"], has, regrets, [*told, None])
