@@ -371,7 +371,7 @@ class Race:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class FullTrial:
-    """One training as long as the real one, where trials overfit: it shows when that begins."""
+    """One training as long as the real one, where trials may mislead: when does it overfit?"""
 
     seed: Annotated[int, Field(description="of weights and batches; nothing else has the same")]
     lr: Annotated[Rate, Field(description="the estimate after the trials")]
