@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from benchmarks.regret import training
+from benchmarks.regret import tasks, training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,6 +180,23 @@ class Grid:
     def middle(self) -> float:
         """The middle of the window."""
         return sum(self.window) / 2
+
+
+def by_validation(cell: Cell, cache: Path) -> float:
+    """Return the regret of the best rate of the whole grid by the validation set that finders see.
+
+    The mean over all seeds chooses. Where the task has no test set of its own, that is the best
+    rate.
+    """
+    record, found = read(cell, cache)
+    field = "validation" if tasks.samples(cell.task).x_test is None else "seen"
+    finals = {
+        int(place): [getattr(training.Final(*final), field) for final in ends.values()]
+        for place, ends in record["grid"].items()
+        if len(ends) == len(SEEDS)
+    }
+    best = min(finals, key=lambda place: (float(np.mean(finals[place])), place))
+    return found.regret(best / PER_DECADE)
 
 
 def read(

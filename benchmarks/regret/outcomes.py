@@ -153,8 +153,9 @@ def _judged(
     """Return the regrets of a rate, and mean losses and error rate at the end of training."""
     if rate is None:
         return 1.0, 1.0, (math.nan, math.nan, math.nan)
-    finals = np.array([ends[repr(rate)][str(seed)] for seed in seeds], dtype=float)
-    validation, train_loss, error, _ = finals.mean(0).tolist()
+    ended = [training.Final(*ends[repr(rate)][str(seed)]) for seed in seeds]
+    finals = np.array(ended, dtype=float)
+    validation, train_loss, error, *_ = finals.mean(0).tolist()
     rows = np.array(seeds) - grid.SEEDS[0]
     regrets = found.excess(rows, finals[:, 0]), best.excess(rows, finals[:, 3])
     return *regrets, (validation, train_loss, error)

@@ -340,8 +340,9 @@ def _kinds(report: dict[str, Any]) -> str:
             own = found["methods"][method]
             row.append(f"{number(own['mean'], 3)} / {number(own['median'], 3)}")
         row += [number(found["methods"][m]["best_epoch_mean"], 3) for m in (FIND, FIND_VERIFY)]
-        rows.append(row)
-    head = ["kind (cells)", *BESIDE, f"best epoch: {FIND}", f"best epoch: {FIND_VERIFY}"]
+        rows.append([*row, number(found["whole_grid"], 3)])
+    best = [f"best epoch: {FIND}", f"best epoch: {FIND_VERIFY}"]
+    head = ["kind (cells)", *BESIDE, *best, "whole grid, by the validation set"]
     return _markdown_table(head, rows)
 
 

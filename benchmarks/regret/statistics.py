@@ -57,7 +57,10 @@ def summarize(
         "finder_seeds": len(finders.SEEDS),
         "training_seeds": len(grid.SEEDS),
         "environment": _environment(found),
-        "groups": {name: _group(found, own, methods) for name, own in groups.items()},
+        "groups": {
+            name: {**_group(found, own, methods), "whole_grid": _whole_grid(own, cache)}
+            for name, own in groups.items()
+        },
         "comparisons": _comparisons(found, chosen, methods),
         "intervals": {
             name: {
@@ -93,6 +96,11 @@ def _group(found: list[Outcome], own: list[Cell], methods: list[str]) -> dict[st
             row[f"{name}_95"] = spread[name][m].tolist()
         table[method] = {**row, **_rates(mine)}
     return {"cells": len(own), "tasks": len(set(units)), "methods": table}
+
+
+def _whole_grid(own: list[Cell], cache: Path) -> float:
+    """Return what bounds every finder: the mean regret of all grids by the validation set."""
+    return float(np.mean([grid.by_validation(cell, cache) for cell in own]))
 
 
 def _rates(mine: list[Outcome]) -> dict[str, Any]:

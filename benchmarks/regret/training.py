@@ -144,12 +144,15 @@ class Final(NamedTuple):
         error: share of that set that is classified wrongly; NaN for regression.
         best: the same loss after that epoch, or at the end, when the loss of the validation set was
             lowest; finite where a training diverged only after an epoch.
+        seen: loss of the validation set, by which a user judges; `validation` where the task has no
+            test set.
     """
 
     validation: float
     train: float
     error: float
     best: float
+    seen: float = math.inf
 
 
 def train(cell: Cell, lr: float, seed: int, *, steps: int | None = None) -> Final:
@@ -188,7 +191,7 @@ def train(cell: Cell, lr: float, seed: int, *, steps: int | None = None) -> Fina
     if not math.isfinite(end.loss):
         return Final(math.inf, math.inf, math.inf, best.loss)
     train_loss = float(torch.stack(losses[-LAST:]).mean())
-    return Final(end.loss, train_loss, end.error, better(best, end).loss)
+    return Final(end.loss, train_loss, end.error, better(best, end).loss, end.validation)
 
 
 def evaluated_every(samples: int, batch: int, steps: int) -> int:

@@ -53,6 +53,22 @@ def test_each_finder_seed_has_an_even_and_an_odd_training_seed():
         assert sum(seed % 2 for seed in outcomes.TRAINING_SEEDS[str(finder_seed)]) == 1
 
 
+def test_a_long_training_has_one_seed_a_finder_and_these_are_even_and_odd():
+    long = Cell("friedman1", "adamw", "cosine", outcomes.LONG)
+    assert [outcomes.training_seeds(CELL, str(seed)) for seed in finders.SEEDS] == [
+        [100, 101],
+        [102, 103],
+        [101, 104],
+    ]
+    assert [outcomes.training_seeds(long, str(seed)) for seed in finders.SEEDS] == [
+        [100],
+        [103],
+        [104],
+    ]
+    assert outcomes.training_seeds(CELL, finders.ANY) == list(grid.SEEDS)
+    assert outcomes.training_seeds(long, finders.ANY) == [100, 103, 104]
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cell with a grid, and answers of one finder and one constant."""
@@ -114,6 +130,20 @@ def test_an_outcome_holds_regret_and_distance_and_a_missing_rate_counts_one(cach
     assert found[finders.DEFAULT, "1"].fixed
     table = outcomes.regrets(list(found.values()), [CELL], ["lrtool find"])
     assert table == pytest.approx(np.array([[[0.25, 0.25, 1.0]]]))
+
+
+def test_a_validation_set_may_name_another_rate_of_the_grid_than_the_test_set(cache, monkeypatch):
+    folder, _ = cache
+    assert grid.by_validation(CELL, folder) == 0  # there is no test set: the best rate
+    record = json.loads(grid.file_of(CELL, folder).read_text())
+    for place, ends in record["grid"].items():
+        for end in ends.values():
+            end.append(abs(int(place) + 4))  # seen: best at 0.1, where the test set's loss is 0.5
+    record["grid"]["0"] = {"100": [1.0, 1.0, math.nan, 1.0, -9.0]}  # of one seed: never chosen
+    grid.file_of(CELL, folder).write_text(json.dumps(record))
+    data = tasks.samples(CELL.task)
+    monkeypatch.setattr(tasks, "samples", lambda _: data._replace(x_test=data.x_validation))
+    assert grid.by_validation(CELL, folder) == pytest.approx(0.5)
 
 
 def test_a_method_that_lacks_an_answer_is_not_dropped_in_silence(cache):
@@ -199,7 +229,7 @@ def test_the_validation_set_chooses_the_best_epoch_and_the_test_set_judges_it(mo
     seen = iter([(0.5, 1.0), (0.2, 3.0), (0.1, math.inf), (0.4, 0.5), (0.3, 2.0)])
     monkeypatch.setattr(training, "evaluate", lambda *_: training.Evaluation(*next(seen), 0.25))
     found = training.train(Cell("friedman1", "adamw", "constant", 5 * 32), 1e-3, 100)
-    assert (found.validation, found.error, found.best) == (2.0, 0.25, 3.0)
+    assert (found.validation, found.error, found.best, found.seen) == (2.0, 0.25, 3.0, 0.3)
 
 
 def test_a_test_set_judges_but_not_where_a_finder_trains(monkeypatch):
@@ -219,7 +249,7 @@ def test_a_test_set_judges_but_not_where_a_finder_trains(monkeypatch):
 
 def test_a_training_that_diverges_keeps_its_best_epoch():
     cell = Cell("friedman1", "sgd", "constant", 100)
-    assert training.train(cell, 1e4, 100) == (math.inf,) * 4
+    assert training.train(cell, 1e4, 100) == (math.inf,) * 5
     evaluated = []
 
     def evaluate(*_):
@@ -229,7 +259,7 @@ def test_a_training_that_diverges_keeps_its_best_epoch():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "evaluate", evaluate)
-        assert training.train(cell, 1e-3, 100) == (math.inf, math.inf, math.inf, 0.5)
+        assert training.train(cell, 1e-3, 100) == (math.inf, math.inf, math.inf, 0.5, math.inf)
 
 
 def test_evaluating_between_epochs_changes_no_training(monkeypatch):

@@ -72,12 +72,13 @@ def test_the_short_table_has_lrtool_and_the_best_known_finders():
 def test_other_kinds_have_a_line_each_and_the_best_epochs():
     own = {"mean": 0.02, "median": 0.005, "best_epoch_mean": 0.004}
     methods = dict.fromkeys(page.BESIDE, own)
-    groups = {name: {"cells": 7, "methods": methods} for name in ("all", "constant", "small")}
+    facts = {"cells": 7, "methods": methods, "whole_grid": 0.001}
+    groups = dict.fromkeys(("all", "constant", "small"), facts)
     lines = page._kinds({"groups": groups}).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         *("| all (7)", "| constant (7)", "| small (7)"),
     ]
-    assert lines[-1].endswith("| 0.020 / 0.005 | 0.004 | 0.004 |")
+    assert lines[-1].endswith("| 0.020 / 0.005 | 0.004 | 0.004 | 0.001 |")
 
 
 def test_the_ablation_has_a_line_for_each_part_left_out():
