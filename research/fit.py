@@ -205,7 +205,8 @@ def _between(seen: dict[str, Any], places: Sequence[float]) -> Race:
 
     def one(place: float) -> Candidate:
         losses = zip(*(_padded(each["loss"], steps) for each in recorded), strict=True)
-        error = at(place, [each["descent_error"] for each in recorded])
+        errors = [math.nan if (e := each["descent_error"]) is None else e for each in recorded]
+        error = float(np.interp(place, rates, errors))
         return Candidate(
             lr=10.0**place,
             origin="lower",
@@ -214,7 +215,7 @@ def _between(seen: dict[str, Any], places: Sequence[float]) -> Race:
             final_loss=at(place, [each["final"] for each in recorded]),
             standard_error=None,
             outcome="lost",
-            descent_error=error,
+            descent_error=None if math.isnan(error) else error,
         )
 
     return Race(

@@ -30,14 +30,15 @@ def is_due(trials: Race, training: int | None, passes: float | None) -> bool:
     Args:
         trials: with their losses.
         training: steps of the training; None: without end, which cannot be tried as a whole.
-        passes: how many times it sees each sample; None: unknown.
+        passes: how many times it sees each sample; None: unknown, which may be often.
     """
     seen_once = passes is not None and passes <= 1  # nothing to overfit on
     if training is None or training > WHOLE or seen_once or trials.measure != "validation":
         return False
     position = position_of(trials)
-    higher = position is not None and position > 0
-    return overfit(trials) > OVERFITS or (higher and noise(trials) > NOISY)
+    if position is None:
+        return False
+    return overfit(trials) > OVERFITS or (position > 0 and noise(trials) > NOISY)
 
 
 def moments(steps: int) -> list[int]:

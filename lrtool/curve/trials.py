@@ -141,8 +141,7 @@ def outward(trials: Race) -> float | None:
     if len(places) >= MOST:
         return None
     # nothing fell: the rates are too low, unless one of them let the loss rise
-    too_high = any(_validation_rose(one, trials.untrained_loss) for one in tried)
-    return min(places) - STRIDE if too_high else max(places) + STRIDE
+    return min(places) - STRIDE if any(_rose(trials)) else max(places) + STRIDE
 
 
 def next_place(places: Sequence[float], losses: Sequence[float], untrained: float) -> float | None:
@@ -171,16 +170,20 @@ def next_place(places: Sequence[float], losses: Sequence[float], untrained: floa
     return None
 
 
-def _validation_rose(trial: Candidate, untrained: float) -> bool:
-    """Tell whether a trial ended above the untrained loss by more than its noise."""
-    end, noise = trial.final_loss, VALIDATED * (trial.descent_error or 0.0)
-    return end is None or not end - untrained <= noise
-
-
 def rose(trials: Race) -> bool:
-    """Tell whether both trials ended above the loss before training."""
-    level = trials.untrained_loss
-    return math.isfinite(level) and not any(end <= level for end in _ends(ended(trials)))
+    """Tell whether all trials ended above the loss before training, by more than their noise."""
+    return math.isfinite(trials.untrained_loss) and all(_rose(trials))
+
+
+def _rose(trials: Race) -> list[bool]:
+    """Tell which trials ended above the untrained loss by more than the noise of the calmest.
+
+    That of a trial that blew up is large itself.
+    """
+    tried = ended(trials)
+    errors = [one.descent_error for one in tried if one.descent_error is not None]
+    most = trials.untrained_loss + VALIDATED * min(errors, default=0.0)
+    return [not end <= most for end in _ends(tried)]
 
 
 def _ends(tried: Sequence[Candidate]) -> list[float]:

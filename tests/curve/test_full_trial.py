@@ -98,6 +98,13 @@ def test_it_is_made_where_noisy_trials_prefer_the_higher_rate(ends, error, due):
     assert full_trial.is_due(noisy, 300, 5.0) == due
 
 
+def test_trials_that_show_nothing_tell_nothing_of_overfitting_either():
+    flat = trials_of((1.99, 1.98), curves=ending(2.0, 1.99), error=0.05)
+    assert trials.overfit(flat) > full_trial.OVERFITS
+    assert trials.position_of(flat) is None
+    assert not full_trial.is_due(flat, 300, 5.0)
+
+
 def test_ten_measurements_the_last_one_at_the_end():
     assert full_trial.moments(300) == [30 * part for part in range(1, 11)]
     assert full_trial.moments(3) == [1, 2, 3]

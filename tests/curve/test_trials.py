@@ -180,6 +180,7 @@ def test_noise_is_the_error_of_the_best_descent_as_a_share_of_it():
     [
         ((2.13, 1.99), -3.5),  # one of them rose, by more than 2.5 standard errors
         ((2.12, 1.99), -1.5),
+        ((2.01, 2.01), -1.5),
         ((None, 1.99), -3.5),
         ((1.99, 1.98), -1.5),
         ((2.0, 2.0), -1.5),
@@ -190,6 +191,16 @@ def test_a_third_one_is_tried_before_it_is_said_that_nothing_fell(ends, place):
     flat = trials_of(ends, lr=(0.001, 0.01, 0.1)[: len(ends)], curves=[level()] * 3, error=0.05)
     assert not trials.fell(flat)
     assert trials.outward(flat) == (None if place is None else pytest.approx(place))
+
+
+def test_the_noise_of_a_trial_that_blew_up_hides_nothing():
+    """Its loss of 12 is known to within 5 only; that of the other one to within 0.05."""
+    blown = trials_of((1.99, 12.0), curves=[level()] * 2)
+    low, high = blown.candidates
+    blown = replace(
+        blown, candidates=(replace(low, descent_error=0.05), replace(high, descent_error=5.0))
+    )
+    assert trials.outward(blown) == pytest.approx(-3.5)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +223,12 @@ def test_two_that_rose_speak_for_a_lower_rate():
         assert trials.rose(up)
         assert trials.position_of(up) == -0.5
     assert not trials.rose(trials_of((2.0, 2.5)))
-    for level in (NAN, math.inf):  # nothing to compare with
-        assert not trials.rose(trials_of((2.1, NAN), untrained_loss=level))
+    within = trials_of((2.12, 2.01), curves=[level()] * 2, error=0.05)  # 2.5 standard errors
+    assert not trials.rose(within)
+    assert trials.position_of(within) is None
+    assert trials.rose(trials_of((2.13, 2.13), error=0.05))
+    for untrained in (NAN, math.inf):  # nothing to compare with
+        assert not trials.rose(trials_of((2.1, NAN), untrained_loss=untrained))
         assert trials.position_of(trials_of((1.0, 1.1), untrained_loss=level)) is None
 
 
