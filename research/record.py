@@ -136,7 +136,7 @@ def _trials(cell: Cell, seed: int, centre: float) -> dict[str, Any]:
 
 
 def full_trials(cell: Cell, centres: dict[str, float]) -> dict[str, Any]:
-    """Train once at each finder's estimate, as `lrtool find` does where trials overfit.
+    """Train once at each finder's estimate, as `lrtool find` does where trials may mislead.
 
     Args:
         cell: whose training it is.

@@ -98,7 +98,7 @@ class FindReport(RunReport):
         None, description="two trials or three, in the form of a race; null: there were none"
     )
     full_trial: FullTrial | None = Field(
-        None, description="null: there was none, as the trials did not overfit, or take too long"
+        None, description="null: there was none, as trials sufficed, or it would take too long"
     )
     race: Race | None = Field(None, description="null: there was none")
 

@@ -99,7 +99,9 @@ def test_it_is_made_where_noisy_trials_prefer_the_higher_rate(ends, error, due):
 
 
 def test_trials_that_show_nothing_tell_nothing_of_overfitting_either():
-    flat = trials_of((1.99, 1.98), curves=ending(2.0, 1.99), error=0.05)
+    noise = [0.05 * (-1) ** step for step in range(90)]
+    curves = [tuple(end + each for each in noise) for end in (2.0, 1.98)]
+    flat = trials_of((1.98, 1.99), curves=curves, error=0.05)
     assert trials.overfit(flat) > full_trial.OVERFITS
     assert trials.position_of(flat) is None
     assert not full_trial.is_due(flat, 300, 5.0)

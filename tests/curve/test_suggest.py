@@ -165,6 +165,8 @@ def test_where_they_overfit_a_whole_training_lowers_it_further():
     assert before.full_trial_rate == pytest.approx(rate)
     assert suggest(three(), steps=300, **known).full_trial_rate is None
     assert suggest(three(), trials=tried, steps=301, **known).full_trial_rate is None
+    seen_once = suggest(three(), trials=tried, steps=300, **(known | {"passes": 1.0}))
+    assert seen_once.full_trial_rate is None
     assert (
         suggest(three(), trials=tried, steps=300, method="valley", **known).full_trial_rate is None
     )

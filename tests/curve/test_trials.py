@@ -226,10 +226,10 @@ def test_two_that_rose_speak_for_a_lower_rate():
     within = trials_of((2.12, 2.01), curves=[level()] * 2, error=0.05)  # 2.5 standard errors
     assert not trials.rose(within)
     assert trials.position_of(within) is None
-    assert trials.rose(trials_of((2.13, 2.13), error=0.05))
+    assert trials.rose(trials_of((2.13, 2.13), curves=[level()] * 2, error=0.05))
     for untrained in (NAN, math.inf):  # nothing to compare with
         assert not trials.rose(trials_of((2.1, NAN), untrained_loss=untrained))
-        assert trials.position_of(trials_of((1.0, 1.1), untrained_loss=level)) is None
+        assert trials.position_of(trials_of((1.0, 1.1), untrained_loss=untrained)) is None
 
 
 def test_a_loss_on_examples_has_fallen_by_five_halves_of_its_error():

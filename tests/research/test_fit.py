@@ -187,6 +187,12 @@ def test_a_trial_between_two_recorded_ones_is_interpolated(tmp_path):
     # at −2 and −1.2: 1 and 1.8 of a descent of 2, so a third one at −2.5 of 1.5
     expected = trials.position([-2.0, -1.2, -2.5], [1.0, 1.8, 1.5], 3.0) + 1.6
     assert told == fit.Told(pytest.approx(expected), 0.0, pytest.approx(0.01 / 2), full_trial=False)
+    # known to a tenth of its descent: a full trial where the higher rate is the better one
+    noisy = [each | {"descent_error": 0.2} for each in recorded]
+    path.write_text(json.dumps({"0": {**seen, "candidates": noisy}}))
+    above, below = fit.tried([row, row], np.array([-1.6, -2.4]), tmp_path)
+    assert (above.position < 0, above.full_trial) == (True, False)
+    assert (below.position > 0, below.full_trial) == (True, True)
 
 
 def test_the_line_of_the_trials_is_fitted():
