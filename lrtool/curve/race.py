@@ -14,7 +14,7 @@ import numpy as np
 from lrtool.config.spelling import number, sentence
 from lrtool.curve import constants as c
 from lrtool.curve.combine import canonical
-from lrtool.curve.trials import fell, noise
+from lrtool.curve.trials import fell, fell_in_training, noise
 from lrtool.curve.verdict import MORE_VALIDATION, Doubt, noisy
 from lrtool.report.records import MethodSuggestion
 
@@ -52,6 +52,10 @@ ALL_DIVERGED = Doubt(
     "every candidate of the race diverged",
     "Give the training a warm-up (train.schedule.warmup) or clip its gradients "
     "(train.gradient_clip_norm); check the data and the loss.",
+)
+NEVER_BELOW = Doubt(
+    "no candidate of the race ended below the loss before training, though training losses fell",
+    MORE_VALIDATION,
 )
 
 
@@ -282,7 +286,9 @@ def conclude(
 ) -> Finding:
     """Return a finding with the rate of its race.
 
-    A race that was interrupted before it could compare anything changes nothing.
+    A race that was interrupted before it could compare anything changes nothing. One in which no
+    candidate ended below the untrained loss takes the rate away, unless training losses fell: then
+    it is in doubt.
 
     Args:
         finding: before the race.
@@ -293,20 +299,7 @@ def conclude(
     if finding.suggestion.lr is None and not fell(race):
         return without_race(finding, "the loss did not fall clearly in the race either")
     if choice.log_lr is None:
-        doubt = choice.doubts[0]
-        unchanged = without_race(finding, doubt.reason)
-        if race.interrupted:
-            return unchanged
-        no_rate = replace(
-            finding.suggestion,
-            lr=None,
-            low=None,
-            high=None,
-            verdict="none",
-            reason=sentence([doubt.reason]),
-            advice=(doubt.advice,),
-        )
-        return replace(unchanged, suggestion=no_rate)
+        return _without_winner(finding, choice.doubts[0], race)
     lr, known, share = 10.0**choice.log_lr, c.fitted(), noise(race)
     half, doubts = known.half("raced", share), choice.doubts
     if finding.suggestion.lr is None:
@@ -326,6 +319,30 @@ def conclude(
     )
     by_method = {**finding.suggestions, "race": MethodSuggestion(lr)}
     return replace(finding, suggestion=suggestion, suggestions=by_method)
+
+
+def _without_winner(finding: Finding, doubt: Doubt, race: Race) -> Finding:
+    before = finding.suggestion
+    if race.interrupted:
+        return without_race(finding, doubt.reason)
+    if before.lr is not None and fell_in_training(race):
+        after = replace(
+            before,
+            verdict="uncertain",
+            reason=f"{sentence([NEVER_BELOW.reason])} {before.reason}",
+            advice=tuple(dict.fromkeys((NEVER_BELOW.advice, *before.advice))),
+        )
+        return replace(without_race(finding, NEVER_BELOW.reason), suggestion=after)
+    no_rate = replace(
+        before,
+        lr=None,
+        low=None,
+        high=None,
+        verdict="none",
+        reason=sentence([doubt.reason]),
+        advice=(doubt.advice,),
+    )
+    return replace(without_race(finding, doubt.reason), suggestion=no_rate)
 
 
 def _against_noise(race: Race) -> str:

@@ -446,6 +446,27 @@ def test_when_all_diverged_there_is_no_rate():
     assert found.suggestions["auto"] == MethodSuggestion(0.002)
 
 
+def test_a_rate_stays_in_doubt_where_training_losses_fell_and_validation_losses_did_not():
+    """Ten samples that never agree with the training set: no candidate ends below 2.3."""
+    falling = tuple(np.linspace(2.3, 0.1, 100).tolist())
+    above = tuple(
+        replace(each, loss=falling, final_loss=2.4, outcome="diverged") for each in RACE.candidates
+    )
+    choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64])
+    found = race.conclude(SWEPT, choice, replace(RACE, candidates=above))
+    said = found.suggestion
+    assert (said.lr, said.low, said.high) == (SAID.lr, SAID.low, SAID.high)
+    assert said.verdict == "uncertain"
+    assert said.reason == (
+        "No candidate of the race ended below the loss before training, though training losses "
+        f"fell. {SAID.reason}"
+    )
+    assert said.advice == ("Use a larger validation set (data.validation).", *SAID.advice)
+    assert found.suggestions["race"].lr is None
+    none = replace(SWEPT, suggestion=replace(SAID, lr=None, verdict="none"))
+    assert race.conclude(none, choice, replace(RACE, candidates=above)).suggestion.lr is None
+
+
 def test_a_race_with_nothing_to_compare_changes_nothing_but_says_so():
     choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64], interrupted=True)
     found = race.conclude(SWEPT, choice, replace(RACE, interrupted=True))
