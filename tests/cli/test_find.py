@@ -59,7 +59,9 @@ def test_a_run_leaves_everything_and_says_what_to_do(lrtool, write, tmp_path):
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     swept = sum(len(sweep.lr) for sweep in report.sweeps)
     tried = [row for row in rows if "trial" in row]
-    assert rows[swept:] == tried
+    whole = [row for row in rows if row["kind"] == "full_trial"]
+    assert rows[swept:] == tried + whole
+    assert [row["loss"] for row in whole] == list(report.full_trial.loss)
     assert [row["loss"] for row in rows[:swept] if row["repeat"] == 1] == list(
         report.sweeps[1].loss
     )

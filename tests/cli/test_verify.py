@@ -253,7 +253,7 @@ def test_a_failure_in_the_race_leaves_a_report(here, write, tmp_path):
 
 @pytest.mark.parametrize("error", ["ValueError('late')", "torch.OutOfMemoryError('CUDA out of')"])
 def test_a_race_that_fails_leaves_the_rate_and_its_losses(here, write, tmp_path, error):
-    """The first update, two sweeps and two trials are over by its 400th update."""
+    """First update, two sweeps, two trials and a full one are over by its 420th update."""
     write(
         "fragile.py",
         "import torch\n"
@@ -264,7 +264,7 @@ def test_a_race_that_fails_leaves_the_rate_and_its_losses(here, write, tmp_path,
         "        super().__init__(input_shape[0], num_outputs)\n"
         "    def forward(self, x):\n"
         "        Net.calls += torch.is_grad_enabled()\n"
-        "        if Net.calls > 340:\n"
+        "        if Net.calls > 420:\n"
         f"            raise {error}\n"
         "        return super().forward(x)\n",
     )

@@ -419,7 +419,8 @@ def test_a_search_leaves_no_file_and_returns_all(opened, tmp_path):
     assert found.finding.centre == pytest.approx(found.race.candidates[1].lr)
     made = sum(len(sweep.lr) for sweep in found.sweeps)
     raced = [*found.trials.candidates, *found.race.candidates]
-    assert len(rows) == made + sum(len(racer.loss) for racer in raced)
+    trained = sum(len(racer.loss) for racer in raced) + len(found.full_trial.loss)
+    assert len(rows) == made + trained
     assert found.timing["steps"] >= len(rows)
 
 
@@ -504,9 +505,8 @@ def test_without_verify_there_is_no_race_but_trials(opened):
     lower, higher = (trial.lr for trial in tried.candidates)
     assert lower < named["sweep"].lr * 1.5
     assert higher > named["sweep"].lr
-    assert [type(row) for row in rows[-150:]] == [TrialRow] * 150
-    assert isinstance(rows[-151], SweepRow)
-    assert found.full_trial is None, "this one does not overfit"
+    assert [type(row) for row in rows[-230:]] == [TrialRow] * 150 + [FullTrialRow] * 80
+    assert isinstance(rows[-231], SweepRow)
     assert found.first_update.steps > 2
     assert found.timing["steps"] >= len(rows) + 1
 
