@@ -187,6 +187,9 @@ def by_validation(cell: Cell, cache: Path) -> float:
 
     The mean over all seeds chooses. Where the task has no test set of its own, that is the best
     rate.
+
+    Raises:
+        SystemExit: the grid was measured when nobody kept the losses of the validation set.
     """
     record, found = read(cell, cache)
     field = "validation" if tasks.samples(cell.task).x_test is None else "seen"
@@ -195,7 +198,11 @@ def by_validation(cell: Cell, cache: Path) -> float:
         for place, ends in record["grid"].items()
         if len(ends) == len(SEEDS)
     }
-    best = min(finals, key=lambda place: (float(np.mean(finals[place])), place))
+    means = {place: float(np.mean(losses)) for place, losses in finals.items()}
+    best = min(means, key=lambda place: (means[place], place))
+    if not math.isfinite(means[best]):
+        path = file_of(cell, cache)
+        raise SystemExit(f"{path} lacks the losses of the validation set: delete it, run `grids`")
     return found.regret(best / PER_DECADE)
 
 

@@ -136,6 +136,8 @@ def test_a_validation_set_may_name_another_rate_of_the_grid_than_the_test_set(ca
     folder, _ = cache
     assert grid.by_validation(CELL, folder) == 0  # there is no test set: the best rate
     record = json.loads(grid.file_of(CELL, folder).read_text())
+    before = folder / "before.json"
+    before.write_text(json.dumps(record))
     for place, ends in record["grid"].items():
         for end in ends.values():
             end.append(abs(int(place) + 4))  # seen: best at 0.1, where the test set's loss is 0.5
@@ -143,6 +145,10 @@ def test_a_validation_set_may_name_another_rate_of_the_grid_than_the_test_set(ca
     grid.file_of(CELL, folder).write_text(json.dumps(record))
     data = tasks.samples(CELL.task)
     monkeypatch.setattr(tasks, "samples", lambda _: data._replace(x_test=data.x_validation))
+    with monkeypatch.context() as older:
+        older.setattr(grid, "file_of", lambda *_: before)
+        with pytest.raises(SystemExit, match="lacks the losses of the validation set: delete it"):
+            grid.by_validation(CELL, folder)
     assert grid.by_validation(CELL, folder) == pytest.approx(0.5)
 
 
