@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 KEY = ("model", "checkpoint")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+INDEX = ".index.json"  # of weights in several files, as on the Hugging Face Hub
 MOST_NAMED = 4
 
 
@@ -42,11 +44,11 @@ class Pretrained:
 
     Attributes:
         named: the file or directory that was asked for.
-        path: of the file in it, or of a checkpoint.
+        path: of the file in it, of the index of several files, or of a checkpoint.
         tensors: by name, on the CPU; `_extra_state` may be anything.
         digest: SHA-256 of names and values, in hexadecimal: the same in every format.
         taken_from: the keys of the mappings around them, outermost first.
-        stamp: of the file, whose bytes are read when they are needed.
+        stamps: of its files, whose bytes are read when they are needed.
     """
 
     named: Path
@@ -54,7 +56,7 @@ class Pretrained:
     tensors: Mapping[str, Any]
     digest: str
     taken_from: tuple[str, ...] = ()
-    stamp: tuple[int, ...] = ()
+    stamps: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class WeightsFit:
 def read_pretrained(path: Path) -> Pretrained:
     """Read a safetensors file, a state dict that torch.save wrote, or a directory with weights.
 
-    Of a run these are the best weights, else the last ones, with their moving average.
+    An index of several such files is read with all of them. Of a run these are the best weights,
+    else the last ones, with their moving average.
 
     Raises:
         UserError: there are none, or they cannot be read.
@@ -95,7 +98,8 @@ def read_pretrained(path: Path) -> Pretrained:
     else:
         tensors, taken_from = _of_file(path)
     with reading(path, "a file of weights"):
-        return Pretrained(named, path, tensors, _digest(tensors), taken_from, _stamp(path))
+        stamps = {file: _stamp(file) for file in _files(path)}
+        return Pretrained(named, path, tensors, _digest(tensors), taken_from, stamps)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -109,15 +113,16 @@ def _refuse_overwritten(pretrained: Pretrained) -> None:
 
     One that was moved, or replaced by another file, is still there for this process.
     """
-    with suppress(OSError):
-        stamp = _stamp(pretrained.path)
-        if stamp[:2] == pretrained.stamp[:2] and stamp != pretrained.stamp:
-            words = f"{pretrained.path} was written over while the run was under way; begin anew"
-            raise ConfigError(Problem(KEY, words))
+    for file, before in pretrained.stamps.items():
+        with suppress(OSError):
+            stamp = _stamp(file)
+            if stamp[:2] == before[:2] and stamp != before:
+                words = f"{file} was written over while the run was under way; begin anew"
+                raise ConfigError(Problem(KEY, words))
 
 
 def _of_directory(path: Path) -> tuple[Path, Mapping[str, Any]]:
-    for file in (path / CHECKPOINTS / BEST / WEIGHTS, path / WEIGHTS):
+    for file in (path / CHECKPOINTS / BEST / WEIGHTS, path / WEIGHTS, path / (WEIGHTS + INDEX)):
         if file.is_file():
             return file, _of_file(file)[0]
     newest = newest_checkpoint(path / CHECKPOINTS)
@@ -128,7 +133,36 @@ def _of_directory(path: Path) -> tuple[Path, Mapping[str, Any]]:
     return folder, {**weights_of(folder, state), **state["extra"], **average}
 
 
+def _files(path: Path) -> list[Path]:
+    """Return an index and the files beside it that it names; any other file alone."""
+    if not path.name.endswith(INDEX):
+        return [path]
+    with reading(path, "an index of weights"):
+        return [path, *(path.with_name(name) for name in sorted(set(_index(path).values())))]
+
+
+def _index(path: Path) -> dict[str, str]:
+    """Return in which file each tensor is."""
+    found: dict[str, str] = json.loads(path.read_text("utf-8"))["weight_map"]
+    return found
+
+
+def _of_index(path: Path) -> dict[str, Any]:
+    tensors: dict[str, Any] = {}
+    for file in _files(path)[1:]:
+        tensors |= _of_file(file)[0]
+    lacking = sorted(_index(path).keys() - tensors.keys())
+    if lacking:
+        raise UserError(
+            f"{path}: its files lack {_keys(len(lacking))} that it names: {_some(lacking)}; "
+            "download them again"
+        )
+    return tensors
+
+
 def _of_file(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    if path.name.endswith(INDEX):
+        return _of_index(path), ()
     with reading(path, "a file of weights"), path.open("rb") as file:
         head = file.read(9)
     if head[8:] == b"{":

@@ -62,23 +62,22 @@ def check(
     Raises:
         UserError: it is no directory, holds other files or a run, or is in the way of an input.
     """
-    called = f"--output {directory}"
     for path in inputs:
         if path.is_dir() and marker.command_of(path) and is_within(directory, path):
             where = "is" if is_within(path, directory) else "lies in"
-            raise UserError(f"{called}: {where} {path}, which is read; choose another directory")
+            raise UserError(f"{directory}: {where} {path}, which is read; choose another directory")
     if not _is_there(directory):
         return
     _refuse_links(directory)
     own = _own_files(directory)
     if own and not overwrite:
         raise UserError(
-            f"{called}: holds a run already ({own[0]}); choose another directory, or --overwrite"
+            f"{directory}: holds a run already ({own[0]}); choose another directory, or --overwrite"
         )
     for path in inputs if own else ():
         if is_within(path, directory):
             raise UserError(
-                f"{called}: holds {path}, which is read; --overwrite would replace it: choose "
+                f"{directory}: holds {path}, which is read; --overwrite would replace it: choose "
                 "another directory"
             )
     _refuse_others(directory, marker.named(directory, command), own)
@@ -273,9 +272,9 @@ def _new(parent: Path, command: Command) -> Path:
 def _is_there(directory: Path) -> bool:
     """Tell whether a directory is there; refuse what is in its place."""
     if directory.is_symlink() and not directory.exists():
-        raise UserError(f"--output {directory}: is a link that leads nowhere")
+        raise UserError(f"{directory}: is a link that leads nowhere")
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"--output {directory}: is a file; give a directory")
+        raise UserError(f"{directory}: is a file; a run needs a directory")
     return directory.exists()
 
 
@@ -285,7 +284,7 @@ def _own_files(directory: Path) -> list[str]:
         others = sorted(path.name for path in directory.iterdir() if path.name[0] != ".")
         if others:
             raise UserError(
-                f"--output {directory}: holds {others[0]}{' and others' * (len(others) > 1)}, but "
+                f"{directory}: holds {others[0]}{' and others' * (len(others) > 1)}, but "
                 "no run; choose a new or an empty directory"
             )
     return marker.own_files(directory)

@@ -188,7 +188,7 @@ def test_compare_prints_a_row_for_each_run_and_draws_them(here, run, tmp_path):
     assert "Plot: both/comparison.png" in table.stdout
     again = here("compare", "run", "found", "--output", "both")
     assert again.returncode == 2
-    assert "--output both: holds a run already" in again.stderr
+    assert "both: holds a run already" in again.stderr
     (tmp_path / "empty").mkdir()
     missing = here("compare", "run", "nowhere")
     assert (missing.returncode, missing.stdout) == (2, "")

@@ -210,7 +210,7 @@ def test_a_directory_with_a_run_is_refused(here, write, tmp_path):
     assert again.returncode == 2
     assert again.stdout == ""
     assert again.stderr == (
-        "lrtool: error: --output out: holds a run already (report.json); choose another "
+        "lrtool: error: out: holds a run already (report.json); choose another "
         "directory, or --overwrite\n"
     )
     assert (tmp_path / "out/report.json").read_bytes() == before
@@ -225,7 +225,7 @@ def test_output_that_is_a_file_or_cannot_be_made(here, write):
     write("file", "")
     done = here("find", "quick.yaml", "--output", "file")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "lrtool: error: --output file: is a file; give a directory\n"
+    assert done.stderr == "lrtool: error: file: is a file; a run needs a directory\n"
     done = here("find", "quick.yaml", "--output", "file/below")
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be written" in done.stderr

@@ -49,7 +49,7 @@ def test_the_run_that_is_resumed_is_never_overwritten(here, run):
         assert contents(run).keys() == before.keys()
     done = here(*TRAIN, "--resume", "run", "--output", "run/again")
     assert done.returncode == 2
-    assert "--output run/again: lies in run, which is read" in done.stderr
+    assert "run/again: lies in run, which is read" in done.stderr
 
 
 def test_the_directory_of_the_configuration_is_no_run(here, tmp_path, write):
@@ -70,7 +70,7 @@ def test_a_runs_own_configuration_and_data_inside_of_it_are_not_replaced(here, r
     given = (run / "config.yaml").read_bytes()
     done = here("train", "run/config.yaml", "-q", "--output", "run", "--overwrite")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--output run: holds run/config.yaml, which is read; --overwrite would" in done.stderr
+    assert "run: holds run/config.yaml, which is read; --overwrite would" in done.stderr
     assert (run / "config.yaml").read_bytes() == given
     table = "data: {source: csv, args: {path: run/mine.csv, target: y}, batch_size: 2}\n"
     write("b.yaml", table + "model: linear\ntrain: {epochs: 1}\n")
@@ -88,10 +88,10 @@ def test_the_runs_that_are_compared_and_the_rates_run_stay(here, run, tmp_path):
     for output, where in (("run", "is"), (run, "is"), ("run/plots", "lies in")):
         done = here("compare", "run", "--output", output, "--overwrite")
         assert (done.returncode, done.stdout) == (2, "")
-        assert f"--output {output}: {where} run, which is read" in done.stderr
+        assert f"{output}: {where} run, which is read" in done.stderr
         done = here(*TRAIN, "--lr-from", "run", "--output", output, "--overwrite")
         assert done.returncode == 2
-        assert f"--output {output}: {where} run, which is read" in done.stderr
+        assert f"{output}: {where} run, which is read" in done.stderr
         done = here(*TRAIN, "--lr-from", "run/report.json", "--output", output, "--overwrite")
         assert done.returncode == 2
     assert contents(run) == before
@@ -101,7 +101,7 @@ def test_the_runs_that_are_compared_and_the_rates_run_stay(here, run, tmp_path):
     for command in ((*TRAIN, "--lr-from", "whole/find"), ("compare", "run", "whole/find")):
         done = here(*command, "--output", "whole", "--overwrite")
         assert done.returncode == 2
-        assert "--output whole: holds whole/find, which is read" in done.stderr
+        assert "whole: holds whole/find, which is read" in done.stderr
     assert contents(tmp_path / "whole") == before
 
 

@@ -198,7 +198,7 @@ def test_a_run_is_copied_replaced_and_read_by_rank_0(ranks, tmp_path):
     assert [row["step"] for row in rows(tmp_path / "copy") if row["kind"] == "epoch"] == [3, 6]
     refused = ranks(2, *TRAIN, "copy", "--epochs", "1")
     assert codes(refused) == [2, 2]
-    assert refused[0].stderr.startswith("lrtool: error: --output copy: holds a run already")
+    assert refused[0].stderr.startswith("lrtool: error: copy: holds a run already")
     assert refused[1].stderr == ""
     again = ("--overwrite", "--lr-from", "run", "--epochs", "1", "--json")
     ended = ranks(2, "train", "a.yaml", "--output", "copy", *again)

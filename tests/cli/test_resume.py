@@ -410,7 +410,7 @@ def test_a_continuation_elsewhere_leaves_the_run_as_it_was(here, tmp_path):
     assert report.suggestion.lr == report.learning_rate.value
     again = here(*TRAIN, "new", *auto, "--resume", "run", "--epochs", 3)
     assert again.returncode == 2
-    assert "--output new: holds a run already" in again.stderr
+    assert "new: holds a run already" in again.stderr
     # What does not fit is refused before the directory is emptied.
     wrong = here(*TRAIN, "new", *auto, "--resume", "run", "--overwrite", "--batch-size", 4)
     assert wrong.returncode == 2
@@ -426,7 +426,7 @@ def test_what_cannot_be_resumed(here, tmp_path):
         ("--resume", "empty"): "--resume empty: holds no run; give a run directory, or auto",
         ("--resume", "nowhere"): "--resume nowhere: there is no such run; give a run directory, or "
         "a name that `lrtool runs` shows",
-        ("--resume", "auto", "-o", "found"): "--output found: holds a run already (report.json); "
+        ("--resume", "auto", "-o", "found"): "found: holds a run already (report.json); "
         "choose another directory, or --overwrite",
         ("--resume", "run", "--overwrite"): "--overwrite and --resume contradict each other; give "
         "one of them",

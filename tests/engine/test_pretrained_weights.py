@@ -1,6 +1,8 @@
 """Pretrained weights: what is read of a file, what a model takes of it, and every refusal."""
 
 import hashlib
+import json
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -131,6 +133,68 @@ def test_other_files_are_refused(content, words, tmp_path):
     with pytest.raises(UserError) as caught:
         read_pretrained(path)
     assert str(caught.value).startswith(f"{path}: {words}")
+
+
+def in_parts(folder, tensors, named=None):
+    """Write weights as the Hub holds large ones: two files, and an index of them."""
+    names, files = list(tensors), ("model-00001-of-00002", "model-00002-of-00002")
+    where = {name: f"{files[place % 2]}.safetensors" for place, name in enumerate(names)}
+    for file in set(where.values()):
+        part = {name: tensors[name] for name in names if where[name] == file}
+        safetensors.torch.save_file(part, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": named or where}))
+    return index
+
+
+def test_weights_in_several_files_are_read_by_their_index(trained, tmp_path):
+    (tmp_path / "parts").mkdir()
+    index = in_parts(tmp_path / "parts", trained)
+    torch.save(trained, tmp_path / "whole.pt")
+    whole = read_pretrained(tmp_path / "whole.pt")
+    for named in (index, tmp_path / "parts"):
+        read = read_pretrained(named)
+        assert equal(read.tensors, trained)
+        assert (read.named, read.path, read.digest) == (named, index, whole.digest)
+
+
+def test_a_file_of_several_that_was_written_over_is_refused(trained, tmp_path):
+    read = read_pretrained(in_parts(tmp_path, trained))
+    part = tmp_path / "model-00002-of-00002.safetensors"
+    with part.open("r+b") as file:
+        file.write(file.read(1))
+        os.utime(part, ns=(0, 0))
+    with pytest.raises(ConfigError, match=f"{part} was written over while the run was under way"):
+        load_pretrained(net(), read, partial=False)
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ({"head.bias": "../a.safetensors"}, "damaged, or not an index of weights: "),
+        ({"head.bias": 3}, "damaged, or not an index of weights: "),
+        (
+            {
+                "head.bias": "model-00001-of-00002.safetensors",
+                "x": "model-00002-of-00002.safetensors",
+            },
+            "its files lack 1 key that it names: x; download them again",
+        ),
+    ],
+)
+def test_an_index_that_does_not_fit_its_files_is_refused(named, words, trained, tmp_path):
+    index = in_parts(tmp_path, trained, named)
+    with pytest.raises(UserError) as caught:
+        read_pretrained(index)
+    assert str(caught.value).startswith(f"{index}: {words}")
+
+
+def test_a_missing_file_of_several_is_named(trained, tmp_path):
+    index = in_parts(tmp_path, trained)
+    part = tmp_path / "model-00002-of-00002.safetensors"
+    part.unlink()
+    with pytest.raises(UserError, match=f"{part}: cannot be read: No such file"):
+        read_pretrained(index)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):

@@ -96,7 +96,7 @@ def test_a_run_that_came_meanwhile_is_not_replaced(tmp_path):
 
 def test_only_a_run_and_an_empty_directory_are_written_into(tmp_path):
     (tmp_path / "file").write_text("")
-    assert refusal(tmp_path / "file").endswith("file: is a file; give a directory")
+    assert refusal(tmp_path / "file").endswith("file: is a file; a run needs a directory")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     assert refusal(tmp_path / "nowhere").endswith("nowhere: is a link that leads nowhere")
     mine = tmp_path / "mine"
@@ -198,17 +198,17 @@ def test_what_is_read_is_never_replaced_however_it_is_spelled(tmp_path, monkeypa
     for output in spelled:
         for read in spelled:
             assert refusal(output, inputs=[read]) == (
-                f"--output {output}: is {read}, which is read; choose another directory"
+                f"{output}: is {read}, which is read; choose another directory"
             )
         below = output / "below/it"
         assert refusal(below, "compare", overwrite=False, inputs=[run]) == (
-            f"--output {below}: lies in {run}, which is read; choose another directory"
+            f"{below}: lies in {run}, which is read; choose another directory"
         )
         rundir.check(output, "train", overwrite=True, inputs=[given])
     put(run, ["data.csv"], "mine")
     for read in (run / "data.csv", tmp_path / "link/data.csv", run / "config.yaml"):
         assert refusal(run, inputs=[read]) == (
-            f"--output {run}: holds {read}, which is read; --overwrite would replace it: choose "
+            f"{run}: holds {read}, which is read; --overwrite would replace it: choose "
             "another directory"
         )
 
