@@ -17,6 +17,9 @@ RUN = 3  # steps in a row above the ceiling: one or two wild batches do not stop
 OPENING = 5  # steps whose median is the initial loss
 NOISES = 10.0  # height of the ceiling above the initial loss, at least, in units of batch noise
 STUCK = 8  # skipped steps in a row with losses that are not finite: the forward pass overflows
+NEAR = 5  # steps on each side of one, over which its noise is taken
+GROWN = 4.0  # times the opening's noise, halfway: a network that says nothing at first
+SILENT = 0.01  # share of the initial loss up to which the noise of such a network grows
 RESOLUTION = 32 * float(np.finfo(np.float32).eps)  # losses are computed in float32
 
 
@@ -90,13 +93,34 @@ def _diverged(losses: NDArray[np.float64]) -> int | None:
     a, b, c = losses[:-2], losses[1:-1], losses[2:]
     lowest = np.minimum(np.minimum(a, b), c)
     best = np.minimum.accumulate(np.maximum(np.maximum(a, b), c))
-    # Noise: differences between batches before the run of three, so that a divergence does not
-    # count as noise. The fourth power of the mean fourth root is 0.86 standard deviations for
-    # normal noise and hardly moves with a spike; a running median would be slow.
     with np.errstate(over="ignore"):
-        roots = np.sqrt(np.sqrt(np.abs(np.diff(losses))))[: lowest.size - 1]
-        noise = np.append(np.inf, (np.cumsum(roots) / np.arange(1, lowest.size)) ** 4)
-        noise = np.maximum(noise, RESOLUTION * abs(initial))
+        noise = np.maximum(_noise(losses)[: lowest.size], RESOLUTION * abs(initial))
         above = lowest > initial + np.maximum(initial - best, NOISES * noise)
     above[: OPENING - RUN + 1] = False  # the initial loss is known from the fifth step on
     return int(np.argmax(above)) + RUN - 1 if above.any() else None
+
+
+def _noise(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the noise of a batch before each loss, from the differences between earlier ones.
+
+    They end before the run of three that begins there, so that a divergence does not count as
+    noise. The fourth power of the mean fourth root is 0.86 standard deviations for normal noise and
+    hardly moves with a spike; a running median would be slow.
+
+    A network may say nothing at first, as one with a head of zeros. Then all batches have the same
+    loss, and their noise grows with the weights: only the latest tells.
+    """
+    total = np.append(0.0, np.cumsum(np.sqrt(np.sqrt(np.abs(np.diff(losses))))))
+
+    def between(first: NDArray[np.intp] | int, end: NDArray[np.intp]) -> NDArray[np.float64]:
+        mean: NDArray[np.float64] = (total[end] - total[first]) / (end - first)
+        return mean**4
+
+    end = np.arange(1, losses.size)
+    middle = end // 2
+    opening = between(0, np.minimum(NEAR, end))
+    halfway = between(np.maximum(middle - NEAR, 0), np.minimum(middle + NEAR, end))
+    lately = between(np.maximum(end - 2 * NEAR, 0), end)
+    silent = halfway > GROWN * opening
+    grown = np.where(silent, np.minimum(lately, SILENT * abs(losses[0])), 0.0)
+    return np.append(np.inf, np.maximum(between(0, end), grown))

@@ -74,6 +74,34 @@ def test_scale_and_offset_do_not_matter(scale, offset, seed):
     assert find_stop(scale * losses + offset) == find_stop(losses)
 
 
+def silent_at_first(seed, *, momentum=0.9, batch=8):
+    """Sweep a logistic regression from weights of zero: at first all its losses are log 2."""
+    rng = np.random.default_rng(seed)
+    weights, velocity, losses = np.zeros(100), np.zeros(100), []
+    truth = rng.normal(size=100)
+    for rate in rates():
+        inputs = rng.normal(size=(batch, 100))
+        wrong = rng.random(batch) < 0.35
+        signs = np.where(wrong, -1, 1) * np.sign(inputs @ truth)
+        margins = signs * (inputs @ weights)
+        losses.append(float(np.logaddexp(0, -margins).mean()))
+        share = signs / (1 + np.exp(np.minimum(margins, 500)))
+        velocity = momentum * velocity + (share[:, None] * inputs).mean(axis=0)
+        weights = weights + rate * velocity
+    return losses
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("offset", [0, 100])
+def test_noise_that_grows_from_nothing_is_no_divergence(momentum, offset):
+    stopped = [
+        rates()[stop[0]] if (stop := find_stop(offset + losses)) else math.inf
+        for losses in (np.array(silent_at_first(seed, momentum=momentum)) for seed in range(40))
+    ]
+    assert min(stopped) > 0.01
+    assert np.median(stopped) > (0.03 if momentum else 0.3)
+
+
 def test_negative_losses_that_fall_go_on():
     assert find_stop(np.linspace(-10, -50, 200)) is None
     assert find_stop(np.full(100, -10.0)) is None
