@@ -156,7 +156,7 @@ def runs_of(document: Document) -> Path:
 
     path = Path(document.name)
     own = path.name == marker.CONFIG and marker.read(path.parent) is not None
-    within = path.absolute().parents[1]
+    within = path.absolute().parent.parent
     return RUNS / (within.name if own and within.parent == RUNS.absolute() else path.stem)
 
 

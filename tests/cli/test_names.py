@@ -1,9 +1,12 @@
 """`--name`, and names wherever a command takes a run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from lrtool.cli import flags
+from lrtool.config.document import Document
 from lrtool.report import report as reports
 
 CONFIG = """
@@ -27,6 +30,10 @@ def configuration(write):
 def refused(done):
     assert (done.returncode, done.stdout) == (2, "")
     return done.stderr
+
+
+def test_a_configuration_in_the_root_directory_has_runs_too():
+    assert flags.runs_of(Document("/c.yaml", {}, {}, {})) == Path("runs/c")
 
 
 def test_a_runs_own_configuration_is_of_the_runs_that_it_is_one_of(here, tmp_path):
