@@ -239,7 +239,7 @@ def _misfit(found: str, known: str) -> DataError:
 def as_binary(loaded: Loaded) -> Loaded:
     """Turn integer targets into 0.0 and 1.0 for a binary loss: two classes (N, 1), labels (N, k).
 
-    Float targets stay as they are.
+    Two classes may be (N,) or (N, 1). Float targets stay as they are.
 
     Raises:
         DataError: there are not exactly two classes, or the samples are not in memory.
@@ -257,14 +257,15 @@ def as_binary(loaded: Loaded) -> Loaded:
     if len(shape) == 1 and shape[0] > 1 and all(_zeros_and_ones(part) for part in parts):
         encoding = replace(loaded.encoding, num_outputs=shape[0])
         return replace(_with_resident(loaded, _floats), encoding=encoding)
-    if loaded.num_outputs != 2 or shape != ():
-        actual = f"{loaded.num_outputs} classes" if shape == () else f"targets of shape {shape}"
+    one_each = shape in {(), (1,)}
+    if loaded.num_outputs != 2 or not one_each:
+        actual = f"{loaded.num_outputs} classes" if one_each else f"targets of shape {shape}"
         raise DataError(
             f"a binary loss needs exactly 2 classes, but the data have {actual}; use cross_entropy"
         )
 
     def binary(part: Resident) -> Resident:
-        return Resident(part.inputs, part.targets[:, None].to(torch.get_default_dtype()))
+        return Resident(part.inputs, part.targets.reshape(-1, 1).to(torch.get_default_dtype()))
 
     shapes = {**loaded.shapes, "targets": (1,)}
     encoding = replace(loaded.encoding, num_outputs=1)

@@ -418,13 +418,17 @@ def test_two_classes_as_one_output():
     assert data.num_outputs == 1
     assert data.shapes == {"inputs": (2,), "targets": (1,)}
     assert as_binary(data).train is data.train
+    column = as_binary(loaded((X, Y[:, None])))  # the same, as (N, 1)
+    assert torch.equal(column.train.targets, torch.from_numpy(Y[:, None]).float())
+    assert (column.num_outputs, column.shapes) == (1, data.shapes)
 
 
 def test_what_is_not_binary():
-    with pytest.raises(
-        DataError, match=r"needs exactly 2 classes, but the data have 3 classes; use"
-    ):
-        as_binary(loaded((X, Y + 1)))
+    for targets in (Y + 1, (Y + 1)[:, None]):
+        with pytest.raises(
+            DataError, match=r"needs exactly 2 classes, but the data have 3 classes; use"
+        ):
+            as_binary(loaded((X, targets)))
     with pytest.raises(DataError, match=r"but the data have targets of shape \(2,\)"):
         as_binary(loaded((X, X.astype(int))))
     with pytest.raises(DataError, match=r"floats of shape \(N, 1\), but .* have torch.int64; let"):
