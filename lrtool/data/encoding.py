@@ -63,6 +63,10 @@ class TableInputs:
     """The columns of a table, in the order of the inputs made of them."""
 
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    fields: Annotated[
+        int | None,
+        Field(description="of a line of a file without a header; null where names are known"),
+    ] = None
     kind: Literal["table"] = "table"
 
     @model_validator(mode="after")

@@ -150,18 +150,24 @@ class Table:
         return self.format_of(name) == NumberFormat() and not self.has_marks(name)
 
 
-def read_table(path: Path, table_format: TableFormat) -> Table:
+def read_table(path: Path, table_format: TableFormat, *, target: str | None = None) -> Table:
     """Read a table.
 
+    Args:
+        path: of the file.
+        table_format: how it is written.
+        target: the one of the names in `data.args.header` that the file may lack; None: it has all.
+
     Raises:
-        DataError: not a text file, rows of different lengths, none, or two columns of a name.
+        DataError: not a text file, rows of different lengths, none, or two columns of a name; or
+            other columns than those of a training.
         ConfigError: not as many columns as names in `data.args.header`.
 
     Warns:
         LrtoolWarning: rows without any value are left out.
     """
     lines, rows = _rows(path, table_format.delimiter)
-    header, header_line = _header(path, table_format, rows, lines)
+    header, header_line = _header(path, table_format, rows, lines, target)
     kept = [row for row, fields in enumerate(rows) if any(fields)]
     if not kept:
         raise DataError(f"{path}: holds no row below the header")
@@ -265,7 +271,11 @@ def _rows(path: Path, delimiter: str) -> tuple[list[int], list[list[str]]]:
 
 
 def _header(
-    path: Path, table_format: TableFormat, rows: list[list[str]], lines: list[int]
+    path: Path,
+    table_format: TableFormat,
+    rows: list[list[str]],
+    lines: list[int],
+    target: str | None,
 ) -> tuple[Sequence[str], int]:
     """Return the names of the columns, and their line; they are taken off the rows."""
     given = table_format.header
@@ -274,6 +284,14 @@ def _header(
     width = len(rows[0]) if rows else 0
     if given is False:
         return [str(number) for number in range(width)], 1
+    if target is not None:
+        inputs = [name for name in given if name != target]
+        if width not in {len(given), len(inputs)}:
+            raise DataError(
+                f"{path}: line 1: {width} column{'s'[: width != 1]}, but the run was trained on"
+                f" {len(given)}, or {len(inputs)} without the target {target!r}"
+            )
+        return (given if width == len(given) else inputs), 1
     if len(given) != width:
         problem = f"these are {len(given)} names, but {path} has {width} columns"
         raise wrong_argument("header", problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +96,17 @@ def _of_a_table(
         file = find_file(str(path), [Path()])
         ending = file.suffix.lower()
         in_parquet = ending in PARQUET or (encoding.source == "parquet" and ending not in TEXT)
-        table = read_parquet(file, form) if in_parquet else read_table(file, form)
+        table = read_parquet(file, form) if in_parquet else _of_text(file, form, known, args)
     check_trained(table, list(kinds))
     return known.encode(frame_of(table, kinds), warn=True)
+
+
+def _of_text(file: Path, form: TableFormat, known: TableInputs, args: Mapping[str, Any]) -> Table:
+    """Read a text file; without a header its columns are known by their place in the training."""
+    if known.fields is not None:
+        form = replace(form, header=tuple(map(str, range(known.fields))))
+    target = None if isinstance(form.header, bool) else str(args["target"])
+    return read_table(file, form, target=target)
 
 
 def _columns(data: Any) -> dict[str, list[Any]]:

@@ -107,6 +107,28 @@ def test_columns_may_stand_in_another_order_beside_others(here, write, tmp_path)
     assert list(as_json[0]["probabilities"]) == ["may be", "no", "yes"]
 
 
+@pytest.mark.parametrize("form", ["header: false, target: 0", "header: [y, a, b, c], target: y"])
+def test_a_table_without_a_header_may_lack_its_target(here, train, write, form):
+    numbers = np.random.default_rng(0).normal(size=(60, 3)).round(3).tolist()
+    lines = [",".join(map(str, row)) for row in numbers]
+    labels = ["high" if row[0] > row[1] else "low" for row in numbers]
+    whole = "".join(f"{label},{line}\n" for label, line in zip(labels, lines, strict=True))
+    write("train.csv", whole)
+    columns = "[1, 2]" if "false" in form else "[a, b]"
+    train(TABLE.replace("target: kind", f"{form}, columns: {columns}"), "--epochs", 40)
+    write("new.csv", "\n".join(lines) + "\n")
+    rows = rows_of(here("predict", "run", "new.csv"))
+    assert rows == rows_of(here("predict", "run", "train.csv"))
+    assert np.mean([r["prediction"] == label for r, label in zip(rows, labels, strict=True)]) > 0.9
+    target = "'0'" if "false" in form else "'y'"
+    for line, width in (("1,2", "2 columns"), ("1,2,3,4,5", "5 columns"), ("1", "1 column")):
+        write("new.csv", f"{line}\n")
+        assert refused(here("predict", "run", "new.csv")) == (
+            f"lrtool: error: new.csv: line 1: {width}, but the run was trained on 4, or 3 without"
+            f" the target {target}\n"
+        )
+
+
 @pytest.mark.usefixtures("run")
 def test_what_cannot_be_read_is_named_with_its_line(here, write):
     write("new.csv", "size,city\n1,Rome\ntall,Oslo\n")

@@ -96,7 +96,7 @@ def test_the_file_by_hand(tmp_path):
     classes = {"kind": "classes", "name": "kind", "classes": ["no", "yes"], "numbers": False}
     assert content["encoding"] == {
         "source": "csv",
-        "inputs": {"kind": "table", "columns": [size, city]},
+        "inputs": {"kind": "table", "columns": [size, city], "fields": None},
         "targets": classes,
         "input_shape": [4],
         "num_outputs": 2,

@@ -219,7 +219,7 @@ def _parts(
     else:
         rows, held_out = np.arange(count), np.arange(count, len(whole.places))
     frame = frame_of(whole, kinds)
-    inputs = learned or learn_table(frame.iloc[rows])
+    inputs = learned or replace(learn_table(frame.iloc[rows]), fields=_nameless_fields(table))
     encoded = inputs.encode(frame, warn=learned is not None)
     targets: Targets | None = classes
     if targets is None:
@@ -234,3 +234,8 @@ def _parts(
         num_outputs=len(classes.classes) if classes else 1,
     )
     return replace(parts, columns=facts_of(table, kinds, left_out, target, classes))
+
+
+def _nameless_fields(table: Table) -> int | None:
+    """Return how many fields a line has; None if the columns have names."""
+    return None if table.format.header else len(table.columns)
