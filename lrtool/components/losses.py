@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lrtool.config.schema import ComponentConfig
+    from lrtool.config.schema import ComponentConfig, LossConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,6 +79,7 @@ class LossEntry:
         soft: also takes a probability for each class as targets.
         one_output: two classes are a single output, with targets 0.0 and 1.0.
         for_logits: the loss to recommend when outputs look like logits.
+        module: the same loss in torch.nn.
     """
 
     function: Callable[..., Tensor]
@@ -88,6 +89,7 @@ class LossEntry:
     soft: bool = False
     one_output: bool = False
     for_logits: str | None = None
+    module: type[nn.Module] | None = None
 
 
 LOSSES: dict[str, LossEntry] = {
@@ -97,16 +99,32 @@ LOSSES: dict[str, LossEntry] = {
         "logits",
         ("sparse_categorical_crossentropy", "categorical_crossentropy"),
         soft=True,
+        module=nn.CrossEntropyLoss,
     ),
     "nll_loss": LossEntry(
-        F.nll_loss, "classes", "log-probabilities", ("nll",), for_logits="cross_entropy"
+        F.nll_loss,
+        "classes",
+        "log-probabilities",
+        ("nll",),
+        for_logits="cross_entropy",
+        module=nn.NLLLoss,
     ),
-    "multi_margin_loss": LossEntry(F.multi_margin_loss, "classes", "scores"),
-    "mse_loss": LossEntry(F.mse_loss, "values", "values", ("mse", "mean_squared_error")),
-    "l1_loss": LossEntry(F.l1_loss, "values", "values", ("l1", "mae", "mean_absolute_error")),
-    "smooth_l1_loss": LossEntry(F.smooth_l1_loss, "values", "values", ("smooth_l1",)),
-    "huber_loss": LossEntry(F.huber_loss, "values", "values", ("huber",)),
-    "poisson_nll_loss": LossEntry(F.poisson_nll_loss, "values", "log rates"),
+    "multi_margin_loss": LossEntry(
+        F.multi_margin_loss, "classes", "scores", module=nn.MultiMarginLoss
+    ),
+    "mse_loss": LossEntry(
+        F.mse_loss, "values", "values", ("mse", "mean_squared_error"), module=nn.MSELoss
+    ),
+    "l1_loss": LossEntry(
+        F.l1_loss, "values", "values", ("l1", "mae", "mean_absolute_error"), module=nn.L1Loss
+    ),
+    "smooth_l1_loss": LossEntry(
+        F.smooth_l1_loss, "values", "values", ("smooth_l1",), module=nn.SmoothL1Loss
+    ),
+    "huber_loss": LossEntry(F.huber_loss, "values", "values", ("huber",), module=nn.HuberLoss),
+    "poisson_nll_loss": LossEntry(
+        F.poisson_nll_loss, "values", "log rates", module=nn.PoissonNLLLoss
+    ),
     "binary_cross_entropy_with_logits": LossEntry(
         # Keras's binary_crossentropy, for the built-in models return logits.
         F.binary_cross_entropy_with_logits,
@@ -114,6 +132,7 @@ LOSSES: dict[str, LossEntry] = {
         "logits",
         ("bce_with_logits", "binary_crossentropy"),
         one_output=True,
+        module=nn.BCEWithLogitsLoss,
     ),
     "binary_cross_entropy": LossEntry(
         F.binary_cross_entropy,
@@ -122,23 +141,35 @@ LOSSES: dict[str, LossEntry] = {
         ("bce",),
         one_output=True,
         for_logits="binary_cross_entropy_with_logits",
+        module=nn.BCELoss,
     ),
     "multilabel_soft_margin_loss": LossEntry(
-        F.multilabel_soft_margin_loss, "probabilities", "logits"
+        F.multilabel_soft_margin_loss,
+        "probabilities",
+        "logits",
+        module=nn.MultiLabelSoftMarginLoss,
     ),
     # torch's "mean" would divide by the number of outputs too
     "kl_div": LossEntry(
-        functools.partial(F.kl_div, reduction="batchmean"), "probabilities", "log-probabilities"
+        functools.partial(F.kl_div, reduction="batchmean"),
+        "probabilities",
+        "log-probabilities",
+        module=nn.KLDivLoss,
     ),
-    "soft_margin_loss": LossEntry(F.soft_margin_loss, "signs", "logits"),
-    "hinge_embedding_loss": LossEntry(F.hinge_embedding_loss, "signs", "distances"),
-    "multilabel_margin_loss": LossEntry(F.multilabel_margin_loss, "label sets", "scores"),
+    "soft_margin_loss": LossEntry(F.soft_margin_loss, "signs", "logits", module=nn.SoftMarginLoss),
+    "hinge_embedding_loss": LossEntry(
+        F.hinge_embedding_loss, "signs", "distances", module=nn.HingeEmbeddingLoss
+    ),
+    "multilabel_margin_loss": LossEntry(
+        F.multilabel_margin_loss, "label sets", "scores", module=nn.MultiLabelMarginLoss
+    ),
 }
 ALIASES: dict[str, str] = {alias: name for name, loss in LOSSES.items() for alias in loss.aliases}
 
 # Parameters of torch's losses that a configuration must not set.
 RESERVED = ("input", "target", "size_average", "reduce", "reduction")
 _TENSORS = {"weight", "pos_weight"}  # tensors for torch, lists of numbers in a configuration
+_MEANING = ("ignore_index", "log_input", "log_target")  # which tell what outputs and targets are
 
 
 def canonical(name: str) -> str:
@@ -202,6 +233,37 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
     function: Callable[..., Tensor] = LOSSES[canonical(component.name)].function
     weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}
     return functools.partial(_weighted(function) if weights else function, **{**args, **weights})
+
+
+def known_as(component: LossConfig, loss: Loss | None) -> LossConfig:
+    """Return a loss of torch's under its built-in name, with what its arguments say of the data.
+
+    The user's own loss stays as it is, and so does one under a built-in name.
+
+    Args:
+        component: of the configuration, which may be an import path.
+        loss: from `build_loss`; None: the model's own.
+    """
+    if loss is None or not import_path.is_import_path(component.name):
+        return component
+    inner: Any = loss.loss if isinstance(loss, _WithArgs) else loss
+    args = component.args
+    while isinstance(inner, functools.partial):
+        inner, args = inner.func, {**inner.keywords, **args}
+    args = {name: getattr(inner, name) for name in _MEANING if hasattr(inner, name)} | args
+    for name, entry in LOSSES.items():
+        if _is_torchs(inner, entry):
+            return component.model_copy(update={"name": name, "args": args})
+    return component
+
+
+def _is_torchs(loss: Any, entry: LossEntry) -> bool:
+    """Tell whether a loss is the function or the module of a built-in one, unchanged."""
+    function: Any = entry.function
+    function = function.func if isinstance(function, functools.partial) else function
+    if entry.module is None or not isinstance(loss, nn.Module):
+        return loss is inspect.unwrap(function)
+    return isinstance(loss, entry.module) and type(loss).forward is entry.module.forward
 
 
 class _WithArgs(nn.Module):

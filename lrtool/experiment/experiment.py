@@ -133,6 +133,7 @@ def open_experiment(
         loss_fn = None if config.loss.name == OWN else losses.build_loss(config.loss, directories)
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(runtime.device)
+        known = losses.known_as(config.loss, loss_fn).name
         source = config.data.source
         factory = (
             import_path.resolve(source, directories) if import_path.is_import_path(source) else None
@@ -146,11 +147,11 @@ def open_experiment(
                 directories=directories,
                 ignored=_ignored(config, loss_fn),
                 encoding=encoding,
-                binary=losses.wants_binary(config.loss.name),
-                values=losses.takes_values(config.loss.name),
-                counts=losses.takes_counts(config.loss.name),
+                binary=losses.wants_binary(known),
+                values=losses.takes_values(known),
+                counts=losses.takes_counts(known),
             )
-        if losses.wants_binary(config.loss.name):
+        if losses.wants_binary(known):
             try:
                 data = as_binary(data)
             except DataError as error:

@@ -319,6 +319,7 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
     config = experiment.config
     if not config.metrics:
         return {}
+    loss, loss_args = what_loss(experiment)
     built = build(experiment, config.seed)
     batch = own(_first_of(experiment, built.loss_fn))
     try:
@@ -332,11 +333,8 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
             outputs, targets, _ = outputs_of(built.model, built.loss_fn, batch)
             made = metrics.build_metrics(
                 config.metrics,
-                loss=config.loss.name,
-                loss_args={
-                    "ignore_index": reduction_of(built.loss_fn).ignored,  # of the user's own, too
-                    **config.loss.args,
-                },
+                loss=loss,
+                loss_args=loss_args,
                 outputs=detached(outputs),
                 targets=targets,
                 device=experiment.runtime.device,
@@ -348,6 +346,13 @@ def metrics_of(experiment: Experiment) -> Mapping[str, Metric]:
             return made
     except (Exception, SystemExit) as error:
         raise explain(experiment, error, "the metrics failed on a training batch") from error
+
+
+def what_loss(experiment: Experiment) -> tuple[str, dict[str, Any]]:
+    """Return name and arguments of the loss, which tell a metric what outputs and targets are."""
+    known = losses.known_as(experiment.config.loss, experiment.loss_fn)
+    ignored = reduction_of(experiment.loss_fn).ignored  # of the user's own, too
+    return known.name, {"ignore_index": ignored, **known.args}
 
 
 def units_of(experiment: Experiment) -> Units | None:
@@ -411,11 +416,11 @@ def _refuse_bad_numbers(experiment: Experiment) -> None:
 
 def _refuse_bad_labels(experiment: Experiment, loss_fn: LossFunction) -> None:
     """Refuse labels that are no classes, or all the same, where a built-in loss needs classes."""
-    name = experiment.config.loss.name
+    loss = experiment.config.loss
     labels = labels_of(experiment.data.train)
-    if labels is None or not losses.takes_classes(name):
+    if labels is None or not losses.takes_classes(losses.known_as(loss, loss_fn).name):
         return
-    problem = class_problem(labels, ignored=losses.ignored_index(name, loss_fn))
+    problem = class_problem(labels, ignored=losses.ignored_index(loss.name, loss_fn))
     if problem is not None:
         problem = f"the targets of {experiment.config.data.source}: {problem}"
         raise ConfigError(Problem(("data", "source"), problem))

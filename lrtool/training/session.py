@@ -41,7 +41,13 @@ from lrtool.experiment.experiment import (
     rewind_generators,
     step_of,
 )
-from lrtool.experiment.preflight import empty_validation, metrics_of, schedule_of, units_of
+from lrtool.experiment.preflight import (
+    empty_validation,
+    metrics_of,
+    schedule_of,
+    units_of,
+    what_loss,
+)
 from lrtool.report import metrics_log
 from lrtool.report.records import EpochRow
 from lrtool.report.run_directory import CHECKPOINTS, MODEL, place
@@ -222,8 +228,7 @@ def _tally(experiment: Experiment) -> Tally | None:
         return None
     config, targets = experiment.config, experiment.data.encoding.targets
     return Tally(
-        config.loss.name,
-        {"ignore_index": reduction_of(experiment.loss_fn).ignored, **config.loss.args},
+        *what_loss(experiment),
         metrics=config.metrics,
         names=targets.classes if isinstance(targets, Classes) else (),
         target=targets.name if isinstance(targets, Values) else None,

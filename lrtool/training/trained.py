@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lrtool.components.adapters import add_adapter
+from lrtool.components.import_path import is_import_path
+from lrtool.components.losses import build_loss, known_as
 from lrtool.components.models import build_model
 from lrtool.config import document as documents
 from lrtool.config.document import located
@@ -30,7 +32,7 @@ from lrtool.training.stored_weights import load_stored_weights
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lrtool.config.schema import Config
+    from lrtool.config.schema import Config, LossConfig
     from lrtool.data.encoding import Encoding
 
 MOST_AT_ONCE = 256  # samples in a batch
@@ -44,12 +46,14 @@ class Trained:
         model: on the device, in evaluation mode.
         encoding: what the run learned of its training data.
         config: of the run.
+        loss: the configuration's, or its built-in name where an import path leads to torch's.
         runtime: device and precision.
     """
 
     model: nn.Module
     encoding: Encoding
     config: Config
+    loss: LossConfig
     runtime: Runtime
 
     def inputs(self, data: Any) -> Tensor:
@@ -87,7 +91,7 @@ class Trained:
             UserError: as `inputs`; or the model fails.
             OutOfMemoryError: a batch is too large for the device.
         """
-        return predictions_of(self(data), self.encoding, self.config.loss)
+        return predictions_of(self(data), self.encoding, self.loss)
 
     def _outputs(self, inputs: Tensor) -> Tensor:
         # As in the training: floats of the type of the weights.
@@ -158,13 +162,15 @@ def load_trained(
         "num_outputs": encoding.num_outputs,
         "vocabulary": encoding.vocabulary,
     }
-    before = random_states()
+    before, directories = random_states(), directories_of(config, document)
     try:
         with located(document), in_memory(f"the model {config.model.name} was built"):
-            model = build_model(config.model, facts, directories_of(config, document))
+            own = is_import_path(config.loss.name)
+            loss = known_as(config.loss, build_loss(config.loss, directories) if own else None)
+            model = build_model(config.model, facts, directories)
             if config.model.peft is not None:
-                add_adapter(model, config.model.peft, directories_of(config, document))
+                add_adapter(model, config.model.peft, directories)
     finally:
         restore_random_states(before)
     load_stored_weights(model, directory, checkpoint)
-    return Trained(model.to(runtime.device).eval(), encoding, config, runtime)
+    return Trained(model.to(runtime.device).eval(), encoding, config, loss, runtime)

@@ -79,14 +79,18 @@ def test_a_find_says_it_too(here):
     assert "price, standardised: 1 in a loss is its deviation" in " ".join(done.stdout.split())
 
 
+COUNTS = ("poisson_nll_loss", "torch.nn:PoissonNLLLoss", "torch.nn.functional:poisson_nll_loss")
+
+
 @pytest.mark.usefixtures("no_plots")
-def test_counts_are_not_standardised(here, write):
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_not_standardised(here, write, name):
     rows = [(place / 20, place // 9 % 7) for place in range(60)]
     write("t.csv", "a,n\n" + "".join(f"{a},{n}\n" for a, n in rows))
     write(
         "a.yaml",
         "data: {source: csv, args: {path: t.csv, target: n}, batch_size: 12}\nmodel: linear\n"
-        "loss: poisson_nll_loss\nmetrics: [mae]\noptimizer: adam\nlearning_rate: 0.05\n"
+        f"loss: {name}\nmetrics: [mae]\noptimizer: adam\nlearning_rate: 0.05\n"
         "train: {epochs: 2}\n",
     )
     assert here("train", "a.yaml", "--output", "run").returncode == 0
@@ -99,3 +103,24 @@ def test_counts_are_not_standardised(here, write):
     assert found["validation_loss"] == pytest.approx(loss, rel=1e-4)
     assert found["mae"] == pytest.approx((abs(one - 3) + two) / 2, rel=1e-4)
     assert "target" not in found or found["target"] is None
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_binary_loss_of_torchs_is_one_by_its_import_path_too(here, write, tmp_path):
+    rows = "".join(f"{i % 7 - 3},{'yes' if i % 7 > 2 else 'no'}\n" for i in range(70))
+    write("t.csv", f"a,kind\n{rows}")
+    found = []
+    for name in ("bce_with_logits", "torch.nn:BCEWithLogitsLoss"):
+        write(
+            "a.yaml",
+            "data: {source: csv, args: {path: t.csv, target: kind}, batch_size: 10}\n"
+            f"model: linear\nloss: {name}\nmetrics: [accuracy, auroc]\nlearning_rate: 0.1\n"
+            "train: {epochs: 2}\n",
+        )
+        done = here("train", "a.yaml", "--output", "run", "--overwrite")
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "run/report.json").read_text())
+        found.append((report["epochs"], report["predictions"], here("predict", "run", "t.csv")))
+        assert found[-1][2].returncode == 0
+    assert found[0] == found[1]
+    assert "prediction,probability_no,probability_yes" in found[0][2].stdout

@@ -7,8 +7,15 @@ import torch
 from torch.nn import functional as F
 
 from lrtool.components import losses
-from lrtool.components.losses import ALIASES, LOSSES, build_loss, check_args, fit_problem
-from lrtool.config.schema import ComponentConfig
+from lrtool.components.losses import (
+    ALIASES,
+    LOSSES,
+    build_loss,
+    check_args,
+    fit_problem,
+    known_as,
+)
+from lrtool.config.schema import ComponentConfig, LossConfig
 from lrtool.errors import ConfigError
 
 CLASSES = torch.tensor([0, 2, 1, 2])
@@ -460,6 +467,57 @@ def test_a_module_of_torchs():
     assert torch.equal(loss(VALUES, SIGNS), expected)
     plain = make("torch.nn:MSELoss")
     assert isinstance(plain, torch.nn.Module)  # so that a device can be chosen for it
+
+
+def known(name, directories=(), **args):
+    found = known_as(LossConfig(name=name, args=args), make(name, directories, **args))
+    return found.name, found.args
+
+
+def test_losses_of_torch_are_known_by_their_module_and_their_function():
+    modules = {
+        entry.module.__name__: name for name, entry in LOSSES.items() if entry.module is not None
+    }
+    assert len(modules) == len(LOSSES) == 15
+    for module, name in modules.items():
+        assert known(f"torch.nn:{module}")[0] == name
+        assert known(f"torch.nn.functional:{name}")[0] == name
+        outputs, targets = outputs_for(name), TARGETS[LOSSES[name].takes]
+        own = getattr(torch.nn, module)(reduction="sum")(outputs, targets)
+        assert torch.equal(own, getattr(F, name)(outputs, targets, reduction="sum"))
+
+
+def test_what_losses_of_torch_say_of_their_data(tmp_path, module):
+    assert known("torch.nn:PoissonNLLLoss") == ("poisson_nll_loss", {"log_input": True})
+    given = known("torch.nn:PoissonNLLLoss", log_input=False)
+    assert given == ("poisson_nll_loss", {"log_input": False})
+    given = known("torch.nn.functional:cross_entropy", ignore_index=3)
+    assert given == ("cross_entropy", {"ignore_index": 3})
+    name = module(
+        """
+        from functools import partial
+        from torch import nn
+        from torch.nn import functional as F
+
+        made = nn.PoissonNLLLoss(log_input=False)
+        bound = partial(F.kl_div, log_target=True)
+
+        class Same(nn.PoissonNLLLoss):
+            def __init__(self):
+                super().__init__(log_input=False)
+
+        class Other(nn.MSELoss):
+            def forward(self, outputs, targets):
+                return 2 * super().forward(outputs, targets)
+        """
+    )
+    values = ("poisson_nll_loss", {"log_input": False})
+    assert known(f"{name}:made", [tmp_path]) == known(f"{name}:Same", [tmp_path]) == values
+    assert known(f"{name}:bound", [tmp_path]) == ("kl_div", {"log_target": True})
+    for own in ("Other", "F.softmax"):
+        assert known(f"{name}:{own}", [tmp_path]) == (f"{name}:{own}", {})
+    assert known("mse", [tmp_path]) == ("mse", {})
+    assert known_as(LossConfig(name="mine:loss"), None).name == "mine:loss"
 
 
 def test_a_users_loss_that_does_not_fit(users):
