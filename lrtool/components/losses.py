@@ -322,13 +322,15 @@ def takes_classes(name: str) -> bool:
 def takes_values(name: str) -> bool:
     """Tell whether a built-in loss takes numbers to predict; False for the user's own."""
     entry = LOSSES.get(canonical(name))
-    return entry is not None and entry.takes == "values"
+    return entry is not None and entry.takes in {"values", "signs"}
 
 
-def takes_counts(name: str) -> bool:
-    """Tell whether a built-in loss takes counts, which mean something in their own units alone."""
+def takes_unscaled(name: str) -> bool:
+    """Tell whether a built-in loss takes counts, probabilities or signs: numbers as they are."""
     entry = LOSSES.get(canonical(name))
-    return entry is not None and entry.outputs == "log rates"
+    if entry is None:
+        return False
+    return entry.outputs == "log rates" or entry.takes in {"probabilities", "signs"}
 
 
 def fit_problem(name: str, loss: Loss, outputs: Any, targets: Any) -> str | None:

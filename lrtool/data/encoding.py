@@ -320,7 +320,7 @@ def values_learned(split: Split, name: str, numbers: NDArray[np.float64], rows: 
     """Return what a run has learned of a target to regress, (N,), or learn it from `rows`."""
     if split.encoding is not None:
         return of_kind(split.encoding, split.encoding.targets, Values)
-    return Values(name) if split.counts else learn_values(name, numbers[rows])
+    return Values(name) if split.unscaled else learn_values(name, numbers[rows])
 
 
 def of_kind(encoding: Encoding, learned: Inputs | Targets | None, kind: type[Kind]) -> Kind:

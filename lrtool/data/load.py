@@ -94,7 +94,7 @@ def load(
     encoding: Encoding | None = None,
     binary: bool = False,
     values: bool = False,
-    counts: bool = False,
+    unscaled: bool = False,
 ) -> Loaded:
     """Read the data of a configuration.
 
@@ -107,7 +107,8 @@ def load(
         encoding: what a run has learned, to read the data with; None: it is learned from them.
         binary: the loss takes targets 0.0 and 1.0; datasets and loaders may give integers.
         values: the loss takes numbers to predict, so that a table's are no classes.
-        counts: the loss takes counts, so that a source's targets are not standardised.
+        unscaled: the loss takes counts, probabilities or signs, so that a source's targets are not
+            standardised.
 
     Raises:
         DataError: a file cannot be read, its data cannot be used, or they do not fit `encoding`.
@@ -117,7 +118,7 @@ def load(
     Warns:
         LrtoolWarning: a setting is ignored.
     """
-    split = Split(spec.validation, seed, tuple(directories), encoding, values, counts)
+    split = Split(spec.validation, seed, tuple(directories), encoding, values, unscaled)
     train: Part
     validation: Part | None
     columns: tuple[ColumnFacts, ...] = ()

@@ -31,7 +31,7 @@ class Split:
         encoding: what a run has learned, to read data with; None: it is learned from the training
             set.
         values: the loss takes numbers, so numbers to predict are no classes.
-        counts: the loss takes counts, which are not standardised.
+        unscaled: the loss takes counts, probabilities or signs, which are not standardised.
     """
 
     validation: float | int | str
@@ -39,7 +39,7 @@ class Split:
     directories: tuple[Path, ...]
     encoding: Encoding | None = None
     values: bool = False
-    counts: bool = False
+    unscaled: bool = False
 
     @property
     def path(self) -> str | None:

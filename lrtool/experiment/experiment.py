@@ -149,7 +149,7 @@ def open_experiment(
                 encoding=encoding,
                 binary=losses.wants_binary(known),
                 values=losses.takes_values(known),
-                counts=losses.takes_counts(known),
+                unscaled=losses.takes_unscaled(known),
             )
         if losses.wants_binary(known):
             try:

@@ -105,6 +105,41 @@ def test_counts_are_not_standardised(here, write, name):
     assert "target" not in found or found["target"] is None
 
 
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    ("loss", "shares", "of_one"),
+    [
+        ("bce_with_logits", True, lambda p, t: -t * math.log(p) - (1 - t) * math.log(1 - p)),
+        ("soft_margin_loss", False, lambda o, t: -math.log(sigmoid(t * o))),
+        ("hinge_embedding_loss", False, lambda o, t: o if t == 1 else max(0, 1 - o)),
+    ],
+)
+def test_shares_and_signs_are_not_standardised(here, write, loss, shares, of_one):
+    def target(place):
+        return place * 7 % 61 / 60 if shares else (-1) ** (place // 9)
+
+    write("t.csv", "a,y\n" + "".join(f"{place / 20},{target(place)}\n" for place in range(60)))
+    write(
+        "a.yaml",
+        "data: {source: csv, args: {path: t.csv, target: y}, batch_size: 12}\nmodel: linear\n"
+        f"loss: {loss}\noptimizer: adam\nlearning_rate: 0.05\ntrain: {{epochs: 2}}\n",
+    )
+    done = here("train", "a.yaml", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    true = (0.25, 1.0) if shares else (-1, 1)
+    write("other.csv", f"a,y\n0.5,{true[0]}\n2.5,{true[1]}\n")
+    judged = json.loads(here("evaluate", "run", "--set", "data.args.path=other.csv").stdout)
+    rows = json.loads(here("predict", "run", "other.csv", "--json").stdout)
+    found = [row["probabilities"]["1"] if shares else row["prediction"] for row in rows]
+    expected = sum(map(of_one, found, true)) / 2
+    assert judged["validation_loss"] == pytest.approx(expected, rel=1e-4)
+    assert "target" not in judged
+
+
 @pytest.mark.usefixtures("no_plots")
 def test_a_binary_loss_of_torchs_is_one_by_its_import_path_too(here, write, tmp_path):
     rows = "".join(f"{i % 7 - 3},{'yes' if i % 7 > 2 else 'no'}\n" for i in range(70))

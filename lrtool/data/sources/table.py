@@ -57,7 +57,7 @@ def csv(
     become the median, then the column is standardised. Categorical inputs: one column for each
     value, all 0 for a value not seen in training; missing is a value of its own. Regression targets
     are standardised too, so always predicting the mean costs a mean squared error of 1; not for
-    poisson_nll_loss, which takes counts. All of it is fitted on the training set alone.
+    losses of counts, probabilities or signs. All of it is fitted on the training set alone.
     `lrtool check` shows how each column was read.
 
     A column whose words look like numbers, such as $1,250.00, 45% or dates, is an error that says
