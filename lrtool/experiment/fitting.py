@@ -13,7 +13,7 @@ from torch import Tensor
 from lrtool.batch import targets_of
 from lrtool.components import import_path, losses
 from lrtool.data import batches
-from lrtool.data.conversion import AS_GIVEN, SHAPES, Conversion, convert
+from lrtool.data.conversion import AS_GIVEN, SHAPES, Conversion, Shape, convert
 from lrtool.data.load import converted
 from lrtool.engine.sample_weight import unweighted
 from lrtool.engine.step import forward
@@ -53,10 +53,10 @@ def fitted_shape(
             binary = getattr(data.train, "conversion", AS_GIVEN).binary
             to = replace(to, weighted=True, binary=binary)
             batch = convert(batch, to)
-        if _one_number_each(targets_of(unweighted(model, batch)[0])):
+        if _one_number_each(targets_of(unweighted(model, batch)[0]), loss):
             for shape in SHAPES:
                 tried = replace(to, targets=shape)
-                if _fits(model, loss_fn, loss, convert(batch, tried), runtime):
+                if _fits(model, loss_fn, loss, convert(batch, tried), runtime, shape=shape):
                     return converted(data, tried)
     return converted(data, to)
 
@@ -68,20 +68,34 @@ def float_types(model: nn.Module) -> tuple[torch.dtype, ...]:
     return tuple(sorted(set(held) or {default}, key=lambda dtype: (dtype != default, str(dtype))))
 
 
-def _one_number_each(targets: Any) -> bool:
-    """Tell whether targets are one number for each sample, other than class indices (N,)."""
+def _one_number_each(targets: Any, loss: str) -> bool:
+    """Tell whether targets are one number for each sample, in a shape that may have to change.
+
+    Integers (N,) are class indices for a built-in loss; the user's own may subtract them.
+    """
     if not isinstance(targets, Tensor):
         return False
-    return targets.shape[1:] == (1,) or (targets.ndim == 1 and targets.is_floating_point())
+    open_shape = targets.is_floating_point() or import_path.is_import_path(loss)
+    return targets.shape[1:] == (1,) or (targets.ndim == 1 and open_shape)
 
 
-def _fits(model: nn.Module, loss_fn: LossFunction, loss: str, batch: Any, runtime: Runtime) -> bool:
+def _fits(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    loss: str,
+    batch: Any,
+    runtime: Runtime,
+    *,
+    shape: Shape,
+) -> bool:
     with suppress(Exception, SystemExit), warnings.catch_warnings(), runtime.autocast():
         warnings.simplefilter("ignore")  # the preflight gives them for the shape that is taken
         outputs, targets = forward(model, batch)
         if losses.fit_problem(loss, loss_fn, outputs, targets) is not None:
             return False
-        if not import_path.is_import_path(loss) or outputs.numel() != targets.numel():
+        if not import_path.is_import_path(loss):
             return True
+        if outputs.numel() != targets.numel():  # a column of classes would broadcast
+            return targets.is_floating_point() or shape != "column"
         return losses.compares_in_pairs(loss_fn, outputs, targets)
     return False

@@ -15,6 +15,7 @@ from torch import nn
 from lrtool import __version__
 from lrtool.batch import own
 from lrtool.components import losses, metrics
+from lrtool.components.import_path import is_import_path
 from lrtool.components.metric_inputs import Units
 from lrtool.components.metrics import METRICS
 from lrtool.components.models.convolutional import channels_last
@@ -144,6 +145,7 @@ def _try_batch(experiment: Experiment) -> Preflight:
         ):
             outputs, targets = forward(built.model, transferred(built.model, batch))
             _refuse_a_misfit(experiment, built.loss_fn, outputs, targets)
+            _refuse_other_numbers(experiment, outputs, targets)
             warn_of_a_sum(config.loss.name, built.loss_fn, outputs, targets)
     with part(f"a step of {config.optimizer.name} with the model {config.model.name} {on}"):
         step = step_of(experiment, built, runtime.scaler())
@@ -401,6 +403,28 @@ def _refuse_a_misfit(
     if data.columns and isinstance(learned, Values):
         problem += f"; if {learned.name!r} is a class, set data.args.task: classification"
     raise ConfigError(Problem(("loss",), problem))
+
+
+def _refuse_other_numbers(experiment: Experiment, outputs: Any, targets: Any) -> None:
+    """Refuse numbers of a table taken for classes, whose indices a loss may compare as numbers.
+
+    The user's own loss does not say which it takes. One output for each sample is no score of
+    several classes.
+    """
+    config, learned = experiment.config, experiment.data.encoding.targets
+    guessed = bool(experiment.data.columns) and config.data.args.get("task", "auto") == "auto"
+    known = losses.known_as(config.loss, experiment.loss_fn).name
+    if not guessed or not is_import_path(known) or not isinstance(learned, Classes):
+        return
+    one_each = isinstance(outputs, torch.Tensor) and outputs.numel() == targets.numel()
+    numbers = [float(name) for name in learned.classes] if learned.numbers else []
+    if one_each and numbers and numbers != [*range(len(numbers))]:
+        problem = (
+            f"{config.loss.name} gets one output for each sample, but the numbers of "
+            f"{learned.name!r} are taken for classes, with indices 0 to {len(numbers) - 1} as "
+            "targets; set regression to predict the numbers, or classification if that is meant"
+        )
+        raise ConfigError(Problem(("data", "args", "task"), problem))
 
 
 def _refuse_bad_numbers(experiment: Experiment) -> None:

@@ -159,3 +159,49 @@ def test_a_binary_loss_of_torchs_is_one_by_its_import_path_too(here, write, tmp_
         assert found[-1][2].returncode == 0
     assert found[0] == found[1]
     assert "prediction,probability_no,probability_yes" in found[0][2].stdout
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_few_numbers_and_a_loss_of_ones_own(here, write):
+    write(
+        "mine.py",
+        "from torch import nn\n"
+        "def net():\n    return nn.Linear(1, 1)\n"
+        "def squares(outputs, targets):\n    return (outputs - targets).square().mean()\n"
+        "def labels(outputs, targets):\n"
+        "    return nn.functional.cross_entropy(outputs, targets)\n",
+    )
+    config = (
+        "data: {source: csv, args: {path: t.csv, target: y}, batch_size: 12}\n"
+        "model: 'mine:net'\nloss: 'mine:squares'\nlearning_rate: 0.01\ntrain: {epochs: 1}\n"
+    )
+
+    def table(first):
+        write("t.csv", "a,y\n" + "".join(f"{i / 20},{i * 7 % 5 + first}\n" for i in range(60)))
+        write("other.csv", f"a,y\n0.5,{first}\n1.5,{first + 3}\n")
+        write("a.yaml", config)
+
+    table(first=1)
+    done = here("train", "a.yaml", "--output", "run")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "a.yaml:1:27: data.args.task: mine:squares gets one output for each sample, but the "
+        "numbers of 'y' are taken for classes, with indices 0 to 4 as targets; set regression to "
+        "predict the numbers, or classification if that is meant\n"
+    )
+    classes = ("--set", "loss=mine:labels", "--set", "model=linear")
+    for meant in (("--set", "data.args.task=regression"), classes):
+        done = here("train", "a.yaml", "--output", "run", "--overwrite", *meant)
+        assert done.returncode == 0, done.stderr
+
+    for first, task in ((1, "classification"), (0, "auto")):
+        table(first)
+        meant = ("--set", f"data.args.task={task}")
+        done = here("train", "a.yaml", "--output", "run", "--overwrite", *meant)
+        assert done.returncode == 0, done.stderr
+        judged = json.loads(here("evaluate", "run", "--set", "data.args.path=other.csv").stdout)
+        one, two = (
+            r["prediction"]
+            for r in json.loads(here("predict", "run", "other.csv", "--json").stdout)
+        )
+        assert judged["validation_loss"] == pytest.approx((one**2 + (two - 3) ** 2) / 2, rel=1e-5)

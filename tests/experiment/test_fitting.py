@@ -97,6 +97,22 @@ def test_classes_in_a_column(source):
         assert (y.shape, y.dtype) == ((8,), torch.int64)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_integers_are_never_subtracted_from_each_output(source):
+    whole = torch.arange(24) % 7
+    for targets in (whole, whole[:, None], whole.to(torch.int16)):
+        for model, shape in ((nn.Linear(4, 1), (8, 1)), (Flat(4, 1), (8,))):
+            _, (_, y) = fit(source(targets), model, "mine:loss", subtracting)
+            assert (y.shape, y.dtype) == (shape, torch.int64)
+    _, (_, y) = fit(source(whole), nn.Linear(4, 1), "mine:loss", squeezing)
+    assert y.shape == (8,)
+    for several in (whole, whole[:, None]):  # (8, 7) and (8, 1) would broadcast
+        _, (_, y) = fit(source(several), nn.Linear(4, 7), "mine:loss", subtracting)
+        assert y.shape == several[:8].shape
+        _, (_, y) = fit(source(several), nn.Linear(4, 7), "mine:loss", F.cross_entropy)
+        assert y.shape == (8,)
+
+
 def test_floats_take_the_type_of_the_model():
     for inputs in (X.double(), X, X.half()):
         made = [(inputs, Y.double()), Samples(Y.double(), inputs)]
