@@ -53,7 +53,9 @@ def evaluate(
         from lrtool.training.stored_weights import load_stored_weights
 
         ranks.by_first(partial(run_directory.settle, run))
-        settings, document = flags.read(config, sets, {"--device": ("runtime.device", device)})
+        # Early stopping names a metric of the training, which an evaluation may lack.
+        changes = [*(sets or ()), "train.early_stopping=null"]
+        settings, document = flags.read(config, changes, {"--device": ("runtime.device", device)})
         if marker.command_of(run) == "find":
             raise UserError(f"{run}: is the run of a find, which has no weights")
         own, _ = flags.read(config, None, {})

@@ -45,6 +45,19 @@ def test_it_gives_the_reports_best_validation_loss_again(here, run):
     }
 
 
+def test_other_metrics_than_the_one_that_stopped_the_training(here, run):
+    stopping = "train.early_stopping={metric: accuracy, patience: 2}"
+    done = here("train", "a.yaml", "--quiet", "--output", run, "--overwrite", "--set", stopping)
+    assert done.returncode == 0, done.stderr
+    done = here("evaluate", "run", "--set", "metrics=[f1]")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "accuracy" not in json.loads(done.stdout)
+    assert 0 < json.loads(done.stdout)["f1"] <= 1
+    done = here("evaluate", "run", "--set", "metrics=[f2]")  # other mistakes are named
+    assert done.returncode == 2
+    assert "no metric is called 'f2'" in done.stderr
+
+
 def test_a_best_checkpoint_that_was_never_written_is_none(here, run):
     (run / "checkpoints/best/model.safetensors").unlink()
     facts = json.loads(here("evaluate", "run").stdout)
