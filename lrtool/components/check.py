@@ -15,6 +15,7 @@ from lrtool.components.metrics import METRICS, higher_is_better, key
 from lrtool.components.models import MODELS
 from lrtool.components.optimizers import OPTIMIZERS, SHARDABLE, UNUSABLE
 from lrtool.components.schedules import SCHEDULES, Length
+from lrtool.components.user_metrics import has_totals
 from lrtool.config.schema import OWN
 from lrtool.errors import Problem, UserError, did_you_mean
 from lrtool.report.records import EpochRow
@@ -128,7 +129,7 @@ def _metrics(names: Sequence[str], directories: Sequence[Path]) -> Problems:
     for index, name in enumerate(names):
         path = ("metrics", index)
         if import_path.is_import_path(name):
-            yield from _import(name, path, directories)[1]
+            yield from _import(name, path, directories, or_else=has_totals)[1]
         elif name not in METRICS:
             yield _unknown(name, METRICS, "metric", path)
         column = key(name)
@@ -252,13 +253,18 @@ def _find(
 
 
 def _import(
-    name: str, path: KeyPath, directories: Sequence[Path]
+    name: str,
+    path: KeyPath,
+    directories: Sequence[Path],
+    *,
+    or_else: Callable[[Any], bool] = callable,
 ) -> tuple[Callable[..., Any] | None, list[Problem]]:
+    """Return what can be called, or is fit otherwise, or None and why."""
     try:
         attribute = import_path.resolve(name, directories)
     except UserError as error:
         return None, [Problem(path, str(error))]
-    if not callable(attribute):
+    if not callable(attribute) and not or_else(attribute):
         words = f"'{name}' is a {type(attribute).__name__}; it cannot be called"
         return None, [Problem(path, words)]
     return attribute, []

@@ -43,11 +43,16 @@ def user_metric(
         if isinstance(metric, nn.Module):
             metric = metric.to(device)
     _keep_apart(metric)
-    if all(callable(getattr(metric, part, None)) for part in ("update", "compute", "reset")):
+    if has_totals(metric):
         return UserMetric(name, metric, units)
     if not callable(metric):
         raise UserError(f"{name} is a {type(metric).__name__}; it cannot be called")
     return UserMetric(name, _Mean(name, metric), units)
+
+
+def has_totals(metric: Any) -> bool:
+    """Tell whether a metric adds up batches, as those of torchmetrics; it need not be callable."""
+    return all(callable(getattr(metric, part, None)) for part in ("update", "compute", "reset"))
 
 
 class UserMetric:

@@ -556,3 +556,24 @@ def test_every_problem_has_its_place_in_the_file(tmp_path, module):
     ]
     for line, start in zip(str(caught.value).splitlines(), starts, strict=True):
         assert line.startswith(f"{path}:{start}")
+
+
+def test_a_metric_that_adds_up_batches_need_not_be_callable(tmp_path, module):
+    name = module(
+        """
+        class Half:
+            def update(self, outputs, targets): pass
+            def reset(self): pass
+
+        class Tracker(Half):
+            def compute(self): return 0.5
+
+        tracker, half = Tracker(), Half()
+        """
+    )
+    assert check([tmp_path], metrics=[f"{name}:tracker"]) == []
+    assert check([tmp_path], metrics=[f"{name}:half"]) == [
+        ("metrics.0", f"'{name}:half' is a Half; it cannot be called")
+    ]
+    path = ("loss.name", f"'{name}:tracker' is a Tracker; it cannot be called")
+    assert check([tmp_path], loss=f"{name}:tracker") == [path]
