@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +55,7 @@ from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lrtool.config.document import Document
     from lrtool.config.schema import Config
@@ -533,10 +533,9 @@ def samples_per_update(experiment: Experiment) -> int:
 
 def resolved_config(experiment: Experiment) -> dict[str, Any]:
     """Return the whole configuration as plain data that works from any directory."""
-    folder = str(Path(experiment.document.name).resolve().parent)
     data = experiment.config.model_dump(mode="json")
-    if folder not in data["search_path"]:
-        data["search_path"] = [folder, *data["search_path"]]
+    looked_in = (str(directory.resolve()) for directory in experiment.directories)
+    data["search_path"] = list(dict.fromkeys(looked_in))
     if experiment.pretrained is not None:  # a run may hold another file of that name
         data["model"]["checkpoint"] = str(experiment.pretrained.named.resolve())
     return data

@@ -114,6 +114,30 @@ def test_the_resolved_configuration_gives_the_same_run_from_anywhere(here, write
     assert read.seed == 3
 
 
+def test_a_runs_copy_finds_its_files_from_anywhere(here, write, tmp_path, monkeypatch):
+    rows = "".join(f"{i},{i % 2}\n" for i in range(60))
+    write("lib/t.csv", f"a,y\n{rows}")  # in the search path
+    write("held_out.csv", f"a,y\n{rows}")  # in the current directory
+    write(
+        "own/table.yaml",
+        "search_path: [lib]\n"
+        "data: {source: csv, args: {path: t.csv, target: y}, validation: held_out.csv,\n"
+        "  batch_size: 20}\n"
+        "model: linear\ntrain: {epochs: 1}\nfind: {steps: 30}\n",
+    )
+    done = here("train", "own/table.yaml", "--lr", 0.1, "--quiet", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    read, _ = validate(document.read(tmp_path / "run" / "config.yaml").data)
+    here_it_is = tmp_path.resolve()
+    assert read.search_path == [str(here_it_is / part) for part in ("own", "lib", "")]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert here("check", tmp_path / "run/config.yaml", "--quiet").returncode == 0
+    done = here("evaluate", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["samples"] == 60
+
+
 def test_json_puts_nothing_but_the_report_on_stdout(here, write, tmp_path):
     write("quick.yaml", QUICK)
     done = here("find", "quick.yaml", "--json", "--output", "out")
