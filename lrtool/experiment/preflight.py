@@ -116,7 +116,7 @@ def run_preflight(experiment: Experiment) -> tuple[Experiment, Preflight]:
     with located(experiment.document):
         _refuse_a_probe_of_nothing(experiment)
         if experiment.loss_fn is not None:
-            _refuse_bad_labels(experiment, experiment.loss_fn)
+            _refuse_bad_labels(experiment)
     experiment = with_divided_batches(experiment)
     experiment, preflight = settled(experiment, _try_batch)
     if not isfinite(preflight.loss):
@@ -438,13 +438,13 @@ def _refuse_bad_numbers(experiment: Experiment) -> None:
         raise ConfigError(Problem(("data", "source"), problem))
 
 
-def _refuse_bad_labels(experiment: Experiment, loss_fn: LossFunction) -> None:
+def _refuse_bad_labels(experiment: Experiment) -> None:
     """Refuse labels that are no classes, or all the same, where a built-in loss needs classes."""
-    loss = experiment.config.loss
+    loss, loss_args = what_loss(experiment)
     labels = labels_of(experiment.data.train)
-    if labels is None or not losses.takes_classes(losses.known_as(loss, loss_fn).name):
+    if labels is None or not losses.takes_classes(loss):
         return
-    problem = class_problem(labels, ignored=losses.ignored_index(loss.name, loss_fn))
+    problem = class_problem(labels, ignored=loss_args["ignore_index"])
     if problem is not None:
         problem = f"the targets of {experiment.config.data.source}: {problem}"
         raise ConfigError(Problem(("data", "source"), problem))

@@ -93,6 +93,8 @@ def test_ignored_labels_are_no_classes(check):
         (255, "{name: cross_entropy, args: {ignore_index: 255}}"),
         (255, "{name: 'torch.nn:CrossEntropyLoss', args: {ignore_index: 255}}"),
         (-1, "{name: cross_entropy, args: {ignore_index: -1}}"),
+        (-1, "{name: 'torch.nn.functional:cross_entropy', args: {ignore_index: -1}}"),
+        (-100, "'torch.nn.functional:cross_entropy'"),
         (-100, "cross_entropy"),
     ):
         done = check(of_classes(0, 1, ignored, loss))
