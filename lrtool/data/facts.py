@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
+from lrtool.batch import targets_of
 from lrtool.data import loader_state
 from lrtool.data.batches import generators
 from lrtool.data.checks import MOST_CLASSES
@@ -155,16 +156,59 @@ def labels_of(part: Part) -> Tensor | None:
     """
     if isinstance(part, Resident):
         return None if part.targets.is_floating_point() else part.targets
-    for dataset in _chain(part):
-        with suppress(Exception):  # names of classes, or anything else
-            if isinstance(dataset, TensorDataset):
-                targets: Any = dataset.tensors[-1]
-            else:
-                targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
-            labels = torch.as_tensor(targets)
-            if labels.ndim and labels.numel() and not labels.is_floating_point():
-                return labels
+    held = (_labels_in(dataset) for dataset in _chain(part))
+    return next((labels for labels in held if labels is not None), None)
+
+
+def _labels_in(dataset: Any) -> Tensor | None:
+    """Return the integers in a dataset's tensors, `targets` or `labels`; None without any."""
+    with suppress(Exception):  # names of classes, or anything else
+        if isinstance(dataset, TensorDataset):
+            targets: Any = dataset.tensors[-1]
+        else:
+            targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
+        labels = torch.as_tensor(targets)
+        if labels.ndim and labels.numel() and not labels.is_floating_point():
+            return labels
     return None
+
+
+def labels_by_sample(part: Part) -> Tensor | None:
+    """Return the integer targets of a part's samples, in their order; those of a subset alone.
+
+    None where they are not at hand. A dataset may yield others than it holds: see `yields`.
+    """
+    if isinstance(part, Resident):
+        return labels_of(part)
+    with suppress(Exception):  # a dataset without any, or an odd subset
+        return _by_sample(part.loader.dataset if isinstance(part, OwnLoader) else part.dataset)
+    return None
+
+
+def _by_sample(dataset: Any) -> Tensor:
+    if isinstance(dataset, Subset):
+        return _by_sample(dataset.dataset)[torch.as_tensor(dataset.indices)]
+    labels = _labels_in(dataset)
+    return _by_sample(dataset.dataset) if labels is None else labels
+
+
+def yields(part: Part, labels: Tensor) -> bool:
+    """Tell whether a few samples of a part, the one of the lowest label among them, have these.
+
+    A dataset may turn the labels −1 and 1 that it holds into 0 and 1.
+    """
+    if isinstance(part, Resident):
+        return True
+    dataset: Any = part.loader.dataset if isinstance(part, OwnLoader) else part.dataset
+    together = part.loader.collate_fn if isinstance(part, OwnLoader) else collate
+    lowest = int(labels.reshape(len(labels), -1).amin(1).argmin())
+    with suppress(Exception):  # whatever the user's code raises: the first batch will tell
+        for row in {0, lowest, len(labels) - 1}:
+            found = targets_of(convert(together([dataset[row]]), part.conversion))
+            if found.tolist() != labels[row : row + 1].tolist():
+                return False
+        return True
+    return False
 
 
 def _class_names(part: Part) -> int | None:

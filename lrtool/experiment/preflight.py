@@ -24,7 +24,7 @@ from lrtool.config.document import located
 from lrtool.data import batches
 from lrtool.data.checks import class_problem
 from lrtool.data.encoding import Classes, Values, target_scale
-from lrtool.data.facts import labels_of
+from lrtool.data.facts import labels_by_sample, yields
 from lrtool.data.part import Resident
 from lrtool.engine import freeze
 from lrtool.engine.copies import detached
@@ -441,11 +441,11 @@ def _refuse_bad_numbers(experiment: Experiment) -> None:
 def _refuse_bad_labels(experiment: Experiment) -> None:
     """Refuse labels that are no classes, or all the same, where a built-in loss needs classes."""
     loss, loss_args = what_loss(experiment)
-    labels = labels_of(experiment.data.train)
+    labels = labels_by_sample(experiment.data.train)
     if labels is None or not losses.takes_classes(loss):
         return
     problem = class_problem(labels, ignored=loss_args["ignore_index"])
-    if problem is not None:
+    if problem is not None and yields(experiment.data.train, labels):
         problem = f"the targets of {experiment.config.data.source}: {problem}"
         raise ConfigError(Problem(("data", "source"), problem))
 

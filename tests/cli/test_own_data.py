@@ -11,7 +11,7 @@ import torch
 MODULE = """
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
 images = torch.rand(100, 16, 16, 3)
@@ -49,6 +49,35 @@ def one_class():
 def one_class_in_a_loader():
     loader = DataLoader(TensorDataset(*one_class()), 20)
     return loader, loader
+
+
+class Held(Dataset):
+    def __init__(self, labels, offset=0, scale=1):
+        self.labels, self.offset, self.scale = labels, offset, scale
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return x[index], int(self.labels[index] + self.offset) // self.scale
+
+
+def held(kind):
+    labels = torch.arange(100) % 2
+    labels[50:] = -1
+    signs = torch.arange(100) % 2 * 2 - 1
+    if kind == "signs":
+        return Held(signs)
+    if kind == "made":
+        return Held(signs, offset=1, scale=2)
+    data = {"labelled": range(50), "all": range(100), "zeros": range(0, 50, 2)}[kind]
+    return Subset(Held(labels), data), Subset(Held(labels), range(50))
+
+
+def held_in_a_loader(kind):
+    made = held(kind)
+    parts = made if isinstance(made, tuple) else (made, made)
+    return [DataLoader(part, 20) for part in parts]
 
 
 def channels_last():
@@ -106,6 +135,23 @@ def test_labels_below_0(check):
     done = check(of_classes(0, 1, -1))
     assert done.returncode == 2
     assert "the targets of mine:classes: 1 of 80 labels are below 0, down to -1, but" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["held", "held_in_a_loader"])
+def test_labels_are_those_that_a_dataset_yields(check, source):
+    text = "data: {{source: 'mine:{}', args: {{kind: {}}}, batch_size: 20}}\nmodel: linear\n"
+    for kind in ("made", "labelled"):
+        done = check(text.format(source, kind))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["outputs"] == [20, 2]
+    for kind, words in (
+        ("signs", "labels are below 0, down to -1, but classes count from 0"),
+        ("all", "50 of 100 labels are below 0, down to -1, but classes count from 0"),
+        ("zeros", "every target is 0: there is nothing to learn from one class"),
+    ):
+        done = check(text.format(source, kind))
+        assert done.returncode == 2
+        assert words in done.stderr
 
 
 def test_numbers_that_are_no_classes(check):
