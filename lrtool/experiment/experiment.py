@@ -48,7 +48,7 @@ from lrtool.errors import (
     said,
 )
 from lrtool.experiment.fitting import fitted_shape, fitted_types
-from lrtool.experiment.pretrained import facts_of, open_pretrained
+from lrtool.experiment.pretrained import facts_of, open_pretrained, warn_of_other_meanings
 from lrtool.experiment.reading import directories_of
 from lrtool.experiment.same_data import refuse_different_data
 from lrtool.ranks import ALONE
@@ -133,8 +133,7 @@ def open_experiment(
         loss_fn = None if config.loss.name == OWN else losses.build_loss(config.loss, directories)
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(runtime.device)
-        known = losses.known_as(config.loss, loss_fn).name
-        source = config.data.source
+        source, known = config.data.source, losses.known_as(config.loss, loss_fn).name
         factory = (
             import_path.resolve(source, directories) if import_path.is_import_path(source) else None
         )
@@ -158,6 +157,7 @@ def open_experiment(
                 problem = f"{error}; losses that fit: cross_entropy, multi_margin_loss"
                 raise ConfigError(Problem(("loss",), problem)) from error
         refuse_different_data(data, source, config.seed, runtime.ranks)
+        warn_of_other_meanings(pretrained, data.encoding)
     states = [generator.get_state() for generator in _own_generators(data)]
     starts = [loader_state.start_of(part) for part in (data.train, data.validation)]
     experiment = Experiment(

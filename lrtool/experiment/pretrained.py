@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrtool.data import encoding as encodings
+from lrtool.data.encoding_changes import changes
 from lrtool.data.input_files import find_file
 from lrtool.engine.freeze import by_prefix
 from lrtool.engine.pretrained import KEY, Pretrained, WeightsFit, read_pretrained, size
-from lrtool.errors import ConfigError, Problem, UserError
+from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 from lrtool.report.records import CheckpointFacts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lrtool.data.encoding import Encoding
     from lrtool.ranks import Ranks
+
+_MOST = 3  # meanings that are named
 
 
 def find_pretrained(path: str, directories: Sequence[Path]) -> Path:
@@ -68,6 +75,31 @@ def open_pretrained(
         )
         raise ConfigError(Problem(KEY, words))
     return pretrained
+
+
+def warn_of_other_meanings(pretrained: Pretrained | None, encoding: Encoding) -> None:
+    """Warn where a run's weights have learned other meanings of their inputs and outputs.
+
+    Args:
+        pretrained: weights that a training starts from; None without any.
+        encoding: what it has learned of its data.
+
+    Warns:
+        LrtoolWarning: classes, words or characters stand in other places, or scales differ.
+    """
+    if pretrained is None or not pretrained.named.is_dir():
+        return
+    known = None
+    with suppress(UserError):  # of another program, or damaged: nothing is known then
+        known = encodings.read(pretrained.named)
+    if known is not None and (found := changes(known, encoding)):
+        more = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
+        warnings.warn(
+            f"model.checkpoint: numbers mean something else here than in the training of "
+            f"{pretrained.named}: {'; '.join(found[:_MOST])}{more}",
+            LrtoolWarning,
+            stacklevel=2,
+        )
 
 
 def facts_of(pretrained: Pretrained, fit: WeightsFit, names: Sequence[str]) -> CheckpointFacts:

@@ -306,3 +306,31 @@ def test_predict_needs_no_checkpoint(here, tmp_path):
     assert trained(samples).shape == (2, 3)
     kept = read_weights(tmp_path / "after/checkpoints/best/model.safetensors")
     assert torch.equal(trained.model.head.bias, kept["head.bias"])
+
+
+def test_a_runs_weights_know_the_meanings_of_their_training(here, write, tmp_path):
+    def table(name, first, second, start):
+        rows = "".join(f"{start + i % 30},{(first, second)[i % 30 > 14]}\n" for i in range(60))
+        write(f"{name}.csv", f"age,kind\n{rows}")
+        return "--set", f"data.args.path={name}.csv"
+
+    write(
+        "table.yaml",
+        "data: {source: csv, args: {path: one.csv, target: kind}, batch_size: 12, validation: 0}\n"
+        "model: linear\nlearning_rate: 0.01\ntrain: {epochs: 1}\nruntime: {device: cpu}\n",
+    )
+    table("one", "no", "yes", 20)
+    assert here("train", "table.yaml", "--quiet", "--output", "one").returncode == 0
+    start = ("train", "table.yaml", "--quiet", "--overwrite", "--output", "fine")
+    start = (*start, "--set", "model.checkpoint=one")
+    done = here(*start)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = here(*start, *table("two", "ja", "nein", 40))
+    assert done.returncode == 0
+    assert done.stderr == (  # (20 + … + 49) / 30 = 34.5, √((30² − 1) / 12) = 8.655
+        "lrtool: warning: model.checkpoint: numbers mean something else here than in the training "
+        f"of {tmp_path}/one: column 'age': mean 34.5 and deviation 8.655 there, mean 54.5 and "
+        "deviation 8.655 here; class 0 is 'no' there, and 'ja' here (2 differ)\n"
+    )
+    done = here("evaluate", "fine", *table("three", "ja", "nein", 41))
+    assert (done.returncode, done.stderr) == (0, "")
