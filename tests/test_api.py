@@ -93,6 +93,19 @@ def test_training_after_it_is_bit_identical_to_training_alone(seeded, workers):
         assert torch.equal(one, other)
 
 
+def test_a_schedule_counts_by_its_mean_where_the_length_is_not_said():
+    def found(**said):
+        model = net()
+        optimizer = torch.optim.AdamW(model.parameters())
+        torch.manual_seed(1)
+        batches = iter(list(loader()) * 60)  # of unknown number
+        return lrtool.find_lr(model, optimizer, F.cross_entropy, batches, **said)
+
+    constant, cosine = found(), found(schedule="cosine")
+    assert cosine.lr > 1.5 * constant.lr
+    assert cosine.lr == found(schedule="cosine", for_steps=300).lr
+
+
 def test_state_is_restored_after_an_exception_too():
     class Fragile(nn.Module):
         def __init__(self):

@@ -14,6 +14,7 @@ import torch
 
 from lrtool.batch import samples_in
 from lrtool.components.schedules import named_schedule
+from lrtool.curve.constants import STEPS
 from lrtool.data import batches
 from lrtool.data.rank_shares import own_batches
 from lrtool.engine.data_parallel import DataParallel
@@ -64,6 +65,7 @@ class ObjectSubject:
         restart: puts model and optimizer back to their start.
         random: the caller's random states.
         entropy: that the seeds of the other attempts are derived from.
+        has_end: a training of unknown length is taken to have an end.
     """
 
     plan: SearchPlan
@@ -82,6 +84,7 @@ class ObjectSubject:
     restart: Callable[[], object] = field(init=False)
     random: RandomStates = field(init=False)
     entropy: int = field(init=False)
+    has_end: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         self.restart = self.rest()
@@ -199,8 +202,9 @@ class ObjectSubject:
         return batches.held_out(self.validation, most, self.runtime.device, ranks=ranks)
 
     def schedule(self, steps: int) -> Schedule:
-        """Return the plan's schedule over so many steps."""
-        return named_schedule(self.plan.schedule, steps)
+        """Return the plan's schedule, compressed to so many steps."""
+        training = self.plan.training or STEPS  # as `find_lr` assumes
+        return named_schedule(self.plan.schedule, training_steps=training, steps=steps)
 
     def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration may ask for one)
         """Return None: a sweep's losses are those of its batches."""

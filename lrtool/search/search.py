@@ -224,7 +224,7 @@ def _level(trials: Contest) -> float:
 
     Of a training without an end only the warm-up might be seen: it counts as constant.
     """
-    if trials.training is None:
+    if not trials.subject.has_end:
         return 1.0
     return fsum(trials.schedule.factor(step, 0) for step in range(trials.steps)) / trials.steps
 
