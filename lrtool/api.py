@@ -424,7 +424,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return parameters[0].device
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        hint = did_you_mean(value, choices)
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")

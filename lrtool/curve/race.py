@@ -297,7 +297,8 @@ def conclude(
         lasting: doubts that no race takes away.
     """
     if finding.suggestion.lr is None and not fell(race):
-        return without_race(finding, "the loss did not fall clearly in the race either")
+        flat = "the loss did not fall clearly in the race either"
+        return without_race(finding, NOTHING_YET.reason if race.interrupted else flat)
     if choice.log_lr is None:
         return _without_winner(finding, choice.doubts[0], race)
     lr, known, share = 10.0**choice.log_lr, c.fitted(), noise(race)

@@ -79,7 +79,7 @@ class TrialRow:
     """One update of a trial.
 
     Attributes:
-        trial: 0 is the one at the lower rate, 1 the other.
+        trial: 0 is the one at the lower rate, 1 the other of the first two.
         step: updates made, this one included.
         lr: the trial's base rate, which the schedule multiplies.
         loss: as in a `RaceRow`.

@@ -89,7 +89,7 @@ class ObjectSubject:
     def __post_init__(self) -> None:
         self.restart = self.rest()
         self.random = random_states(self.generators)
-        self.entropy = int(torch.randint(2**62, ()))
+        self.entropy = int(torch.randint(2**62, (), device="cpu"))
         if self.runtime.ranks.several:
             loss_of = partial(batch_loss, self.model, self.loss_fn)
             modules = (self.model, self.loss_fn)
@@ -124,7 +124,8 @@ class ObjectSubject:
                 seed = int(words[1])
                 if self.runtime.ranks.several:
                     # Where ranks draw a common order from generators of one state, they go on so.
-                    own = int(torch.randint(2**62, (), generator=_fresh(generator)))
+                    copied = _fresh(generator)
+                    own = int(torch.randint(2**62, (), generator=copied, device=copied.device))
                     seed = int(np.random.SeedSequence([own, attempt]).generate_state(1)[0])
                 generator.manual_seed(seed)
         if not self.model.training:
@@ -172,6 +173,7 @@ class ObjectSubject:
         """Return batches of the validation loader; the same ones on all ranks."""
         if self.validation is None:
             return None
+        attach(self.model, self.optimizer)
         restore_random_states(self.random, self.generators)
         if self.runtime.ranks.several:
             found = together(partial(self._held_out, whole=whole), most, self.runtime)

@@ -450,6 +450,18 @@ def test_when_all_diverged_there_is_no_rate():
         assert found.suggestions["auto"] == MethodSuggestion(0.002)
 
 
+def test_an_unfinished_race_does_not_claim_that_nothing_fell_in_it():
+    none = replace(SWEPT, suggestion=replace(SAID, lr=None, verdict="none"))
+    choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64], interrupted=True)
+    begun = tuple(replace(e, final_loss=None, outcome="unfinished") for e in RACE.candidates)
+    cut = replace(RACE, candidates=begun, interrupted=True)
+    for stopped, words in (
+        (cut, "the race was interrupted before there was anything to compare"),
+        (replace(cut, interrupted=False), "the loss did not fall clearly in the race either"),
+    ):
+        assert race.conclude(none, choice, stopped).suggestions["race"].reason == words
+
+
 def test_a_rate_stays_in_doubt_where_training_losses_fell_and_validation_losses_did_not():
     """Ten samples that never agree with the training set: no candidate ends below 2.3."""
     falling = tuple(np.linspace(2.3, 0.1, 100).tolist())
