@@ -127,3 +127,17 @@ def test_rates_by_depth_are_shown(here, write):
     done = here("train", "depth.yaml", "--json", "--output", "out")
     assert json.loads(done.stdout)["model"]["rates"] == rates
     assert sum(rate["parameters"] for rate in rates) == 64 * 16 + 16 + 16 * 17 + 64 + 170
+
+
+@pytest.mark.usefixtures("lora")
+def test_a_rate_of_another_adapter_is_warned_of(here):
+    assert here("train", "lora.yaml", "--quiet", "--output", "out").returncode == 0
+    one = ("train", "lora.yaml", "--quiet", "--epochs", 1, "--set", "learning_rate=null")
+    found = "lrtool: warning: --lr-from out: its rate was found for another setting: "
+    wider = here(*one, "--lr-from", "out", "--output", "wider", "--set", "model.peft.args.r=8")
+    assert (wider.returncode, wider.stderr) == (0, f"{found}model.peft.args.r was 2, is 8\n")
+    whole = here(*one, "--lr-from", "out", "--output", "whole", "--set", "model.peft=null")
+    assert whole.returncode == 0
+    assert whole.stderr.startswith(f"{found}the frozen part was 1.base_layer, ")
+    was = PEFT.replace("lora", "'lora'")
+    assert whole.stderr.endswith(f"; model.peft was {was}, is null\n")
