@@ -345,7 +345,10 @@ class Candidate:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class Race:
-    """Short trainings at several rates, from the same weights over the same batches."""
+    """Trainings at several rates, from the same weights over the same batches.
+
+    Short ones, or whole ones of up to 300 steps.
+    """
 
     seed: Annotated[int, Field(description="of weights and batches; no sweep has the same")]
     steps: Annotated[
