@@ -107,6 +107,35 @@ def test_what_the_model_itself_has_frozen_is_trained_with_a_warning():
     assert parts(model) == (("body.0",), ("body.1", "head"))
 
 
+def backbone():
+    """A model that has frozen its body as a whole, with a bare norm and dropout in it."""
+    layers = [nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)) for _ in "ab"]
+    body = nn.Sequential(*layers, nn.BatchNorm1d(4, affine=False))
+    model = nn.Sequential(OrderedDict(body=body, head=nn.Linear(4, 2)))
+    body.requires_grad_(requires_grad=False).eval()
+    return model
+
+
+def test_what_stays_frozen_beside_a_thawed_part_stays_in_evaluation_mode():
+    model = backbone()
+    with pytest.warns(LrtoolWarning, match="trains body.1, which the model itself had frozen"):
+        train_only(model, [r"body\.1", "head"])
+    thawed = {"", "body", "body.1", "body.1.0", "body.1.1", "body.1.2", "head"}
+    assert training(model) == thawed
+    set_training(model)
+    assert training(model) == thawed
+    frozen = model.body[0][1].running_mean.clone()
+    model(torch.randn(8, 4))
+    assert torch.equal(model.body[0][1].running_mean, frozen)
+
+
+def test_a_frozen_norm_stays_so_in_a_part_that_its_author_has_thawed():
+    model = backbone()
+    model.body[1].requires_grad_(requires_grad=True)
+    set_training(model)
+    assert {name for name, _ in model.named_modules()} - training(model) == {"body.0.1"}
+
+
 def test_names_are_grouped_where_a_module_stands_for_nothing_else():
     every = ["a.x.w", "a.x.b", "a.y.w", "c.w", "c.b", "d"]
     assert by_prefix(every, every) == {
