@@ -40,6 +40,12 @@ def test_the_rest_is_frozen_in_evaluation_mode():
     assert training(model) == {"", "drop", "head"}
 
 
+def test_dropout_between_the_frozen_layers_of_one_sequence_stays_on():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4), nn.Linear(4, 2))
+    train_only(model, ["^3"])
+    assert training(model) == {"", "1", "3"}  # no module around it that is frozen as a whole
+
+
 def test_a_frozen_part_does_not_change_in_a_step():
     model = net()
     train_only(model, [r"body\.0\.weight"])
