@@ -20,6 +20,7 @@ from lrtool.engine.checkpoint import (
     average_of,
     foreign,
     newest_checkpoint,
+    read_extra,
     weights_of,
 )
 from lrtool.engine.device import is_out_of_memory
@@ -122,7 +123,10 @@ def _refuse_overwritten(pretrained: Pretrained) -> None:
 
 
 def _of_directory(path: Path) -> tuple[Path, Mapping[str, Any]]:
-    for file in (path / CHECKPOINTS / BEST / WEIGHTS, path / WEIGHTS, path / (WEIGHTS + INDEX)):
+    best = path / CHECKPOINTS / BEST
+    if (best / WEIGHTS).is_file():
+        return best / WEIGHTS, {**_of_file(best / WEIGHTS)[0], **read_extra(best)}
+    for file in (path / WEIGHTS, path / (WEIGHTS + INDEX)):
         if file.is_file():
             return file, _of_file(file)[0]
     newest = newest_checkpoint(path / CHECKPOINTS)
