@@ -88,7 +88,8 @@ class ModelConfig(ComponentConfig):
         None,
         min_length=1,
         description="regular expressions, searched for in the names of parameters: the others are "
-        "frozen, and so are batch norm and dropout between them; null: all are trained",
+        "frozen, and so are batch norm and dropout inside modules of which nothing is trained; "
+        "null: all are trained",
     )
 
 

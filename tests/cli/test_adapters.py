@@ -76,6 +76,9 @@ def test_train_only_says_what_of_the_whole_is_trained(here):
     assert kept.returncode == 0, kept.stderr
     assert json.loads(kept.stdout)["trained"] == ["1.lora_B", "4"]
     assert "had frozen" not in kept.stderr
+    head = here("check", "lora.yaml", "--json", "--set", "model.train_only=['lora_', '^7']")
+    assert head.returncode == 0, head.stderr
+    assert json.loads(head.stdout)["trained"] == ["1.lora_A", "1.lora_B", "7.modules_to_save"]
     lost = here("check", "lora.yaml", "--set", "model.train_only=['^4']")
     assert lost.returncode == 2
     assert "model.train_only: freezes all that lora adds; match it too, as by 'lora_', or" in (
