@@ -166,16 +166,19 @@ def find_lr(
 ) -> FindResult:
     """Find a learning rate for your objects, and leave them exactly as they were.
 
-    This is the search of `lrtool find`: sweeps; two short trainings beside their estimate, which
-    correct it (left out for a training of 3,000 steps or more, of which they say little); and, with
-    `verify`, a race of short trainings. Two calls with the same seeds give the same result.
+    This is the search of `lrtool find`: sweeps; two or three short trainings beside their estimate,
+    which correct it (left out for a training of 3,000 steps or more, of which they say little,
+    unless the sweeps show nothing or each sample is seen 30 times and more); a whole training of up
+    to 300 steps, where it may overfit; and, with `verify`, a race. Two calls with the same seeds
+    give the same result.
 
     Model, loss, optimizer and optimizers inside it, scaler, gradients, the loaders' generators and
     the random states of Python, NumPy and torch are restored to the last bit, also after an
     exception or Ctrl-C. Training afterwards is what it would have been without this call. This
-    costs a copy of the model and of the optimizer's state, and one more for each candidate of a
-    race that waits for its second half. Not restored: random generators and counters inside a
-    dataset or on a module. An iterator is used up, and its batches are kept in memory.
+    costs two copies of the model and of the optimizer's state, and one more while a whole training
+    pauses, or for each candidate of a race that waits for its second half. Not restored: random
+    generators and counters inside a dataset or on a module. An iterator is used up, and its batches
+    are kept in memory.
 
     Where ranks share the model in DistributedDataParallel, all of them call this, and search
     together: the batch of an update is that of all ranks, and all get the same result.
@@ -193,13 +196,13 @@ def find_lr(
             the targets, or a mapping with a key such as `targets` or `labels`. Either may have
             weights of samples.
         validation: likewise, of the validation set; of all of it on each rank, or of a part of its
-            own. The short trainings are compared by its loss; without it by their last training
-            losses.
+            own. Trials and race are compared by its loss; without it by their last training losses.
         start: first rate, above 0.
         end: last rate, above `start`.
         steps: updates of a sweep, at least 2.
         repeats: number of sweeps, each over other batches.
-        verify: race rates around the suggestion in short trainings, to confirm or correct it.
+        verify: race rates around the suggestion, to confirm or correct it: in short trainings, or
+            whole ones of up to 300 steps.
         mode: "exponential" or "linear" spacing of the rates.
         method: "auto", or a rule of the literature: "valley", "slide", "steep", "minimum".
         schedule: of the training that the rate is for, such as "constant" or "one_cycle".
@@ -218,7 +221,7 @@ def find_lr(
         LostRankError: another rank has ended, or kept this one waiting for too long.
 
     Warns:
-        LrtoolWarning: a short training failed; the result is that of the search before it. Or
+        LrtoolWarning: a trial or the race failed; the result is that of the search before it. Or
             something that was given is ignored.
     """
     # Check the arguments.
@@ -424,7 +427,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return parameters[0].device
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        hint = did_you_mean(value, choices)
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.regret grids development     the truth: which rates train best
     python -m research looks                          sweeps and first updates
-    python -m research trials                         two short trainings around each estimate
+    python -m research trials                         seven short trainings around each estimate
     python -m research full_trials                    a whole training where they may mislead
     python -m research races                          a race around each estimate
     python -m research fit                            writes the constants

@@ -93,6 +93,19 @@ def test_training_after_it_is_bit_identical_to_training_alone(seeded, workers):
         assert torch.equal(one, other)
 
 
+def test_a_schedule_counts_by_its_mean_where_the_length_is_not_said():
+    def found(**said):
+        model = net()
+        optimizer = torch.optim.AdamW(model.parameters())
+        torch.manual_seed(1)
+        batches = iter(list(loader()) * 60)  # of unknown number
+        return lrtool.find_lr(model, optimizer, F.cross_entropy, batches, **said)
+
+    constant, cosine = found(), found(schedule="cosine")
+    assert cosine.lr > 1.5 * constant.lr
+    assert cosine.lr == found(schedule="cosine", for_steps=300).lr
+
+
 def test_state_is_restored_after_an_exception_too():
     class Fragile(nn.Module):
         def __init__(self):
@@ -241,6 +254,40 @@ class HuggingFace(nn.Module):
         return output
 
 
+class Slopes(nn.Module):
+    """A LightningModule that differentiates by its inputs and asks its trainer where it is."""
+
+    trainer = None
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def log_dict(self, values):
+        raise AssertionError(f"there is no trainer to log {values} to")
+
+    @property
+    def global_step(self):
+        return vars(self)["_trainer"].global_step
+
+    def training_step(self, batch, _index):
+        self.log_dict({"step": self.global_step})
+        x = batch[0].requires_grad_()
+        (force,) = torch.autograd.grad(self.net(x).sum(), x, create_graph=True)
+        return F.mse_loss(force, torch.ones_like(x))
+
+
+def test_a_module_that_needs_its_trainer_and_gradients_is_evaluated_with_both():
+    model = Slopes()
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.warns(LrtoolWarning, match="the model is evaluated with gradients switched on"):
+        result = lrtool.find_lr(
+            model, optimizer, None, loader(), validation=list(loader()), for_steps=100
+        )
+    assert result.lr is not None
+    assert result.report()["trials"]["measure"] == "validation"
+
+
 def test_models_with_their_own_loss_need_no_loss_function():
     pairs = loader()
     mappings = [{"x": x, "labels": y} for x, y in pairs]
@@ -332,6 +379,10 @@ def test_lbfgs_is_refused_in_words():
 def test_a_schedule_that_does_not_exist():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rate = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD(net().parameters()), lambda _: 1.0)
+    for schedule in (rate, None):
+        with pytest.raises(UserError, match=r"schedule must be one of constant, linear, .*, not "):
+            lrtool.find_lr(None, None, None, None, schedule=schedule)
     with pytest.raises(UserError, match=r"schedule must be one of .* \(did you mean 'cosine'\?\)"):
         lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), schedule="cosin")
 

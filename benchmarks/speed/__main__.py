@@ -48,8 +48,8 @@ PACKAGES = {
     "ignite": "pytorch-ignite",
     "Lightning": "lightning",
 }
-# Copies of the weights that each may hold beyond a plain loop: find keeps model and Adam's state,
-# which is twice the weights, to put them back; a training keeps nothing.
+# Copies of the weights that each may hold beyond a plain loop: the first update keeps weights and
+# the direction of its update, find_lr what it has to put back; a training keeps nothing.
 PEAKS = {"plain loop": 0, "lrtool find": 3, "lrtool.find_lr": 3, "lrtool train": 0}
 SLACK_MB = 50  # the allocator's, from run to run
 

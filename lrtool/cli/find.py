@@ -233,7 +233,8 @@ def _write_report(
 def _interim_result(finding: Finding) -> str:
     """Say what an interrupted race has shown."""
     if finding.suggestions["race"].lr is None:
-        return "Nothing was compared yet: the rate is that before the race."
+        before = "" if finding.suggestion.lr is None else ": the rate is that before the race"
+        return f"Nothing was compared yet{before}."
     return finding.suggestion.reason
 
 

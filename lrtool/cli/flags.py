@@ -92,7 +92,7 @@ Verify = Annotated[
     bool | None,
     typer.Option(
         "--verify/--no-verify",
-        help="Race rates around the suggestion in short trainings, or not; find.verify otherwise.",
+        help="Race rates around the suggestion, or not; find.verify otherwise.",
     ),
 ]
 

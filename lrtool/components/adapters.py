@@ -74,6 +74,18 @@ def add_adapter(model: nn.Module, spec: ComponentConfig, directories: Sequence[P
                 warnings.warn(words, LrtoolWarning, stacklevel=2)
 
 
+def freeze_replaced(model: nn.Module) -> None:
+    """Freeze the modules in whose place a copy is trained, by the argument `modules_to_save`.
+
+    A weight that is used elsewhere too, such as that of a tied embedding, stays as it is.
+    """
+    named = model.named_parameters(remove_duplicate=False)
+    used = {parameter for name, parameter in named if "original_module" not in name.split(".")}
+    for parameter in model.parameters():
+        if parameter not in used:
+            parameter.requires_grad = False
+
+
 @contextmanager
 def _failing(name: str, what: str, there: str) -> Iterator[None]:
     """Put into words what PEFT, or the user's code, raises."""

@@ -373,7 +373,8 @@ def compares_in_pairs(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
     A loss that subtracts (N, 1) and (N,) broadcasts them to (N, N). The mean over all of these does
     not depend on the targets' order.
     """
-    drawn = torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(outputs.shape, generator=generator, device="cpu").to(outputs)
     losses = [loss(drawn, targets.roll(shift, 0)) for shift in range(3)]
     return any(not torch.allclose(losses[0], other, rtol=1e-4) for other in losses[1:])
 

@@ -356,13 +356,13 @@ def _path(optimizer: Optimizer, cls: type[Optimizer]) -> Tensor | None:
     The weights are far from 0, for an update may follow their norm, as LAMB's does.
     """
     generator = torch.Generator().manual_seed(0)
-    parameter = nn.Parameter(10 * torch.randn(4, 4, generator=generator))
+    parameter = nn.Parameter(10 * torch.randn(4, 4, generator=generator, device="cpu"))
     places = [parameter.detach().clone()]
     try:
         fresh = _fresh(optimizer, parameter, cls)
         for update in range(8):  # RAdam's first five are those of SGD
             scale = 1 + update % 3
-            parameter.grad = scale * torch.randn(4, 4, generator=generator)
+            parameter.grad = scale * torch.randn(4, 4, generator=generator, device="cpu")
             fresh.step()
             places.append(parameter.detach().clone())
     except Exception:  # noqa: BLE001  (the user's class may raise anything)
@@ -426,9 +426,9 @@ def opening(optimizer: Optimizer) -> float:
 def _update(optimizer: Optimizer, scale: float, updates: int = 8) -> float:
     """Return the size of the last of several updates by a new optimizer with the same settings."""
     generator = torch.Generator().manual_seed(0)
-    parameter = nn.Parameter(torch.zeros(4, 4))
+    parameter = nn.Parameter(torch.zeros(4, 4, device="cpu"))
     fresh = _fresh(optimizer, parameter, type(optimizer))
-    parameter.grad = scale * torch.randn(4, 4, generator=generator)
+    parameter.grad = scale * torch.randn(4, 4, generator=generator, device="cpu")
     before = parameter.detach().clone()
     for _ in range(updates):
         before.copy_(parameter.detach())

@@ -15,6 +15,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -233,19 +234,20 @@ def compressed_schedule(
     return replace(schedule, factor=lambda step, _: schedule.factor(step, int(step * faster)))
 
 
-def named_schedule(name: str, steps: int) -> Schedule:
+def named_schedule(name: str, *, training_steps: int, steps: int) -> Schedule:
     """Return a schedule with default arguments; "constant" if it has none that fit.
 
-    There are no warnings about short trainings.
+    It is compressed as by `compressed_schedule`, without warnings about short trainings.
     """
     if len(required(SCHEDULES[name].build)) > 1:  # the plan, and an argument
         name = "constant"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LrtoolWarning)
-        try:
-            return build_schedule(ScheduleConfig(name=name), steps=steps, steps_per_epoch=None)
-        except ConfigError:
-            return build_schedule(ScheduleConfig(), steps=steps, steps_per_epoch=None)
+    compressed = partial(
+        compressed_schedule, training_steps=training_steps, steps_per_epoch=None, steps=steps
+    )
+    try:
+        return compressed(ScheduleConfig(name=name))
+    except ConfigError:
+        return compressed(ScheduleConfig())
 
 
 def _warmup(given: float | None, steps: int | None) -> int | None:

@@ -71,7 +71,8 @@ class ModelConfig(ComponentConfig):
         None,
         min_length=1,
         description="pretrained weights to start from: a safetensors file, a state dict that "
-        "torch.save wrote, or a run directory; null: random ones",
+        "torch.save wrote, an index of several such files, a directory with model.safetensors or "
+        "its index, or a run; null: random ones",
     )
     partial: bool = Field(
         default=False,
@@ -87,7 +88,8 @@ class ModelConfig(ComponentConfig):
         None,
         min_length=1,
         description="regular expressions, searched for in the names of parameters: the others are "
-        "frozen, and so are batch norm and dropout between them; null: all are trained",
+        "frozen, and so are batch norm and dropout inside modules of which nothing is trained; "
+        "null: all are trained",
     )
 
 
@@ -250,8 +252,9 @@ class FindConfig(Section):
         WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "auto"}]}),
     ] = Field(
         default=False,
-        description="true: compare rates around the suggestion in short trainings (a race); auto: "
-        "only where the race takes at most a tenth of the training",
+        description="true: compare rates around the suggestion (a race) in short trainings, or in "
+        "whole ones of up to 300 steps; auto: only where the race takes at most a tenth of the "
+        "training",
     )
     parallel: Literal["auto", "data", "candidates"] = Field(
         "auto",

@@ -14,8 +14,8 @@ import numpy as np
 from lrtool.config.spelling import number, sentence
 from lrtool.curve import constants as c
 from lrtool.curve.combine import canonical
-from lrtool.curve.trials import fell, fell_in_training, noise
-from lrtool.curve.verdict import MORE_VALIDATION, Doubt, noisy
+from lrtool.curve.trials import fell, fell_in_training, is_validated, noise, rose
+from lrtool.curve.verdict import MORE_VALIDATION, Doubt, noisy, unvalidated
 from lrtool.report.records import MethodSuggestion
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ NOTHING_YET = Doubt("the race was interrupted before there was anything to compa
 FELL_IN_RACE_ONLY = Doubt(
     "the loss fell in the race only, neither in the sweep nor in the trials", MORE_VALIDATION
 )
-ALL_DIVERGED = Doubt(
-    "every candidate of the race diverged",
+CALM_DOWN = (
     "Give the training a warm-up (train.schedule.warmup) or clip its gradients "
-    "(train.gradient_clip_norm); check the data and the loss.",
+    "(train.gradient_clip_norm); check the data and the loss."
 )
+ALL_DIVERGED = Doubt("every candidate of the race diverged", CALM_DOWN)
+ALL_ROSE = Doubt("every candidate of the race ended above the loss before training", CALM_DOWN)
 NEVER_BELOW = Doubt(
-    "no candidate of the race ended below the loss before training, though training losses fell",
-    MORE_VALIDATION,
+    "no candidate of the race ended below the loss before training", MORE_VALIDATION
 )
 
 
@@ -287,8 +287,8 @@ def conclude(
     """Return a finding with the rate of its race.
 
     A race that was interrupted before it could compare anything changes nothing. One in which no
-    candidate ended below the untrained loss takes the rate away, unless training losses fell: then
-    it is in doubt.
+    candidate ended below the untrained loss takes the rate away, unless training losses fell, or
+    it ended above it by noise alone: then it is in doubt.
 
     Args:
         finding: before the race.
@@ -297,15 +297,19 @@ def conclude(
         lasting: doubts that no race takes away.
     """
     if finding.suggestion.lr is None and not fell(race):
-        return without_race(finding, "the loss did not fall clearly in the race either")
+        flat = "the loss did not fall clearly in the race either"
+        return without_race(finding, NOTHING_YET.reason if race.interrupted else flat)
     if choice.log_lr is None:
         return _without_winner(finding, choice.doubts[0], race)
     lr, known, share = 10.0**choice.log_lr, c.fitted(), noise(race)
     half, doubts = known.half("raced", share), choice.doubts
     if finding.suggestion.lr is None:
         doubts = [FELL_IN_RACE_ONLY, *doubts]
-    if share > known.certain and not race.interrupted:
-        doubts = [*doubts, noisy(share, "race", _against_noise(race))]
+    if not race.interrupted:
+        if share > known.certain:
+            doubts = [*doubts, noisy(share, "race", _against_noise(race))]
+        elif not is_validated(race):
+            doubts = [*doubts, unvalidated(race.measure)]
     doubts = [*doubts, *lasting]
     outcome = _outcome(choice, race, finding.suggestion.for_steps)
     suggestion = replace(
@@ -325,7 +329,7 @@ def _without_winner(finding: Finding, doubt: Doubt, race: Race) -> Finding:
     before = finding.suggestion
     if race.interrupted:
         return without_race(finding, doubt.reason)
-    if before.lr is not None and fell_in_training(race):
+    if before.lr is not None and (fell_in_training(race) or not rose(race)):
         after = replace(
             before,
             verdict="uncertain",
@@ -333,6 +337,9 @@ def _without_winner(finding: Finding, doubt: Doubt, race: Race) -> Finding:
             advice=tuple(dict.fromkeys((NEVER_BELOW.advice, *before.advice))),
         )
         return replace(without_race(finding, NEVER_BELOW.reason), suggestion=after)
+    ends = [one.final_loss for one in race.candidates]
+    if any(end is not None and np.isfinite(end) for end in ends):
+        doubt = ALL_ROSE
     no_rate = replace(
         before,
         lr=None,

@@ -22,6 +22,7 @@ from lrtool.curve.trials import (
     correct,
     ended,
     fell,
+    is_validated,
     noise,
     outward,
     overfitting,
@@ -70,7 +71,7 @@ def suggest(
     level: float = 1.0,
     steps: int | None = None,
     passes: float | None = None,
-    trials_due: bool = False,
+    cut_short: bool = False,
     followed: Collection[str] = (),
 ) -> Finding:
     """Suggest a learning rate, with an interval, a verdict and advice.
@@ -101,7 +102,7 @@ def suggest(
             that falls.
         steps: the number of training steps that the rate is meant for.
         passes: how many times the training sees each sample; None: unknown.
-        trials_due: trials were begun: without two that ended, a rate is in doubt.
+        cut_short: the search ended before its trials did: a rate is in doubt.
         followed: advice that the training follows already: `verdict.WARMUP` and others.
 
     Raises:
@@ -122,9 +123,10 @@ def suggest(
         silent = dict.fromkeys(("auto", SWEEP, *RULES), MethodSuggestion(None, why.reason))
         return Finding(_suggestion(why, method, schedule, steps), silent, None)
 
+    cut_short |= any(each is not None and each.interrupted for each in (trials, full_trial))
     trials = _two(trials)
     measured = knowledge(optimizer, family, c.fitted())[0] == "optimizer"
-    swept = _look(sweeps, fitted, known=measured, unchecked=trials_due and trials is None)
+    swept = _look(sweeps, fitted, known=measured, cut_short=cut_short)
     best_rate = partial(
         estimate,
         places(None if swept.obstacle else swept.anchors, first),
@@ -189,7 +191,7 @@ class _Swept:
         anchors: of the curve.
         obstacle: why it gives no rate; None: it gives one.
         doubts: about any rate from it.
-        unknown: about the optimizer alone.
+        others: those of these that are not about the curve.
     """
 
     sweeps: Sequence[Sweep]
@@ -197,7 +199,7 @@ class _Swept:
     anchors: Anchors
     obstacle: Doubt | None
     doubts: list[Doubt]
-    unknown: list[Doubt]
+    others: list[Doubt]
 
     def holds(self, best: Estimate) -> bool:
         """Tell whether sweeps that ran to their end hold an estimate, or ended just below it."""
@@ -211,28 +213,26 @@ def _two(trials: Race | None) -> Race | None:
     return trials if trials is not None and len(ended(trials)) > 1 else None
 
 
-def _look(sweeps: Sequence[Sweep], fitted: Fit, *, known: bool, unchecked: bool) -> _Swept:
+def _look(sweeps: Sequence[Sweep], fitted: Fit, *, known: bool, cut_short: bool) -> _Swept:
     """Look at the curve.
 
     Args:
         sweeps: each once.
         fitted: smoothed.
         known: the best rates of the optimizer were measured.
-        unchecked: trials were begun, and did not come to an end.
+        cut_short: trials were due, and did not come to an end.
     """
     anchors = locate(fitted, fitted.loss)
-    unknown = [] if known else [verdict.UNKNOWN_OPTIMIZER]
+    others = [] if known else [verdict.UNKNOWN_OPTIMIZER]
+    if cut_short:
+        others.append(verdict.NO_TRIALS)
     return _Swept(
         sweeps,
         fitted,
         anchors,
         obstacle=verdict.obstacle(fitted, anchors, sweeps),
-        doubts=[
-            *verdict.curve_doubts(fitted, anchors, sweeps),
-            *unknown,
-            *([verdict.NO_TRIALS] if unchecked else []),
-        ],
-        unknown=unknown,
+        doubts=[*verdict.curve_doubts(fitted, anchors, sweeps), *others],
+        others=others,
     )
 
 
@@ -258,16 +258,13 @@ def _after_trials(
         best = replace(best, mean=whole.correct(best.mean, full_trial))
     elif counts and not told:
         told = [verdict.NOT_COMPARED]
-    if full_trial is not None and full_trial.interrupted:
-        told = [*told, verdict.NO_TRIALS]
     return _auto(
         _range(swept.fitted, trials),
         best,
         steps,
-        [*(swept.unknown if swept.obstacle else swept.doubts), *told],
-        noise=None if position is None else noise(trials),
+        [*(swept.others if swept.obstacle else swept.doubts), *told],
+        trials=None if position is None else trials,
         share=share,
-        rising=rose(trials),
     )
 
 
@@ -330,9 +327,8 @@ def _auto(
     steps: int | None,
     doubts: list[Doubt],
     *,
-    noise: float | None = None,
+    trials: Race | None = None,
     share: float = 0.0,
-    rising: bool = False,
 ) -> _Answer | Doubt:
     """Take the estimate of the best rate.
 
@@ -341,18 +337,21 @@ def _auto(
         best: the estimate.
         steps: of the training.
         doubts: so far.
-        noise: of the trials that have corrected it; None: none have.
+        trials: that have corrected it; None: none have.
         share: by which they have.
-        rising: all of them rose, which is a doubt of its own.
     """
     constants = c.fitted()
     if best.conflict:
         doubts = [*doubts, verdict.contradiction(best.conflict)]
     half = constants.half_width["swept"] * best.spread
-    if noise is not None:
-        half = share * constants.half("tried", noise) + (1 - share) * half
-        if noise > constants.certain and not rising:
-            doubts = [*doubts, verdict.noisy(noise, "trials", verdict.RACE)]
+    if trials is not None:
+        known = noise(trials)
+        half = share * constants.half("tried", known) + (1 - share) * half
+        if not rose(trials):  # which is a doubt of its own
+            if known > constants.certain:
+                doubts = [*doubts, verdict.noisy(known, "trials", verdict.RACE)]
+            elif not is_validated(trials):
+                doubts = [*doubts, verdict.unvalidated(trials.measure)]
     if best.mean < known_range[0] - verdict.TOO_FAR:
         return verdict.BELOW_RANGE
     unusual = verdict.unusual_length(steps)

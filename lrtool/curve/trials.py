@@ -114,7 +114,7 @@ def overfit(trials: Race) -> float:
     tried = ended(trials)
     if trials.measure != "validation" or len(tried) < 2:
         return 0.0
-    training = [np.array(one.loss) for one in tried]
+    training = [_training(one) for one in tried]
     untrained = float(training[0][0])  # of the same batch for all
     trained = [float(_last(loss).mean()) for loss in training]
     if not math.isfinite(untrained):
@@ -182,8 +182,22 @@ def _rose(trials: Race) -> list[bool]:
     """
     tried = ended(trials)
     errors = [one.descent_error for one in tried if one.descent_error is not None]
+    if not errors:
+        errors = [_error_in_training(trials, loss) for _, loss in _complete(trials)]
     most = trials.untrained_loss + VALIDATED * min(errors, default=0.0)
     return [not end <= most for end in _ends(tried)]
+
+
+def _error_in_training(trials: Race, loss: Array) -> float:
+    """Return a standard error for a descent whose own is not known, by the training losses.
+
+    It is that of their own descent, where this is what is measured; else the noise of a batch, as
+    for a single validation batch.
+    """
+    last = _last(loss)
+    if trials.measure == "training":
+        return _training_descent(loss, last)[1]
+    return float(last.std(ddof=1))
 
 
 def _ends(tried: Sequence[Candidate]) -> list[float]:
@@ -255,21 +269,33 @@ def noise(trials: Race) -> float:
     It tells how well rates near the best one can be told apart. Without validation batches it is
     that of the training losses.
     """
+    best = _best(trials)
+    if best is None:
+        return 1.0
+    end, one = best
+    descent, error = trials.untrained_loss - end, one.descent_error
+    if error is None:
+        losses = [loss for other, loss in _complete(trials) if other is one]
+        if not losses:
+            return 1.0
+        descent, error = _training_descent(losses[0], _last(losses[0]))
+    return min(error / descent, 1.0) if descent > 0 else 1.0
+
+
+def is_validated(trials: Race) -> bool:
+    """Tell whether the noise is that of a validation loss: training losses stand in for it."""
+    best = _best(trials)
+    return best is not None and best[1].descent_error is not None
+
+
+def _best(trials: Race) -> tuple[float, Candidate] | None:
+    """Return the lowest loss at an end, and whose it is; None without any."""
     measured = [
         (one.final_loss, one)
         for one in trials.candidates
         if one.final_loss is not None and math.isfinite(one.final_loss)
     ]
-    if not measured:
-        return 1.0
-    end, best = min(measured, key=lambda pair: pair[0])
-    descent, error = trials.untrained_loss - end, best.descent_error
-    if error is None:
-        losses = [loss for one, loss in _complete(trials) if one is best]
-        if not losses:
-            return 1.0
-        descent, error = _training_descent(losses[0], _last(losses[0]))
-    return min(error / descent, 1.0) if descent > 0 else 1.0
+    return min(measured, key=lambda pair: pair[0]) if measured else None
 
 
 def fell_in_training(trials: Race) -> bool:
@@ -280,9 +306,19 @@ def fell_in_training(trials: Race) -> bool:
 def _complete(trials: Race) -> Iterator[tuple[Candidate, Array]]:
     """Yield the trials with enough losses, finite to the end, and these training losses."""
     for one in trials.candidates:
-        loss = np.array(one.loss)
+        loss = _training(one)
         if loss.size >= LEAST and np.isfinite(_last(loss)).all():
             yield one, loss
+
+
+def _training(one: Candidate) -> Array:
+    """Return a trial's training losses.
+
+    An update whose targets are all ignored has none. In a trial that broke, NaN is a loss too.
+    """
+    loss = np.array(one.loss)
+    broke = one.final_loss is None or not math.isfinite(one.final_loss)
+    return loss if broke else loss[np.isfinite(loss)]
 
 
 def _last(loss: Array) -> Array:

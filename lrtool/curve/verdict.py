@@ -65,6 +65,17 @@ def noisy(noise: float, where: str, advice: str) -> Doubt:
     return Doubt(f"the descent in the {where} is only known to within {noise:.1%}", advice)
 
 
+def unvalidated(measure: str) -> Doubt:
+    """Doubt a rate where no noise of a validation loss is known, nor where training leads.
+
+    Args:
+        measure: "training" or "validation": what the trials, or the race, were compared by.
+    """
+    if measure == "training":
+        return Doubt("no validation loss was measured", "Use a validation set (data.validation).")
+    return Doubt("the noise of so few validation batches is not known", MORE_VALIDATION)
+
+
 def trials_rose(followed: Collection[str]) -> Doubt:
     """Doubt a rate between two at which the loss rose."""
     remedies = ["train for more steps", "compare rates in a race (find.verify)"]

@@ -336,7 +336,8 @@ def held_out(
     """
     if isinstance(loader, DataLoader) and _takes_samples_by_index(loader, ranks):
         size = len(loader.dataset)  # type: ignore[arg-type]
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(size, generator=generator, device="cpu")
         loader = DataLoader(
             loader.dataset,
             min(chunk_size(min(size, most)), loader.batch_size or 1),  # no more at once than that
@@ -443,7 +444,7 @@ def _shuffled(
     nhwc = _is_channels_last(inputs)
     if nhwc:
         inputs = inputs.permute(0, 2, 3, 1)
-    order = torch.randperm(part.size, generator=generator).to(inputs.device)
+    order = torch.randperm(part.size, generator=generator, device="cpu").to(inputs.device)
     for start in range(skip * batch_size, part.size, batch_size):
         rows = order[start : start + batch_size]
         size, counts = len(rows), True

@@ -50,7 +50,7 @@ class _Rows(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[Any]) -> Any:
         if set(map(type, indices)) == {int}:
-            rows = torch.tensor(indices)
+            rows = torch.tensor(indices, device="cpu")
             try:
                 return [tensor.index_select(0, rows) for tensor in self.dataset.tensors]
             except IndexError:  # negative or out of range: torch handles it below

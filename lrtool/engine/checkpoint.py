@@ -3,7 +3,9 @@
 A checkpoint is a folder: `model.safetensors` (weights and buffers), `average.safetensors` (their
 moving average, if there is one), `state.pt` (everything else, for `torch.load` with
 `weights_only=True`), and `manifest.json` with each file's size and CRC-32, written last. That of a
-sharded model has no weights but those in its shards, a file a rank (`sharded_checkpoint`).
+sharded model has no weights but those in its shards, a file a rank (`sharded_checkpoint`). The
+folder `best` has weights alone: `model.safetensors`, `loss.safetensors` if the loss has any, and in
+`state.pt` what safetensors cannot hold, the extra states of modules.
 
 It is written as `.new` and renamed to `last`; the one before stays as `previous`. So a process
 killed at any moment leaves a whole one. As always in PyTorch, what a module keeps outside its state
@@ -36,7 +38,7 @@ from lrtool.engine.sharded_tensors import divided_as, first_names, is_sharded, m
 from lrtool.engine.weights import load_weights, plain, read_weights, save_tensors
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.ranks import ALONE, Ranks
-from lrtool.report.files import crc_of, in_a_line, reading, sync_directory, write_text
+from lrtool.report.files import crc_of, in_a_line, reading, sync_directory, whole_path, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -167,10 +169,43 @@ def _state(training: TrainingState, model: nn.Module) -> dict[str, Any]:
         "scaler": training.scaler.state_dict() if training.scaler else None,
         "schedule": training.schedule.state_dict(),
         "average_updates": average.updates if average else 0,
-        # what safetensors cannot hold
-        "extra": {k: v for k, v in weights.items() if not isinstance(v, Tensor)},
+        "extra": _extra_of(weights),
         "buffers": {k: v for k, v in model.named_buffers() if k not in weights},
     }
+
+
+def _extra_of(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a model's state safetensors cannot hold: the extra states of its modules."""
+    return {name: value for name, value in weights.items() if not isinstance(value, Tensor)}
+
+
+def save_extra(weights: Mapping[str, Any], folder: Path) -> None:
+    """Write the extra states of a model beside its weights, if there are any.
+
+    Args:
+        weights: the model's state dict.
+        folder: where its tensors are written.
+
+    Raises:
+        OSError: they cannot be written.
+        UserError: they hold objects that cannot be read back as plain data.
+    """
+    if extra := _extra_of(weights):
+        with whole_path(folder / STATE) as temporary:
+            _save_state({"extra": extra}, temporary)
+
+
+def read_extra(folder: Path) -> dict[str, Any]:
+    """Return what `save_extra` wrote beside weights; {} if it wrote nothing.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return {}
+    with reading(path, "a file of extra states"):
+        return dict(torch.load(path, map_location="cpu", weights_only=True)["extra"])
 
 
 def load_checkpoint(

@@ -326,7 +326,7 @@ def set_training(model: nn.Module) -> None:
 
     That is what was left in evaluation mode inside a model in training mode, and is either a batch
     norm or has nothing to train. A pretrained part comes in evaluation mode by itself, and is
-    trained.
+    trained, but for the batch norms in it that have frozen parameters.
     """
     frozen = list(_frozen(model)) if model.training else []
     modes = [(module, module.training) for part in frozen for module in part.modules()]
@@ -341,6 +341,14 @@ def _frozen(model: nn.Module) -> Iterator[nn.Module]:
             yield from _frozen(child)
         elif is_norm(child) or not any(p.requires_grad for p in child.parameters()):
             yield child
+        else:
+            yield from (m for m in child.modules() if is_norm(m) and is_frozen(m))
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Tell whether a module has parameters, and none of them is trained."""
+    trained = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(trained) and not any(trained)
 
 
 def is_norm(module: nn.Module) -> bool:

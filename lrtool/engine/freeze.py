@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lrtool.engine.evaluation import is_norm, set_training
+from lrtool.engine.evaluation import is_frozen, is_norm, set_training
 from lrtool.engine.weights import plain
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
@@ -42,13 +42,13 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
     every = [name for own in names.values() for name in own]
     bare = {f"{n}.running_mean": m for n, m in model.named_modules() if _is_bare_norm(m)}
     _refuse_what_matches_nothing(patterns, [*every, *bare])
-    set_training(model)
     thawed = []
     for parameter, own in names.items():
         is_trained = any(_matches(patterns, name) for name in own)
         if is_trained and not parameter.requires_grad:
             thawed.append(own[0])
         parameter.requires_grad_(is_trained)
+    set_training(model)  # now that a part which the model itself had frozen may be trained
     if all(parameter.requires_grad for parameter in names):
         words = "model.train_only matches all parameters of the model: nothing is frozen"
         warnings.warn(words, LrtoolWarning, stacklevel=2)
@@ -59,7 +59,7 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
             LrtoolWarning,
             stacklevel=2,
         )
-    frozen = [module for module in model.modules() if _is_frozen(module)]
+    frozen = [module for module in model.modules() if is_frozen(module)]
     for module in [*frozen, *(m for name, m in bare.items() if not _matches(patterns, name))]:
         module.eval()
     for module in model.modules():  # one without dropout is the same, and cuDNN needs this mode
@@ -77,11 +77,6 @@ def freeze_norms(model: nn.Module) -> None:
     for module in model.modules():
         if is_norm(module) and not any(p.requires_grad for p in module.parameters()):
             module.eval()
-
-
-def _is_frozen(module: nn.Module) -> bool:
-    trained = [parameter.requires_grad for parameter in module.parameters()]
-    return bool(trained) and not any(trained)
 
 
 def _is_bare_norm(module: nn.Module) -> bool:

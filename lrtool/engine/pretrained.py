@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from lrtool.engine.checkpoint import (
     average_of,
     foreign,
     newest_checkpoint,
+    read_extra,
     weights_of,
 )
 from lrtool.engine.device import is_out_of_memory
@@ -29,7 +31,7 @@ from lrtool.report.files import in_a_line, reading
 from lrtool.report.run_directory import CHECKPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 KEY = ("model", "checkpoint")
@@ -68,8 +70,8 @@ class WeightsFit:
         missing: those that the file lacks; they keep their fresh values.
         reshaped: those of another shape, the file's and the model's; they keep theirs too.
         unexpected: names in the file that the model lacks.
-        removed: what the names in the file began with, and was left out.
-        added: what the model's names begin with, and those in the file do not.
+        removed: what names in the file began with, and was left out.
+        added: what the model's names begin with, and was put in front of these.
         rounded: names of tensors whose values the model's type cannot hold, with both types.
     """
 
@@ -122,7 +124,10 @@ def _refuse_overwritten(pretrained: Pretrained) -> None:
 
 
 def _of_directory(path: Path) -> tuple[Path, Mapping[str, Any]]:
-    for file in (path / CHECKPOINTS / BEST / WEIGHTS, path / WEIGHTS, path / (WEIGHTS + INDEX)):
+    best = path / CHECKPOINTS / BEST
+    if (best / WEIGHTS).is_file():
+        return best / WEIGHTS, {**_of_file(best / WEIGHTS)[0], **read_extra(best)}
+    for file in (path / WEIGHTS, path / (WEIGHTS + INDEX)):
         if file.is_file():
             return file, _of_file(file)[0]
     newest = newest_checkpoint(path / CHECKPOINTS)
@@ -235,14 +240,14 @@ def load_pretrained(
         name: of the model, for messages.
 
     Raises:
-        ConfigError: the file was written over meanwhile; none of them fits; one does not fit, and
-            `partial` is False; a weight is not a number; or one tensor of the model has two names,
-            with different values.
+        ConfigError: the file was written over meanwhile; none of them fits, or they fit in several
+            ways; one does not fit, and `partial` is False; a weight is not a number; or one tensor
+            of the model has two names, with different values.
     """
     _refuse_overwritten(pretrained)
     live = model.state_dict(keep_vars=True)
-    removed, added = _prefixes(pretrained.tensors, live)
-    given = {added + n.removeprefix(removed): v for n, v in pretrained.tensors.items()}
+    removed, added = _prefixes(pretrained, live, name)
+    given = {renamed(n, removed, added): v for n, v in pretrained.tensors.items()}
     reshaped = {
         n: (given[n].shape, own.shape)
         for n, own in live.items()
@@ -287,19 +292,79 @@ def _fits(value: Tensor, own: Tensor) -> bool:
     return value.shape == own.shape or (own.ndim == 0 and value.shape == (1,))
 
 
-def _prefixes(given: Collection[str], own: Collection[str]) -> tuple[str, str]:
-    """Return what to leave out at the start of all names in a file, and what to add there.
+def renamed(name: str, removed: str, added: str) -> str:
+    """Return a file's name in the model; one that does not begin with what is removed stays."""
+    return added + name.removeprefix(removed) if name.startswith(removed) else name
 
-    That of wrappers such as DataParallel and torch.compile is left out by this. Whatever lets more
-    names be the model's; nothing, where it changes nothing.
+
+def _prefixes(pretrained: Pretrained, live: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Return what to leave out at the start of names in a file, and what to put there instead.
+
+    Such as the prefix of DataParallel, of torch.compile, or of the part that a body is in another
+    model. First what all names share, on one side: whatever lets more names be the model's, and
+    nothing where it changes nothing. If no more than half of the tensors fit then, what some names
+    share, where more than half do: two layers may be alike by chance.
+
+    Raises:
+        ConfigError: nothing fits but by one of several prefixes, as well by each.
     """
-    choices = [("", ""), *((p, "") for p in _shared(given)), *(("", p) for p in _shared(own))]
+    given = pretrained.tensors
+    choices = [("", ""), *((p, "") for p in _shared(given)), *(("", p) for p in _shared(live))]
+    shared = max(choices, key=lambda choice: sum(renamed(n, *choice) in live for n in given))
+    kept = sum(_takes(live.get(renamed(n, *shared)), value) for n, value in given.items())
+    half = min(len(given), len(live)) / 2
+    fitting = _fitting(given, live) if kept <= half else {}
+    most = max(fitting.values(), default=0)
+    if most <= half:
+        return shared
+    found = [choice for choice, count in fitting.items() if count == most]
+    fewest = min("".join(choice).count(".") for choice in found)  # no deeper than need be
+    best = [choice for choice in found if "".join(choice).count(".") == fewest]
+    if len(best) > 1 and not kept:
+        ways = ", or ".join(_way(*choice) for choice in best[:MOST_NAMED])
+        words = (
+            f"{pretrained.path} fits {name} in several ways: {ways}; write a file with the names "
+            "of the model"
+        )
+        raise ConfigError(Problem(KEY, words))
+    would_be = {renamed(n, *best[0]) for n in given}
+    return best[0] if len(best) == 1 and len(would_be) == len(given) else shared
 
-    def known(choice: tuple[str, str]) -> int:
-        removed, added = choice
-        return sum(added + name.removeprefix(removed) in own for name in given)
 
-    return max(choices, key=known)
+def _takes(own: Any, value: Any) -> bool:
+    return isinstance(own, Tensor) and isinstance(value, Tensor) and _fits(value, own)
+
+
+def _fitting(given: Mapping[str, Any], live: Mapping[str, Any]) -> Counter[tuple[str, str]]:
+    """Count for each pair of prefixes how many tensors of a file fit the model by it."""
+    alike: dict[tuple[str, Size], list[str]] = {}  # by the last part of the name, and the shape
+    for name, own in live.items():
+        if isinstance(own, Tensor) and not nn.parameter.is_lazy(own):
+            alike.setdefault((name.rpartition(".")[2], own.shape), []).append(name)
+    return Counter(
+        _heads(name, other)
+        for name, value in given.items()
+        if isinstance(value, Tensor)
+        for other in alike.get((name.rpartition(".")[2], value.shape), ())
+    )
+
+
+def _heads(one: str, other: str) -> tuple[str, str]:
+    """Return what two names begin with before the parts that both end with: "a.", "b.c."."""
+    parts, others = one.split("."), other.split(".")
+    while parts and others and parts[-1] == others[-1]:
+        parts.pop()
+        others.pop()
+    return "".join(f"{part}." for part in parts), "".join(f"{part}." for part in others)
+
+
+def _way(removed: str, added: str) -> str:
+    """Say how the names of a file become those of the model; "" if they are."""
+    if removed and added:
+        return f"with {removed} in its names replaced by {added}"
+    if removed:
+        return f"with {removed} left out of its names"
+    return f"with {added} added to its names" if added else ""
 
 
 def _shared(names: Iterable[str]) -> Iterator[str]:
@@ -350,9 +415,11 @@ def _refuse_a_misfit(
     if reshaped:
         parts.append(f"{_keys(len(reshaped))} of another shape: {_shapes(reshaped)}")
     if parts:
+        way = _way(fit.removed, fit.added)
         words = (
-            f"{path} does not fit {name}: {'; '.join(parts)}. model.partial: true loads the other "
-            f"{_keys(len(fit.loaded))}, and leaves what does not fit at fresh values"
+            f"{path}{way and f', {way},'} does not fit {name}: {'; '.join(parts)}. model.partial: "
+            f"true loads the other {_keys(len(fit.loaded))}, and leaves what does not fit at fresh "
+            "values"
         )
         raise ConfigError(Problem(KEY, words))
 

@@ -108,7 +108,7 @@ def make_probe(
     """Return a function that evaluates the loss on one fixed batch.
 
     Dropout is off. Batch norm uses the statistics of the probe itself, and updates none: running
-    statistics lag behind weights that change this fast.
+    statistics lag behind weights that change this fast. One that is frozen keeps to its own.
     """
 
     def probe() -> Tensor:
@@ -123,7 +123,8 @@ def make_probe(
 
 @contextmanager
 def _probing(model: nn.Module, loss_fn: LossFunction | None) -> Iterator[None]:
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001  (torch's public base of all batch norms has no public name)
+    every = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001  (torch's public base of all batch norms has no public name)
+    norms = [norm for norm in every if norm.training]
     tracking = [norm.track_running_stats for norm in norms]
     with evaluating(model, loss_fn):
         for norm in norms:

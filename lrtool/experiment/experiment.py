@@ -16,7 +16,7 @@ from torch import nn
 
 from lrtool.batch import TARGET_KEYS, own
 from lrtool.components import import_path, losses, models, optimizers
-from lrtool.components.adapters import add_adapter
+from lrtool.components.adapters import add_adapter, freeze_replaced
 from lrtool.config.document import located
 from lrtool.config.schema import OWN, LossConfig
 from lrtool.data import batches, loader_state
@@ -397,6 +397,7 @@ def _choose_what_is_trained(experiment: Experiment, model: nn.Module) -> None:
     for parameter, is_trained in whole.items():
         parameter.requires_grad_(is_trained)
     train_only(model, spec.train_only)
+    freeze_replaced(model)
     if not any(p.requires_grad for p in model.parameters() if p not in whole):
         words = (
             f"freezes all that {spec.peft.name} adds; match it too, as by 'lora_', or leave "

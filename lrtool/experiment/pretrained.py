@@ -12,7 +12,7 @@ from lrtool.data import encoding as encodings
 from lrtool.data.encoding_changes import changes
 from lrtool.data.input_files import find_file
 from lrtool.engine.freeze import by_prefix
-from lrtool.engine.pretrained import KEY, Pretrained, WeightsFit, read_pretrained, size
+from lrtool.engine.pretrained import KEY, Pretrained, WeightsFit, read_pretrained, renamed, size
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 from lrtool.report.records import CheckpointFacts
 
@@ -116,7 +116,7 @@ def facts_of(pretrained: Pretrained, fit: WeightsFit, names: Sequence[str]) -> C
         name: f"{name}, which is {size(own)} here and {size(given)} in the file"
         for name, (given, own) in reshaped.items()
     }
-    known = [fit.added + name.removeprefix(fit.removed) for name in pretrained.tensors]
+    known = [renamed(name, fit.removed, fit.added) for name in pretrained.tensors]
     return CheckpointFacts(
         path=str(pretrained.path.resolve()),
         hash=pretrained.digest,
@@ -135,7 +135,9 @@ def _notes(
     if pretrained.taken_from:
         notes.append(f"the weights are those under {'.'.join(pretrained.taken_from)} in the file")
     if fit.removed:
-        notes.append(f"all its names begin with {fit.removed}, which is left out")
+        shared = all(name.startswith(fit.removed) for name in pretrained.tensors)
+        whose = "all its" if shared else "some"
+        notes.append(f"{whose} names begin with {fit.removed}, which is left out")
     if fit.added:
         notes.append(f"its names are those of the model's {fit.added.rstrip('.')}")
     notes += [f"left at fresh values: {words}" for words in fresh]

@@ -198,6 +198,7 @@ def has_checkpoint(directory: Path) -> bool:
             manifest = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
-        if isinstance(manifest, dict) and {MODEL, "state.pt"} <= manifest.keys():
-            return True
+        names = manifest.keys() if isinstance(manifest, dict) else ()
+        if "state.pt" in names and any(name.endswith(".safetensors") for name in names):
+            return True  # one file of weights, or the shards of all ranks
     return False

@@ -79,7 +79,7 @@ class TrialRow:
     """One update of a trial.
 
     Attributes:
-        trial: 0 is the one at the lower rate, 1 the other.
+        trial: 0 is the one at the lower rate, 1 the other of the first two.
         step: updates made, this one included.
         lr: the trial's base rate, which the schedule multiplies.
         loss: as in a `RaceRow`.
@@ -345,7 +345,10 @@ class Candidate:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class Race:
-    """Short trainings at several rates, from the same weights over the same batches."""
+    """Trainings at several rates, from the same weights over the same batches.
+
+    Short ones, or whole ones of up to 300 steps.
+    """
 
     seed: Annotated[int, Field(description="of weights and batches; no sweep has the same")]
     steps: Annotated[

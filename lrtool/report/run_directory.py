@@ -44,7 +44,7 @@ __all__ = ["CHECKPOINTS", "CONFIG", "ENCODING", "FIND", "METRICS", "MODEL", "TEN
 
 LOCK, NEW, COPY = ".lock", ".new", ".copy."
 WAIT_S = 0.2  # for the lock: `is_in_use` may have it for a moment
-_NAMES = "|".join(map(re.escape, (*RUN_FILES, *COMPARISON, MARKER, "manifest.json")))
+_NAMES = "|".join(map(re.escape, (*RUN_FILES, *COMPARISON, MARKER, "manifest.json", "state.pt")))
 _TEMPORARY = re.compile(rf"\.({_NAMES})\.[a-z0-9_]{{8}}\.tmp")  # as `files.whole_path` names them
 
 

@@ -133,14 +133,19 @@ def _holds_a_schedule(given: Any) -> bool:
 
 
 def check_optimized(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: object) -> None:
-    """Refuse an optimizer that has nothing of this model.
+    """Refuse an optimizer that has nothing of this model, or no rate.
 
     Raises:
-        UserError: it has no parameter of the model or of its loss.
+        UserError: it has no parameter of the model or of its loss, or sets its rate itself.
 
     Warns:
         LrtoolWarning: the loss has trainable parameters that the optimizer does not have.
     """
+    if any(group["lr"] is None for group in optimizer.param_groups):
+        raise UserError(
+            f"the lr of {type(optimizer).__name__} is None: it sets its own rate, and there is "
+            "none to find; give it a number, and for Adafactor relative_step=False"
+        )
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     of_loss = list(loss_fn.parameters()) if isinstance(loss_fn, nn.Module) else []
     if not any(id(p) in trained for p in [*model.parameters(), *of_loss]):

@@ -72,6 +72,7 @@ class ExperimentSubject:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.runtime = experiment.runtime
+        self.has_end = training_steps(experiment) is not None
 
     def alone(self) -> ExperimentSubject:
         """Return the configuration as one process trains it."""

@@ -14,6 +14,7 @@ import torch
 
 from lrtool.batch import samples_in
 from lrtool.components.schedules import named_schedule
+from lrtool.curve.constants import STEPS
 from lrtool.data import batches
 from lrtool.data.rank_shares import own_batches
 from lrtool.engine.data_parallel import DataParallel
@@ -64,6 +65,7 @@ class ObjectSubject:
         restart: puts model and optimizer back to their start.
         random: the caller's random states.
         entropy: that the seeds of the other attempts are derived from.
+        has_end: a training of unknown length is taken to have an end.
     """
 
     plan: SearchPlan
@@ -82,11 +84,12 @@ class ObjectSubject:
     restart: Callable[[], object] = field(init=False)
     random: RandomStates = field(init=False)
     entropy: int = field(init=False)
+    has_end: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         self.restart = self.rest()
         self.random = random_states(self.generators)
-        self.entropy = int(torch.randint(2**62, ()))
+        self.entropy = int(torch.randint(2**62, (), device="cpu"))
         if self.runtime.ranks.several:
             loss_of = partial(batch_loss, self.model, self.loss_fn)
             modules = (self.model, self.loss_fn)
@@ -121,7 +124,8 @@ class ObjectSubject:
                 seed = int(words[1])
                 if self.runtime.ranks.several:
                     # Where ranks draw a common order from generators of one state, they go on so.
-                    own = int(torch.randint(2**62, (), generator=_fresh(generator)))
+                    copied = _fresh(generator)
+                    own = int(torch.randint(2**62, (), generator=copied, device=copied.device))
                     seed = int(np.random.SeedSequence([own, attempt]).generate_state(1)[0])
                 generator.manual_seed(seed)
         if not self.model.training:
@@ -169,6 +173,7 @@ class ObjectSubject:
         """Return batches of the validation loader; the same ones on all ranks."""
         if self.validation is None:
             return None
+        attach(self.model, self.optimizer)
         restore_random_states(self.random, self.generators)
         if self.runtime.ranks.several:
             found = together(partial(self._held_out, whole=whole), most, self.runtime)
@@ -199,8 +204,9 @@ class ObjectSubject:
         return batches.held_out(self.validation, most, self.runtime.device, ranks=ranks)
 
     def schedule(self, steps: int) -> Schedule:
-        """Return the plan's schedule over so many steps."""
-        return named_schedule(self.plan.schedule, steps)
+        """Return the plan's schedule, compressed to so many steps."""
+        training = self.plan.training or STEPS  # as `find_lr` assumes
+        return named_schedule(self.plan.schedule, training_steps=training, steps=steps)
 
     def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration may ask for one)
         """Return None: a sweep's losses are those of its batches."""

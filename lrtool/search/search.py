@@ -224,7 +224,7 @@ def _level(trials: Contest) -> float:
 
     Of a training without an end only the warm-up might be seen: it counts as constant.
     """
-    if trials.training is None:
+    if not trials.subject.has_end:
         return 1.0
     return fsum(trials.schedule.factor(step, 0) for step in range(trials.steps)) / trials.steps
 
@@ -320,8 +320,8 @@ def _full_trial(state: _SearchState) -> FullTrial | None:
     return None if state.full_trial is None else judge_full_trial(state.full_trial)
 
 
-def _suggest(state: _SearchState, *, failed: bool = False, over: bool = False) -> Finding:
-    """Suggest a rate from the sweeps and trials so far; `over`: there will be no more of them."""
+def _suggest(state: _SearchState, *, failed: bool = False, cut_short: bool = False) -> Finding:
+    """Suggest a rate from the sweeps and trials so far; `cut_short`: more were due."""
     finding = suggest(
         _sweeps(state),
         first=state.first_update,
@@ -334,7 +334,7 @@ def _suggest(state: _SearchState, *, failed: bool = False, over: bool = False) -
         level=state.level,
         steps=state.plan.training,
         passes=state.plan.passes,
-        trials_due=over or state.trials is not None,
+        cut_short=cut_short,
         followed=state.plan.followed,
     )
     if failed:  # nothing may be exchanged, as not all ranks may have
@@ -384,8 +384,8 @@ def _conclusion(
     if not state.rows or (failed and state.sweep_finding is None):
         return None, trials, None
     finding, race = _suggest(state, failed=failed), None
-    if finding.trial_rates is not None:  # they were to come, or to go on
-        finding = _suggest(state, failed=failed, over=True)
+    if finding.trial_rates is not None or finding.full_trial_rate is not None:
+        finding = _suggest(state, failed=failed, cut_short=True)
     if state.sweep_finding is not None:
         suggestions = {**finding.suggestions, "sweep": state.sweep_finding.suggestions["auto"]}
         finding = replace(finding, suggestions=suggestions)

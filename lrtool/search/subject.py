@@ -49,9 +49,11 @@ class Subject(Protocol):
 
     Attributes:
         runtime: device and precision.
+        has_end: the schedule is that of a whole training, however few its steps.
     """
 
     runtime: Runtime
+    has_end: bool
 
     def alone(self) -> Subject:
         """Return the subject as one process trains it, though it may be one of several ranks."""

@@ -33,14 +33,18 @@ DEPENDS_ON = (
     ("optimizer", "args"),
     ("optimizer", "inner"),
     ("optimizer", "groups"),
+    ("optimizer", "layer_decay"),
+    ("optimizer", "decay_norm_and_bias"),
     ("data", "source"),
     ("data", "args"),
     ("data", "batch_size"),
     ("train", "accumulate"),
     ("train", "schedule"),
+    ("train", "gradient_clip_norm"),
     ("runtime", "precision"),
     ("model", "name"),
     ("model", "args"),
+    ("model", "peft"),
     ("loss", "name"),
     ("loss", "args"),
 )
@@ -49,7 +53,7 @@ BATCH_KEYS = {("data", "batch_size"), ("train", "accumulate")}
 # How the rate goes with that batch: the rule, and the power.
 BATCH_RULES = {
     "adaptive": (
-        "square-root rule for adaptive optimizers (Malladi et al. 2022, arXiv:2205.10782)",
+        "square-root rule for adaptive optimizers (Malladi et al. 2022, arXiv:2205.10287)",
         0.5,
     ),
     "proportional": ("linear rule for SGD (Goyal et al. 2017, arXiv:1706.02677)", 1.0),

@@ -22,6 +22,7 @@ from lrtool.engine.checkpoint import (
     load_checkpoint,
     restoring,
     save_checkpoint,
+    save_extra,
     unkeepable,
 )
 from lrtool.engine.data_parallel import take_buffers_of_first
@@ -441,6 +442,7 @@ def save_best(session: Session, row: EpochRow) -> None:
 
     Raises:
         OSError: they cannot be written.
+        UserError: an extra state of the model holds objects that cannot be read back.
     """
     best = session.state.best
     notes: dict[str, Any] = {"epoch": row.epoch, "step": row.step, best.metric: best.value}
@@ -448,9 +450,11 @@ def save_best(session: Session, row: EpochRow) -> None:
         notes[PREDICTIONS] = dump_predictions(session.tally.facts(session.ranks))
     folder = session.directory / CHECKPOINTS / BEST
     loss = _loss_state(session)
-    if loss and session.ranks.first:
+    if session.ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
-        weights.write_weights(loss, folder / LOSS, notes)
+        save_extra(weights.plain(session.built.model).state_dict(), folder)
+        if loss:
+            weights.write_weights(loss, folder / LOSS, notes)
     save_weights(session, folder / MODEL, notes)
 
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lrtool.engine import weights
-from lrtool.engine.checkpoint import BEST, LOSS, average_of, weights_of
+from lrtool.engine.checkpoint import BEST, LOSS, average_of, read_extra, weights_of
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.report.records import PredictionFacts
 from lrtool.report.run_directory import CHECKPOINTS, MODEL
@@ -67,7 +67,7 @@ def load_stored_weights(
             raise UserError(f"{run}: has no checkpoint best; there is no {best}")
         path = best
         try:
-            stored = weights.read_weights(path)
+            stored = {**weights.read_weights(path), **read_extra(path.parent)}
             loss = weights.read_weights(path.with_name(LOSS)) if has_state else {}
         except UserError as error:
             raise UserError(f"{error}; --checkpoint last takes the last ones") from error

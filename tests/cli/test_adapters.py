@@ -76,6 +76,9 @@ def test_train_only_says_what_of_the_whole_is_trained(here):
     assert kept.returncode == 0, kept.stderr
     assert json.loads(kept.stdout)["trained"] == ["1.lora_B", "4"]
     assert "had frozen" not in kept.stderr
+    head = here("check", "lora.yaml", "--json", "--set", "model.train_only=['lora_', '^7']")
+    assert head.returncode == 0, head.stderr
+    assert json.loads(head.stdout)["trained"] == ["1.lora_A", "1.lora_B", "7.modules_to_save"]
     lost = here("check", "lora.yaml", "--set", "model.train_only=['^4']")
     assert lost.returncode == 2
     assert "model.train_only: freezes all that lora adds; match it too, as by 'lora_', or" in (
@@ -127,3 +130,17 @@ def test_rates_by_depth_are_shown(here, write):
     done = here("train", "depth.yaml", "--json", "--output", "out")
     assert json.loads(done.stdout)["model"]["rates"] == rates
     assert sum(rate["parameters"] for rate in rates) == 64 * 16 + 16 + 16 * 17 + 64 + 170
+
+
+@pytest.mark.usefixtures("lora")
+def test_a_rate_of_another_adapter_is_warned_of(here):
+    assert here("train", "lora.yaml", "--quiet", "--output", "out").returncode == 0
+    one = ("train", "lora.yaml", "--quiet", "--epochs", 1, "--set", "learning_rate=null")
+    found = "lrtool: warning: --lr-from out: its rate was found for another setting: "
+    wider = here(*one, "--lr-from", "out", "--output", "wider", "--set", "model.peft.args.r=8")
+    assert (wider.returncode, wider.stderr) == (0, f"{found}model.peft.args.r was 2, is 8\n")
+    whole = here(*one, "--lr-from", "out", "--output", "whole", "--set", "model.peft=null")
+    assert whole.returncode == 0
+    assert whole.stderr.startswith(f"{found}the frozen part was 1.base_layer, ")
+    was = PEFT.replace("lora", "'lora'")
+    assert whole.stderr.endswith(f"; model.peft was {was}, is null\n")

@@ -93,6 +93,55 @@ def test_a_sharded_training_is_resumed(here, launch, write, tmp_path):
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_a_sharded_training_that_was_to_replace_another_goes_on(launch, write, tmp_path):
+    write(
+        "own.py",
+        """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class Failing(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, inputs):
+        self.calls += self.training
+        if self.calls > 5 and Path("failing").exists():
+            raise RuntimeError("no luck")
+        return super().forward(inputs)
+
+
+def data():
+    torch.manual_seed(0)
+    return torch.randn(40, 4), torch.randint(2, (40,))
+""",
+    )
+    write(
+        "one.yaml",
+        """
+data: {source: "own:data", batch_size: 8}
+model: "own:Failing"
+learning_rate: 0.01
+train: {max_steps: 8, checkpoint_every: 4}
+runtime: {device: cpu, threads: 1, shard: true}
+""",
+    )
+    training = ("train", "one.yaml", "--quiet")
+    ended(launch(2, *training, "--output", "run"))
+    write("failing", "")
+    ended(launch(2, *training, "--output", "run", "--overwrite"), code=2)
+    assert len(list((tmp_path / "run/.new/checkpoints/last").glob("shard-*"))) == 2
+    (tmp_path / "failing").unlink()
+    done = ended(launch(2, *training, "--resume", "run"))
+    assert "goes on with run, after 4 steps" in done[0].stderr
+    assert not (tmp_path / "run/.new").exists()
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_ranks_divide_what_one_process_has_trained(here, launch, write, tmp_path):
     write("one.yaml", TRAINING)
     plain = ("train", "one.yaml", "--quiet")

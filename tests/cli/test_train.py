@@ -23,7 +23,7 @@ runtime: {device: cpu}
 """
 QUIET = ("train", "a.yaml", "--quiet", "--output")
 DIFFERS = "its rate was found for another setting"
-ROOT = "the square-root rule for adaptive optimizers (Malladi et al. 2022, arXiv:2205.10782)"
+ROOT = "the square-root rule for adaptive optimizers (Malladi et al. 2022, arXiv:2205.10287)"
 LINEAR = "the linear rule for SGD (Goyal et al. 2017, arXiv:1706.02677)"
 
 OWN_LOADER = """
@@ -200,6 +200,23 @@ class TestRates:
             f"15: {LINEAR} scales rates by 0.5\n"
         )
         assert report_of(tmp_path / "third").learning_rate.value == found
+
+    @pytest.mark.parametrize(
+        ("key", "before", "now"),
+        [
+            ("optimizer.layer_decay", "null", "0.5"),
+            ("optimizer.decay_norm_and_bias", "true", "false"),
+            ("train.gradient_clip_norm", "null", "0.1"),
+        ],
+    )
+    def test_what_scales_updates_is_named(self, here, key, before, now):
+        own = ("--epochs", 1, "--set", "optimizer.args.weight_decay=0.1")
+        assert here(*QUIET, "run", "--lr", 0.05, *own).returncode == 0
+        done = here(*QUIET, "other", "--lr-from", "run", "--set", f"{key}={now}", *own)
+        assert done.returncode == 0
+        assert done.stderr == (
+            f"lrtool: warning: --lr-from run: {DIFFERS}: {key} was {before}, is {now}\n"
+        )
 
     def test_another_batch_of_an_update_has_a_rule(self, here):
         assert here(*QUIET, "adam", "--epochs", 1, "--lr", 0.05).returncode == 0

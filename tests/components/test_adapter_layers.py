@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrtool.components.adapters import add_adapter, problems
+from lrtool.components.adapters import add_adapter, freeze_replaced, problems
 from lrtool.components.layers import layers_of
 from lrtool.config.schema import ComponentConfig
 from lrtool.errors import ConfigError, LrtoolWarning
@@ -73,6 +73,19 @@ def test_a_head_is_trained_as_a_copy():
         "head.modules_to_save.default.bias",
     }
     assert not model.head.original_module.weight.requires_grad
+
+
+def test_what_a_copy_has_replaced_is_frozen_unless_it_is_used_elsewhere():
+    # As PEFT wraps what `modules_to_save` names.
+    head = nn.ModuleDict({"original_module": nn.Linear(4, 3), "modules_to_save": nn.Linear(4, 3)})
+    model = nn.ModuleDict({"embed": nn.Embedding(3, 4), "head": head})
+    model["embed"].weight = head["original_module"].weight
+    freeze_replaced(model)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        "embed.weight",
+        "head.modules_to_save.weight",
+        "head.modules_to_save.bias",
+    }
 
 
 @pytest.mark.usefixtures("peft")

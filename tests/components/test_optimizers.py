@@ -852,3 +852,16 @@ def test_the_parameters_of_a_loss_are_trained_but_for_frozen_ones():
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, pytest.approx(0.3)]
     own = optimizer.param_groups[1]["params"]
     assert all(a is b for a, b in zip(own, loss["own"].parameters(), strict=True))
+
+
+def test_what_is_known_of_an_optimizer_does_not_depend_on_the_default_device():
+    class Own(torch.optim.Adam):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    optimizers = [make(network().parameters()) for make in (torch.optim.RMSprop, Own)]
+    before = [(kind(o), family(o), opening(o)) for o in optimizers]
+    assert before[0][:2] == ("rmsprop", "adaptive")
+    assert before[1][0] == "adam"
+    with torch.device("meta"):
+        assert [(kind(o), family(o), opening(o)) for o in optimizers] == before

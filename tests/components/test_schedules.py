@@ -563,7 +563,7 @@ def test_a_training_of_unknown_length_is_not_compressed():
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 90])
 def test_a_name_is_enough(name, steps):
-    found = factors(named_schedule(name, steps), steps)
+    found = factors(named_schedule(name, training_steps=steps, steps=steps), steps)
     assert all(0 <= factor <= 1 for factor in found)
     if name in {"constant", "step", "multi_step", "exponential", "plateau"}:
         assert found == [1.0] * steps
@@ -572,3 +572,9 @@ def test_a_name_is_enough(name, steps):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LrtoolWarning)
             assert found == factors(build_schedule(spec, steps=steps, steps_per_epoch=None), steps)
+
+
+def test_a_name_for_a_long_training_is_compressed():
+    # 1 / √(1 + 5 t) over t from 0 to 1, with T5's timescale of 10,000: (√6 − 1) · 2 / 5 in the mean
+    found = factors(named_schedule("inverse_sqrt", training_steps=50_000, steps=75), 75)
+    assert np.mean(found) == pytest.approx(0.580, abs=0.005)

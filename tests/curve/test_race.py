@@ -435,15 +435,31 @@ def test_an_interrupted_race_says_after_how_many_steps():
 
 def test_when_all_diverged_there_is_no_rate():
     choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64])
-    found = race.conclude(SWEPT, choice, RACE)
-    said = found.suggestion
-    assert (said.lr, said.low, said.high, said.verdict) == (None, None, None, "none")
-    assert said.reason == "Every candidate of the race diverged."
-    assert "train.schedule.warmup" in said.advice[0]
-    assert found.suggestions["race"] == MethodSuggestion(
-        None, "every candidate of the race diverged"
-    )
-    assert found.suggestions["auto"] == MethodSuggestion(0.002)
+    for end, words in (
+        (None, "every candidate of the race diverged"),
+        (NAN, "every candidate of the race diverged"),
+        (2.4, "every candidate of the race ended above the loss before training"),
+    ):
+        lost = tuple(replace(e, final_loss=end, outcome="diverged") for e in RACE.candidates)
+        found = race.conclude(SWEPT, choice, replace(RACE, candidates=lost))
+        said = found.suggestion
+        assert (said.lr, said.low, said.high, said.verdict) == (None, None, None, "none")
+        assert said.reason == f"{words[0].upper()}{words[1:]}."
+        assert "train.schedule.warmup" in said.advice[0]
+        assert found.suggestions["race"].reason == words
+        assert found.suggestions["auto"] == MethodSuggestion(0.002)
+
+
+def test_an_unfinished_race_does_not_claim_that_nothing_fell_in_it():
+    none = replace(SWEPT, suggestion=replace(SAID, lr=None, verdict="none"))
+    choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64], interrupted=True)
+    begun = tuple(replace(e, final_loss=None, outcome="unfinished") for e in RACE.candidates)
+    cut = replace(RACE, candidates=begun, interrupted=True)
+    for stopped, words in (
+        (cut, "the race was interrupted before there was anything to compare"),
+        (replace(cut, interrupted=False), "the loss did not fall clearly in the race either"),
+    ):
+        assert race.conclude(none, choice, stopped).suggestions["race"].reason == words
 
 
 def test_a_rate_stays_in_doubt_where_training_losses_fell_and_validation_losses_did_not():
@@ -458,13 +474,25 @@ def test_a_rate_stays_in_doubt_where_training_losses_fell_and_validation_losses_
     assert (said.lr, said.low, said.high) == (SAID.lr, SAID.low, SAID.high)
     assert said.verdict == "uncertain"
     assert said.reason == (
-        "No candidate of the race ended below the loss before training, though training losses "
-        f"fell. {SAID.reason}"
+        f"No candidate of the race ended below the loss before training. {SAID.reason}"
     )
     assert said.advice == ("Use a larger validation set (data.validation).", *SAID.advice)
     assert found.suggestions["race"].lr is None
     none = replace(SWEPT, suggestion=replace(SAID, lr=None, verdict="none"))
-    assert race.conclude(none, choice, replace(RACE, candidates=above)).suggestion.lr is None
+    said = race.conclude(none, choice, replace(RACE, candidates=above)).suggestion
+    assert (said.lr, said.verdict) == (None, "none")
+    assert said.reason == "Every candidate of the race ended above the loss before training."
+
+
+def test_a_rate_stays_in_doubt_where_no_loss_of_the_race_rose_by_more_than_its_noise():
+    choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64])
+    for end, lr in ((2.36, SAID.lr), (2.37, None)):  # 2.3 and 2.5 times 0.026
+        above = tuple(replace(e, final_loss=end, outcome="diverged") for e in RACE.candidates)
+        found = race.conclude(SWEPT, choice, replace(RACE, candidates=above))
+        assert (found.suggestion.lr, found.suggestion.verdict) == (
+            lr,
+            "none" if lr is None else "uncertain",
+        )
 
 
 def test_a_race_with_nothing_to_compare_changes_nothing_but_says_so():

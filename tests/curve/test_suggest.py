@@ -128,20 +128,45 @@ def test_trials_that_tell_nothing_are_a_doubt():
     swept = suggest(three(), **known).suggestion
     assert swept.verdict == "confident"
     stopped = trials_of((1.0, None), outcomes=("lost", "unfinished"), interrupted=True)
-    for tried in (None, stopped):
-        said = suggest(three(), trials=tried, trials_due=True, **known).suggestion
+    for tried in (None, stopped):  # both before two had ended
+        said = suggest(three(), trials=tried, cut_short=tried is None, **known).suggestion
         assert (said.lr, said.verdict) == (swept.lr, "uncertain")
         assert said.reason == "The trials did not come to an end."
+    third = trials_of((1.0, 1.0), error=0.01, interrupted=True)
+    said = suggest(three(), trials=third, **known).suggestion
+    assert said.verdict == "uncertain"
+    assert said.reason == "The trials did not come to an end."
+    # a full trial that was due, and had not been measured yet
+    said = suggest(three(), trials=trials_of((1.0, 1.0), error=0.01), cut_short=True, **known)
+    assert said.suggestion.reason == "The trials did not come to an end."
     # a validation loss that is NaN before any training, though the training losses fell
     nan = trials_of((np.nan, np.nan), curves=[falling(1.0)] * 2, untrained_loss=np.nan)
-    said = suggest(three(), trials=nan, trials_due=True, **known).suggestion
+    said = suggest(three(), trials=nan, **known).suggestion
     assert (said.lr, said.verdict) == (swept.lr, "uncertain")
     assert said.reason == "The losses of the trials could not be compared."
     # a descent that is smaller than its error, beside training losses that fell
     noise = trials_of((1.99, 2.0), curves=[falling(1.0)] * 2, error=0.05)
-    said = suggest(three(), trials=noise, trials_due=True, **known).suggestion
+    said = suggest(three(), trials=noise, **known).suggestion
     assert said.verdict == "uncertain"
     assert "only known to within 100.0%" in said.reason
+
+
+def test_a_rate_is_in_doubt_where_no_noise_of_a_validation_loss_is_known():
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 300}
+
+    calm = tuple((2.0 if at < 9 else 1.0) + 0.01 * (-1) ** at for at in range(90))
+
+    def said(**told):
+        tried = trials_of((1.0, 1.0), curves=[calm] * 2, **told)
+        return suggest(three(), trials=tried, **known).suggestion
+
+    assert said(error=0.01).verdict == "confident"
+    few, none = said(), said(measure="training")
+    assert (few.verdict, none.verdict) == ("uncertain", "uncertain")
+    assert few.reason == "The noise of so few validation batches is not known."
+    assert few.advice == ("Use a larger validation set (data.validation).",)
+    assert none.reason == "No validation loss was measured."
+    assert none.advice == ("Use a validation set (data.validation).",)
 
 
 @pytest.mark.usefixtures("round_numbers")
@@ -204,10 +229,6 @@ def test_long_trainings_have_no_trials_and_heed_none():
     assert long.trial_rates is None
     heard = suggest(three(), steps=3000, trials=trials_of((1.0, 1.5)), **known)
     assert heard.suggestion == long.suggestion
-    # a trial that was interrupted before the other one had ended changes nothing either
-    swept = suggest(three(), steps=300, **known).suggestion
-    early = trials_of((1.0, None), outcomes=("lost", "unfinished"), interrupted=True)
-    assert suggest(three(), steps=300, trials=early, **known).suggestion == swept
 
 
 def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
@@ -218,7 +239,7 @@ def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
     assert (said.lr, said.verdict) == (swept.lr, "uncertain")
     assert said.reason == "The loss did not fall clearly in any trial."
     assert said.advice == ("Compare rates in a race (find.verify).",)
-    said = suggest(three(), trials=trials_of((2.1, None), curves=flat), **known).suggestion
+    said = suggest(three(), trials=trials_of((2.2, None), curves=flat), **known).suggestion
     assert said.lr < swept.lr
     assert said.verdict == "uncertain"
     assert said.reason.startswith("All trials ended above the untrained loss")
@@ -228,7 +249,7 @@ def test_trials_that_do_not_bear_a_rate_out_are_a_doubt():
             " race (find.verify)."
         ),
     )
-    rising = trials_of((2.1, None), curves=flat)
+    rising = trials_of((2.2, None), curves=flat)
     said = suggest(three(), trials=rising, followed={verdict.WARMUP}, **known).suggestion
     assert said.advice == ("Train for more steps or compare rates in a race (find.verify).",)
 

@@ -1,7 +1,13 @@
 """The reference's tables are those of the schemas, the Typer app and the catalogue."""
 
+import re
+from dataclasses import fields
+
 import pytest
 import reference
+
+from lrtool.report.metrics_log import KINDS
+from lrtool.report.records import EpochRow
 
 PAGES = sorted(reference.FOLDER.glob("*.md"))
 
@@ -34,3 +40,14 @@ def test_flags_have_their_names_and_values():
     assert "### `lrtool compare RUN...`" in lines
     for flag in ("--output, -o OUTPUT", "--verify / --no-verify", "--lr-from RUN", "--quiet, -q"):
         assert any(line.startswith(f"| `{flag}` |") for line in lines), flag
+
+
+def test_metrics_jsonl_has_its_kinds_and_keys():
+    page = (reference.FOLDER / "report.md").read_text(encoding="utf-8")
+    section = page.partition("## metrics.jsonl")[2]
+    _head, *rows = re.findall(r"^\| `(\w+)`[^|]*\| (.*) \|$", section, re.MULTILINE)
+    named = {kind: re.findall(r"`(\w+)`", keys) for kind, keys in rows}
+    assert named.keys() == KINDS.keys()
+    for kind, row in KINDS.items():
+        if row is not EpochRow:  # whose metrics are keys too
+            assert set(named[kind]) == {field.name for field in fields(row)}, kind

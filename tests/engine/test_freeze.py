@@ -40,6 +40,12 @@ def test_the_rest_is_frozen_in_evaluation_mode():
     assert training(model) == {"", "drop", "head"}
 
 
+def test_dropout_between_the_frozen_layers_of_one_sequence_stays_on():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4), nn.Linear(4, 2))
+    train_only(model, ["^3"])
+    assert training(model) == {"", "1", "3"}  # no module around it that is frozen as a whole
+
+
 def test_a_frozen_part_does_not_change_in_a_step():
     model = net()
     train_only(model, [r"body\.0\.weight"])
@@ -105,6 +111,35 @@ def test_what_the_model_itself_has_frozen_is_trained_with_a_warning():
     with pytest.warns(LrtoolWarning, match=words):
         train_only(model, [r"body\.0"])
     assert parts(model) == (("body.0",), ("body.1", "head"))
+
+
+def backbone():
+    """A model that has frozen its body as a whole, with a bare norm and dropout in it."""
+    layers = [nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)) for _ in "ab"]
+    body = nn.Sequential(*layers, nn.BatchNorm1d(4, affine=False))
+    model = nn.Sequential(OrderedDict(body=body, head=nn.Linear(4, 2)))
+    body.requires_grad_(requires_grad=False).eval()
+    return model
+
+
+def test_what_stays_frozen_beside_a_thawed_part_stays_in_evaluation_mode():
+    model = backbone()
+    with pytest.warns(LrtoolWarning, match="trains body.1, which the model itself had frozen"):
+        train_only(model, [r"body\.1", "head"])
+    thawed = {"", "body", "body.1", "body.1.0", "body.1.1", "body.1.2", "head"}
+    assert training(model) == thawed
+    set_training(model)
+    assert training(model) == thawed
+    frozen = model.body[0][1].running_mean.clone()
+    model(torch.randn(8, 4))
+    assert torch.equal(model.body[0][1].running_mean, frozen)
+
+
+def test_a_frozen_norm_stays_so_in_a_part_that_its_author_has_thawed():
+    model = backbone()
+    model.body[1].requires_grad_(requires_grad=True)
+    set_training(model)
+    assert {name for name, _ in model.named_modules()} - training(model) == {"body.0.1"}
 
 
 def test_names_are_grouped_where_a_module_stands_for_nothing_else():

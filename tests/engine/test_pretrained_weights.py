@@ -234,6 +234,107 @@ def test_a_prefix_that_model_and_file_have_stays(trained):
     assert fit.missing == ("head.weight", "head.bias")
 
 
+def part(tensors, prefix):
+    """Of a state dict, the names that begin with a prefix, without it."""
+    found = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors[name] for name in found}
+
+
+def under(prefix, tensors):
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def test_the_weights_of_a_body_fit_a_part_of_the_model(trained):
+    body, model, fresh = part(trained, "body."), net(), net().state_dict()
+    fit = load(model, {**body, "fc.weight": torch.ones(9, 5)}, partial=True)
+    assert (fit.removed, fit.added) == ("", "body.")
+    assert fit.missing == ("head.weight", "head.bias")
+    assert fit.unexpected == ("body.fc.weight",)
+    assert equal(part(model.state_dict(), "body."), body)
+    assert equal(part(model.state_dict(), "head."), part(fresh, "head."))
+    assert problem(net(), body) == (
+        "a.pt, with body. added to its names, does not fit the model: 2 keys missing in the file: "
+        "head.weight, head.bias. model.partial: true loads the other 7 keys, and leaves what does "
+        "not fit at fresh values"
+    )
+
+
+@pytest.mark.parametrize(
+    ("prefix", "more"),
+    [("module.", "n_averaged"), ("model.", "criterion.weight"), ("model.net.", "model.loss.w")],
+)
+def test_a_prefix_that_all_but_one_key_share_is_left_out(prefix, more, trained):
+    model, tensors = net(), {more: torch.ones(2, 2), **under(prefix, trained)}
+    fit = load(model, tensors, partial=True)
+    assert (fit.removed, fit.added, fit.unexpected) == (prefix, "", (more,))
+    assert equal(model.state_dict(), trained)
+    assert problem(net(), tensors) == (
+        f"a.pt, with {prefix} left out of its names, does not fit the model: 1 key unknown to it: "
+        f"{more}. model.partial: true loads the other 9 keys, and leaves what does not fit at "
+        "fresh values"
+    )
+
+
+def test_the_weights_around_a_body_fit_the_body_alone(trained):
+    body = net().body
+    more = under("projector.", {f"{n}.weight": torch.ones(5, 5) for n in range(20)})
+    fit = load(body, {**trained, **more}, partial=True)
+    assert (fit.removed, fit.added) == ("body.", "")
+    assert equal(body.state_dict(), part(trained, "body."))
+
+
+@pytest.mark.parametrize("more", [{}, {"n_averaged": torch.ones(())}])
+def test_one_prefix_takes_the_place_of_another(more, trained):
+    model = nn.ModuleDict({"net": net()})
+    tensors = {**under("module.", trained), **more}
+    fit = load(model, tensors, partial=bool(more))
+    assert (fit.removed, fit.added) == ("module.", "net.")
+    assert (fit.missing, fit.unexpected) == ((), tuple(more))
+    assert equal(model["net"].state_dict(), trained)
+    del tensors["module.head.bias"]
+    assert problem(nn.ModuleDict({"net": net()}), tensors).startswith(
+        "a.pt, with module. in its names replaced by net., does not fit the model: 1 key missing "
+        "in the file: net.head.bias"
+    )
+
+
+def test_two_parts_that_would_fit_as_well_are_named(trained):
+    twins = nn.ModuleDict({"student": net(), "teacher": net()})
+    assert problem(twins, trained, partial=True) == (
+        "a.pt fits the model in several ways: with student. added to its names, or with teacher. "
+        "added to its names; write a file with the names of the model"
+    )
+    both = {**under("student.", trained), **under("teacher.", trained)}
+    words = "in several ways: with student. left out of its names, or with teacher. left out of its"
+    assert words in problem(net(), both)
+    assert load(twins, both).loaded == tuple(both)
+    # Where something fits as it is, that is taken.
+    twins["scale"] = nn.Linear(1, 1, bias=False)
+    fit = load(twins, {**trained, "scale.weight": torch.ones(1, 1)}, partial=True)
+    assert (fit.removed, fit.added, fit.loaded) == ("", "", ("scale.weight",))
+
+
+def test_two_names_that_would_become_one_are_left_alone(trained):
+    body = {**under("module.", trained), "body.0.weight": torch.ones(9)}
+    assert problem(net(), body, partial=True).startswith("none of the 10 keys of a.pt fits the ")
+
+
+def test_layers_that_are_alike_by_chance_do_not_fit(trained):
+    other = {"a.w": torch.ones(2), "b.w": torch.ones(3), "c.weight": torch.ones(3, 5)}
+    assert problem(net(), other, partial=True).startswith("none of the 3 keys of a.pt fits the ")
+    blocks = nn.Sequential(OrderedDict(blocks=nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))))
+    tensors = part(blocks.state_dict(), "blocks.")
+    assert (
+        load(nn.ModuleDict({"net": blocks, "head": nn.Linear(4, 1)}), tensors, partial=True).added
+        == "net.blocks."
+    )
+    # What fits under its own names is not moved, though a layer that the model lacks would fit.
+    extra = {**trained, "old.weight": torch.ones(2, 5), "old.bias": torch.ones(2)}
+    fit = load(net(2), extra, partial=True)
+    assert (fit.removed, fit.added) == ("", "")
+    assert set(fit.unexpected) == {"old.weight", "old.bias"}
+
+
 def test_what_does_not_fit_is_named_with_what_to_do(trained):
     trained["old.weight"] = torch.ones(1)
     del trained["body.1.running_var"], trained["body.1.bias"]

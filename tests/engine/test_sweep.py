@@ -181,6 +181,18 @@ def test_a_probe_is_deterministic_and_leaves_no_trace():
     assert first.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_probe_leaves_a_frozen_norm_to_its_running_statistics():
+    model = Noisy()
+    model.norm.eval()
+    model.norm.running_mean.fill_(2)
+    model.norm.running_var.fill_(9)
+    x, y = torch.randn(64, 8) * 5 + 3, torch.randint(3, (64,))
+    found = make_probe(model, F.cross_entropy, (x, y), CPU)()
+    expected = F.cross_entropy(model.out((x - 2) / math.sqrt(9 + model.norm.eps)), y)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert not model.norm.training
+
+
 def test_with_a_probe_the_rows_hold_its_loss_before_the_update():
     model = net()
     (x, y) = next(stream(seed=9))[0]

@@ -83,6 +83,15 @@ def test_names_that_begin_otherwise_are_said(opened, saved):
         "all its names begin with module., which is left out",
         "left at fresh values: head, which the file lacks",
     )
+    saved({"n": torch.ones(1), **{f"module.{n[5:]}": value for n, value in weights().items()}})
+    facts = build(opened(NET, CONFIG, *CHECKPOINT), 0).checkpoint
+    assert facts.unused == ("n",)
+    assert facts.notes == (
+        "some names begin with module., which is left out",
+        "its names are those of the model's body",
+        "left at fresh values: head, which the file lacks",
+        "not used: n, which the model lacks",
+    )
 
 
 def test_it_is_looked_for_beside_the_configuration_and_in_the_search_path(

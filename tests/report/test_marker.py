@@ -104,3 +104,23 @@ def test_a_run_of_an_older_version_is_proven_by_its_content(tmp_path, make):
         (tmp_path / "other" / name).write_text(text)
     assert marker.command_of(tmp_path / "other") is None
     assert marker.own_files(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "holds"),
+    [
+        (["model.safetensors", "state.pt"], True),
+        (["shard-00001-model-00001-of-00001.safetensors", "state.pt"], True),
+        (["model.safetensors"], False),
+        (["state.pt"], False),
+        ([], False),
+    ],
+)
+def test_a_checkpoint_has_a_state_and_weights_whole_or_in_shards(tmp_path, names, holds):
+    manifest = tmp_path / "checkpoints/last/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps(dict.fromkeys(names)))
+    assert marker.has_checkpoint(tmp_path) is holds
+    for text in ("[]", "3", '"model.safetensors state.pt"', "{"):
+        manifest.write_text(text)
+        assert not marker.has_checkpoint(tmp_path)

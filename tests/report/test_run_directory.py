@@ -370,6 +370,7 @@ def test_temporary_files_of_a_killed_write_are_removed(tmp_path):
         "report.json",
         "find/report.json",
         "checkpoints/best/model.safetensors",
+        "checkpoints/last/state.pt",
         ".lrtool",
     ):
         with whole_path(run / name) as temporary:
@@ -377,7 +378,7 @@ def test_temporary_files_of_a_killed_write_are_removed(tmp_path):
             os.link(temporary, tmp_path / "left")
         (tmp_path / "left").rename(temporary)
     put(run, [".copy.abcd1234/checkpoints/last/state.pt"], "a copy of a run, half made")
-    assert len(files(run)) == len(TRAIN) + 5
+    assert len(files(run)) == len(TRAIN) + 6
     mine = [".mine.json.abcd1234.tmp", ".report.json.tmp", ".report.json.abc.tmp", ".copy.of/mine"]
     mine.append(".copy.old_data/mine")
     put(run, mine, "mine")

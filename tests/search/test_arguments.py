@@ -190,6 +190,23 @@ def test_the_weights_of_a_loss():
     check_optimized(own, adam(own), loss.requires_grad_(requires_grad=False))
 
 
+def test_an_optimizer_without_a_rate_is_refused():
+    class Adafactor(torch.optim.SGD):
+        """As that of transformers is by default."""
+
+        def __init__(self, params):
+            super().__init__(params, 0.1)
+            self.param_groups[0]["lr"] = None
+
+    words = (
+        "the lr of Adafactor is None: it sets its own rate, and there is none to find; give it a "
+        "number, and for Adafactor relative_step=False"
+    )
+    own = model()
+    with pytest.raises(UserError, match=f"^{words}$"):
+        rate(model=own, optimizer=Adafactor(own.parameters()))
+
+
 def test_a_models_own_loss_that_is_not_used():
     own = model()
     own.training_step = lambda batch: batch

@@ -157,7 +157,9 @@ def _evidence(report: FindReport) -> Rows:
         else:
             del names["auto"]  # it is that of the sweep
     if report.full_trial:
-        what = "that estimate, corrected by the trials and by a full one"
+        what = "that estimate, corrected by the trials"
+        if not report.full_trial.interrupted:
+            what += " and by a full one"
         names["auto"] = ("trials", f"{what}; {words.full_trial(report.full_trial)}")
     for key, (name, what) in names.items():
         if key in said:

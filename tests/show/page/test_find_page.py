@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from finds import (
     NO_SUGGESTION,
@@ -126,6 +128,10 @@ def test_each_source_of_evidence_has_its_rate(make, draw):
         "that estimate, corrected by the trials and by a full one; 0.004: validation loss lowest, "
         "0.5, after 138 of 230 steps"
     )
+    cut = replace(make_full_trial(), interrupted=True)
+    stopped = whole.model_copy(update={"full_trial": cut})
+    [said] = [row[2] for row in draw(stopped).numbers() if row[0] == "trials"]
+    assert said == "that estimate, corrected by the trials; 0.004: unfinished"
 
 
 def test_a_long_search_of_a_wide_table_fits_into_the_page(make, tmp_path):
