@@ -38,7 +38,7 @@ DEFAULT, TUNED = "textbook default", "constant tuned on other tasks"
 RANDOM, EQUAL_COST = "random log-uniform", "grid of equal cost"
 TUNED_FILE = Path(__file__).with_name("constants_tuned.json")
 LOW, HIGH = -5.0, 0.0  # log10 of the random rate
-CANDIDATES, STEPS = (1e-4, 1e-2, 1.0), 100  # of the grid of equal cost
+CANDIDATES, STEPS = (1e-4, 1e-3, 1e-2, 1e-1), 100  # of the grid of equal cost
 FORWARD = 1 / 3  # of a step, which goes backward too and costs about twice as much there
 
 

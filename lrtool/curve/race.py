@@ -329,7 +329,8 @@ def _without_winner(finding: Finding, doubt: Doubt, race: Race) -> Finding:
     before = finding.suggestion
     if race.interrupted:
         return without_race(finding, doubt.reason)
-    if before.lr is not None and (fell_in_training(race) or not rose(race)):
+    by_noise = bool(np.isfinite(race.untrained_loss)) and not rose(race)
+    if before.lr is not None and (by_noise or fell_in_training(race)):
         after = replace(
             before,
             verdict="uncertain",

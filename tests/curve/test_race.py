@@ -450,6 +450,13 @@ def test_when_all_diverged_there_is_no_rate():
         assert found.suggestions["auto"] == MethodSuggestion(0.002)
 
 
+def test_a_loss_before_training_that_is_no_number_bears_no_rate_out():
+    choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64])
+    lost = tuple(replace(e, final_loss=NAN, outcome="diverged") for e in RACE.candidates)
+    found = race.conclude(SWEPT, choice, replace(RACE, candidates=lost, untrained_loss=NAN))
+    assert (found.suggestion.lr, found.suggestion.verdict) == (None, "none")
+
+
 def test_an_unfinished_race_does_not_claim_that_nothing_fell_in_it():
     none = replace(SWEPT, suggestion=replace(SAID, lr=None, verdict="none"))
     choice = choose([-3.0, -2.0], [[NAN], [NAN]], [64], interrupted=True)
