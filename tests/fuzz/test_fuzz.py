@@ -5,7 +5,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "refused"), [("data", 80, 40), ("configurations", 100, 50), ("runs", 50, 8)]
+    ("kind", "count", "refused"), [("data", 60, 30), ("configurations", 60, 30), ("runs", 25, 3)]
 )
 def test_damaged_inputs_are_refused_in_words_or_harmless(kind, count, refused):
     results = list(fuzz.tried(kind, seed=0, first=0, end=count))
