@@ -371,8 +371,12 @@ def compares_in_pairs(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
     """Tell whether a loss compares output i with target i, rather than with every target.
 
     A loss that subtracts (N, 1) and (N,) broadcasts them to (N, N). The mean over all of these does
-    not depend on the targets' order.
+    not depend on the targets' order. Nor does any loss if they are all equal: then every other one
+    counts as 0, or as 1 in place of 0.
     """
+    if bool((targets == targets[0]).all()):
+        targets = targets.clone()
+        targets[::2] = torch.where(targets[::2] == 0, 1, 0).to(targets)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(outputs.shape, generator=generator, device="cpu").to(outputs)
     losses = [loss(drawn, targets.roll(shift, 0)) for shift in range(3)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lrtool.config.spelling import number, sentence
+from lrtool.config.spelling import count, number, sentence
 from lrtool.curve import constants as c
 from lrtool.curve.combine import canonical
 from lrtool.curve.trials import fell, fell_in_training, is_validated, noise, rose
@@ -374,8 +374,8 @@ def _outcome(choice: Choice, race: Race, training: int | None) -> str:
     steps = race.steps // 2 if best.final_loss is None else race.steps
     rates = [number(lr, 2) for lr in sorted(one.lr for one in race.candidates)]
     text = (
-        f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after {steps:,} "
-        f"steps the {race.measure} loss is lowest at {number(best.lr, 2)}"
+        f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after "
+        f"{count(steps, 'step')} the {race.measure} loss is lowest at {number(best.lr, 2)}"
     )
     if training is not None and training > race.steps:
         text += f", and {training:,} steps need a lower rate"

@@ -118,7 +118,8 @@ def too_short(sweeps: Sequence[Sweep]) -> Doubt:
         case "nan" | "inf":
             word = "NaN" if longest.stop_reason == "nan" else "infinite"
             return Doubt(
-                f"the loss was {word} at step {steps - 1}, after {count} usable steps", CHECK_LOSS
+                f"the loss was {word} at step {steps - 1}, after {count} usable steps",
+                CHECK_LOSS if count else "Check the data and the loss function.",
             )
         case "diverged":
             return Doubt(f"the loss diverged at once, after {count} usable steps", LOWER_START)

@@ -143,7 +143,10 @@ def _files(path: Path) -> list[Path]:
     if not path.name.endswith(INDEX):
         return [path]
     with reading(path, "an index of weights"):
-        return [path, *(path.with_name(name) for name in sorted(set(_index(path).values())))]
+        files = [path.with_name(name) for name in sorted(set(_index(path).values()))]
+        if not files or any(file.name.endswith(INDEX) for file in files):
+            raise ValueError("it names no file of weights")
+        return [path, *files]
 
 
 def _index(path: Path) -> dict[str, str]:
@@ -153,10 +156,11 @@ def _index(path: Path) -> dict[str, str]:
 
 
 def _of_index(path: Path) -> dict[str, Any]:
-    tensors: dict[str, Any] = {}
-    for file in _files(path)[1:]:
-        tensors |= _of_file(file)[0]
-    lacking = sorted(_index(path).keys() - tensors.keys())
+    files, where, tensors = _files(path)[1:], _index(path), dict[str, Any]()
+    for file in files:
+        found = _of_file(file)[0].items()
+        tensors |= {name: value for name, value in found if where.get(name, file.name) == file.name}
+    lacking = sorted(where.keys() - tensors.keys())
     if lacking:
         raise UserError(
             f"{path}: its files lack {_keys(len(lacking))} that it names: {_some(lacking)}; "
@@ -306,7 +310,7 @@ def _prefixes(pretrained: Pretrained, live: Mapping[str, Any], name: str) -> tup
     share, where more than half do: two layers may be alike by chance.
 
     Raises:
-        ConfigError: nothing fits but by one of several prefixes, as well by each.
+        ConfigError: by each of several prefixes other tensors fit, and as many.
     """
     given = pretrained.tensors
     choices = [("", ""), *((p, "") for p in _shared(given)), *(("", p) for p in _shared(live))]
@@ -318,17 +322,27 @@ def _prefixes(pretrained: Pretrained, live: Mapping[str, Any], name: str) -> tup
     if most <= half:
         return shared
     found = [choice for choice, count in fitting.items() if count == most]
-    fewest = min("".join(choice).count(".") for choice in found)  # no deeper than need be
-    best = [choice for choice in found if "".join(choice).count(".") == fewest]
-    if len(best) > 1 and not kept:
-        ways = ", or ".join(_way(*choice) for choice in best[:MOST_NAMED])
+    by_meaning: dict[frozenset[tuple[str, int]], tuple[str, str]] = {}
+    for choice in sorted(found, key=lambda choice: "".join(choice).count(".")):  # the shortest
+        by_meaning.setdefault(_meaning(choice, given, live), choice)
+    best, *others = by_meaning.values()
+    if others:
+        ways = ", or ".join(_way(*choice) for choice in (best, *others)[:MOST_NAMED])
         words = (
             f"{pretrained.path} fits {name} in several ways: {ways}; write a file with the names "
             "of the model"
         )
         raise ConfigError(Problem(KEY, words))
-    would_be = {renamed(n, *best[0]) for n in given}
-    return best[0] if len(best) == 1 and len(would_be) == len(given) else shared
+    would_be = {renamed(n, *best) for n in given}
+    return best if len(would_be) == len(given) else shared
+
+
+def _meaning(
+    choice: tuple[str, str], given: Mapping[str, Any], live: Mapping[str, Any]
+) -> frozenset[tuple[str, int]]:
+    """Return which tensors of a file go to which of the model, whatever these are called."""
+    names = ((name, live.get(renamed(name, *choice))) for name in given)
+    return frozenset((name, id(own)) for name, own in names if _takes(own, given[name]))
 
 
 def _takes(own: Any, value: Any) -> bool:

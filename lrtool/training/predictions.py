@@ -109,6 +109,9 @@ def predictions_of(outputs: Tensor, encoding: Encoding, loss: LossConfig) -> Pre
         gives = "values"
     probable = gives in {"logits", "probabilities"}
     if entry is not None and entry.one_output and wide.numel() == len(wide):
+        if isinstance(encoding.targets, Values) and encoding.targets.name:  # a column of them
+            share = wide.reshape(-1)
+            return Predictions(values=(share.sigmoid() if gives == "logits" else share).numpy())
         return _yes_or_no(wide.reshape(-1), gives, encoding)
     has_classes = encoding.classes is not None if entry is None else entry.takes == "classes"
     if (has_classes or gives == "log-probabilities") and wide.ndim > 1 and wide.shape[1] > 1:

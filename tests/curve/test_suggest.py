@@ -442,6 +442,12 @@ def test_fewer_than_ten_points():
 @pytest.mark.parametrize(
     ("loss", "skipped", "reason", "advice"),
     [
+        (
+            [float("nan")],
+            None,
+            "The loss was NaN at step 0",
+            "Check the data and the loss function.",
+        ),
         ([2.3, float("nan")], None, "The loss was NaN at step 1", "Check the data"),
         ([2.3, 2.2, float("inf")], None, "The loss was infinite at step 2", "Check the data"),
         ([2, 2, 2, 9, 99, 1e4, 1e5], None, "The loss diverged at once", "Start the sweep lower"),

@@ -158,6 +158,15 @@ def test_weights_in_several_files_are_read_by_their_index(trained, tmp_path):
         assert (read.named, read.path, read.digest) == (named, index, whole.digest)
 
 
+def test_each_tensor_is_that_of_the_file_which_the_index_names(trained, tmp_path):
+    index = in_parts(tmp_path, trained)
+    where = json.loads(index.read_text())["weight_map"]
+    for file in set(where.values()):  # each holds all names, and those of the other one are stale
+        own = {n: v if where[n] == file else torch.zeros_like(v) for n, v in trained.items()}
+        safetensors.torch.save_file(own, tmp_path / file)
+    assert equal(read_pretrained(index).tensors, trained)
+
+
 def test_a_file_of_several_that_was_written_over_is_refused(trained, tmp_path):
     read = read_pretrained(in_parts(tmp_path, trained))
     part = tmp_path / "model-00002-of-00002.safetensors"
@@ -168,11 +177,15 @@ def test_a_file_of_several_that_was_written_over_is_refused(trained, tmp_path):
         load_pretrained(net(), read, partial=False)
 
 
+INDEX = "model.safetensors.index.json"
+
+
 @pytest.mark.parametrize(
     ("named", "words"),
     [
         ({"head.bias": "../a.safetensors"}, "damaged, or not an index of weights: "),
         ({"head.bias": 3}, "damaged, or not an index of weights: "),
+        ({"head.bias": INDEX}, "damaged, or not an index of weights: it names no file of weights"),
         (
             {
                 "head.bias": "model-00001-of-00002.safetensors",
@@ -308,10 +321,18 @@ def test_two_parts_that_would_fit_as_well_are_named(trained):
     words = "in several ways: with student. left out of its names, or with teacher. left out of its"
     assert words in problem(net(), both)
     assert load(twins, both).loaded == tuple(both)
-    # Where something fits as it is, that is taken.
+    # Nor does one that fits as it is decide, or one part that lies deeper.
     twins["scale"] = nn.Linear(1, 1, bias=False)
-    fit = load(twins, {**trained, "scale.weight": torch.ones(1, 1)}, partial=True)
-    assert (fit.removed, fit.added, fit.loaded) == ("", "", ("scale.weight",))
+    more = {**trained, "scale.weight": torch.ones(1, 1)}
+    assert "with student. added to its names, or" in problem(twins, more, partial=True)
+    deeper = nn.ModuleDict({"student": net(), "teacher": nn.ModuleDict({"module": net()})})
+    words = "with student. added to its names, or with teacher.module. added to its names;"
+    assert words in problem(deeper, trained, partial=True)
+    both = {**under("net.", trained), **under("ema.module.", trained)}
+    assert "in several ways: with net. left out" in problem(net(), both, partial=True)
+    # Two names of one part are one way.
+    part = net()
+    assert load(nn.ModuleDict({"student": part, "same": part}), trained, partial=True).loaded
 
 
 def test_two_names_that_would_become_one_are_left_alone(trained):

@@ -140,3 +140,13 @@ def test_losses_that_compare_in_pairs():
         assert not compares_in_pairs(loss, outputs, targets)
         assert compares_in_pairs(loss, outputs, targets[:, None])
     assert compares_in_pairs(squeezing, outputs, targets)
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 0.0, 1.0, 0.37])
+def test_equal_targets_do_not_hide_what_broadcasts(value):
+    """As in a batch without a sample of a rare class."""
+    outputs, targets = torch.randn(8, 1), torch.full((8,), value)
+    assert not compares_in_pairs(subtracting, outputs, targets)
+    assert compares_in_pairs(subtracting, outputs, targets[:, None])
+    assert compares_in_pairs(squeezing, outputs, targets)
+    assert bool((targets == value).all())  # of the caller

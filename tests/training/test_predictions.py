@@ -79,6 +79,13 @@ def test_two_classes_of_one_output(loss, outputs, targets, names):
         np.testing.assert_allclose(found.probabilities, [[0.25, 0.75], [0.75, 0.25]], rtol=1e-6)
 
 
+def test_a_column_of_probabilities_has_probabilities_predicted():
+    for loss, outputs in (("bce_with_logits", [[0.0], [math.log(3)]]), ("bce", [[0.5], [0.75]])):
+        found = predicted(loss, outputs, Values("share"))
+        np.testing.assert_allclose(found.values, [0.5, 0.75], rtol=1e-6)
+        assert found.classes is found.probabilities is None
+
+
 def test_labels_that_do_not_exclude_one_another_have_a_probability_each():
     found = predicted("bce_with_logits", [[0.0, math.log(3)]], Values())
     assert found.classes is None
