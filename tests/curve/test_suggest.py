@@ -443,7 +443,7 @@ def test_fewer_than_ten_points():
     ("loss", "skipped", "reason", "advice"),
     [
         (
-            [float("nan")],
+            [float("nan")] * 2,
             None,
             "The loss was NaN at step 0",
             "Check the data and the loss function.",
