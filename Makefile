@@ -15,9 +15,10 @@ demo: $(STAMP)
 
 # One thread a process: torch's threads would wait for those of the other tests. Pages are tested in
 # Chromium (of Debian: `apt-get install chromium npm`), with axe-core from npm; without either, tests say
-# which of them they skip, and with BROWSER_TESTS=required they fail.
+# which of them they skip, and with BROWSER_TESTS=required they fail. Many tests wait for processes of
+# their own: so one worker more than cores.
 test: $(STAMP) $(AXE)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(PROCESSES) + 1)) --dist worksteal
 
 $(AXE): | $(STAMP)
 	npm install --silent --prefix .venv/axe axe-core@4.14.1 || echo "no axe-core: tests of accessibility are skipped"
