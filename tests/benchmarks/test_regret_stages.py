@@ -53,7 +53,8 @@ def test_from_nothing_to_the_report(stage, tmp_path, capsys):
         assert values["mean"] == pytest.approx(np.mean(own), abs=1e-12)
         assert f"| {method} |" in printed or f"| **{method}** |" in printed
     assert methods[finders.DEFAULT]["steps"] == 0
-    assert methods[finders.EQUAL_COST]["steps"] == pytest.approx(4 * (100 + 1000 / 64 / 3), abs=0.01)
+    evaluation = 1000 / 64 / 3
+    assert methods[finders.EQUAL_COST]["steps"] == pytest.approx(4 * (100 + evaluation), abs=0.01)
     assert "`make regret-quick`: 1 quick cells (constant: 1)" in printed
 
     stage("grids", "quick", "--processes", "1")
