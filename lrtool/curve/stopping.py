@@ -93,7 +93,7 @@ def _diverged(losses: NDArray[np.float64]) -> int | None:
     a, b, c = losses[:-2], losses[1:-1], losses[2:]
     lowest = np.minimum(np.minimum(a, b), c)
     best = np.minimum.accumulate(np.maximum(np.maximum(a, b), c))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # of losses near the largest number
         noise = np.maximum(_noise(losses)[: lowest.size], RESOLUTION * abs(initial))
         above = lowest > initial + np.maximum(initial - best, NOISES * noise)
     above[: OPENING - RUN + 1] = False  # the initial loss is known from the fifth step on

@@ -102,6 +102,11 @@ def test_noise_that_grows_from_nothing_is_no_divergence(momentum, offset):
     assert np.median(stopped) > (0.03 if momentum else 0.3)
 
 
+def test_losses_near_the_largest_number_stop_without_a_warning():
+    assert find_stop([1.0] * 5 + [1e300] * 5) == (7, "diverged")
+    assert find_stop([1.0] * 5 + [1.7e308, -1.7e308] + [1.7e308] * 40) is None  # their jump is inf
+
+
 def test_negative_losses_that_fall_go_on():
     assert find_stop(np.linspace(-10, -50, 200)) is None
     assert find_stop(np.full(100, -10.0)) is None
