@@ -86,7 +86,8 @@ class Hanging(Dataset):
         return 2
 
     def __getitem__(self, index):
-        print(os.getpid(), flush=True)
+        # In one piece: where PYTHONUNBUFFERED is set, print writes the end of the line on its own.
+        os.write(1, f"{os.getpid()}\\n".encode())
         time.sleep(60)
 
 next(iter(DataLoader(Hanging(), 1, num_workers=2, worker_init_fn=begin)))
@@ -95,11 +96,12 @@ next(iter(DataLoader(Hanging(), 1, num_workers=2, worker_init_fn=begin)))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells of a parent's end")
 def test_workers_die_with_their_parent():
-    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
-    workers = [int(parent.stdout.readline()) for _ in range(2)]
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
+    command = [sys.executable, "-c", ORPHANS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            workers = [int(parent.stdout.readline()) for _ in range(2)]
+        finally:
+            parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 20
     while any(map(_runs, workers)):
         assert time.monotonic() < deadline
