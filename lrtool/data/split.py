@@ -31,7 +31,7 @@ class Split:
         encoding: what a run has learned, to read data with; None: it is learned from the training
             set.
         values: the loss takes numbers, so numbers to predict are no classes.
-        unscaled: the loss takes counts, probabilities or signs, which are not standardised.
+        unscaled: numbers to predict stay as they are: counts, probabilities or signs.
     """
 
     validation: float | int | str

@@ -105,6 +105,58 @@ def test_counts_are_not_standardised(here, write, name):
     assert "target" not in found or found["target"] is None
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_a_loss_of_ones_own_gets_counts_as_they_are_where_it_is_told_so(here, write, tmp_path):
+    rows = [(place / 20, place // 9 % 7) for place in range(60)]
+    write("t.csv", "a,n\n" + "".join(f"{a},{n}\n" for a, n in rows))
+    write(
+        "mine.py",
+        "def counts(outputs, targets):\n"
+        "    assert (targets >= 0).all()\n"
+        "    return (outputs.exp() - targets * outputs).mean()\n",
+    )
+
+    def trained(loss, more=""):
+        write(
+            "a.yaml",
+            f"data: {{source: csv, args: {{path: t.csv, target: n, task: regression{more}}}, "
+            "batch_size: 12}\n"
+            f"model: linear\nloss: '{loss}'\nmetrics: [mae]\noptimizer: adam\n"
+            "learning_rate: 0.05\ntrain: {epochs: 2}\n",
+        )
+        return here("train", "a.yaml", "--output", "run", "--overwrite")
+
+    def report():
+        return json.loads((tmp_path / "run/report.json").read_text())
+
+    refused = trained("mine:counts")
+    assert refused.returncode == 2
+    assert "AssertionError" in refused.stderr
+    done = trained("mine:counts", ", scale_target: false")
+    assert done.returncode == 0, done.stderr
+    own = report()
+    assert trained("poisson_nll_loss").returncode == 0
+    built_in = report()
+    losses = ("train_loss", "validation_loss")
+    for ours, torchs in zip(own["epochs"], built_in["epochs"], strict=True):
+        assert [ours[name] for name in losses] == pytest.approx([torchs[name] for name in losses])
+    assert own["data"]["target"] is None
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_scale_for_classes_is_said_to_be_ignored(here, write):
+    write("t.csv", "a,kind\n" + "".join(f"{i},{'no' if i < 20 else 'yes'}\n" for i in range(40)))
+    write(
+        "b.yaml",
+        "data: {source: csv, args: {path: t.csv, target: kind, scale_target: false}, "
+        "batch_size: 8}\nmodel: linear\nloss: cross_entropy\nlearning_rate: 0.05\n"
+        "train: {max_steps: 2}\n",
+    )
+    done = here("train", "b.yaml", "--output", "run")
+    assert done.returncode == 0
+    assert "data.args.scale_target is ignored: 'kind' holds classes" in done.stderr
+
+
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ from lrtool.data.parquet_table import read_parquet
 from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
 from lrtool.data.text_table import append, read_table, table_format, wrong_argument
+from lrtool.errors import LrtoolWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +43,7 @@ def csv(
     path: str,
     target: str | int,
     task: Literal["auto", "classification", "regression"] = "auto",
+    scale_target: bool = True,
     columns: list[str | int] | None = None,
     drop: list[str | int] = [],  # noqa: B006  (never changed; the annotation stays plain)
     categorical: list[str | int] = [],  # noqa: B006  (likewise)
@@ -57,8 +60,8 @@ def csv(
     become the median, then the column is standardised. Categorical inputs: one column for each
     value, all 0 for a value not seen in training; missing is a value of its own. Regression targets
     are standardised too, so always predicting the mean costs a mean squared error of 1; not for
-    losses of counts, probabilities or signs. All of it is fitted on the training set alone.
-    `lrtool check` shows how each column was read.
+    torch's losses of counts, probabilities or signs, nor with `scale_target: false`. All of it is
+    fitted on the training set alone. `lrtool check` shows how each column was read.
 
     A column whose words look like numbers, such as $1,250.00, 45% or dates, is an error that says
     which argument to set. Row numbers and columns without name and values are left out.
@@ -69,6 +72,8 @@ def csv(
         target: the column to predict.
         task: auto: classification if the target holds words, or at most 20 different whole
             numbers and the loss is none of a regression; otherwise regression.
+        scale_target: whether the target of a regression is standardised; false: it stays as it is,
+            for a loss of your own that takes counts, rates or signs.
         columns: the inputs; null: every column but the target.
         drop: columns to leave out; '' for all that have no name.
         categorical: columns to treat as words.
@@ -104,6 +109,7 @@ def csv(
         lambda file: read_table(file, form),
         target=str(target),
         task=task,
+        scale_target=scale_target,
         columns=None if columns is None else list(map(str, columns)),
         drop=list(map(str, drop)),
         categorical=list(map(str, categorical)),
@@ -117,6 +123,7 @@ def parquet(
     path: str,
     target: str,
     task: Literal["auto", "classification", "regression"] = "auto",
+    scale_target: bool = True,
     columns: list[str] | None = None,
     drop: list[str] = [],  # noqa: B006  (never changed; the annotation stays plain)
     categorical: list[str] = [],  # noqa: B006  (likewise)
@@ -135,6 +142,7 @@ def parquet(
         path: the file.
         target: the column to predict.
         task: as for `csv`.
+        scale_target: as for `csv`.
         columns: the inputs; null: every column but the target.
         drop: columns to leave out.
         categorical: columns to treat as words.
@@ -165,6 +173,7 @@ def parquet(
         lambda file: read_parquet(file, form),
         target=target,
         task=task,
+        scale_target=scale_target,
         columns=columns,
         drop=drop,
         categorical=categorical,
@@ -179,12 +188,14 @@ def _parts(
     *,
     target: str,
     task: str,
+    scale_target: bool,
     columns: list[str] | None,
     drop: list[str],
     categorical: list[str],
     numeric: list[str],
 ) -> Parts:
     """Read a table and, where there is one, that of the validation set."""
+    split = replace(split, unscaled=split.unscaled or not scale_target)
     table = read(find_file(path, split.directories))
     learned: TableInputs | None = None
     left_out: dict[str, str]
@@ -212,6 +223,12 @@ def _parts(
     count = len(table.places)
     if split.encoding is None:
         labels, classes = target_of(whole, target, task, count, values=split.values)
+        if classes and not scale_target:
+            warnings.warn(
+                f"data.args.scale_target is ignored: {target!r} holds classes",
+                LrtoolWarning,
+                stacklevel=2,
+            )
     else:
         labels, classes = target_as(whole, target, split.encoding.targets)
     if split.path is None:
