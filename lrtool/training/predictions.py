@@ -18,6 +18,8 @@ from lrtool.data.encoding import CharacterInputs, Classes, Encoding, Values
 from lrtool.errors import LrtoolWarning
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from lrtool.components.losses import Outputs
@@ -112,11 +114,13 @@ def predictions_of(outputs: Tensor, encoding: Encoding, loss: LossConfig) -> Pre
         if isinstance(encoding.targets, Values) and encoding.targets.name:  # a column of them
             share = wide.reshape(-1)
             return Predictions(values=(share.sigmoid() if gives == "logits" else share).numpy())
-        return _yes_or_no(wide.reshape(-1), gives, encoding)
+        return _yes_or_no(wide.reshape(-1), gives, _names(encoding))
+    if entry is not None and entry.takes == "signs" and probable and wide.numel() == len(wide):
+        return _yes_or_no(wide.reshape(-1), gives, [-1, 1])
     has_classes = encoding.classes is not None if entry is None else entry.takes == "classes"
     if (has_classes or gives == "log-probabilities") and wide.ndim > 1 and wide.shape[1] > 1:
         return _most_likely(wide.movedim(1, -1), gives, encoding)
-    if entry is not None and entry.takes == "probabilities" and probable:
+    if entry is not None and entry.takes in {"probabilities", "signs"} and probable:
         labels = wide.sigmoid() if gives == "logits" else wide
         return Predictions(probabilities=labels.reshape(len(labels), -1).numpy())
     values = wide.exp() if gives == "log rates" else wide
@@ -126,10 +130,10 @@ def predictions_of(outputs: Tensor, encoding: Encoding, loss: LossConfig) -> Pre
     return Predictions(values=(values[:, 0] if one else values).numpy())
 
 
-def _yes_or_no(yes: Tensor, gives: Outputs | None, encoding: Encoding) -> Predictions:
+def _yes_or_no(yes: Tensor, gives: Outputs | None, names: Sequence[Any]) -> Predictions:
     """Return which of two classes one output (N,) means."""
     share, threshold = (yes.sigmoid(), 0.0) if gives == "logits" else (yes, 0.5)
-    return _of_classes(torch.stack([1 - share, share], 1), (yes > threshold).long(), encoding)
+    return _of_classes(torch.stack([1 - share, share], 1), (yes > threshold).long(), names)
 
 
 def _most_likely(scores: Tensor, gives: Outputs | None, encoding: Encoding) -> Predictions:
@@ -142,19 +146,23 @@ def _most_likely(scores: Tensor, gives: Outputs | None, encoding: Encoding) -> P
         scores = scores.softmax(-1)
     elif gives == "log-probabilities":
         scores = scores.exp()
-    found = _of_classes(scores, predicted, encoding)
+    found = _of_classes(scores, predicted, _names(encoding))
     if gives not in {"logits", "log-probabilities"}:
         return replace(found, probabilities=None)
     return replace(found, probabilities=scores.amax(-1).numpy()) if text else found
 
 
-def _of_classes(probabilities: Tensor, predicted: Tensor, encoding: Encoding) -> Predictions:
-    """Name the classes of probabilities (…, C) and predictions (…)."""
-    names: list[str] = []
+def _names(encoding: Encoding) -> Sequence[Any]:
+    """Return the names of the first classes; those of the others are their numbers."""
     if isinstance(encoding.targets, Classes):
-        names = [*encoding.targets.classes]
-    elif isinstance(encoding.inputs, CharacterInputs):
-        names = [*encoding.inputs.characters, ""]  # the last one is any other
+        return encoding.targets.classes
+    if isinstance(encoding.inputs, CharacterInputs):
+        return [*encoding.inputs.characters, ""]  # the last one is any other
+    return []
+
+
+def _of_classes(probabilities: Tensor, predicted: Tensor, names: Sequence[Any]) -> Predictions:
+    """Name the classes of probabilities (…, C) and predictions (…)."""
     values: list[Any] = [*names, *range(len(names), probabilities.shape[-1])]
     classes = np.array(values, dtype=object)[predicted.numpy()]
     classes[~probabilities.isfinite().all(-1).numpy()] = None

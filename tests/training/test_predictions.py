@@ -86,6 +86,16 @@ def test_a_column_of_probabilities_has_probabilities_predicted():
         assert found.classes is found.probabilities is None
 
 
+def test_signs_have_probabilities_too():
+    # the loss of a sign t is −ln σ(t·o), so σ(o) is the probability of 1
+    found = predicted("soft_margin_loss", [[-math.log(3)], [math.log(3)]], Values("side"))
+    assert found.classes.tolist() == [-1, 1]
+    assert found.names == ("-1", "1")
+    np.testing.assert_allclose(found.probabilities, [[0.75, 0.25], [0.25, 0.75]], rtol=1e-6)
+    several = predicted("soft_margin_loss", [[0.0, math.log(3)]], Values())
+    np.testing.assert_allclose(several.probabilities, [[0.5, 0.75]], rtol=1e-6)
+
+
 def test_labels_that_do_not_exclude_one_another_have_a_probability_each():
     found = predicted("bce_with_logits", [[0.0, math.log(3)]], Values())
     assert found.classes is None
