@@ -215,7 +215,8 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
         loss = import_path.resolve(component.name, directories)
         if inspect.isclass(loss):  # a module such as torch.nn.HuberLoss
             try:
-                loss, args = loss(**args), {}
+                torchs = any(loss is entry.module for entry in LOSSES.values())
+                loss, args = loss(**(_with_tensors(args) if torchs else args)), {}
             except (Exception, SystemExit) as error:
                 problem = f"{component.name} cannot be built: {import_path.words(error)}"
                 raise ConfigError(Problem(("loss",), problem)) from error
@@ -231,8 +232,18 @@ def build_loss(component: ComponentConfig, directories: Sequence[Path]) -> Loss:
             return _WithArgs(loss, args)
         return functools.partial(loss, **args) if args else loss
     function: Callable[..., Tensor] = LOSSES[canonical(component.name)].function
-    weights = {k: torch.tensor(v, dtype=torch.float32) for k, v in args.items() if k in _TENSORS}
-    return functools.partial(_weighted(function) if weights else function, **{**args, **weights})
+    weighted = _weighted(function) if _TENSORS & args.keys() else function
+    return functools.partial(weighted, **_with_tensors(args))
+
+
+def _with_tensors(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of a loss of torch's, those made tensors that it wants as such."""
+    return {
+        name: torch.tensor(value, dtype=torch.float32)
+        if name in _TENSORS and isinstance(value, list)
+        else value
+        for name, value in args.items()
+    }
 
 
 def known_as(component: LossConfig, loss: Loss | None) -> LossConfig:

@@ -186,6 +186,8 @@ def test_weights_are_lists_of_numbers():
     weight = torch.tensor([1.0, 2.0, 0.5])
     loss = make("nll_loss", weight=[1, 2, 0.5])
     assert torch.equal(loss(outputs, targets), F.nll_loss(outputs, targets, weight=weight))
+    loss = make("torch.nn:NLLLoss", weight=[1, 2, 0.5])
+    assert torch.equal(loss(outputs, targets), F.nll_loss(outputs, targets, weight=weight))
     loss = make("binary_crossentropy", pos_weight=[3.0, 1.0, 1.0])
     expected = F.binary_cross_entropy_with_logits(
         outputs, SHARES, pos_weight=torch.tensor([3.0, 1.0, 1.0])
