@@ -12,7 +12,7 @@ from lrtool.config.document import located
 from lrtool.config.spelling import number, spell
 from lrtool.engine import freeze
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError, key_path
-from lrtool.experiment.experiment import build, samples_per_update
+from lrtool.experiment.experiment import build, samples_per_update, training_steps
 from lrtool.experiment.reading import directories_of
 from lrtool.report import report as reports
 from lrtool.report.records import LearningRate
@@ -50,6 +50,8 @@ DEPENDS_ON = (
 )
 # These make up the batch of an update; the same batch in other parts has the same rate.
 BATCH_KEYS = {("data", "batch_size"), ("train", "accumulate")}
+# A training more than so many times longer or shorter is another setting too.
+ANOTHER_LENGTH = 5
 # How the rate goes with that batch: the rule, and the power.
 BATCH_RULES = {
     "adaptive": (
@@ -92,7 +94,7 @@ def warn_of_differences(run: Path, rate: float, report: AnyReport, experiment: E
 
     Warns:
         LrtoolWarning: names each key with both values; for another batch of an update, also the
-            rule by which rates are scaled.
+            rule by which rates are scaled, and for another length how rates go with it.
     """
     now = experiment.config.model_dump(mode="json")
     before = report.data.samples_per_update if report.data else None
@@ -108,6 +110,7 @@ def warn_of_differences(run: Path, rate: float, report: AnyReport, experiment: E
         same_optimizer = not any(change.startswith("optimizer.") for change in changes)
         scaled = rate if same_optimizer else None
         changes.append(_another_batch(before, batch, scaled, experiment))
+    changes += _another_length(report, experiment)
     if changes:
         warnings.warn(
             f"--lr-from {run}: its rate was found for another setting: {'; '.join(changes)}",
@@ -153,6 +156,17 @@ def _another_batch(before: int, now: int, rate: float | None, experiment: Experi
     if rate is None:
         return words
     return f"{words}, from {number(rate, 3)} to {number(rate * factor, 3)}"
+
+
+def _another_length(report: AnyReport, experiment: Experiment) -> list[str]:
+    """Say that the training is far longer or shorter than the one that the rate was found for."""
+    suggestion = report.suggestion if isinstance(report, FindReport) else None
+    before, now = suggestion and suggestion.for_steps, training_steps(experiment)
+    if not before or not now or max(before, now) <= ANOTHER_LENGTH * min(before, now):
+        return []
+    words = "best rates fall by about half for ten times as many"
+    source = "Bjorck et al. 2024, arXiv:2409.19913"
+    return [f"the training had {before:,} steps, has {now:,}: {words} ({source})"]
 
 
 def given_rate(

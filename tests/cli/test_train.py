@@ -218,6 +218,20 @@ class TestRates:
             f"lrtool: warning: --lr-from run: {DIFFERS}: {key} was {before}, is {now}\n"
         )
 
+    def test_another_length_is_named_where_it_is_far(self, here):
+        assert here("find", "a.yaml", "--quiet", "--steps", 40, "--output", "found").returncode == 0
+        for steps in (40, 41):  # five times as many as two epochs of four
+            arguments = ("--lr-from", "found", "--overwrite", "--set", f"train.max_steps={steps}")
+            done = here(*QUIET, "run", *arguments, "--set", "train.epochs=null")
+            assert done.returncode == 0
+            assert done.stderr == (
+                ""
+                if steps == 40
+                else f"lrtool: warning: --lr-from found: {DIFFERS}: the training had 8 steps, has "
+                "41: best rates fall by about half for ten times as many "
+                "(Bjorck et al. 2024, arXiv:2409.19913)\n"
+            )
+
     def test_another_batch_of_an_update_has_a_rule(self, here):
         assert here(*QUIET, "adam", "--epochs", 1, "--lr", 0.05).returncode == 0
         sgd = ("--set", "optimizer={name: sgd, args: {momentum: 0.9}}")
