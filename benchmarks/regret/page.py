@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
 import shutil
 from importlib import resources
@@ -347,35 +346,46 @@ def _kinds(report: dict[str, Any]) -> str:
 
 
 def _pairs(report: dict[str, Any]) -> str:
-    found = report["comparisons"][FIND]
-    rows = [
-        [
-            other,
-            f"{own['better']:.0%} ({own['better_95'][0]:.0%} – {own['better_95'][1]:.0%})",
-            number(own["mean_difference"], 3),
-            number(own["p_holm"], 3),
-        ]
-        for other, own in sorted(found.items(), key=lambda item: item[1]["mean_difference"])
-    ]
-    head = ["`find` against", "P(find is better)", "difference of mean r over tasks", "p (Holm)"]
+    """Return how `find`, without a race and with one, compares with each other method."""
+    found, with_race = (report["comparisons"][method] for method in (FIND, FIND_VERIFY))
+    others = sorted(set(found) - {*OWN}, key=lambda other: found[other]["mean_difference"])
+    rows = [[other, *_pair(found[other]), *_pair(with_race[other])] for other in others]
+    rows.append([FIND, "–", "–", "–", *_pair(with_race[FIND])])
+    columns = ["difference of mean r over tasks", "p (Holm)"]
+    head = ["against", f"P({FIND} is better)", *columns, "P(with --verify)", *columns]
     return _markdown_table(head, rows)
+
+
+def _pair(found: dict[str, Any]) -> list[str]:
+    """Return how often a method is better, by how much, and how surely."""
+    low, high = found["better_95"]
+    return [
+        f"{found['better']:.0%} ({low:.0%} – {high:.0%})",
+        number(found["mean_difference"], 3),
+        _p(found["p_holm"]).removeprefix("= "),
+    ]
+
+
+def _p(value: float) -> str:
+    """Spell a probability: "= 0.016" or "< 0.001"."""
+    return "< 0.001" if value < 0.001 else f"= {number(value, 3 if value < 0.1 else 2)}"
 
 
 def _significance(report: dict[str, Any]) -> str:
     found = report["comparisons"][FIND]
     others = {m: own["p_holm"] for m, own in found.items() if m not in OWN}
     behind = [m for m in others if others[m] >= 0.05 or found[m]["mean_difference"] >= 0]
-    worst = math.ceil(1000 * max(others.values())) / 1000
+    worst = max(others.values())
     said = (
-        f"`find` is better than every peer and every control with p ≤ {number(worst)}"
+        f"`find` is better than every peer and every control with p ≤ {number(worst, 3)}"
         if not behind
         else f"`find` is better than the others with p < 0.05, but for {', '.join(behind)}"
     )
     race = found[FIND_VERIFY]
     with_race = (
-        f"with a race it is better still (p = {number(race['p_holm'])})"
+        f"with a race it is better still (p {_p(race['p_holm'])})"
         if race["p_holm"] < 0.05 and race["mean_difference"] > 0
-        else f"a race changes nothing that could be told from chance (p = {number(race['p_holm'])})"
+        else f"a race changes nothing that could be told from chance (p {_p(race['p_holm'])})"
     )
     return (
         f"Paired over {report['tasks']} tasks (Wilcoxon, Holm over all tests), {said}; {with_race}."

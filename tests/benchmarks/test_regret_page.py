@@ -69,6 +69,22 @@ def test_the_short_table_has_lrtool_and_the_best_known_finders():
     ]
 
 
+def test_pairs_have_find_without_a_race_and_with_one():
+    pair = {"better": 0.6, "better_95": [0.5, 0.7], "mean_difference": -0.05, "p_holm": 0.0123}
+    far = pair | {"mean_difference": -0.3, "p_holm": 2e-7}
+    comparisons = {
+        "lrtool find": {"ignite": pair, "a control": far, "lrtool find --verify": pair},
+        "lrtool find --verify": {"ignite": far, "a control": far, "lrtool find": pair},
+    }
+    lines = page._pairs({"comparisons": comparisons}).splitlines()
+    small, large = "60% (50% – 70%) | −0.050 | 0.012", "60% (50% – 70%) | −0.300 | < 0.001"
+    assert lines[2:] == [
+        f"| a control | {large} | {large} |",
+        f"| ignite | {small} | {large} |",
+        f"| lrtool find | – | – | – | {small} |",
+    ]
+
+
 def test_other_kinds_have_a_line_each_and_the_best_epochs():
     own = {"mean": 0.02, "median": 0.005, "best_epoch_mean": 0.004}
     methods = dict.fromkeys(page.BESIDE, own)

@@ -57,7 +57,7 @@ def prepare(run, name):
         pytest.importorskip("peft")
         assert run("init", "digits").returncode == 0
         short = ("--set", "train.epochs=2")
-        done = run("train", "digits.yaml", "--lr", 0.003, "--output", "runs/digits", *short)
+        done = run("train", "digits.yaml", "--lr", 0.003, "--output", "runs/upright", *short)
         assert done.returncode == 0, done.stderr
 
 
