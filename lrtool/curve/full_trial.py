@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from lrtool.curve.race import WHOLE
 from lrtool.curve.trials import noise, overfit, position_of
+from lrtool.curve.verdict import RACE, Doubt
 
 if TYPE_CHECKING:
     from lrtool.report.records import FullTrial, Race
@@ -22,6 +23,9 @@ OVERFITS: Final = 0.1  # decades by which trials overfit where a full one is mad
 NOISY: Final = 0.05  # share of their descent that it is known to, where trials tell little
 MEASUREMENTS: Final = 10  # of its validation loss
 LOWEST: Final = -1.0  # decades: one training cannot tell more
+
+NEVER_BELOW = Doubt("the whole training was never below its untrained loss", RACE)
+FROM_THE_START = Doubt("the whole training overfits almost from its start", RACE)
 
 
 def is_due(trials: Race, training: int | None, passes: float | None) -> bool:
@@ -71,7 +75,20 @@ def lowering(full: FullTrial) -> float:
     place = lowest(full)
     if place is None:
         return LOWEST
-    share = full.share[place]
-    if full.untrained_loss <= full.validation[place]:  # lowest before the first measurement
-        share = full.share[0] / 2
+    share = full.share[place] if _is_below(full, place) else full.share[0] / 2
     return max(math.log10(share), LOWEST)
+
+
+def doubts(full: FullTrial | None) -> list[Doubt]:
+    """Return what a full trial says against any rate near its own."""
+    if full is None or full.interrupted:
+        return []
+    place = lowest(full)
+    if place is None or not _is_below(full, place):
+        return [NEVER_BELOW]
+    return [FROM_THE_START] if place == 0 or lowering(full) == LOWEST else []
+
+
+def _is_below(full: FullTrial, place: int) -> bool:
+    """Tell whether the loss at a measurement lies below the untrained one."""
+    return full.validation[place] < full.untrained_loss

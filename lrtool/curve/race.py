@@ -54,6 +54,10 @@ CALM_DOWN = (
 )
 ALL_DIVERGED = Doubt("every candidate of the race diverged", CALM_DOWN)
 ALL_ROSE = Doubt("every candidate of the race ended above the loss before training", CALM_DOWN)
+NOT_COMPARED = Doubt(
+    "the losses of the race could not be compared",
+    "Check that the validation loss is a number before any training.",
+)
 NEVER_BELOW = Doubt(
     "no candidate of the race ended below the loss before training", MORE_VALIDATION
 )
@@ -87,9 +91,10 @@ def length(training: int | None) -> int:
 def lengthening(training: int | None, steps: int) -> float:
     """Return the best rate of a whole training minus that of a race, in decades: 0 or less.
 
+    A training of an unknown length counts as one of 300 steps, as in the estimate.
     Best rates fall with the length T like T^−0.32 (Bjorck et al. 2024, arXiv 2409.19913).
     """
-    return LENGTH_EXPONENT * float(np.log10(training / steps)) if training else 0.0
+    return LENGTH_EXPONENT * float(np.log10((training or c.STEPS) / steps))
 
 
 def lengthen(choice: Choice, training: int | None, steps: int) -> Choice:
@@ -311,7 +316,7 @@ def conclude(
         elif not is_validated(race):
             doubts = [*doubts, unvalidated(race.measure)]
     doubts = [*doubts, *lasting]
-    outcome = _outcome(choice, race, finding.suggestion.for_steps)
+    outcome = _outcome(choice, race, finding.suggestion.for_steps or c.STEPS)
     suggestion = replace(
         finding.suggestion,
         lr=lr,
@@ -329,15 +334,16 @@ def _without_winner(finding: Finding, doubt: Doubt, race: Race) -> Finding:
     before = finding.suggestion
     if race.interrupted:
         return without_race(finding, doubt.reason)
-    by_noise = bool(np.isfinite(race.untrained_loss)) and not rose(race)
-    if before.lr is not None and (by_noise or fell_in_training(race)):
+    compared = bool(np.isfinite(race.untrained_loss))
+    if before.lr is not None and ((compared and not rose(race)) or fell_in_training(race)):
+        never = NEVER_BELOW if compared else NOT_COMPARED
         after = replace(
             before,
             verdict="uncertain",
-            reason=f"{sentence([NEVER_BELOW.reason])} {before.reason}",
-            advice=tuple(dict.fromkeys((NEVER_BELOW.advice, *before.advice))),
+            reason=f"{sentence([never.reason])} {before.reason}",
+            advice=tuple(dict.fromkeys((never.advice, *before.advice))),
         )
-        return replace(without_race(finding, NEVER_BELOW.reason), suggestion=after)
+        return replace(without_race(finding, never.reason), suggestion=after)
     ends = [one.final_loss for one in race.candidates]
     if any(end is not None and np.isfinite(end) for end in ends):
         doubt = ALL_ROSE
@@ -366,17 +372,17 @@ def without_race(finding: Finding, reason: str) -> Finding:
     return replace(finding, suggestions=by_method)
 
 
-def _outcome(choice: Choice, race: Race, training: int | None) -> str:
+def _outcome(choice: Choice, race: Race, training: int) -> str:
     """Say which rates raced, which one was best, and why the suggestion may be lower."""
     assert choice.best is not None, "a race with a rate has a best candidate"
     best = race.candidates[choice.best]
     word = "confirmed" if best.origin == "suggestion" else "corrected"
-    steps = race.steps // 2 if best.final_loss is None else race.steps
+    steps = race.steps // 2 if best.outcome == "unfinished" else race.steps
     rates = [number(lr, 2) for lr in sorted(one.lr for one in race.candidates)]
     text = (
         f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after "
         f"{count(steps, 'step')} the {race.measure} loss is lowest at {number(best.lr, 2)}"
     )
-    if training is not None and training > race.steps:
+    if training > race.steps:
         text += f", and {training:,} steps need a lower rate"
     return text

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lrtool.curve.combine import Estimate
     from lrtool.curve.smooth import Fit
     from lrtool.curve.verdict import Doubt
-    from lrtool.report.records import FirstUpdate, FullTrial, Race, Sweep
+    from lrtool.report.records import Candidate, FirstUpdate, FullTrial, Race, Sweep
 
 METHODS = ("auto", *RULES)
 SWEEP = "sweep"  # auto before its trials: reported, but not to be asked for
@@ -84,8 +84,9 @@ def suggest(
     well its rate trains.
 
     A suggestion is "confident" only if its interval is at most half a decade wide and nothing else
-    speaks against it. A rate outside the range of the sweeps (or of the trials, if the sweeps
-    diverged) is moved to the end of that range and is "uncertain".
+    speaks against it; that of a rule never is. A rate outside the range of the sweeps (or of the
+    trials that trained, or that went beyond sweeps that diverged) is moved to the end of that range
+    and is "uncertain".
 
     Args:
         sweeps: at least one, in any order.
@@ -202,10 +203,11 @@ class _Swept:
     others: list[Doubt]
 
     def holds(self, best: Estimate) -> bool:
-        """Tell whether sweeps that ran to their end hold an estimate, or ended just below it."""
+        """Tell whether sweeps that ran to their end hold an estimate, or lie just beside it."""
         low, high = _range(self.fitted)
         interrupted = any(sweep.stop_reason == "interrupted" for sweep in self.sweeps)
-        return not interrupted and low <= best.mean < high + verdict.TOO_FAR
+        far = verdict.TOO_FAR
+        return not interrupted and low - far < best.mean < high + far
 
 
 def _two(trials: Race | None) -> Race | None:
@@ -256,6 +258,7 @@ def _after_trials(
     if position is not None:
         best = correct(best, position, overfitting, share)
         best = replace(best, mean=whole.correct(best.mean, full_trial))
+        told = [*told, *whole.doubts(full_trial)]
     elif counts and not told:
         told = [verdict.NOT_COMPARED]
     return _auto(
@@ -313,12 +316,22 @@ def _as_a_whole(
 def _range(fitted: Fit, trials: Race | None = None) -> tuple[float, float]:
     """Return the lowest and the highest rate, log10, that something is known of.
 
-    A sweep that diverged ended early: a trial may have gone beyond it.
+    A sweep that diverged ended early: a trial may have gone beyond it. One that trained may lie
+    below the sweep.
     """
     low, high = float(fitted.log_lr[0]), float(fitted.log_lr[-1])
-    if trials is not None and fitted.blew_up:
+    if trials is None:
+        return low, high
+    if fitted.blew_up:
         high = max(high, *(float(np.log10(one.lr)) for one in trials.candidates))
+    if fell(trials):
+        below = [one for one in trials.candidates if _trained(one, trials.untrained_loss)]
+        low = min([low, *(float(np.log10(one.lr)) for one in below)])
     return low, high
+
+
+def _trained(one: Candidate, untrained: float) -> bool:
+    return one.final_loss is not None and one.final_loss < untrained
 
 
 def _auto(
@@ -352,7 +365,7 @@ def _auto(
                 doubts = [*doubts, verdict.noisy(known, "trials", verdict.RACE)]
             elif not is_validated(trials):
                 doubts = [*doubts, verdict.unvalidated(trials.measure)]
-    if best.mean < known_range[0] - verdict.TOO_FAR:
+    if best.mean < known_range[0] - verdict.TOO_FAR and (trials is None or not fell(trials)):
         return verdict.BELOW_RANGE
     unusual = verdict.unusual_length(steps)
     if unusual is not None:
@@ -363,7 +376,10 @@ def _auto(
 def _rule(
     method: str, suggestion: MethodSuggestion, fitted: Fit, doubts: list[Doubt]
 ) -> _Answer | Doubt:
-    """Take one rule's rate; the interval holds 80% of what it says about the replicates."""
+    """Take one rule's rate; the interval holds 80% of what it says about the replicates.
+
+    It is never confident: on published cells these rules are often wrong, whatever the curve.
+    """
     if suggestion.lr is None:
         return verdict.silent(method, str(suggestion.reason))
     rate = float(np.log10(suggestion.lr))
@@ -372,6 +388,7 @@ def _rule(
     low, high = np.quantile([*rates, rate], (0.1, 0.9))
     if len(rates) < 0.8 * len(again):
         doubts = [*doubts, verdict.unsteady(method, 1 - len(rates) / len(again))]
+    doubts = [*doubts, verdict.rule(method)]
     interval = float(min(low, rate)), float(max(high, rate))
     return _answer(_range(fitted), rate, interval, doubts)
 

@@ -228,7 +228,7 @@ def fell(trials: Race, least: float = 0.0, errors: float = VALIDATED) -> bool:
             level=level,
             errors=errors,
         )
-        for one, loss in _complete(trials)
+        for one, loss in _complete(trials, least=2)
         if one.final_loss is not None
     )
 
@@ -253,9 +253,10 @@ def _validation_fell(
     material = min(max(least, MATERIAL * batch), SHARE * level)
     if not descent > max(material, RESOLUTION * level):
         return False
+    enough = loss.size >= LEAST  # of training losses to tell anything by themselves
     if trial.descent_error is None:
-        return descent > SIGNIFICANT * batch
-    fall, noise = _training_descent(loss, _last(loss))
+        return enough and descent > SIGNIFICANT * batch
+    fall, noise = _training_descent(loss, _last(loss)) if enough else (0.0, 1.0)
     # Samples of both sets are independent, so the sum of two scores, each of variance 1, has a
     # variance of 2 (Stouffer et al. 1949).
     training = max(fall, 0.0) / noise if noise > 0 else 0.0
@@ -303,11 +304,11 @@ def fell_in_training(trials: Race) -> bool:
     return any(_training_fell(loss, _last(loss)) for _, loss in _complete(trials))
 
 
-def _complete(trials: Race) -> Iterator[tuple[Candidate, Array]]:
+def _complete(trials: Race, least: int = LEAST) -> Iterator[tuple[Candidate, Array]]:
     """Yield the trials with enough losses, finite to the end, and these training losses."""
     for one in trials.candidates:
         loss = _training(one)
-        if loss.size >= LEAST and np.isfinite(_last(loss)).all():
+        if loss.size >= least and np.isfinite(_last(loss)).all():
             yield one, loss
 
 

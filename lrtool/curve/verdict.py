@@ -38,6 +38,7 @@ LOWER_START = "Start the sweep lower (find.start)."
 RACE = "Compare rates in a race (find.verify)."
 MORE_VALIDATION = "Use a larger validation set (data.validation)."
 LET_SWEEP_END = "Let the sweep run to its end."
+USE_AUTO = "Use find.method auto."
 CHECK_LOSS = "Check the data and the loss function, or start the sweep lower (find.start)."
 
 BELOW_RANGE = Doubt("the best rate seems to lie below the range of the sweep", LOWER_START)
@@ -162,7 +163,7 @@ def is_coarse(sweeps: Sequence[Sweep]) -> bool:
 
     In the first half of a sweep by its noise, and from its start to its lowest by its descent.
     """
-    for sweep in sweeps:
+    for sweep in _usable(sweeps):
         loss = np.array(sweep.loss)
         loss = loss[np.isfinite(loss)]
         early = loss[: max(2, loss.size // 2)]
@@ -183,8 +184,13 @@ def coarse(fit: Fit) -> Doubt:
 
 def noise(sweeps: Sequence[Sweep]) -> float:
     """Return the standard deviation of a batch's loss in flat sweeps, whatever its outliers."""
-    losses = [np.quantile(effects(sweep)[1], (0.16, 0.84)) for sweep in sweeps]
+    losses = [np.quantile(effects(sweep)[1], (0.16, 0.84)) for sweep in _usable(sweeps)]
     return float(np.mean([(high - low) / 2 for low, high in losses]))
+
+
+def _usable(sweeps: Sequence[Sweep]) -> list[Sweep]:
+    """Return the sweeps that the curve is made of."""
+    return [sweep for sweep in sweeps if effects(sweep)[0].size >= LEAST_POINTS]
 
 
 def trial_doubts(*, fell: bool, rose: bool, followed: Collection[str]) -> list[Doubt]:
@@ -223,20 +229,30 @@ def curve_doubts(fit: Fit, anchors: Anchors, sweeps: Sequence[Sweep]) -> list[Do
                 LOWER_START,
             )
         )
+    interrupted = any(sweep.stop_reason == "interrupted" for sweep in sweeps)
     if fit.log_lr[np.argmin(fit.loss)] > fit.log_lr[-1] - EDGE and not fit.blew_up:
-        interrupted = any(sweep.stop_reason == "interrupted" for sweep in sweeps)
         doubts.append(
             Doubt(
                 "the loss still falls at the last rate of the sweep",
                 LET_SWEEP_END if interrupted else "Raise find.end.",
             )
         )
+    elif interrupted:
+        doubts.append(Doubt("a sweep was interrupted", LET_SWEEP_END))
     return doubts
 
 
 def silent(method: str, reason: str) -> Doubt:
     """Say that a rule has no rate for this curve."""
     return Doubt(f"{method} has no rate: {reason}", "Use find.method auto, or repeat the sweep.")
+
+
+def rule(method: str) -> Doubt:
+    """Doubt the rate of a rule of the literature, of which no curve tells how well it trains."""
+    return Doubt(
+        f"the interval says how well the rule {method} repeats, not how well its rate trains",
+        USE_AUTO,
+    )
 
 
 def unsteady(method: str, share: float) -> Doubt:

@@ -428,7 +428,7 @@ def judge(contest: Contest) -> tuple[Race, Choice] | None:
     """
     if not contest.entries:
         return None
-    measurements = _comparable(contest)
+    measurements, half_way = _comparable(contest)
     present = [each for each in measurements if each is not None]
     sizes = present[0].sizes if present else np.ones(1)
     out = np.full(sizes.shape, nan)
@@ -448,7 +448,13 @@ def judge(contest: Contest) -> tuple[Race, Choice] | None:
         examples=present[0].samples if present else 0,
         untrained_loss=contest.untrained,
         candidates=tuple(
-            _record(contest, entry, float(error), best=entry.runner.number == choice.best)
+            _record(
+                contest,
+                entry,
+                float(error),
+                best=entry.runner.number == choice.best,
+                half_way=half_way,
+            )
             for entry, error in zip(contest.entries, choice.errors, strict=True)
         ),
         interrupted=not contest.finished,
@@ -477,24 +483,29 @@ def judge_full_trial(contest: Contest) -> FullTrial | None:
     )
 
 
-def _comparable(contest: Contest) -> list[Measurement | None]:
+def _comparable(contest: Contest) -> tuple[list[Measurement | None], bool]:
     """Return each candidate's final loss; if some are missing, each one's half-way; or none.
 
-    A candidate that is out has none, nor has the outward one before its end.
+    A candidate that is out has none, nor has the outward one before its end. The second value tells
+    whether they are those half-way.
     """
     entries = contest.entries
     remaining = [entry for entry in entries if entry.outcome is None]
     if all(entry.final for entry in remaining if entry.origin != "outward"):
-        return [entry.final if entry.outcome is None else None for entry in entries]
+        return [entry.final if entry.outcome is None else None for entry in entries], False
     if all(entry.half for entry in entries):
-        return [entry.half if entry.outcome is None else None for entry in entries]
-    return [None] * len(entries)
+        return [entry.half if entry.outcome is None else None for entry in entries], True
+    return [None] * len(entries), False
 
 
-def _record(contest: Contest, entry: Entry, error: float, *, best: bool) -> Candidate:
+def _record(
+    contest: Contest, entry: Entry, error: float, *, best: bool, half_way: bool
+) -> Candidate:
+    """Return the record of a candidate; where they are compared half-way, none has won or lost."""
     outcome = entry.outcome
     if outcome is None:
-        outcome = "unfinished" if entry.final is None else "won" if best else "lost"
+        ended = entry.final is not None and not half_way
+        outcome = "unfinished" if not ended else "won" if best else "lost"
     return Candidate(
         lr=10.0**entry.log_lr,
         origin=entry.origin,

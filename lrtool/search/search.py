@@ -390,7 +390,9 @@ def _conclusion(
         suggestions = {**finding.suggestions, "sweep": state.sweep_finding.suggestions["auto"]}
         finding = replace(finding, suggestions=suggestions)
         decision = None if state.race is None else judge(state.race)
-        if decision is not None:
+        if decision is not None and failed and decision[0].interrupted:
+            race, finding = decision[0], without_race(finding, "the race failed")
+        elif decision is not None:
             race, choice = decision
             assert finding.centre, "a race stands around an estimate"
             choice = average(choice, log10(finding.centre), race)

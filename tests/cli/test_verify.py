@@ -278,4 +278,5 @@ def test_a_race_that_fails_leaves_the_rate_and_its_losses(here, write, tmp_path,
         False,
     )
     assert report.suggestion.lr == report.suggestions["auto"].lr
+    assert report.suggestions["race"].reason == "the race failed"
     assert any(candidate.loss for candidate in report.race.candidates)

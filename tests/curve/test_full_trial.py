@@ -57,6 +57,22 @@ def test_one_that_was_interrupted_tells_nothing():
     assert full_trial.lowering(full_of(1.0, 1.5, interrupted=True)) == 0
 
 
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ((1.5, 1.0, 1.2, 1.5), []),
+        ((1.0, 1.5, 1.2, 1.5), ["the whole training overfits almost from its start"]),
+        ((2.1, 2.2, 2.3, 2.4), ["the whole training was never below its untrained loss"]),
+        ((2.0, 2.2, 2.3, 2.4), ["the whole training was never below its untrained loss"]),
+        ((NAN, NAN, NAN, NAN), ["the whole training was never below its untrained loss"]),
+    ],
+)
+def test_a_whole_training_that_shows_no_lowest_loss_on_its_way_is_a_doubt(losses, words):
+    assert [doubt.reason for doubt in full_trial.doubts(full_of(*losses))] == words
+    assert full_trial.doubts(full_of(*losses, interrupted=True)) == []
+    assert full_trial.doubts(None) == []
+
+
 def test_the_sum_of_rates_over_steps_is_what_counts():
     """Lowest half-way at 0.01: the end of a training at 0.005, whatever was estimated meanwhile."""
     half = full_of(1.5, 1.0, 1.2, 1.5)

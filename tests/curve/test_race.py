@@ -423,7 +423,7 @@ def test_an_interrupted_race_says_after_how_many_steps():
     half = replace(
         RACE,
         interrupted=True,
-        candidates=tuple(replace(each, final_loss=None) for each in RACE.candidates),
+        candidates=tuple(replace(each, outcome="unfinished") for each in RACE.candidates),
     )
     losses = [[1.5], [1.0], [1.5]]
     choice = choose(np.log10([0.001, 0.003, 0.01]), losses, [64], interrupted=True)
@@ -455,6 +455,21 @@ def test_a_loss_before_training_that_is_no_number_bears_no_rate_out():
     lost = tuple(replace(e, final_loss=NAN, outcome="diverged") for e in RACE.candidates)
     found = race.conclude(SWEPT, choice, replace(RACE, candidates=lost, untrained_loss=NAN))
     assert (found.suggestion.lr, found.suggestion.verdict) == (None, "none")
+    falling = tuple(np.linspace(2.3, 0.1, 100).tolist())
+    fell = tuple(replace(each, loss=falling) for each in lost)
+    found = race.conclude(SWEPT, choice, replace(RACE, candidates=fell, untrained_loss=NAN))
+    said = found.suggestion
+    assert (said.lr, said.verdict) == (SAID.lr, "uncertain")
+    assert said.reason == f"The losses of the race could not be compared. {SAID.reason}"
+    assert said.advice[0] == "Check that the validation loss is a number before any training."
+
+
+def test_a_training_of_an_unknown_length_counts_as_one_of_300_steps():
+    assert race.lengthening(None, 100) == race.lengthening(300, 100) == -0.32 * np.log10(3)
+    choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
+    unknown = replace(SWEPT, suggestion=replace(SAID, for_steps=None))
+    said = race.conclude(unknown, choice, RACE).suggestion
+    assert said.reason.endswith("is lowest at 0.003, and 300 steps need a lower rate.")
 
 
 def test_an_unfinished_race_does_not_claim_that_nothing_fell_in_it():

@@ -200,6 +200,11 @@ def test_where_they_overfit_a_whole_training_lowers_it_further():
     assert after.suggestion.lr == pytest.approx(rate / 2)
     assert after.suggestion.low < rate / 2 < after.suggestion.high < rate
     assert after.full_trial_rate is None
+    assert after.suggestion.verdict == "confident"
+    failed = full_of(*[np.nan] * 4, lr=rate)  # nobody knows how far too high the rate is
+    after = suggest(three(), trials=tried, full_trial=failed, steps=300, **known).suggestion
+    assert (after.lr, after.verdict) == (pytest.approx(rate / 10), "uncertain")
+    assert after.reason == "The whole training was never below its untrained loss."
 
 
 @pytest.mark.parametrize(
@@ -480,6 +485,20 @@ def test_flat(seed, count):
     )
 
 
+def test_a_repeat_that_breaks_at_once_counts_for_nothing_whatever_its_place():
+    [good] = three()[:1]
+    flat = sweep(1, curve=lambda u: np.full_like(u, INITIAL))
+    nan = replace(good, lr=good.lr[:1], loss=(np.nan,), skipped=(), stop_reason="nan")
+    one = suggest([good], optimizer="adamw").suggestion
+    for repeats in ([good, nan], [nan, good]):
+        assert suggest(repeats, optimizer="adamw").suggestion == one
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 300}
+    tried = trials_of((1.0, 1.0), error=0.01)
+    for repeats in ([flat, nan], [nan, flat]):
+        said = suggest(repeats, trials=tried, **known).suggestion
+        assert said.reason == "The loss fell only in the trials, not in the sweep."
+
+
 def test_flat_then_nan():
     loss = [*sweep(0, curve=lambda u: np.full_like(u, INITIAL)).loss[:51], float("nan")]
     expect_none([recorded(rates()[:52], loss)], "NaN or infinite", "Check the data")
@@ -516,6 +535,52 @@ def test_a_descent_to_the_end_of_the_range():
     suggestion = suggest(cut, optimizer="adamw").suggestion
     assert "still falls at the last rate" in suggestion.reason
     assert suggestion.advice[0] == "Let the sweep run to its end."
+
+
+def test_a_sweep_that_was_interrupted_after_its_minimum_is_a_doubt():
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 3000}  # without trials
+    assert suggest(three(), **known).suggestion.verdict == "confident"
+    whole, *_ = three()
+    end = int(np.searchsorted(whole.lr, 10**-1.2))
+    cut = Sweep(0, whole.lr[:end], whole.loss[:end], whole.skipped, "interrupted")
+    said = suggest([cut], **known).suggestion
+    assert (said.verdict, said.reason) == ("uncertain", "A sweep was interrupted.")
+    assert said.advice == ("Let the sweep run to its end.",)
+
+
+@pytest.mark.usefixtures("round_numbers")
+@pytest.mark.parametrize(
+    ("start", "shown"), [(-3.2, True), (-2.8, True), (-2.4, False), (-2.2, False), (-2.0, False)]
+)
+def test_trials_that_train_below_a_sweep_that_starts_too_high_have_a_rate(start, shown):
+    """The first update puts it at 10^−2.2 or so, the sweep of lower starts at less."""
+    high = sweep(0, lr=rates(start=10**start), descent=-3.6, divergence=-1.2)
+    first = FirstUpdate(0.03, 0.03, 5.0)
+    known = {"first": first, "optimizer": "adamw", "level": 0.5, "steps": 300}
+    before = suggest([high], **known)
+    assert (before.suggestion.lr is not None) == shown
+    lowest = before.trial_rates[0]
+    fell = trials_of((1.0, 1.2), lr=before.trial_rates, error=0.01)
+    said = suggest([high], trials=fell, **known).suggestion
+    assert said.verdict == "uncertain"
+    assert lowest * 0.999 < said.lr < before.trial_rates[1]
+    flat = trials_of((2.0, 2.0), lr=before.trial_rates, curves=[falling(2.0)] * 2, error=0.01)
+    said = suggest([high], trials=flat, **known).suggestion
+    assert said.verdict == ("uncertain" if start == -3.2 else "none")  # that one shows a descent
+
+
+@pytest.mark.usefixtures("round_numbers")
+def test_trials_that_train_have_a_rate_however_far_below_the_sweep_the_estimate_lies():
+    high = sweep(0, lr=rates(start=10**-3.2), descent=-3.6, divergence=-1.2)
+    known = {"first": FIRST, "optimizer": "adamw", "level": 0.5, "steps": 300}
+    rates_of = suggest([high], **known).trial_rates
+    tried = trials_of((1.0, 1.9), lr=rates_of, curves=ending(1.0, 0.1), error=0.02)
+    said = suggest([high], trials=tried, passes=1e4, **known).suggestion  # two decades lower
+    assert (said.lr, said.verdict) == (pytest.approx(10**-3.2), "uncertain")
+    assert "the best rate seems to lie below the range of the sweep" in said.reason
+    rose = trials_of((2.5, 2.6), lr=rates_of, curves=[falling(2.5)] * 2, error=0.02)
+    said = suggest([high], trials=rose, passes=1e4, **known).suggestion
+    assert "all trials ended above the untrained loss" in said.reason
 
 
 def test_a_rate_beyond_the_range_is_cut_back_to_it():
@@ -665,6 +730,10 @@ def test_a_rule_gives_its_own_rate_with_the_bootstraps_interval(method):
     assert finding.suggestion.method == method
     assert finding.suggestion.lr == pytest.approx(finding.suggestions[method].lr)
     assert finding.suggestion.low <= finding.suggestion.lr <= finding.suggestion.high
+    assert finding.suggestion.verdict == "uncertain"
+    words = f"the interval says how well the rule {method} repeats, not how well its rate trains"
+    assert words in finding.suggestion.reason
+    assert "Use find.method auto." in finding.suggestion.advice
     if method == "valley":
         fitted = fit(three())
         said = np.array([rules(fitted, loss)[method] for loss in fitted.replicates])

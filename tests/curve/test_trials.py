@@ -54,6 +54,15 @@ def trials_of(
     return Race(candidates=candidates, **(facts | changes))
 
 
+def test_in_a_training_of_few_steps_the_validation_loss_alone_can_fall():
+    few = [(2.0, 1.9, 1.7, 1.4, 1.2, 1.1, 1.05, 1.0)] * 2
+    assert trials.fell(trials_of((1.0, 0.9), curves=few, error=0.01))
+    assert not trials.fell(trials_of((1.98, 1.99), curves=few, error=0.01))  # too little
+    assert not trials.fell(trials_of((1.5, 1.5), curves=few, error=0.3))  # by chance
+    assert not trials.fell(trials_of((1.0, 0.9), curves=few))  # its noise is not known
+    assert not trials.fell(trials_of((1.0, 0.9), curves=few, measure="training"))
+
+
 def test_75_steps_but_no_more_than_the_training():
     assert [trials.length(n) for n in (None, 30, 75, 3000)] == [75, 30, 75, 75]
 
