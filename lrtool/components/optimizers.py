@@ -54,6 +54,8 @@ SAME = 0.01  # relative difference of updates, as by rounding
 
 STEADY = 500  # updates after which moving averages have settled
 
+# What is asked of an optimizer, whatever its class.
+PROTOCOL = ("param_groups", "step", "zero_grad", "state_dict", "load_state_dict")
 # With one of these among the arguments, the user has chosen the implementation.
 _IMPLEMENTATION = {"fused", "foreach", "differentiable", "capturable"}
 
@@ -119,11 +121,11 @@ def build_optimizer(
     if spec.inner is not None:
         with _building(spec.name):
             optimizer = _class(spec, directories)(optimizer, **spec.args)
-    if not isinstance(optimizer, Optimizer):
+    if not all(hasattr(optimizer, name) for name in PROTOCOL):  # a wrapper may have no base class
         problem = f"{spec.name} made a {type(optimizer).__name__}, not a torch.optim.Optimizer"
         raise ConfigError(Problem(("optimizer", "name"), problem))
     decays = [i for i, group in enumerate(spec.groups) if group.weight_decay is not None]
-    settings = innermost(optimizer).defaults
+    settings = getattr(innermost(optimizer), "defaults", {})
     if decays and "weight_decay" not in settings:
         problem = f"{spec.name} has no weight decay"
         paths = [("optimizer", "groups", i, "weight_decay") for i in decays]
@@ -463,6 +465,7 @@ def _fresh(optimizer: Optimizer, parameter: nn.Parameter, cls: type[Optimizer]) 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:
     """Return the settings of the first parameter group."""
     group = next(iter(optimizer.param_groups), {})
-    names = getattr(optimizer, "defaults", group).keys() - {"params"}
-    settings = {name: group.get(name, optimizer.defaults.get(name)) for name in names}
+    defaults = getattr(optimizer, "defaults", group)
+    names = defaults.keys() - {"params"}
+    settings = {name: group.get(name, defaults.get(name)) for name in names}
     return copy.deepcopy(settings)

@@ -311,10 +311,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     for parameter, number in zip(parameters, numbers, strict=True):
-        own = optimizer.state.get(parameter, {})
+        own = getattr(optimizer, "state", {}).get(parameter, {})
         for name, value in state["state"].get(number, {}).items():
+            if name not in own:  # a wrapper may hold the state of another one
+                continue
             # torch casts all but `step` to the weights' dtype: NAdam's state loses bits in bf16
-            if name in own and isinstance(value, Tensor) and own[name].dtype != value.dtype:
+            if isinstance(value, Tensor) and own[name].dtype != value.dtype:
                 own[name] = value.to(own[name].device)
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 own[name] = divided_as(parameter, own[name])  # it may have been written whole

@@ -335,10 +335,16 @@ def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
     """Put an optimizer that has modes into the one for training, or for evaluation.
 
     Schedule-free optimizers train and evaluate at different weights (Defazio et al. 2024,
-    arXiv:2405.15682): `train()` and `eval()` put them into the model.
+    arXiv:2405.15682): `train()` and `eval()` put them into the model. Of a wrapper without modes,
+    this is done to the optimizers inside.
     """
     if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
         (optimizer.train if training else optimizer.eval)()
+    elif not type(optimizer).__module__.startswith("torch.optim."):
+        for inside in getattr(optimizer, "__dict__", {}).values():
+            for each in inside if isinstance(inside, list | tuple) else (inside,):
+                if hasattr(each, "param_groups") and each is not optimizer:
+                    set_mode(each, training=training)
 
 
 def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:

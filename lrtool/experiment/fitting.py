@@ -95,7 +95,8 @@ def _fits(
             return False
         if not import_path.is_import_path(loss):
             return True
-        if outputs.numel() != targets.numel():  # a column of classes would broadcast
-            return targets.is_floating_point() or shape != "column"
+        several = outputs.numel() != targets.numel()
+        if several and not targets.is_floating_point():  # a column of classes would broadcast
+            return shape != "column"
         return losses.compares_in_pairs(loss_fn, outputs, targets)
     return False

@@ -38,6 +38,41 @@ class Counts(torch.optim.SGD):
         return super().step(closure)
 
 
+class Around(torch.optim.Optimizer):
+    "Whatever is asked of it, another one answers."
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, {})
+        self.inner, self.param_groups = inner, inner.param_groups
+    def step(self, closure=None):
+        self.inner.step()
+    def state_dict(self):
+        return self.inner.state_dict()
+    def load_state_dict(self, state):
+        self.inner.load_state_dict(state)
+        self.param_groups = self.inner.param_groups
+
+
+class Moded(torch.optim.SGD):
+    training = False
+    def train(self):
+        self.training = True
+    def eval(self):
+        self.training = False
+    def step(self, closure=None):
+        assert self.training, "Optimizer was not in train mode"
+        return super().step(closure)
+
+
+class NoBase:
+    "As schedule-free's wrapper: it has what an optimizer has, and no class of torch's."
+    def __init__(self, base):
+        self.base = base
+    def __getattr__(self, name):
+        if name == "base":
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+
 class SAM(torch.optim.SGD):
     def first_step(self): pass
     def second_step(self): pass
@@ -68,6 +103,21 @@ def test_an_optimizer_inside_another(here, configuration):
     assert "learning rate 0.02, from optimizer.inner.args.lr" in done.stderr
     done = here("find", "a.yaml", "--output", "found", "--json")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "{name: 'own:Around', inner: adamw}",
+        "{name: 'own:Around', inner: {name: 'own:Moded', args: {momentum: 0.9}}}",
+        "{name: 'own:NoBase', inner: {name: sgd, args: {momentum: 0.9}}}",
+    ],
+)
+def test_one_that_leaves_all_to_the_one_inside(here, configuration, tmp_path, optimizer):
+    configuration(optimizer)
+    done = here("check", "a.yaml", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_resumed(here, tmp_path)
 
 
 def test_an_optimizer_inside_another_is_resumed(here, configuration, tmp_path):

@@ -293,4 +293,9 @@ def test_an_optimizer_with_modes_trains_and_evaluates_in_its_own():
         set_mode(optimizer, training=False)
         assert model.weight.item() == pytest.approx(mean, rel=1e-5)
         set_mode(optimizer, training=True)
+        around = SimpleNamespace(inner=[optimizer], param_groups=optimizer.param_groups)
+        around.me = around
+        set_mode(around, training=False)  # a wrapper without modes has those of what is inside
+        assert model.weight.item() == pytest.approx(mean, rel=1e-5)
+        set_mode(around, training=True)
     set_mode(torch.optim.SGD(model.parameters(), lr=0.1), training=False)  # has no modes

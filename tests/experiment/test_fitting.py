@@ -83,6 +83,25 @@ def test_a_loss_of_the_users_own_gets_what_it_can_compare(source):
         assert y.shape == (8,)
 
 
+def gaussian(outputs, targets):
+    mean, log_variance = outputs[:, 0], outputs[:, 1]
+    return (log_variance + (targets - mean) ** 2 / log_variance.exp()).mean()
+
+
+def quantiles(outputs, targets):
+    over = targets - outputs
+    return torch.maximum(0.9 * over, -0.1 * over).mean()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("targets", [Y, Y[:, None]])
+def test_several_outputs_for_one_number_are_compared_in_pairs_too(source, targets):
+    cases = (gaussian, (8,)), (quantiles, (8, 1)), (lambda o, t: quantiles(o, t[:, None]), (8,))
+    for loss, shape in cases:
+        _, (_, y) = fit(source(targets), nn.Linear(4, 2), "mine:loss", loss)
+        assert y.shape == shape
+
+
 def test_mappings():
     _, batch = fit(Mapped(Y.double()), nn.Linear(4, 1))
     assert (batch["inputs"].dtype, batch["y"].dtype) == (torch.float32, torch.float32)
