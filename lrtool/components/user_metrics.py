@@ -93,6 +93,7 @@ class UserMetric:
         if isinstance(outputs, Tensor):
             half = outputs.dtype in {torch.bfloat16, torch.float16}
             outputs = outputs.detach().float() if half else outputs.detach()
+            outputs = outputs.contiguous()  # channels_last is lrtool's own doing
         with worded(self._name), torch.no_grad():
             if self._units is not None and _alike(outputs, targets):
                 outputs, targets = self._units.restore(outputs), self._units.restore(targets)

@@ -103,13 +103,16 @@ def settled(
         return experiment, try_batch(experiment)
     except PreflightError as error:
         first = error
+    except LrtoolError as error:  # such as a loss that fails, which may need contiguous outputs
+        first = PreflightError("", error)
     _free(first)
     fallbacks = list(_in_effect(experiment))
     if experiment.runtime.ranks.any(flag=is_out_of_memory(first.error)):
         fallbacks = [each for each in fallbacks if each.without is _from_the_host]
     tried = _tried(experiment, try_batch, fallbacks) if fallbacks else first
     if isinstance(tried, PreflightError):  # what a plain loop raises is the user's to mend
-        raise explain(experiment, tried.error, tried.failed) from tried.error
+        failure = explain(experiment, tried.error, tried.failed)
+        raise failure from (None if failure is tried.error else tried.error)
 
     # All of them together help; which ones are needed?
     needed: list[tuple[Fallback, PreflightError]] = []
@@ -167,7 +170,9 @@ def _free(failure: PreflightError) -> PreflightError:
 def _report(experiment: Experiment, needed: Sequence[tuple[Fallback, PreflightError]]) -> None:
     problems = []
     for fallback, failure in needed:
-        why = import_path.words(failure.error).partition("\n")[0]
+        error = failure.error
+        why = str(error) if isinstance(error, LrtoolError) else import_path.words(error)
+        why = why.partition("\n")[0]
         if fallback.key is not None:
             problem = f"{fallback.name} fails here, and without it all goes well: {why}"
             problems.append(Problem(fallback.key, problem))

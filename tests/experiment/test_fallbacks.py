@@ -94,6 +94,31 @@ def test_what_cannot_take_channels_last_has_contiguous_memory(opened, model):
     assert all(p.is_contiguous() for p in build(experiment, 0).model.parameters())
 
 
+def test_so_has_a_loss_of_ones_own_that_views_the_outputs(opened):
+    source = IMAGES + (
+        "class Masks(nn.Conv2d):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(3, 5, 3, padding=1)\n"
+        "def masks():\n"
+        "    x, _ = images()\n"
+        "    return x, torch.rand(40, 5, 8, 8)\n"
+        "def dice(outputs, targets):\n"
+        "    shares = outputs.sigmoid().view(len(outputs), -1)\n"
+        "    return 1 - (shares * targets.reshape(len(targets), -1)).mean()\n"
+    )
+    text = CNN.format("Masks").replace("images", "masks") + "metrics: ['mine:dice']\n"
+    own = opened(source, text + "loss: 'mine:dice'\n")
+    experiment, [said] = settled(own)
+    assert said.startswith("channels_last fails here (")
+    assert ":dice failed: RuntimeError: view size is not compatible" in said
+    assert said.endswith("): memory stays contiguous (runtime.memory_format: contiguous)")
+    assert resolved_config(experiment)["runtime"]["memory_format"] == "contiguous"
+    # a metric alone costs nothing: it gets contiguous outputs
+    experiment, said = settled(opened(source, text + "loss: mse\n"))
+    assert said == []
+    metrics_of(experiment)
+
+
 @pytest.mark.parametrize("model", ["Flat", "Noisy"])
 def test_what_can_take_channels_last_keeps_it(opened, model):
     experiment, said = settled(opened(IMAGES, CNN.format(model)))
