@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 DEPTH = 4  # objects between a loader and a generator that it draws from
 CHUNK = 64  # samples in a chunk of validation samples; a race pairs the losses by chunk
 LEAST_CHUNKS = 16  # of fewer samples each, where there are few
+ENDLESS = 10  # times the length of data, after which nobody waits for their end any more
 
 
 def epoch(
@@ -66,6 +67,7 @@ def epoch(
     skip: int = 0,
     ranks: Ranks = ALONE,
     state: Any = None,
+    must_end: bool = False,
 ) -> Iterator[Any]:
     """Return the batches of one epoch; the last one may be smaller.
 
@@ -84,9 +86,10 @@ def epoch(
             rank.
         state: of the user's own loader, from `loader_state`, where it goes on: it then makes none
             of the batches that are skipped; None: it has none.
+        must_end: the caller waits for the end of the epoch.
 
     Raises:
-        DataError: on iteration, if the batches end early.
+        DataError: on iteration, if the batches end early, or must end and do not.
     """
     generator = _generator(seed, epoch)
     if isinstance(part, Resident):
@@ -118,6 +121,8 @@ def epoch(
     counted = _all(stream, loader, skipped)
     if isinstance(loader.dataset, IterableDataset):
         counted = _counted(stream, part, length(part, batch_size), skipped)
+    if must_end:
+        counted = _ending(counted, part, batch_size)
     if ranks.several:
         return (
             Share(batch_to(convert(batch, part.conversion), device), samples, counts)
@@ -221,6 +226,24 @@ def _counted(
         _warn_of_length(f"{done}", planned)
 
 
+def _ending(stream: Iterator[Any], part: Streamed | OwnLoader, batch_size: int) -> Iterator[Any]:
+    """Yield the batches of data that have to end.
+
+    Raises:
+        DataError: they go far beyond their length.
+    """
+    planned = length(part, batch_size)
+    workers = part.workers if isinstance(part, Streamed) else part.loader.num_workers
+    most = None if planned is None else ENDLESS * max(planned, 1) * max(workers, 1)
+    for number, batch in enumerate(stream):
+        if number == most:
+            raise DataError(
+                f"the data do not end: their length says {planned:,} batches, and there are more "
+                f"than {most:,}; let the dataset end, or correct its __len__"
+            )
+        yield batch
+
+
 def _warn_of_length(found: str, planned: int) -> None:
     warnings.warn(
         f"an epoch of the data has {found} batches, but their length says {planned}: all of them "
@@ -255,7 +278,7 @@ def ordered(
     and None for a turn that has none for it, so that all yield equally often.
 
     Raises:
-        DataError: the batches end early.
+        DataError: the batches end early, or go far beyond their length.
     """
     if isinstance(part, Resident):
         turns = ceil(part.size / (batch_size * ranks.world_size))
@@ -270,7 +293,7 @@ def ordered(
         loader = _loader(part, batch_size, torch.Generator(), device, shuffle=False)
     else:
         loader = whole_batches(part.loader)
-    for batch in _by_turns(loader, ranks):
+    for batch in _ending(_by_turns(loader, ranks), part, batch_size):
         yield None if batch is None else batch_to(convert(batch[0], part.conversion), device)
 
 

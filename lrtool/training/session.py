@@ -269,6 +269,7 @@ def updates(session: Session) -> Iterator[Sequence[Any]]:
         skip=position.batches,
         ranks=session.ranks,
         state=session.resumed_loader,
+        must_end=experiment.config.train.max_steps is None,
     )
     session.resumed_loader = None
     if session.resumed_random is not None:

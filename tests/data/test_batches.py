@@ -1,5 +1,6 @@
 import itertools
 import multiprocessing
+import warnings
 from collections import UserDict, namedtuple
 from itertools import islice
 
@@ -272,6 +273,31 @@ def test_no_end_is_early_where_nobody_tells_the_length():
         assert [b.tolist() for b in an_epoch(part, 2)] == [[0, 1], [2, 3], [4]]
     assert length(unknown, 4) is None
     assert order(unknown) == [0, 1, 2]
+
+
+@forks
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_that_go_far_beyond_their_length_do_not_end(workers):
+    class Endless(IterableDataset):
+        def __len__(self):
+            return 4
+
+        def __iter__(self):
+            yield from iter(int, 1)
+
+    words = f"their length says 2 batches, and there are more than {20 * max(workers, 1)};"
+    part = Streamed(Endless(), workers)
+    known = {"batch_size": 2, "device": CPU}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for stream in (
+            batches.ordered(part, **known),
+            batches.epoch(part, seed=0, epoch=0, must_end=True, **known),
+        ):
+            with pytest.raises(DataError, match=words):
+                list(stream)
+        first = list(islice(batches.epoch(part, seed=0, epoch=0, **known), 100))
+    assert len(first) == 100  # nobody waits for the end of a training by steps
 
 
 @pytest.mark.parametrize(
