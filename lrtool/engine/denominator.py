@@ -28,7 +28,7 @@ from lrtool.errors import DataError
 from lrtool.ranks import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lrtool.ranks import Ranks
 
@@ -206,7 +206,8 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
 
     Known are the losses of `torch.nn` and `torch.nn.functional`, also by `functools.partial`. A
     module of the user's that has attributes `ignore_index`, `weight` or `reduction` uses them as
-    torch does, and one that calls a single loss over classes counts as that. Any other loss is
+    torch does, as does a function with an argument `ignore_index`, and one that calls a single loss
+    over classes counts as that. Any other loss is
     taken for a mean over samples, or over all labels but those of
     −100, which torch's convention ignores.
     """
@@ -227,9 +228,8 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
                 over = _OVER[like]
     elif isinstance(function, Hashable):
         over = _OVER.get(function, "samples")  # type: ignore[call-overload]
-    if over == "samples" and (criterion := _criterion_of(function)) is not None:
-        over = "classes"
-        given = {"ignore_index": criterion.ignore_index, "weight": criterion.weight, **given}
+    if over == "samples" and (known := _over_classes(function, given)):
+        over, given = "classes", {**known, **given}
     if loss_fn is None:
         model = None  # which uses its own weights
     reduction = given.get("reduction")
@@ -241,6 +241,24 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
     ignored, weight = given.get("ignore_index", IGNORED), given.get("weight")
     weight = weight if isinstance(weight, Tensor) and weight.ndim == 1 else None
     return Reduction(over, summed, ignored, weight, _counted(ignored, weight), model)
+
+
+def _over_classes(function: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a user's loss over classes ignores, and their weights; {} if it is none.
+
+    Args:
+        function: or a module.
+        given: arguments that it is called with.
+    """
+    if inspect.isfunction(function):
+        parameter = inspect.signature(function).parameters.get("ignore_index")
+        ignored = given.get("ignore_index", parameter and parameter.default)
+        if isinstance(ignored, int):
+            return {"ignore_index": ignored}
+    criterion = _criterion_of(function)
+    if criterion is None:
+        return {}
+    return {"ignore_index": criterion.ignore_index, "weight": criterion.weight}
 
 
 def _criterion_of(function: Any) -> Any:

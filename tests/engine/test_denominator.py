@@ -99,6 +99,23 @@ def test_a_loss_around_one_of_torchs_counts_as_that():
         assert reduction_of(loss).denominator(batch) == 8
 
 
+def test_a_function_says_by_an_argument_what_it_ignores():
+    labels = torch.tensor([[0, 1, 2, 0], [2, 2, 0, 0]])
+    batch = (torch.zeros(2, 4), labels)
+
+    def padded(outputs, targets, ignore_index=0):
+        return F.cross_entropy(outputs, targets, ignore_index=ignore_index)
+
+    def told(outputs, targets, ignore_index):
+        return padded(outputs, targets, ignore_index)
+
+    assert reduction_of(padded).denominator(batch) == 4
+    assert reduction_of(functools.partial(padded, ignore_index=1)).denominator(batch) == 7
+    assert reduction_of(functools.partial(told, ignore_index=2)).denominator(batch) == 5
+    assert reduction_of(functools.partial(told, ignore_index=2)).ignored == 2
+    assert reduction_of(told).denominator(batch) == 8
+
+
 @st.composite
 def labelled(draw, tokens):
     """Inputs, and classes of which some are ignored; and how they are split into batches."""
