@@ -38,6 +38,7 @@ KEY = ("model", "checkpoint")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 INDEX = ".index.json"  # of weights in several files, as on the Hugging Face Hub
 MOST_NAMED = 4
+_ADAPTED = {"base_layer", "original_module"}  # in names of PEFT, of what an adapter stands beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +258,12 @@ def load_pretrained(
         for n, own in live.items()
         if isinstance(own, Tensor) and isinstance(given.get(n), Tensor) and not _fits(given[n], own)
     }
+    _refuse_adapters(given, live, pretrained.path)
+    if reshaped and _resizes(model, given):
+        reshaped = {}
     fitting = {n: v for n, v in given.items() if n not in reshaped}
     try:
-        result = model.load_state_dict(fitting, strict=False)
+        result = model.load_state_dict(dict(fitting), strict=False)
     except Exception as error:  # a module's own hooks may raise anything
         if is_out_of_memory(error):
             raise
@@ -287,6 +291,31 @@ def load_pretrained(
             words = f"{pretrained.path}: the weight {n} holds NaN; take an earlier checkpoint"
             raise ConfigError(Problem(KEY, words))
     return fit
+
+
+def _resizes(model: nn.Module, given: Mapping[str, Any]) -> bool:
+    """Tell whether a model takes weights of other shapes, as where it interpolates positions."""
+    try:
+        model.load_state_dict(dict(given), strict=False)
+    except Exception as error:  # torch names the shapes; what did fit is copied once more
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _refuse_adapters(given: Mapping[str, Any], live: Mapping[str, Any], path: Path) -> None:
+    """Refuse the weights of a model with adapters for one without: each would lose its base."""
+    found = [
+        name for name in given if not _ADAPTED.isdisjoint(name.split(".")) and name not in live
+    ]
+    if found:
+        words = (
+            f"{path} has the weights of a model with adapters (PEFT), such as {found[0]}: take "
+            "those that its training started from, or merge the adapters into the model and save "
+            "that (merge_and_unload)"
+        )
+        raise ConfigError(Problem(KEY, words))
 
 
 def _fits(value: Tensor, own: Tensor) -> bool:

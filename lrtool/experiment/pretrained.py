@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from lrtool.data import encoding as encodings
 from lrtool.data.encoding_changes import changes
 from lrtool.data.input_files import find_file
+from lrtool.engine.checkpoint import LOSS, WEIGHTS
 from lrtool.engine.freeze import by_prefix
 from lrtool.engine.pretrained import KEY, Pretrained, WeightsFit, read_pretrained, renamed, size
 from lrtool.errors import ConfigError, LrtoolWarning, Problem, UserError
 from lrtool.report.records import CheckpointFacts
+from lrtool.report.run_directory import ENCODING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,19 +89,26 @@ def warn_of_other_meanings(pretrained: Pretrained | None, encoding: Encoding) ->
     Warns:
         LrtoolWarning: classes, words or characters stand in other places, or scales differ.
     """
-    if pretrained is None or not pretrained.named.is_dir():
+    run = None if pretrained is None else _run_of(pretrained.named)
+    if run is None:
         return
     known = None
     with suppress(UserError):  # of another program, or damaged: nothing is known then
-        known = encodings.read(pretrained.named)
+        known = encodings.read(run)
     if known is not None and (found := changes(known, encoding)):
         more = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
         warnings.warn(
             f"model.checkpoint: numbers mean something else here than in the training of "
-            f"{pretrained.named}: {'; '.join(found[:_MOST])}{more}",
+            f"{run}: {'; '.join(found[:_MOST])}{more}",
             LrtoolWarning,
             stacklevel=2,
         )
+
+
+def _run_of(path: Path) -> Path | None:
+    """Return the run that a path is, or lies in as its weights do; None if there is none."""
+    places = (path, *path.parents[:3])  # RUN/checkpoints/best/model.safetensors
+    return next((place for place in places if (place / ENCODING).is_file()), None)
 
 
 def facts_of(pretrained: Pretrained, fit: WeightsFit, names: Sequence[str]) -> CheckpointFacts:
@@ -141,6 +150,8 @@ def _notes(
     if fit.added:
         notes.append(f"its names are those of the model's {fit.added.rstrip('.')}")
     notes += [f"left at fresh values: {words}" for words in fresh]
+    if pretrained.path.name == WEIGHTS and (pretrained.path.parent / LOSS).is_file():
+        notes.append(f"not used: the trained weights of its loss, {LOSS}")
     for group, names in by_prefix(fit.unexpected, known).items():
         count = f" ({len(names)} keys)" if len(names) > 1 else ""
         notes.append(f"not used: {group}{count}, which the model lacks")

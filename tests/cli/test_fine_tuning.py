@@ -332,5 +332,10 @@ def test_a_runs_weights_know_the_meanings_of_their_training(here, write, tmp_pat
         f"of {tmp_path}/one: column 'age': mean 34.5 and deviation 8.655 there, mean 54.5 and "
         "deviation 8.655 here; class 0 is 'no' there, and 'ja' here (2 differ)\n"
     )
+    said = done.stderr
+    for path in ("model.safetensors", "checkpoints/best", "checkpoints/best/model.safetensors"):
+        file = ("--set", f"model.checkpoint=one/{path}")
+        done = here(*start, *file, "--set", "data.args.path=two.csv")
+        assert (done.returncode, done.stderr) == (0, said)
     done = here("evaluate", "fine", *table("three", "ja", "nein", 41))
     assert (done.returncode, done.stderr) == (0, "")

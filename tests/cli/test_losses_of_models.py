@@ -211,6 +211,11 @@ def test_the_weights_of_a_loss_are_trained_kept_and_resumed(here, write, tmp_pat
         done = here("evaluate", "whole", "--checkpoint", which)
         assert json.loads(done.stdout)["validation_loss"] == epochs[-1]["validation_loss"]
 
+    # Another training may start from those of the model alone, and says so.
+    notes = json.loads(here("check", "a.yaml", "--json", "--set", "model.checkpoint=whole").stdout)
+    words = "not used: the trained weights of its loss, loss.safetensors"
+    assert notes["checkpoint"]["notes"] == [words]
+
 
 def test_a_moving_average_leaves_the_weights_of_a_loss_out(here, write):
     write("proxies.py", PROXIES)

@@ -54,6 +54,44 @@ def trained():
     return model.state_dict()
 
 
+class Positions(nn.Linear):
+    """Takes positions for any length, as vision transformers do for other sizes of images."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.positions = nn.Parameter(torch.zeros(1, 1, 4))
+
+    def _load_from_state_dict(self, state, prefix, *args):
+        name = f"{prefix}positions"
+        state[name] = nn.functional.interpolate(state[name], size=4)
+        super()._load_from_state_dict(state, prefix, *args)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_what_a_module_resizes_itself_is_loaded(partial):
+    given = Positions().state_dict() | {"positions": torch.tensor([[[1.0, 1, 2, 2, 3, 3, 4, 4]]])}
+    model = Positions()
+    fit = load(model, given, partial=partial)
+    assert set(fit.loaded) == {"weight", "bias", "positions"}
+    assert not fit.reshaped
+    assert model.positions.flatten().tolist() == [1, 2, 3, 4]
+    assert torch.equal(model.weight, given["weight"])
+    assert given["positions"].shape == (1, 1, 8)  # what was read stays, for the next start
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_adapters_are_not_taken_for_fresh_layers(partial):
+    tensors = net().state_dict()
+    adapted = {
+        name.replace("body.0.", "body.0.base_layer."): value for name, value in tensors.items()
+    }
+    assert problem(net(), adapted, partial=partial) == (
+        "a.pt has the weights of a model with adapters (PEFT), such as body.0.base_layer.weight: "
+        "take those that its training started from, or merge the adapters into the model and save "
+        "that (merge_and_unload)"
+    )
+
+
 def test_every_format_gives_the_same_tensors_and_the_same_digest(trained, tmp_path):
     safetensors.torch.save_file(trained, tmp_path / "a.safetensors")
     torch.save(trained, tmp_path / "b.pt")
