@@ -209,9 +209,12 @@ class Classes:
 
 @dataclass(config=RECORD, frozen=True, slots=True)
 class ClassIndices:
-    """Classes without names, or tokens: 0 to count − 1."""
+    """Classes that are numbered as they come, or tokens: 0 to count − 1."""
 
     count: FromOne
+    names: Annotated[
+        tuple[str, ...], Field(description="as the dataset names its classes; none: it does not")
+    ] = ()
     kind: Literal["class indices"] = "class indices"
 
 
@@ -286,6 +289,13 @@ class Encoding:
         if isinstance(self.targets, Classes):
             return len(self.targets.classes)
         return self.targets.count if isinstance(self.targets, ClassIndices) else None
+
+
+def class_names(targets: Targets | None) -> tuple[str, ...]:
+    """Return the names of classes, in the order of a model's outputs; () where they have none."""
+    if isinstance(targets, Classes):
+        return targets.classes
+    return targets.names if isinstance(targets, ClassIndices) else ()
 
 
 def target_scale(encoding: Encoding) -> TargetScale | None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from lrtool.data.encoding import (
     CharacterInputs,
-    Classes,
     GreyInputs,
     NumberColumn,
     TableInputs,
     Values,
     WordsColumn,
+    class_names,
 )
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def _of_inputs(before: Encoding, now: Encoding) -> list[str]:
 
 def _of_targets(before: Encoding, now: Encoding) -> list[str]:
     one, other = before.targets, now.targets
-    if isinstance(one, Classes) and isinstance(other, Classes):
-        return _of_names("class", one.classes, other.classes)
+    if class_names(one) and class_names(other):
+        return _of_names("class", class_names(one), class_names(other))
     if isinstance(one, Values) and isinstance(other, Values):
         return _of_scale("the target", one, other)
     return []

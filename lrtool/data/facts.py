@@ -124,9 +124,9 @@ def facts_of(train: Part, validation: Part | None, first: Any, ignored: int | No
 
 
 def _of_classes(parts: list[Part], vocabulary: int | None, ignored: int | None) -> Facts:
-    named = _class_names(parts[0])
+    named = _classes(parts[0])
     if named is not None:
-        return Facts(named, vocabulary)
+        return Facts(len(named), vocabulary)
     known = [labels for part in parts if (labels := labels_of(part)) is not None]
     if labels_of(parts[0]) is None:
         why = "only reading all samples would tell the number of classes"
@@ -138,14 +138,24 @@ def _of_classes(parts: list[Part], vocabulary: int | None, ignored: int | None) 
     return Facts(highest + 1, vocabulary)
 
 
-def as_they_are(first: Any, num_outputs: int | None) -> tuple[Inputs | None, Targets | None]:
-    """Return how a factory's inputs and targets are encoded: not at all."""
+def as_they_are(
+    first: Any, num_outputs: int | None, names: tuple[str, ...] = ()
+) -> tuple[Inputs | None, Targets | None]:
+    """Return how a factory's inputs and targets are encoded: not at all.
+
+    Args:
+        first: a training batch.
+        num_outputs: of the model; None: unknown.
+        names: from `class_names`.
+    """
     if not is_pair(first):
         return None, None
     inputs = ArrayInputs(str(first[0].dtype).removeprefix("torch."))
     if first[1].is_floating_point():
         return inputs, Values()
-    return inputs, ClassIndices(num_outputs) if num_outputs and num_outputs > 0 else None
+    if not num_outputs or num_outputs < 0:
+        return inputs, None
+    return inputs, ClassIndices(num_outputs, names if len(names) == num_outputs else ())
 
 
 def labels_of(part: Part) -> Tensor | None:
@@ -211,12 +221,20 @@ def yields(part: Part, labels: Tensor) -> bool:
     return False
 
 
-def _class_names(part: Part) -> int | None:
-    """Return the number of a dataset's named classes."""
+def class_names(part: Part) -> tuple[str, ...]:
+    """Return how a dataset names its classes, as torchvision's do; () where it does not."""
+    named = _classes(part)
+    if not isinstance(named, list | tuple) or not all(isinstance(n, str | int) for n in named):
+        return ()
+    return tuple(map(str, named))
+
+
+def _classes(part: Part) -> Sized | None:
+    """Return a dataset's classes."""
     if isinstance(part, Resident):
         return None
     named = (getattr(dataset, "classes", None) for dataset in _chain(part))
-    return next((len(names) for names in named if isinstance(names, Sized)), None)
+    return next((names for names in named if isinstance(names, Sized)), None)
 
 
 def _chain(part: Streamed | OwnLoader) -> Iterator[Any]:

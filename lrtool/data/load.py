@@ -13,7 +13,7 @@ import torch
 from lrtool.batch import samples_in, target_key
 from lrtool.data import facts
 from lrtool.data.conversion import Conversion, convert
-from lrtool.data.encoding import ClassIndices, Encoding, StoredSplit, Values
+from lrtool.data.encoding import ClassIndices, Encoding, StoredSplit, Values, class_names
 from lrtool.data.factory import call_factory, to_resident
 from lrtool.data.part import OwnLoader, Resident
 from lrtool.data.sources import SOURCES
@@ -146,7 +146,10 @@ def load(
                 validation = validation and _with_conversion(validation, Conversion(binary=True))
             first = facts.first_batch(train, spec.source)
             known = facts.facts_of(train, validation, first, ignored)
-            learned = facts.as_they_are(first, known.num_outputs)
+            names = facts.class_names(train)
+            if validation is not None:
+                _refuse_other_names(names, facts.class_names(validation), spec.source)
+            learned = facts.as_they_are(first, known.num_outputs, names)
     _warn_of_ignored(spec, train)
     train_digest, digest = _digests(train, validation)
     found = Encoding(
@@ -212,6 +215,12 @@ def _as_trained(
         raise _misfit(f"have inputs of shape {found.input_shape}", f"{known.input_shape}")
     if found.targets is not None and type(found.targets) is not type(known.targets):
         raise _misfit(f"have {_kind(found.targets)} as targets", _kind(known.targets))
+    names, others = class_names(known.targets), class_names(found.targets)
+    if names and (other := _other_name(names, others)) is not None:
+        place, a, b = other
+        raise _misfit(f"have {b!r} as class {place}", f"{a!r} there")
+    if names and len(others) > len(names):
+        raise _misfit(f"have a class {others[len(names)]!r}", f"{', '.join(names)} alone")
     if isinstance(known.targets, Values) and found.num_outputs != known.num_outputs:
         raise _misfit(f"have {found.num_outputs} targets for a sample", f"{known.num_outputs}")
     for part in parts:
@@ -222,6 +231,24 @@ def _as_trained(
     # A binary loss has made one output of two classes; that comes later.
     binary = known.num_outputs == 1 and known.classes == 2
     return replace(known, num_outputs=2 if binary else known.num_outputs, split=found.split)
+
+
+def _refuse_other_names(names: Sequence[str], others: Sequence[str], source: str) -> None:
+    """Refuse a validation set whose classes have other numbers than those of the training set."""
+    other = _other_name(names, others)
+    if other is not None:
+        place, a, b = other
+        problem = (
+            f"{source}: class {place} is {a!r} in the training set, and {b!r} in the validation "
+            "set; number the classes of both alike"
+        )
+        raise ConfigError(Problem(("data", "source"), problem))
+
+
+def _other_name(names: Sequence[str], others: Sequence[str]) -> tuple[int, str, str] | None:
+    """Return the first class of another name, with both names; None where they agree."""
+    known = enumerate(zip(names, others, strict=False))
+    return next(((place, a, b) for place, (a, b) in known if a != b), None)
 
 
 def _check_below(count: int | None, values: Tensor, what: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lrtool.components.losses import LOSSES, canonical
-from lrtool.data.encoding import CharacterInputs, Classes, Encoding, Values
+from lrtool.data.encoding import CharacterInputs, Encoding, Values, class_names
 from lrtool.errors import LrtoolWarning
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ def _most_likely(scores: Tensor, gives: Outputs | None, encoding: Encoding) -> P
 
 def _names(encoding: Encoding) -> Sequence[Any]:
     """Return the names of the first classes; those of the others are their numbers."""
-    if isinstance(encoding.targets, Classes):
-        return encoding.targets.classes
+    if names := class_names(encoding.targets):
+        return names
     if isinstance(encoding.inputs, CharacterInputs):
         return [*encoding.inputs.characters, ""]  # the last one is any other
     return []

@@ -13,7 +13,7 @@ from lrtool import __version__
 from lrtool.components.metrics import higher_is_better, key
 from lrtool.components.tally import Tally
 from lrtool.data import batches, loader_state
-from lrtool.data.encoding import Classes, Values
+from lrtool.data.encoding import Values, class_names
 from lrtool.engine import evaluation, weights
 from lrtool.engine.checkpoint import (
     BEST,
@@ -231,7 +231,7 @@ def _tally(experiment: Experiment) -> Tally | None:
     return Tally(
         *what_loss(experiment),
         metrics=config.metrics,
-        names=targets.classes if isinstance(targets, Classes) else (),
+        names=class_names(targets),
         target=targets.name if isinstance(targets, Values) else None,
         units=units_of(experiment),
         seed=config.seed,

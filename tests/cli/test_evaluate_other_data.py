@@ -238,3 +238,52 @@ def test_a_resumed_run_keeps_its_encoding(here, run, write):
     write("train.csv", table("abc", 201))
     words = refused(here("train", "a.yaml", "-q", "--resume", "run", "--epochs", 17))
     assert "--resume run: the data have changed since; begin a new run" in words
+
+
+FOLDERS = """
+import torch
+
+class Named(torch.utils.data.Dataset):
+    "As torchvision's ImageFolder: classes are numbered by their names in this folder."
+    def __init__(self, names, count=48):
+        self.classes = sorted(names)
+        self.samples = [sorted(names)[i % len(names)] for i in range(count)]
+    def __len__(self):
+        return len(self.samples)
+    def __getitem__(self, place):
+        name = self.samples[place]
+        x = torch.zeros(4)
+        x["abcd".index(name)] = 1.0
+        return x, self.classes.index(name)
+
+def folders(names="abc", others="abc"):
+    return Named(names), Named(others, 12)
+
+def folder(names):
+    return Named(names, 12)
+"""
+
+
+def test_classes_that_a_dataset_names_keep_their_numbers(evaluate, here, train, write):
+    write("named.py", FOLDERS)
+    config = TABLE.replace("{source: csv, args: {path: train.csv, target: kind}", "{source: 'named")
+    train(config.replace("'named", "'named:folders'"))
+    np.savez("x.npz", x=np.eye(4, dtype=np.float32)[[2, 0]])
+    said = json.loads(here("predict", "run", "x.npz", "--json").stdout)
+    assert [row["prediction"] for row in said] == ["c", "a"]
+    assert set(said[0]["probabilities"]) == {"a", "b", "c"}
+    same = json.loads(evaluate("data.args={others: ab}").stdout)
+    assert same["accuracy"] == 1.0
+    for names, words in (
+        ("bcd", "the data have 'b' as class 0, but the run was trained on 'a' there"),
+        ("abcd", "the data have a class 'd', but the run was trained on a, b, c alone"),
+    ):
+        done = evaluate("data.source=named:folder", f"data.args={{names: {names}}}")
+        assert done.returncode == 2
+        assert words in done.stderr
+    done = here("train", "a.yaml", "-o", "other", "--set", "data.args={others: bc}")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "a.yaml:2:16: data.source: named:folders: class 0 is 'a' in the training set, and 'b' in "
+        "the validation set; number the classes of both alike\n"
+    )
