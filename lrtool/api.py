@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from contextlib import closing
 from dataclasses import dataclass
@@ -123,8 +124,9 @@ class FindResult:
         from lrtool.show.plots import find as find_plot  # noqa: PLC0415  (matplotlib)
 
         if directory is not None:
-            Path(directory).mkdir(parents=True, exist_ok=True)
-            find_plot.save(self._report, Path(directory))
+            folder = Path(os.path.expanduser(directory))  # noqa: PTH111  (a home may be unknown)
+            folder.mkdir(parents=True, exist_ok=True)
+            find_plot.save(self._report, folder)
         return find_plot.draw(self._report)
 
     def __str__(self) -> str:

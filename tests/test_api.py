@@ -765,7 +765,7 @@ def test_a_rate_that_is_not_there_cannot_be_applied():
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
-def test_what_a_prompt_and_a_notebook_show(tmp_path):
+def test_what_a_prompt_and_a_notebook_show(tmp_path, monkeypatch):
     model = net()
     optimizer = torch.optim.Adam(model.parameters())
     result = lrtool.find_lr(model, optimizer, F.cross_entropy, loader(), for_steps=300)
@@ -781,6 +781,9 @@ def test_what_a_prompt_and_a_notebook_show(tmp_path):
     figure = result.plot(tmp_path / "runs" / "new")
     assert figure._repr_png_() == picture  # at the end of a cell, without a backend of notebooks
     assert (tmp_path / "runs" / "new" / "plot.png").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result.plot("~/at home")
+    assert (tmp_path / "at home" / "plot.png").exists()
 
 
 def search_with(progress):

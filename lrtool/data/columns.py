@@ -367,6 +367,19 @@ def _readings(table: Table, name: str, text: str) -> str:
     return ", ".join(readings.values()) or "no one format reads all of the column, so correct it"
 
 
+def numbers_rows(name: str, numbers: NDArray[np.float64], *, nameless: bool = False) -> bool:
+    """Tell whether a column only numbers the rows, by its name and its values (N,)."""
+    named = len(numbers) >= _LEAST_ROWS and _INDEX.fullmatch(name) is not None
+    if not (named or nameless or name.startswith("Unnamed:")):
+        return False
+    return _whole_and_different(numbers)[1]
+
+
+def _whole_and_different(numbers: NDArray[np.float64]) -> tuple[bool, bool]:
+    whole = bool((numbers % 1 == 0).all())
+    return whole, whole and len(np.unique(numbers)) == len(numbers)
+
+
 def row_numbers(table: Table, kinds: dict[str, Kind], meant: Collection[str]) -> dict[str, str]:
     """Return the columns that only number the rows, with the reason why each is left out.
 
@@ -385,12 +398,11 @@ def row_numbers(table: Table, kinds: dict[str, Kind], meant: Collection[str]) ->
     for name, kind in kinds.items():
         if name in meant:
             continue
-        nameless = name in table.nameless or name.startswith("Unnamed:")
+        nameless = name in table.nameless
         numbers = table.numbers(name) if kind == "number" else np.array([np.nan])
-        whole = bool((numbers % 1 == 0).all())
-        different = whole and len(np.unique(numbers)) == len(numbers)
+        whole, different = _whole_and_different(numbers)
         long = len(numbers) >= _LEAST_ROWS
-        if different and (nameless or (long and _INDEX.fullmatch(name))):
+        if numbers_rows(name, numbers, nameless=nameless):
             left_out[name] = "row numbers or identifiers: all different whole numbers"
         elif name in table.nameless:
             number = list(table.columns).index(name) + 1

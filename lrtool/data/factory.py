@@ -19,6 +19,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from lrtool.data.columns import numbers_rows
 from lrtool.data.conversion import (
     FLOATS,
     Conversion,
@@ -70,6 +71,8 @@ def call_factory(
     except (Exception, SystemExit) as error:
         raise _wrong(f"{name}: raised {words(error)}") from error
     first, second = _unpack(made, name)
+    if _is_pair(first):
+        _warn_of_row_numbers(first[0], f"{name}: train")
     train = _part(first, spec, f"{name}: train")
     if second is not None:
         # A run's own configuration sets every key.
@@ -110,6 +113,18 @@ def _are_values(value: Any) -> bool:
     if isinstance(value, Tensor | np.ndarray) or is_list_of_numbers(value):
         return True
     return hasattr(value, "to_numpy") and not isinstance(value, Dataset)
+
+
+def _warn_of_row_numbers(inputs: Any, name: str) -> None:
+    """Warn of columns of a data frame that only number its rows."""
+    for column in getattr(inputs, "columns", ()):
+        values = as_array(inputs[column])
+        known = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iuf"
+        if known and numbers_rows(str(column), values.astype(np.float64)):
+            _warn(
+                f"{name}: the column {column!r} of the data frame only numbers its rows, and is an "
+                "input: leave it out, or rename it if it is meant"
+            )
 
 
 def _is_source(value: Any) -> bool:

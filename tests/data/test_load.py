@@ -2,6 +2,7 @@ import hashlib
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
@@ -10,7 +11,7 @@ from lrtool.config.schema import DataConfig
 from lrtool.data.conversion import Conversion
 from lrtool.data.load import as_binary, converted, load, to_device
 from lrtool.data.part import OwnLoader, Resident, Streamed
-from lrtool.errors import ConfigError, DataError
+from lrtool.errors import ConfigError, DataError, LrtoolWarning
 
 X = np.arange(40, dtype=np.float64).reshape(20, 2)
 Y = np.arange(20) % 2
@@ -46,6 +47,17 @@ def make(made, *, seed=0, **spec):
 
 def loaded(made, **spec):
     return make(made, **{**SMALL, **spec})
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "id"])
+def test_row_numbers_in_a_data_frame_are_said(name):
+    frame = pd.DataFrame({name: range(20), "a": X[:, 0] / 7, "b": np.arange(20)})
+    words = f"mine:make: train: the column '{name}' of the data frame only numbers its rows"
+    with pytest.warns(LrtoolWarning, match=words) as said:
+        make(((frame, Y), (frame, Y)), batch_size=4)
+    assert len(said) == 1
+    frame[name] = 3 * Y  # codes of something
+    loaded((frame, Y))
 
 
 def built_in(source, directories=(), seed=0, **spec):
