@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from math import nan
@@ -47,14 +48,19 @@ class Marked:
     """A number with marks.
 
     Attributes:
-        value: NaN where the digits are no number in the table's format.
+        exact: None where the digits are no number in the table's format.
         marks: what else there is but sign and digits, such as "$" or "%".
         unit: that part of the marks that is a unit or a magnitude, such as "kg", "k" or "+".
     """
 
-    value: float
+    exact: Decimal | None
     marks: str
     unit: str
+
+    @property
+    def value(self) -> float:
+        """The nearest number that a float holds; NaN where there is none."""
+        return nan if self.exact is None else float(self.exact)
 
     @property
     def bound(self) -> bool:
@@ -99,9 +105,11 @@ class NumberFormat:
             return None
         marks = [found["relation"], found["before"], found["after"]]
         negative = [found["opening"], found["sign"] == "-", found["inner"] == "-"]
-        value = self.read(f"{found['digits']}{found['exponent'] or ''}")
+        exact: Decimal | None = None
+        with suppress(ValueError):
+            exact = self.exact(f"{found['digits']}{found['exponent'] or ''}")
         return Marked(
-            value=nan if value is None else -value if any(negative) else value,
+            exact=exact if exact is None or not any(negative) else -exact,
             marks="".join(mark for mark in marks if mark),
             unit=found["unit"] or "",
         )

@@ -7,7 +7,6 @@ import io
 import json
 import warnings
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from lrtool.errors import ConfigError, DataError, LrtoolWarning, Problem, did_yo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -141,9 +141,8 @@ class Table:
     def exact(self, name: str, text: str) -> Decimal:
         """Return a field of a column of numbers, exactly."""
         numbers = self.format_of(name)
-        if self.has_marks(name):
-            return Decimal(repr(numbers.value(text)))
-        return numbers.exact(text)
+        marked = numbers.marked(text) if self.has_marks(name) else None
+        return numbers.exact(text) if marked is None or marked.exact is None else marked.exact
 
     def is_plain(self, name: str) -> bool:
         """Tell whether the numbers of a column are written as Python writes them."""

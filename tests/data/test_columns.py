@@ -417,10 +417,11 @@ def test_classes_that_differ_in_case_are_said(write, split):
 def test_classes_beyond_2_to_the_53_stay_apart(write, split):
     labels = [2**53 + 2, 2**53, 2**53 + 1]
     rows = "".join(f"{i * i},{label}\n" for i, label in enumerate(labels * 10))
-    parts = csv(split(), path=write("x,y\n" + rows), target="y")
-    assert parts.num_outputs == 3
-    assert parts.train.targets[:3].tolist() == [2, 0, 1]
-    assert parts.learned[1].classes == tuple(str(label) for label in sorted(labels))
+    for numeric in ([], ["y"]):
+        parts = csv(split(), path=write("x,y\n" + rows), target="y", numeric=numeric)
+        assert parts.num_outputs == 3
+        assert parts.train.targets[:3].tolist() == [2, 0, 1]
+        assert parts.learned[1].classes == tuple(str(label) for label in sorted(labels))
 
 
 def test_equal_numbers_are_one_class(write, split):

@@ -130,6 +130,7 @@ def test_whole_numbers_stay_exact():
     text = str(2**53 + 1)
     assert NumberFormat().exact(text) == 2**53 + 1
     assert NumberFormat().exact("1.0") == NumberFormat().exact("01") == Decimal(1)
+    assert NumberFormat().marked(f"(${text})").exact == -(2**53) - 1
     with pytest.raises(ValueError, match="not a number: 'one'"):
         NumberFormat().exact("one")
 
