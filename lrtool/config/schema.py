@@ -229,7 +229,7 @@ class DataConfig(Section):
 
 
 class FindConfig(Section):
-    """The learning-rate sweep."""
+    """The search for a learning rate: sweep, trials and race."""
 
     start: float = Field(1e-7, gt=0, description="first learning rate of the sweep")
     end: float = Field(10.0, gt=0, description="last learning rate of the sweep")
@@ -359,8 +359,8 @@ class RuntimeConfig(Section):
         ),
     ] = Field(
         "auto",
-        description="that compute on the CPU; auto: one or all, whichever makes steps faster; with "
-        "several ranks, each one's part of them; or what OMP_NUM_THREADS says",
+        description="on the CPU; auto: as many as OMP_NUM_THREADS says, else one or all (of a "
+        "rank's part), whichever makes steps faster",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="of models and images; auto: channels_last for 2-D convolutions"
