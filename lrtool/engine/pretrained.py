@@ -259,8 +259,9 @@ def load_pretrained(
         if isinstance(own, Tensor) and isinstance(given.get(n), Tensor) and not _fits(given[n], own)
     }
     _refuse_adapters(given, live, pretrained.path)
-    if reshaped and _resizes(model, given):
-        reshaped = {}
+    if reshaped:
+        resized = _resized(model, given, {n: live[n] for n in reshaped})
+        reshaped = {n: shapes for n, shapes in reshaped.items() if n not in resized}
     fitting = {n: v for n, v in given.items() if n not in reshaped}
     try:
         result = model.load_state_dict(dict(fitting), strict=False)
@@ -293,15 +294,24 @@ def load_pretrained(
     return fit
 
 
-def _resizes(model: nn.Module, given: Mapping[str, Any]) -> bool:
-    """Tell whether a model takes weights of other shapes, as where it interpolates positions."""
+def _resized(
+    model: nn.Module, given: Mapping[str, Any], reshaped: Mapping[str, Tensor]
+) -> set[str]:
+    """Return which weights of other shapes a model takes, as where it interpolates positions.
+
+    Args:
+        model: whose weights are loaded for a try.
+        given: all that there are.
+        reshaped: the model's own tensors that have another shape there.
+    """
+    before = {name: own.detach().clone() for name, own in reshaped.items()}
     try:
         model.load_state_dict(dict(given), strict=False)
     except Exception as error:  # torch names the shapes; what did fit is copied once more
         if is_out_of_memory(error):
             raise
-        return False
-    return True
+    # a model may also leave out by itself what does not fit
+    return {name for name, own in reshaped.items() if not torch.equal(own, before[name])}
 
 
 def _refuse_adapters(given: Mapping[str, Any], live: Mapping[str, Any], path: Path) -> None:

@@ -22,6 +22,7 @@ from lrtool.data.part import Resident
 from lrtool.engine.device import is_out_of_memory
 from lrtool.errors import (
     ConfigError,
+    LockstepError,
     LrtoolError,
     LrtoolWarning,
     Problem,
@@ -101,6 +102,8 @@ def settled(
         try_batch = _by_all_ranks(try_batch)
     try:
         return experiment, try_batch(experiment)
+    except LockstepError:  # nothing may be exchanged any more
+        raise
     except PreflightError as error:
         first = error
     except LrtoolError as error:  # such as a loss that fails, which may need contiguous outputs
@@ -154,6 +157,8 @@ def _tried(
         warnings.simplefilter("ignore")  # the first try has given them
         try:
             return experiment, try_batch(experiment)
+        except LockstepError:
+            raise
         except PreflightError as error:
             return _free(error)
         except LrtoolError as error:

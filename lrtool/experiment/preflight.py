@@ -53,7 +53,10 @@ from lrtool.experiment.memory_format import refuse_other_results
 from lrtool.experiment.optimizer_preflight import refuse_unmoved_shards, try_optimizer
 from lrtool.experiment.ranks_preflight import refuse_different_models, try_update
 from lrtool.experiment.summed_loss import warn_of_a_sum
-from lrtool.experiment.untrained_parameters import warn_of_untrained_parameters
+from lrtool.experiment.untrained_parameters import (
+    warn_of_unregistered_parameters,
+    warn_of_untrained_parameters,
+)
 from lrtool.report.records import DataFacts, Environment, ModelFacts, RateFacts
 
 if TYPE_CHECKING:
@@ -148,8 +151,11 @@ def _try_batch(experiment: Experiment) -> Preflight:
             _refuse_a_misfit(experiment, built.loss_fn, outputs, targets)
             _refuse_other_numbers(experiment, outputs, targets)
             warn_of_a_sum(config.loss.name, built.loss_fn, outputs, targets)
-            known = _parameters(built)
-            warn_of_untrained_parameters(config.loss.name, built.loss_fn, outputs, targets, known)
+            warn_of_untrained_parameters(
+                config.loss.name, built.loss_fn, outputs, targets, _parameters(built)
+            )
+            if not runtime.sharded:  # whose parameters are others while it computes
+                warn_of_unregistered_parameters(config.model.name, outputs, _parameters(built))
     with part(f"a step of {config.optimizer.name} with the model {config.model.name} {on}"):
         step = step_of(experiment, built, runtime.scaler())
         out = step([share], config.find.start)

@@ -26,7 +26,7 @@ def warn_of_a_sum(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) 
         LrtoolWarning: it is a sum.
     """
     reduction = reduction_of(loss_fn)
-    if reduction.over == "samples" and not reduction.summed and _is_sum(loss_fn, outputs, targets):
+    if not reduction.summed and _is_sum(loss_fn, outputs, targets):
         warnings.warn(
             f"{name} adds up the samples of a batch, and losses are taken for means: those of an "
             "epoch, of the validation set and of accumulated batches depend on the batch size. "

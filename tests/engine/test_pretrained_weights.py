@@ -79,6 +79,24 @@ def test_what_a_module_resizes_itself_is_loaded(partial):
     assert given["positions"].shape == (1, 1, 8)  # what was read stays, for the next start
 
 
+class Lenient(nn.Linear):
+    """Leaves out by itself what does not fit, without a word."""
+
+    def load_state_dict(self, state, **_):
+        own = self.state_dict()
+        fits = {name: value for name, value in state.items() if own[name].shape == value.shape}
+        return super().load_state_dict(fits, strict=False)
+
+
+def test_what_a_model_leaves_out_by_itself_is_not_loaded():
+    given = {"weight": torch.ones(5, 4), "bias": torch.ones(3)}
+    assert "weight is 5 × 4 and not 3 × 4" in problem(Lenient(4, 3), given)
+    model = Lenient(4, 3)
+    fit = load(model, given, partial=True)
+    assert (set(fit.loaded), set(fit.reshaped)) == ({"bias"}, {"weight"})
+    assert model.bias.tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("partial", [False, True])
 def test_adapters_are_not_taken_for_fresh_layers(partial):
     tensors = net().state_dict()

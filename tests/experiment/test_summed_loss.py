@@ -36,6 +36,15 @@ def test_a_sum_is_said(loss, outputs, targets):
         warn_of_a_sum("own:loss", loss, outputs, targets)
 
 
+def summed_over_classes(outputs, targets, ignore_index=-100):
+    return F.cross_entropy(outputs, targets, ignore_index=ignore_index, reduction="sum")
+
+
+def test_so_is_one_that_leaves_a_label_out():
+    with pytest.warns(LrtoolWarning, match="own:loss adds up the samples of a batch"):
+        warn_of_a_sum("own:loss", summed_over_classes, OUTPUTS, torch.arange(7) % 3)
+
+
 class SaysSo(nn.Module):
     reduction = "sum"
 

@@ -9,7 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrtool.errors import LrtoolWarning
-from lrtool.experiment.untrained_parameters import warn_of_untrained_parameters
+from lrtool.experiment.untrained_parameters import (
+    warn_of_unregistered_parameters,
+    warn_of_untrained_parameters,
+)
 
 MODEL = nn.Linear(4, 3)
 X, Y = torch.randn(6, 4), torch.arange(6) % 3
@@ -72,3 +75,27 @@ def test_nothing_is_said_otherwise(loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_untrained_parameters("own:loss", loss, MODEL(X), Y, known)
+
+
+class Listed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.last = [nn.Linear(4, 4), nn.Linear(4, 4)], nn.Linear(4, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        return {"logits": self.last(x)}
+
+
+def test_a_model_that_keeps_modules_in_a_plain_list():
+    model = Listed()
+    words = "own:Net uses 40 trainable parameters that it does not register"
+    with pytest.warns(LrtoolWarning, match=words):
+        warn_of_unregistered_parameters("own:Net", model(X), list(model.parameters()))
+    model.layers = nn.ModuleList(model.layers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unregistered_parameters("own:Net", model(X), list(model.parameters()))
+        # of the loss nothing else is said
+        warn_of_untrained_parameters("own:loss", F.cross_entropy, model(X)["logits"], Y, [])
