@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,7 +15,7 @@ from lrtool.cli import flags
 from lrtool.cli.launch import joined
 from lrtool.cli.streams import stdout_for_the_result
 from lrtool.engine.dynamo import without_dynamo
-from lrtool.errors import UserError
+from lrtool.errors import LrtoolWarning, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,5 +107,7 @@ def _evaluate(
         raise empty_validation()
     if result.denominator == 0:
         raise reduction_of(built.loss_fn).no_targets("the validation data")
+    if not isfinite(result.loss):
+        warnings.warn(f"the loss is {result.loss}", LrtoolWarning, stacklevel=2)
     values = {name: finite_or_none(value) for name, value in result.metrics.items()}
     return {"samples": result.samples, "validation_loss": finite_or_none(result.loss), **values}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,6 +96,7 @@ def train(
         from lrtool.experiment.reading import inputs_of
         from lrtool.experiment.threads import with_threads
         from lrtool.report.runs import resolve
+        from lrtool.show.trackers.tensorboard import require_tensorboard
         from lrtool.training import initial_rate
         from lrtool.training.resume import with_threads_of
 
@@ -125,6 +126,7 @@ def train(
             settings = ranks.by_first(partial(with_threads_of, other, settings, ranks.world_size))
 
         # Everything that can fail early fails before the run directory is touched.
+        require_tensorboard(wanted=tensorboard)
         moved = ranks.by_first(partial(_has_moved, settings, document, earlier))
         experiment = open_experiment(settings, document, ranks=ranks, with_checkpoint=not moved)
         if lr_from and run_rate and run_report:
@@ -301,22 +303,15 @@ def _train(
             the newest checkpoint is whole.
     """
     from lrtool.cli.pump import pump
-    from lrtool.config.document import dump
-    from lrtool.data import encoding
-    from lrtool.experiment.experiment import resolved_config
     from lrtool.experiment.failures import conclude
-    from lrtool.report import files
     from lrtool.report.records import LearningRate
-    from lrtool.report.run_directory import CONFIG, ENCODING
     from lrtool.training import epochs
     from lrtool.training.resume import pretrained_of
     from lrtool.training.session import begin, writing
 
     ranks = experiment.runtime.ranks
     if ranks.first:
-        files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
-        if checkpoint is None or not (directory / ENCODING).exists():
-            encoding.write(experiment.data.encoding, directory)
+        _begin_directory(experiment, directory, checkpoint, rate)
     if checkpoint is not None:
         rate = LearningRate(**checkpoint.state["learning_rate"])
         preflight = replace(preflight, checkpoint=pretrained_of(checkpoint))
@@ -332,10 +327,12 @@ def _train(
     ) as watchers:
         stop.gentle = True  # from here on an interrupted training writes a report
         done = checkpoint.state["position"]["step"] if checkpoint else None
+        best = checkpoint and dict(checkpoint.state["best"])
         try:
             session = begin(experiment, rate, directory, checkpoint)
         except (Exception, SystemExit) as error:
-            raise conclude(experiment, error, partial(write, None, "failed")) from error
+            write_failed = partial(write, None, "failed", resumed_best=best)
+            raise conclude(experiment, error, write_failed) from error
         try:
             ending = pump(epochs.train(session), stop, *watchers, ranks=ranks)
         except BaseException:  # a bug while progress was shown
@@ -350,6 +347,26 @@ def _train(
             raise conclude(experiment, ending.error, write_failed, failed) from ending.error
         with writing(session):
             return ranks.by_first(partial(write, session, ending.status, ending.reason))
+
+
+def _begin_directory(
+    experiment: Experiment,
+    directory: Path,
+    checkpoint: Checkpoint | None,
+    rate: LearningRate | None,
+) -> None:
+    """Write what a run has from its start on, and remove what is of no checkpoint."""
+    from lrtool.config.document import dump
+    from lrtool.data import encoding
+    from lrtool.experiment.experiment import resolved_config
+    from lrtool.report import files
+    from lrtool.report.run_directory import CONFIG, ENCODING, forget
+
+    files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
+    if checkpoint is None:  # a start that was killed may have left its weights, and its search
+        forget(directory, search=rate is not None)
+    if checkpoint is None or not (directory / ENCODING).exists():
+        encoding.write(experiment.data.encoding, directory)
 
 
 def _rate_and_search(
@@ -431,8 +448,13 @@ def _write_report(
     session: Session | None,
     status: Status,
     reason: str | None,
+    *,
+    resumed_best: dict[str, Any] | None = None,
 ) -> TrainReport:
-    """Write the report of a training, with the rows of its metrics.jsonl; draw plots and page."""
+    """Write the report of a training, with the rows of its metrics.jsonl; draw plots and page.
+
+    Of a checkpoint that could not be resumed, `resumed_best` is what it says of the best epoch.
+    """
     from lrtool.cli.pages import save_page
     from lrtool.engine.checkpoint import LAST
     from lrtool.engine.stopwatch import Stopwatch
@@ -446,11 +468,11 @@ def _write_report(
     from lrtool.training.stored_weights import best_predictions
 
     watch = Stopwatch(experiment.started) if session is None else session.watch
-    saved = session is not None and session.saved is not None
+    saved = resumed_best is not None or (session is not None and session.saved is not None)
+    tracker = resumed_best if session is None else asdict(session.state.best)
     best = None
-    tracker = session and session.state.best
-    if tracker and tracker.value is not None:
-        best = BestEpoch(tracker.epoch, tracker.step, tracker.metric, tracker.value)
+    if tracker and tracker["value"] is not None:
+        best = BestEpoch(*(tracker[name] for name in ("epoch", "step", "metric", "value")))
     report = reports.TrainReport(
         status=status,
         reason=reason,

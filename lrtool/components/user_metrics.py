@@ -224,7 +224,7 @@ def _alike(outputs: Any, targets: Any) -> bool:
         and isinstance(targets, Tensor)
         and outputs.is_floating_point()
         and targets.is_floating_point()
-        and outputs.shape == targets.shape
+        and outputs.numel() == targets.numel()
     )
 
 

@@ -143,9 +143,10 @@ def opened(
             raise
         finally:
             if run != directory and run.exists():
+                resumable = command == "train" and marker.has_checkpoint(run)
                 warnings.warn(
                     f"{directory} keeps the run that was there; this one is in {run} until it ends"
-                    + f": --resume {directory} goes on with it" * (command == "train"),
+                    + f": --resume {directory} goes on with it" * resumable,
                     LrtoolWarning,
                     stacklevel=3,
                 )
@@ -355,6 +356,16 @@ def _promote(directory: Path) -> None:
     sync_directory(directory)
     with suppress(OSError):  # something else is in it
         new.rmdir()
+
+
+def forget(run: Path, *, search: bool) -> None:
+    """Remove the weights that a start without a checkpoint has left, and its search if told so.
+
+    Raises:
+        OSError: they cannot be removed.
+    """
+    folders = (CHECKPOINTS, FIND) if search else (CHECKPOINTS,)
+    _remove(run, [name for name in marker.own_files(run) if name.partition("/")[0] in folders])
 
 
 def _remove_run(run: Path) -> None:

@@ -91,6 +91,9 @@ def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | No
         DivergedError: losses, gradients or weights are no longer finite.
     """
     config, position = session.experiment.config.train, session.position
+    if not _is_done(session) and session.ranks.first:
+        with writing(session):  # the weights of a shorter training; its checkpoints have them too
+            (session.directory / MODEL).unlink(missing_ok=True)
     while not _is_done(session):
         # Train the rest of this epoch. Rows come in groups, as losses are read in bulk.
         epoch = advance(session, session.step, config.checkpoint_every)

@@ -241,7 +241,12 @@ def is_for(report: FindReport, experiment: Experiment) -> bool:
     same = report.config_hash == experiment.config.digest()
     checkpoint, pretrained = report.model and report.model.checkpoint, experiment.pretrained
     same = same and (checkpoint and checkpoint.hash) == (pretrained and pretrained.digest)
-    return same and report.data is not None and report.data.hash == experiment.data.digest
+    if not same or report.data is None or report.data.hash != experiment.data.digest:
+        return False
+    # of data that are not in memory only their number is known
+    return report.data.samples == {
+        k: n for k, n in experiment.data.samples.items() if n is not None
+    }
 
 
 def of_search(report: FindReport, run: Path) -> LearningRate | None:

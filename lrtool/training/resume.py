@@ -100,8 +100,8 @@ def run_to_resume(resume: Path, output: Path | None, parent: Path) -> Path | Non
     """
     if resume == AUTO:
         if output is not None:
-            return output if marker.command_of(output) == "train" else None
-        runs = [path for path in parent.glob("[!.]*") if marker.command_of(path) == "train"]
+            return output if _command_of(output) == "train" else None
+        runs = [path for path in parent.glob("[!.]*") if _command_of(path) == "train"]
         return max(runs, key=_recency, default=None)
     path = resolve(resume, "--resume ")
     if path.parent.name == CHECKPOINTS:
@@ -112,12 +112,17 @@ def run_to_resume(resume: Path, output: Path | None, parent: Path) -> Path | Non
             )
         path = path.parent.parent
     path = run_directory.place(path)
-    command = marker.command_of(path)
+    command = _command_of(path)
     if command == "find":
         raise UserError(f"--resume {resume}: is the run of a find; use --lr-from {resume}")
     if command != "train":
         raise UserError(f"--resume {resume}: holds no run; give a run directory, or auto")
     return path
+
+
+def _command_of(run: Path) -> str | None:
+    """Return the command of the run to go on with, which may be one that replaces another."""
+    return marker.command_of(run_directory.unfinished(run))
 
 
 def _recency(run: Path) -> tuple[bool, float, int]:

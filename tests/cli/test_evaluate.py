@@ -45,6 +45,22 @@ def test_it_gives_the_reports_best_validation_loss_again(here, run):
     }
 
 
+def test_a_loss_that_is_infinite_is_said(here, write, no_plots):  # noqa: ARG001  (for its effect)
+    write(
+        "large.py",
+        "import torch\n"
+        "def data(scale=1.0):\n"
+        "    x = torch.arange(40.0)[:, None]\n"
+        "    return x * scale, x\n",
+    )
+    write("a.yaml", "data: {source: 'large:data', batch_size: 8}\nmodel: linear\nloss: mse\n"
+          "learning_rate: 0.001\ntrain: {epochs: 1}\n")  # fmt: skip
+    assert here("train", "a.yaml", "--quiet", "--output", "large").returncode == 0
+    done = here("evaluate", "large", "--set", "data.args={scale: 1e30}")
+    assert (done.returncode, json.loads(done.stdout)["validation_loss"]) == (0, None)
+    assert done.stderr.endswith("lrtool: warning: the loss is inf\n")
+
+
 def test_other_metrics_than_the_one_that_stopped_the_training(here, run):
     stopping = "train.early_stopping={metric: accuracy, patience: 2}"
     done = here("train", "a.yaml", "--quiet", "--output", run, "--overwrite", "--set", stopping)

@@ -250,6 +250,45 @@ def test_a_completed_run_is_left_as_it_is(here, tmp_path):
     assert reports.read(tmp_path / "run/report.json").status == "completed"
 
 
+def test_a_resume_that_fails_leaves_what_the_run_had(start, write, tmp_path):
+    assert start(*TRAIN, "run", "--epochs", 1).wait().returncode == 0
+    before = reports.read(tmp_path / "run/report.json")
+    assert before.predictions is not None
+    wider = NET.replace("nn.Linear(4, 8), nn.BatchNorm1d(8)", "nn.Linear(4, 9), nn.BatchNorm1d(9)")
+    write("net.py", wider.replace("nn.Linear(8, 2)", "nn.Linear(9, 2)"))
+    done = start("train", "a.yaml", "-q", "--resume", "run", "--epochs", 2).wait()
+    assert done.returncode == 2
+    assert "does not fit" in done.stderr
+    report = reports.read(tmp_path / "run/report.json")
+    assert report.status == "failed"
+    assert (report.best, report.predictions) == (before.best, before.predictions)
+    assert (report.checkpoint, report.epochs) == (before.checkpoint, before.epochs)
+
+
+def test_a_training_that_was_to_replace_a_search_is_resumed(start, here, whole, tmp_path):
+    assert here("find", "a.yaml", "--quiet", "--output", "run").returncode == 0
+    stop = at_call(*IN_AN_EPOCH, send=signal.SIGTERM)
+    stopped = start(*TRAIN, "run", "--overwrite", prepare=stop).wait()
+    assert stopped.returncode == 143
+    assert "--resume run goes on with it" in stopped.stderr
+    assert reports.read(tmp_path / "run/report.json").command == "find"
+    auto = start(*TRAIN, "run", "--resume", "auto", prepare=stop).wait()
+    assert auto.returncode == 143, auto.stderr
+    done = start("train", "a.yaml", "-q", "--resume", "run").wait()
+    assert (done.returncode, done.stdout) == (0, "run\n"), done.stderr
+    assert contents(tmp_path / "run") == whole()
+    assert reports.read(tmp_path / "run/report.json").command == "train"
+
+
+def test_a_longer_training_that_is_stopped_has_no_weights_of_the_shorter_one(start, tmp_path):
+    assert start(*TRAIN, "run", "--epochs", 1).wait().returncode == 0
+    assert (tmp_path / "run/model.safetensors").exists()
+    longer = (*TRAIN, "run", "--resume", "auto", "--epochs", 3)
+    stopped = start(*longer, prepare=at_call(*IN_AN_EPOCH, send=signal.SIGTERM)).wait()
+    assert stopped.returncode == 143
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
 GOES_ON = "lrtool: goes on with run, after 6 steps and 2 epochs\n"
 ENDED = "lrtool: goes on with run, after 9 steps and 3 epochs\n"
 

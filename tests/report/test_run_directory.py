@@ -263,6 +263,16 @@ def test_a_run_that_fails_leaves_the_one_that_it_was_to_replace(tmp_path):
     assert not (run / ".new").exists()
 
 
+def test_what_an_abandoned_start_has_left_is_forgotten(tmp_path):
+    best, found = "checkpoints/best/model.safetensors", "find/report.json"
+    mine = "checkpoints/best/notes.txt"
+    for search, left in ((False, {found, mine, "report.json"}), (True, {mine, "report.json"})):
+        with rundir.opened(tmp_path / f"{search}", tmp_path, "train") as run:
+            put(run, [best, found, mine, "report.json"], "old")
+            rundir.forget(run, search=search)
+            assert set(files(run)) == left
+
+
 @pytest.mark.filterwarnings(KEEPS)
 def test_a_successor_with_a_checkpoint_waits_to_be_resumed(tmp_path):
     run = make(tmp_path / "run")

@@ -9,7 +9,7 @@ from trainings import epoch_rows, step_rows
 
 from lrtool.errors import UserError
 from lrtool.report import records
-from lrtool.show.trackers.tensorboard import EventFiles
+from lrtool.show.trackers.tensorboard import EventFiles, require_tensorboard
 
 
 def scalars(directory):
@@ -83,6 +83,14 @@ def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
     assert str(caught.value) == (
         "--tensorboard: TensorBoard is not installed: pip install 'lrtool[tensorboard]'"
     )
+
+
+def test_it_is_missed_before_anything_is_searched_for(monkeypatch):
+    require_tensorboard(wanted=True)
+    monkeypatch.setattr("lrtool.show.trackers.tensorboard.find_spec", lambda _: None)
+    require_tensorboard(wanted=False)
+    with pytest.raises(UserError, match="TensorBoard is not installed: pip install"):
+        require_tensorboard(wanted=True)
 
 
 def test_the_module_itself_needs_neither_torch_nor_tensorboard():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lrtool.errors import UserError
@@ -11,6 +12,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lrtool.report.records import StepRow
+
+MISSING = "--tensorboard: TensorBoard is not installed: pip install 'lrtool[tensorboard]'"
+
+
+def require_tensorboard(*, wanted: bool) -> None:
+    """Refuse to go on without TensorBoard, if it is wanted; it is not imported.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if wanted and find_spec("tensorboard") is None:
+        raise UserError(MISSING)
 
 
 class EventFiles:
@@ -32,9 +45,7 @@ class EventFiles:
         try:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (an extra, and torch)
         except ImportError as error:
-            raise UserError(
-                "--tensorboard: TensorBoard is not installed: pip install 'lrtool[tensorboard]'"
-            ) from error
+            raise UserError(MISSING) from error
         self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
 
     def update(self, event: list[StepRow] | EpochRow | int) -> None:
