@@ -20,7 +20,7 @@ from lrtool.engine.dynamo import without_dynamo
 from lrtool.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from lrtool.cli.pump import Watcher
     from lrtool.cli.signals import Stop
@@ -327,11 +327,11 @@ def _train(
     ) as watchers:
         stop.gentle = True  # from here on an interrupted training writes a report
         done = checkpoint.state["position"]["step"] if checkpoint else None
-        best = checkpoint and dict(checkpoint.state["best"])
+        resumed = checkpoint and {key: dict(checkpoint.state[key]) for key in ("best", "position")}
         try:
             session = begin(experiment, rate, directory, checkpoint)
         except (Exception, SystemExit) as error:
-            write_failed = partial(write, None, "failed", resumed_best=best)
+            write_failed = partial(write, None, "failed", resumed=resumed)
             raise conclude(experiment, error, write_failed) from error
         try:
             ending = pump(epochs.train(session), stop, *watchers, ranks=ranks)
@@ -449,11 +449,12 @@ def _write_report(
     status: Status,
     reason: str | None,
     *,
-    resumed_best: dict[str, Any] | None = None,
+    resumed: Mapping[str, Any] | None = None,
 ) -> TrainReport:
     """Write the report of a training, with the rows of its metrics.jsonl; draw plots and page.
 
-    Of a checkpoint that could not be resumed, `resumed_best` is what it says of the best epoch.
+    Without a session, `resumed` has the best epoch and the position of a checkpoint, if there was
+    one, as plain data.
     """
     from lrtool.cli.pages import save_page
     from lrtool.engine.checkpoint import LAST
@@ -461,18 +462,23 @@ def _write_report(
     from lrtool.experiment.preflight import facts
     from lrtool.report import metrics_log
     from lrtool.report import report as reports
-    from lrtool.report.records import BestEpoch, EpochRow, StepRow, Timing
+    from lrtool.report.records import BestEpoch, EpochRow, Reached, StepRow, Timing
     from lrtool.report.run_directory import CHECKPOINTS, METRICS
     from lrtool.show.plots import find as find_plot
     from lrtool.show.plots import train as plot
     from lrtool.training.stored_weights import best_predictions
 
     watch = Stopwatch(experiment.started) if session is None else session.watch
-    saved = resumed_best is not None or (session is not None and session.saved is not None)
-    tracker = resumed_best if session is None else asdict(session.state.best)
-    best = None
-    if tracker and tracker["value"] is not None:
-        best = BestEpoch(*(tracker[name] for name in ("epoch", "step", "metric", "value")))
+    saved = resumed is not None
+    if session is not None:
+        saved = session.saved is not None
+        resumed = {"best": asdict(session.state.best), "position": asdict(session.position)}
+    best = reached = None
+    if resumed is not None:
+        tracker, position = resumed["best"], resumed["position"]
+        reached = Reached(position["epoch"] + bool(position["batches"]), position["step"])
+        if tracker["value"] is not None:
+            best = BestEpoch(*(tracker[name] for name in ("epoch", "step", "metric", "value")))
     report = reports.TrainReport(
         status=status,
         reason=reason,
@@ -480,6 +486,7 @@ def _write_report(
         learning_rate=rate,
         epochs=tuple(metrics_log.read(directory / METRICS, EpochRow)),
         best=best,
+        reached=reached,
         predictions=best_predictions(directory, best),
         checkpoint=f"{CHECKPOINTS}/{LAST}" if saved else None,
         steps=reports.thin(metrics_log.read(directory / METRICS, StepRow)),

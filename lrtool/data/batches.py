@@ -92,6 +92,7 @@ def epoch(
         DataError: on iteration, if the batches end early, or must end and do not.
     """
     generator = _generator(seed, epoch)
+    _tell_epoch(part, epoch)
     if isinstance(part, Resident):
         return _shuffled(part, batch_size, generator, device, skip=skip, ranks=ranks)
     if isinstance(part, Streamed):
@@ -129,6 +130,19 @@ def epoch(
             for batch, samples, counts in counted
         )
     return (batch_to(convert(batch, part.conversion), device) for batch in counted)
+
+
+def _tell_epoch(part: Part, epoch: int) -> None:
+    """Call `set_epoch` where the order is one of an epoch, as a loop of one's own would."""
+    if isinstance(part, Resident):
+        return
+    told: list[Any] = [part.loader.dataset if isinstance(part, OwnLoader) else part.dataset]
+    if isinstance(part, OwnLoader):
+        lists = part.loader.batch_sampler
+        told += [part.loader.sampler, lists, getattr(lists, "sampler", None)]
+    for each in {id(each): each for each in told}.values():
+        if hasattr(each, "set_epoch"):
+            each.set_epoch(epoch)
 
 
 def _begun(loader: DataLoader[Any], state: Any, skip: int) -> Iterator[Any]:

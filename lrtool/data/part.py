@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from lrtool.data.conversion import AS_GIVEN, Conversion
 
@@ -83,7 +84,10 @@ class OwnLoader:
     @property
     def size(self) -> int | None:
         """The number of samples, or None if the dataset has no length."""
-        dataset = self.loader.dataset
+        dataset, lists = self.loader.dataset, self.loader.batch_sampler
+        if not isinstance(dataset, IterableDataset) and type(lists) is BatchSampler:
+            with suppress(TypeError, NotImplementedError):  # it may take some of them alone
+                return len(lists.sampler)  # type: ignore[arg-type]
         return len(dataset) if isinstance(dataset, Sized) else None
 
 

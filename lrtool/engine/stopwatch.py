@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lrtool.batch import samples_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lrtool.engine.step import Step, StepOut
 
@@ -26,6 +26,7 @@ class Stopwatch:
         loop_s: seconds in the loops.
         steps: updates made, including those after the step at which a loop stopped.
         samples: samples in these steps.
+        earlier_s: seconds of the sessions before this one, of a training that was resumed.
     """
 
     started: float = field(default_factory=perf_counter)
@@ -33,6 +34,7 @@ class Stopwatch:
     loop_s: float = 0.0
     steps: int = 0
     samples: int = 0
+    earlier_s: float = 0.0
 
     def counted(self, step: Step) -> Step:
         """Return a `step` that is counted."""
@@ -67,11 +69,26 @@ class Stopwatch:
         self.samples += sum(lap.samples for lap in laps)
         self.loop_s += max((lap.loop_s for lap in laps), default=0.0)
 
+    def state_dict(self) -> dict[str, float]:
+        """Return what was counted so far, for a checkpoint."""
+        total = self.earlier_s + perf_counter() - self.started
+        return {
+            "total_s": total,
+            "loop_s": self.loop_s,
+            "steps": self.steps,
+            "samples": self.samples,
+        }
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on counting from where a checkpoint was saved."""
+        self.earlier_s, self.loop_s = float(state["total_s"]), float(state["loop_s"])
+        self.steps, self.samples = int(state["steps"]), int(state["samples"])
+
     def timing(self) -> dict[str, Any]:
         """Return the report's `timing`."""
         per_s = 1 / self.loop_s if self.steps and self.loop_s else None
         return {
-            "total_s": perf_counter() - self.started,
+            "total_s": self.earlier_s + perf_counter() - self.started,
             "setup_s": self.setup_s,
             "steps": self.steps,
             "steps_per_s": per_s and self.steps * per_s,

@@ -513,6 +513,14 @@ class PredictionFacts:
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
+class Reached:
+    """How far a training has come."""
+
+    epoch: Annotated[Count, Field(description="begun, from 1; 0: none")]
+    step: Annotated[Count, Field(description="updates made")]
+
+
+@dataclass(config=RECORD, frozen=True, slots=True)
 class Steps:
     """The steps of a training, but for those without targets; of more than 2,000 a selection."""
 

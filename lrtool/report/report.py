@@ -33,6 +33,7 @@ from lrtool.report.records import (
     ModelFacts,
     PredictionFacts,
     Race,
+    Reached,
     Steps,
     Suggestion,
     Sweep,
@@ -116,6 +117,9 @@ class TrainReport(RunReport):
     steps: Steps
     predictions: PredictionFacts | None = Field(
         None, description="of the best epoch's weights; null: there are none, or an older report"
+    )
+    reached: Reached | None = Field(
+        None, description="where it ended; null: it did not begin, or an older report"
     )
 
 

@@ -68,11 +68,21 @@ def subject(report: AnyReport) -> str:
     if source and samples:
         source = f"{source}, {samples:,} samples"
     parts.append(source)
-    batch_size = setting(report, "data", "batch_size")
+    batch_size = _batch_size(report)
     parts.append(f"batch {batch_size}" if batch_size else None)
     ranks = report.environment.world_size
     parts.append(f"{ranks} ranks" if ranks > 1 else None)
     return " · ".join(part for part in parts if part)
+
+
+def _batch_size(report: AnyReport) -> Any:
+    """Return the samples of a batch, which a DataLoader of the user's decides itself."""
+    batch_size = setting(report, "data", "batch_size")
+    accumulate = setting(report, "train", "accumulate") or 1
+    samples = report.data.samples_per_update if report.data else None
+    if batch_size == "full" or not samples or samples % accumulate:
+        return batch_size
+    return samples // accumulate
 
 
 def start(report: AnyReport) -> list[tuple[str, str]]:
@@ -239,13 +249,14 @@ def progress(report: TrainReport) -> str:
     planned = setting(report, "train", "epochs")
     of = f" of {planned:,}" if planned else ""
     epoch = max((e.epoch for e in report.epochs), default=0)
-    epoch = max(epoch, *report.steps.epoch[-1:], 0)
+    epoch = max(epoch, *report.steps.epoch[-1:], report.reached.epoch if report.reached else 0)
     return f"epoch {epoch:,}{of}, step {last_step(report):,}"
 
 
 def last_step(report: TrainReport) -> int:
     """Return the last update: the one that failed, if a training diverged."""
-    return max((*report.steps.step[-1:], *(e.step for e in report.epochs[-1:])), default=0)
+    reached = report.reached.step if report.reached else 0
+    return max((*report.steps.step[-1:], *(e.step for e in report.epochs[-1:]), reached))
 
 
 def duration(seconds: float) -> str:

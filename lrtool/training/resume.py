@@ -24,6 +24,7 @@ from lrtool.config.spelling import count
 from lrtool.data import encoding
 from lrtool.engine.checkpoint import BEST, LAST, STATE, newest_checkpoint, restoring
 from lrtool.engine.loop import Position
+from lrtool.engine.stopwatch import Stopwatch
 from lrtool.engine.weights import check_sum
 from lrtool.errors import LrtoolWarning, UserError
 from lrtool.experiment.experiment import (
@@ -210,6 +211,8 @@ def _check_types(state: Mapping[str, Any]) -> None:
     LearningRate(**state["learning_rate"])
     if state.get("pretrained") is not None:
         CheckpointFacts(**state["pretrained"])
+    if state.get("timing") is not None:
+        Stopwatch().load_state_dict(state["timing"])
 
 
 def _warn_of_damaged_weights(best: Path) -> None:

@@ -199,6 +199,8 @@ def _restore(session: Session, checkpoint: Checkpoint) -> None:
     load_checkpoint(session.state, checkpoint.folder, state, session.ranks)
     session.saved = session.position.step
     session.log_bytes = state["log_bytes"]
+    if state.get("timing") is not None:  # older checkpoints have none
+        session.watch.load_state_dict(state["timing"])
     session.pretrained = pretrained_of(checkpoint)
     if isinstance(loss_fn, nn.Module):
         loss_fn.load_state_dict(state["loss"])
@@ -415,6 +417,7 @@ def save(session: Session, log: IO[bytes]) -> None:
         data=session.experiment.data.digest,
         pretrained=session.pretrained and asdict(session.pretrained),
         learning_rate=asdict(session.rate),
+        timing=session.watch.state_dict(),
         **random,
         **loader,
         ranks=each,

@@ -250,6 +250,21 @@ def test_a_completed_run_is_left_as_it_is(here, tmp_path):
     assert reports.read(tmp_path / "run/report.json").status == "completed"
 
 
+def test_the_time_of_all_its_sessions_counts(here, tmp_path):
+    def timing():
+        return reports.read(tmp_path / "run/report.json").timing
+
+    assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
+    first = timing()
+    assert here(*TRAIN, "run", "--resume", "run", "--epochs", 3).returncode == 0
+    whole = timing()
+    assert (first.steps, whole.steps) == (3, 9)
+    assert whole.total_s > first.total_s
+    assert here(*TRAIN, "run", "--resume", "run", "--epochs", 3).returncode == 0
+    assert timing().steps == 9
+    assert timing().steps_per_s == pytest.approx(whole.steps_per_s, rel=0.2)
+
+
 def test_a_resume_that_fails_leaves_what_the_run_had(start, write, tmp_path):
     assert start(*TRAIN, "run", "--epochs", 1).wait().returncode == 0
     before = reports.read(tmp_path / "run/report.json")

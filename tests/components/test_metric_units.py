@@ -12,6 +12,9 @@ OWN = """
 def bias(outputs, targets):
     return (outputs - targets).mean()
 
+def flat(outputs, targets):
+    return (outputs.squeeze(1) - targets).mean()
+
 def spread(outputs, targets):
     return outputs.std(1).mean()
 """
@@ -65,6 +68,9 @@ def test_a_users_own_metric_sees_the_units_where_outputs_are_like_targets(pairs,
     found = values(["own_units:bias"], outputs, targets, Units(5.0, 100.0), directories=(tmp_path,))
     expected = 100 * float((outputs - targets).mean())
     assert found["bias"] == pytest.approx(expected, rel=1e-4)
+    column = (outputs, targets[:, 0], Units(5.0, 100.0))  # a loss may want its targets flat
+    found = values(["own_units:flat"], *column, directories=(tmp_path,))
+    assert found["flat"] == pytest.approx(expected, rel=1e-4)
     wide = torch.cat([outputs, 2 * outputs], 1)  # such as a mean and a deviation
     found = values(["own_units:spread"], wide, targets, Units(5.0, 100.0), directories=(tmp_path,))
     assert found["spread"] == pytest.approx(float(wide.std(1).mean()), rel=1e-4)

@@ -16,6 +16,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     Sampler,
+    SubsetRandomSampler,
     TensorDataset,
 )
 
@@ -273,6 +274,54 @@ def test_no_end_is_early_where_nobody_tells_the_length():
         assert [b.tolist() for b in an_epoch(part, 2)] == [[0, 1], [2, 3], [4]]
     assert length(unknown, 4) is None
     assert order(unknown) == [0, 1, 2]
+
+
+class ByEpoch(Sampler):
+    """As torch's DistributedSampler: it has another order in each epoch that it is told."""
+
+    epoch = 0
+
+    def __len__(self):
+        return 6
+
+    def __iter__(self):
+        return iter([(self.epoch + i) % 6 for i in range(6)])
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+class CounterByEpoch(Counter):
+    epoch = 0
+
+    def __iter__(self):
+        return iter(range(self.epoch, self.epoch + 5))
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+def test_what_has_an_order_for_each_epoch_is_told_which_it_is():
+    sampler = ByEpoch()
+    part = OwnLoader(DataLoader(Squares(6), 2, sampler=sampler))
+    lists = OwnLoader(
+        DataLoader(Squares(6), batch_sampler=BatchSampler(ByEpoch(), 2, drop_last=False))
+    )
+    known = {"batch_size": 2, "seed": 0, "device": CPU}
+    for epoch in (0, 2):
+        for own in (part, lists):
+            made = batches.epoch(own, epoch=epoch, **known)
+            assert torch.cat([y for _, y in made]).sqrt().tolist()[0] == epoch
+        for own in (Streamed(CounterByEpoch(), 0), OwnLoader(DataLoader(CounterByEpoch(), 2))):
+            assert next(batches.epoch(own, epoch=epoch, **known)).tolist() == [epoch, epoch + 1]
+    assert part.size == lists.size == 6
+
+
+def test_the_size_of_a_loader_is_that_of_what_its_sampler_takes():
+    some = SubsetRandomSampler(range(4))
+    assert OwnLoader(DataLoader(Squares(), 2, sampler=some)).size == 4
+    assert OwnLoader(DataLoader(Squares(), 2)).size == 10
+    assert OwnLoader(DataLoader(Squares(), batch_sampler=[[0, 1], [2]])).size == 10
 
 
 @forks

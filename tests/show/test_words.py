@@ -54,6 +54,17 @@ def test_subject_says_what_it_knows_of_a_call_without_configuration(make):
     assert words.subject(report) == "mlp, 26,122 parameters"
 
 
+def test_the_batch_of_a_loader_of_ones_own_is_that_of_its_updates(make):
+    report = make()
+    own = replace(report.data, samples_per_update=24)
+    report = report.model_copy(update={"data": own})
+    assert words.subject(report).endswith("batch 24")
+    config = {**report.config, "train": {"accumulate": 3}}
+    assert words.subject(report.model_copy(update={"config": config})).endswith("batch 8")
+    config["data"] = {**report.config["data"], "batch_size": "full"}
+    assert words.subject(report.model_copy(update={"config": config})).endswith("batch full")
+
+
 def test_several_ranks_are_counted_where_a_run_is_described(make):
     report = make()
     many = replace(report.environment, world_size=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,29 @@ def _lead(reports: Mapping[str, AnyReport], names: Mapping[str, str]) -> str:
         return ""
     first = min(found.values())
     leaders = [names[name] for name, loss in found.items() if loss == first]
-    datas = {r.data.hash if r.data else None for n, r in trainings.items() if n in found}
-    losses = {str(words.setting(r, "loss", "name")) for n, r in trainings.items() if n in found}
+    compared = [report for name, report in trainings.items() if name in found]
+    datas = {_data_of(report) for report in compared}
+    losses = {_loss_of(report) for report in compared}
     said = f"Lowest validation loss: {words.value(first)}, of run {' and '.join(leaders[:3])}."
     if len(losses) > 1:
         return f"{said} But the runs minimise different losses ({', '.join(sorted(losses))})."
     return f"{said} But the runs have different data." if len(datas) > 1 else said
+
+
+def _data_of(report: TrainReport) -> str:
+    """Return what tells data apart: what they hold or, not in memory, how they are made."""
+    known = report.data.hash if report.data else None
+    made = [words.setting(report, "data", key) for key in ("source", "args", "validation")]
+    return known or json.dumps([made, report.data and report.data.samples], sort_keys=True)
+
+
+def _loss_of(report: TrainReport) -> str:
+    """Name a loss, with its arguments if it has any; a model's own with the model."""
+    name = str(words.setting(report, "loss", "name"))
+    owner = words.setting(report, "model", "name") if name == "own" else None
+    args = words.setting(report, "loss", "args")
+    told = ", ".join(f"{key} {spell(value)}" for key, value in (args or {}).items())
+    return f"{name} of {owner}" if owner else f"{name} ({told})" if told else name
 
 
 def _cell(key: str, value: Any, names: Mapping[str, str]) -> tuple[str, str]:

@@ -211,15 +211,18 @@ def _note(points: int, most: int, what: str) -> str:
 
 def _note_of_steps(report: TrainReport, most: int, shown: str = "", *, band: bool = True) -> str:
     """Say how many steps a point stands for; of a long training report.json has not all."""
-    steps = report.steps.step
+    steps, logged = report.steps.step, int(words.setting(report, "train", "log_every") or 1)
     size = size_of(len(steps), most)
-    apart = size * (steps[1] - steps[0] if len(steps) > 2 else 1)
+    apart = size * (steps[1] - steps[0] if len(steps) > 2 else 1) // logged
+    each = "step" if logged == 1 else "logged step"
+    every = f"metrics.jsonl has every {each}."
+    if logged > 1:
+        every = f"One step in {logged:,} was logged (train.log_every); {every}"
     if apart <= 1:
-        return ""
-    every = "metrics.jsonl has every step."
+        return every if logged > 1 else ""
     if not band:
-        return f"Each level is that of one step in {apart:,}. {every}"
+        return f"Each level is that of one {each} in {apart:,}. {every}"
     if shown and size == 1:
-        return f"Each point is the {shown} of {apart:,} steps. {every}"
+        return f"Each point is the {shown} of {apart:,} {each}s. {every}"
     what = f"the {shown}s among them" if shown else "the lowest to the highest loss of all of them"
-    return f"Each point stands for {apart:,} steps; the shade reaches over {what}. {every}"
+    return f"Each point stands for {apart:,} {each}s; the shade reaches over {what}. {every}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,4 +62,7 @@ def of_all_rates(trainings: Sequence[TrainReport]) -> Span:
 
 def steps_per_epoch(report: TrainReport) -> float:
     """Return the updates of a whole epoch: the last one may be incomplete."""
-    return max(epoch.step / epoch.epoch for epoch in report.epochs)
+    known = report.data and report.data.samples_per_update
+    samples = report.data.samples.get("train") if report.data else None
+    seen = max(epoch.step / epoch.epoch for epoch in report.epochs)
+    return max(seen, ceil(samples / known)) if known and samples else seen

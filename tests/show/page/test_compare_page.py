@@ -1,5 +1,7 @@
 """The page of a comparison, from the reports alone."""
 
+from dataclasses import replace
+
 import pytest
 from finds import NO_SUGGESTION
 from pages import Page
@@ -89,6 +91,30 @@ def test_the_best_leads_but_not_across_losses_or_data(train):
     mse = train(config={**first.config, "loss": {"name": "mse"}})
     (lead,) = draw(a=first, b=mse).texts("p", **{"class": "lead"})
     assert lead.endswith("But the runs minimise different losses (None, mse).")
+
+    def lead_of(*reports):
+        (lead,) = draw(**dict(zip("abc", reports, strict=False))).texts("p", **{"class": "lead"})
+        return lead
+
+    def configured(**section):
+        return train(config={**first.config, **section})
+
+    smooth = {"name": "cross_entropy", "args": {"label_smoothing": 0.1}}
+    plain = configured(loss={"name": "cross_entropy", "args": {}})
+    assert lead_of(plain, configured(loss=smooth)).endswith(
+        "different losses (cross_entropy, cross_entropy (label_smoothing 0.1))."
+    )
+    own = [configured(loss={"name": "own"}, model={"name": name}) for name in ("a:Net", "b:Net")]
+    assert lead_of(*own).endswith("different losses (own of a:Net, own of b:Net).")
+
+    def streamed(n):
+        data = replace(first.data, hash=None)
+        return configured(data={"source": "mine:data", "args": {"n": n}}).model_copy(
+            update={"data": data}
+        )
+
+    assert lead_of(streamed(1), streamed(2)).endswith("But the runs have different data.")
+    assert "But" not in lead_of(streamed(1), streamed(1))
     assert not draw(a=first).texts("p", **{"class": "lead"})
 
 

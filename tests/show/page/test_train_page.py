@@ -9,7 +9,14 @@ from finds import make_suggestion
 from pages import Page
 from trainings import step_rows
 
-from lrtool.report.records import BestEpoch, ClassFacts, EpochRow, PredictionFacts, ValueFacts
+from lrtool.report.records import (
+    BestEpoch,
+    ClassFacts,
+    EpochRow,
+    PredictionFacts,
+    Reached,
+    ValueFacts,
+)
 from lrtool.show.page import page as pages
 from lrtool.show.page import render
 
@@ -72,6 +79,24 @@ def test_the_best_epoch_leads_and_is_marked(train, draw):
         if "best" in row[0]
     ]
     assert best[0] == "10 best"
+
+
+def test_where_not_every_step_is_logged_no_other_is_spoken_of(train, draw):
+    report = train()
+    config = {**report.config, "train": {**report.config.get("train", {}), "log_every": 10}}
+    page = draw(train(config=config, steps=step_rows()[9::10], epochs=report.epochs))
+    notes = [text for text in page.texts("p") if "was logged" in text]
+    assert notes
+    for note in notes:
+        assert note.startswith("One step in 10 was logged (train.log_every); ")
+        assert note.endswith("metrics.jsonl has every logged step.")
+    assert not any("Each point" in text for text in page.texts("p"))
+
+
+def test_it_says_how_far_a_training_came_without_a_logged_step(train, draw):
+    stopped = {"status": "interrupted", "reason": "stopped", "reached": Reached(1, 15)}
+    page = draw(train(epochs=(), steps=[], best=None, **stopped))
+    assert "was trained up to epoch 1 of 10, step 15" in " ".join(page.texts("p"))
 
 
 def test_metrics_have_as_many_digits_as_in_a_terminal(train, draw):
