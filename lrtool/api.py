@@ -20,7 +20,6 @@ from lrtool.config.schema import MAX_RATE, MIN_RATE
 from lrtool.config.spelling import number
 from lrtool.curve import race, trials
 from lrtool.curve.suggest import METHODS
-from lrtool.curve.verdict import VALIDATION
 from lrtool.data import batches
 from lrtool.engine import freeze
 from lrtool.engine.device import DTYPES, Runtime, environment
@@ -259,8 +258,15 @@ def find_lr(
             schedule=schedule,
             training=for_steps,
             passes=arguments.passes(loader, for_steps, accumulate),
-            followed=frozenset() if validation is None else frozenset({VALIDATION}),
+            followed=arguments.followed(loader, validation, schedule),
         )
+        if scaler is not None and scaler.is_enabled() and precision == "fp32":
+            warnings.warn(
+                "a gradient scaler is for fp16, and the search computes in fp32: give "
+                'precision="fp16"',
+                LrtoolWarning,
+                stacklevel=2,
+            )
         # The report names the arguments as a configuration does.
         config: dict[str, dict[str, Any]] = {
             "model": {"name": type(model).__name__},

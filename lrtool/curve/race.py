@@ -316,7 +316,7 @@ def conclude(
         elif not is_validated(race):
             doubts = [*doubts, unvalidated(race.measure)]
     doubts = [*doubts, *lasting]
-    outcome = _outcome(choice, race, finding.suggestion.for_steps or c.STEPS)
+    outcome = _outcome(choice, race, finding.suggestion.for_steps)
     suggestion = replace(
         finding.suggestion,
         lr=lr,
@@ -372,7 +372,7 @@ def without_race(finding: Finding, reason: str) -> Finding:
     return replace(finding, suggestions=by_method)
 
 
-def _outcome(choice: Choice, race: Race, training: int) -> str:
+def _outcome(choice: Choice, race: Race, training: int | None) -> str:
     """Say which rates raced, which one was best, and why the suggestion may be lower."""
     assert choice.best is not None, "a race with a rate has a best candidate"
     best = race.candidates[choice.best]
@@ -383,6 +383,7 @@ def _outcome(choice: Choice, race: Race, training: int) -> str:
         f"{word} by racing {len(rates)} rates from {rates[0]} to {rates[-1]}: after "
         f"{count(steps, 'step')} the {race.measure} loss is lowest at {number(best.lr, 2)}"
     )
-    if training > race.steps:
-        text += f", and {training:,} steps need a lower rate"
+    if (training or c.STEPS) > race.steps:
+        longer = f"{training:,} steps" if training else f"the {c.STEPS} steps that are assumed"
+        text += f", and {longer} need a lower rate"
     return text

@@ -25,7 +25,7 @@ from lrtool.errors import RankFailedError
 from lrtool.report.records import FirstUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
@@ -42,6 +42,8 @@ def first_update(
     loss_fn: LossFunction | None,
     micro_batches: Sequence[Any],
     runtime: Runtime,
+    *,
+    optimized: Iterable[nn.Parameter] = (),
 ) -> FirstUpdate:
     """Make one update and measure the loss along its direction; do not use the model afterwards.
 
@@ -54,9 +56,11 @@ def first_update(
         loss_fn: None: the model's own loss.
         micro_batches: of one update.
         runtime: device and precision.
+        optimized: what the optimizer has, which may be more than the parameters of both.
     """
     modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
     own = {p: None for module in modules for p in module.parameters() if p.requires_grad}
+    own |= {p: None for p in optimized if p.requires_grad}
     parameters = list(own)
     state = [p.detach().clone() for p in parameters]
     updates = 0.0

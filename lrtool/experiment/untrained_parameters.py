@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def warn_of_untrained_parameters(
-    name: str, loss_fn: LossFunction, outputs: Any, targets: Any, known: Collection[nn.Parameter]
+    name: str,
+    loss_fn: LossFunction,
+    outputs: Any,
+    targets: Any,
+    known: Collection[nn.Parameter],
+    *,
+    advice: str = "make it a torch.nn.Module that holds them, and name its class",
 ) -> None:
     """Warn of parameters that a loss uses without holding them as a module does.
 
@@ -29,6 +35,7 @@ def warn_of_untrained_parameters(
         outputs: of the model.
         targets: of the batch.
         known: the parameters that are trained, or were frozen on purpose.
+        advice: what to do about it.
 
     Warns:
         LrtoolWarning: there are some.
@@ -40,8 +47,7 @@ def warn_of_untrained_parameters(
     if outside:
         warnings.warn(
             f"{name} depends on {outside:,} trainable parameters that are neither the model's nor "
-            "its own, so they are not trained: make it a torch.nn.Module that holds them, and name "
-            "its class",
+            f"its own, so they are not trained: {advice}",
             LrtoolWarning,
             stacklevel=2,
         )

@@ -13,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lrtool.components.losses import ALIASES, LOSSES, build_loss
+from lrtool.components.schedules import SCHEDULES
 from lrtool.config.schema import LossConfig
+from lrtool.curve import verdict
 from lrtool.curve.constants import STEPS
 from lrtool.engine.lightning import optimizers_in
 from lrtool.engine.own_loss import method_of
@@ -51,6 +53,16 @@ def passes(loader: Iterable[Any], steps: int | None, accumulate: int) -> float |
     except TypeError:  # of a DataLoader over an iterable dataset without a length
         return None
     return (steps or STEPS) * accumulate / batches if batches else None
+
+
+def followed(loader: Iterable[Any], validation: object, schedule: str) -> frozenset[str]:
+    """Return the advice that a training follows already, as in `curve.verdict`."""
+    known = {
+        verdict.WARMUP: SCHEDULES[schedule].rises,
+        verdict.VALIDATION: validation is not None,
+        verdict.FULL_BATCH: passes(loader, 1, 1) == 1,  # one batch is all
+    }
+    return frozenset(what for what, is_so in known.items() if is_so)
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:
@@ -114,7 +126,10 @@ def one_optimizer(given: Any, schedule: str | None = None) -> torch.optim.Optimi
     if not found:
         _refuse_class("optimizer", given, torch.optim.Optimizer, "model.parameters()")
         raise UserError(f"optimizer must be a torch.optim.Optimizer, not {_kind(given)}")
-    if schedule == "constant" and _holds_a_schedule(given):
+    scheduled = any(
+        "initial_lr" in group for group in found[0].param_groups
+    )  # by torch's schedules
+    if schedule == "constant" and (_holds_a_schedule(given) or scheduled):
         warnings.warn(
             "the schedule beside the optimizer is ignored: say which one it is, such as "
             'schedule="cosine"',
@@ -169,6 +184,8 @@ def check_loss(loss_fn: Any, model: nn.Module) -> LossFunction | None:
     Warns:
         LrtoolWarning: the model has a loss of its own, which is not used.
     """
+    if loss_fn == "own":  # as in a configuration
+        loss_fn = None
     if isinstance(loss_fn, DistributedDataParallel):
         loss_fn = loss_fn.module
     method = method_of(model)

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from lrtool.batch import samples_in
 from lrtool.components.schedules import named_schedule
 from lrtool.curve.constants import STEPS
 from lrtool.data import batches
 from lrtool.data.rank_shares import own_batches
+from lrtool.engine.copies import copied
 from lrtool.engine.data_parallel import DataParallel
 from lrtool.engine.evaluation import failure_without_gradients
 from lrtool.engine.lightning import attach
 from lrtool.engine.preserve import keep
 from lrtool.engine.randomness import random_states, restore_random_states, seed_everything
 from lrtool.engine.step import batch_loss, make_step, set_mode
-from lrtool.errors import LrtoolWarning, said
+from lrtool.errors import DataError, LrtoolWarning, said
+from lrtool.search.first_look import look
 from lrtool.search.held_out import together
 from lrtool.search.subject import Trainee
 
@@ -66,6 +69,7 @@ class ObjectSubject:
         random: the caller's random states.
         entropy: that the seeds of the other attempts are derived from.
         has_end: a training of unknown length is taken to have an end.
+        passed: the loaders that have yielded a batch, by the names of the arguments.
     """
 
     plan: SearchPlan
@@ -85,6 +89,7 @@ class ObjectSubject:
     random: RandomStates = field(init=False)
     entropy: int = field(init=False)
     has_end: bool = field(init=False, default=True)
+    passed: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.restart = self.rest()
@@ -105,9 +110,13 @@ class ObjectSubject:
         return self
 
     def samples(self) -> int:
-        """Count the samples of the first update."""
+        """Count the samples of the first update; look at it, so that oddities are said first."""
         restore_random_states(self.random, self.generators)
-        return sum(map(samples_in, next(self.batches(0, 0, 0))))
+        group = next(self.batches(0, 0, 0))
+        if self.loss_fn is not None and self.parallel is None:
+            self.fresh(0)
+            look(self.model, self.loss_fn, self.optimizer, copied(group[0]), self.runtime)
+        return sum(map(samples_in, group))
 
     def seed(self, attempt: int) -> int:
         """Return the attempt's number: the caller's random states have no seed."""
@@ -124,8 +133,8 @@ class ObjectSubject:
                 seed = int(words[1])
                 if self.runtime.ranks.several:
                     # Where ranks draw a common order from generators of one state, they go on so.
-                    copied = _fresh(generator)
-                    own = int(torch.randint(2**62, (), generator=copied, device=copied.device))
+                    twin = _fresh(generator)
+                    own = int(torch.randint(2**62, (), generator=twin, device=twin.device))
                     seed = int(np.random.SeedSequence([own, attempt]).generate_state(1)[0])
                 generator.manual_seed(seed)
         if not self.model.training:
@@ -165,9 +174,28 @@ class ObjectSubject:
 
     def _one_pass(self) -> Iterator[Any]:
         """Return the batches of one pass over the loader; of several ranks, over each one's."""
-        made = batches.one_pass(self.loader, self.runtime.device)
+        made = self._pass_over("loader", self.loader)
         ranks = self.runtime.ranks
         return own_batches(made, ranks) if ranks.several else made
+
+    def _pass_over(self, name: str, loader: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches of one pass, the caller's own as copies: a model may change them.
+
+        Raises:
+            DataError: there are none.
+        """
+        try:
+            for batch in batches.one_pass(loader, self.runtime.device):
+                self.passed.add(name)
+                yield batch if isinstance(loader, DataLoader) else copied(batch)
+        except DataError as error:
+            if name not in self.passed:
+                raise
+            raise DataError(
+                f"a further pass over {name} yields no batch: what it goes through is used up; "
+                "give an iterable that begins anew each time, or an iterator, whose batches are "
+                "kept"
+            ) from error
 
     def held_out(self, most: int, *, whole: bool = False) -> list[Any] | None:
         """Return batches of the validation loader; the same ones on all ranks."""
@@ -198,8 +226,7 @@ class ObjectSubject:
         """Return batches of this process's own validation loader."""
         assert self.validation is not None, "asked for only where there is one"
         if whole:
-            made = batches.one_pass(self.validation, self.runtime.device)
-            return batches.at_least(made, most)
+            return batches.at_least(self._pass_over("validation", self.validation), most)
         ranks = self.runtime.ranks
         return batches.held_out(self.validation, most, self.runtime.device, ranks=ranks)
 

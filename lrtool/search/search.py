@@ -236,8 +236,11 @@ def _first_update(state: _SearchState) -> None:
     trainee = subject.fresh(0)
     step = state.watch.counted(trainee.step)
     batches = _first_with_targets(subject, trainee)
-    update = first_update(step, trainee.model, trainee.loss_fn, batches, subject.runtime)
     optimizer = trainee.optimizer
+    optimized = [p for group in optimizer.param_groups for p in group["params"]]
+    update = first_update(
+        step, trainee.model, trainee.loss_fn, batches, subject.runtime, optimized=optimized
+    )
     state.first_update = replace(update, opening=optimizers.opening(optimizer))
     state.optimizer, state.family = optimizers.kind(optimizer), optimizers.family(optimizer)
 

@@ -469,7 +469,8 @@ def test_a_training_of_an_unknown_length_counts_as_one_of_300_steps():
     choice = choose(np.log10([0.001, 0.003, 0.01]), [[1.5], [1.0], [1.5]], [64])
     unknown = replace(SWEPT, suggestion=replace(SAID, for_steps=None))
     said = race.conclude(unknown, choice, RACE).suggestion
-    assert said.reason.endswith("is lowest at 0.003, and 300 steps need a lower rate.")
+    words = "is lowest at 0.003, and the 300 steps that are assumed need a lower rate."
+    assert said.reason.endswith(words)
 
 
 def test_an_unfinished_race_does_not_claim_that_nothing_fell_in_it():
