@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrtool.cli import completion
+from lrtool.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,6 +111,8 @@ def common(
     """
     from lrtool.config.document import plain_scalar
 
+    if batch_size is not None and plain_scalar(batch_size) in {None, ""}:
+        raise UserError("--batch-size: must be a whole number of at least 1, or full, not null")
     return {
         "--loss": ("loss", loss),
         "--optimizer": ("optimizer", optimizer),

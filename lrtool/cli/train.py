@@ -126,7 +126,7 @@ def train(
             settings = ranks.by_first(partial(with_threads_of, other, settings, ranks.world_size))
 
         # Everything that can fail early fails before the run directory is touched.
-        require_tensorboard(wanted=tensorboard)
+        ranks.by_first(partial(require_tensorboard, wanted=tensorboard))
         moved = ranks.by_first(partial(_has_moved, settings, document, earlier))
         experiment = open_experiment(settings, document, ranks=ranks, with_checkpoint=not moved)
         if lr_from and run_rate and run_report:
@@ -235,6 +235,8 @@ def _opened(
         ) as directory:
             checkpoint = checkpoint_to_resume(experiment, directory)
             if ranks.first:
+                if checkpoint is None:
+                    run_directory.forget_weights(directory)
                 marker.begin(directory, "train")
             yield directory, checkpoint
         return
@@ -311,7 +313,7 @@ def _train(
 
     ranks = experiment.runtime.ranks
     if ranks.first:
-        _begin_directory(experiment, directory, checkpoint, rate)
+        _begin_directory(experiment, directory, checkpoint)
     if checkpoint is not None:
         rate = LearningRate(**checkpoint.state["learning_rate"])
         preflight = replace(preflight, checkpoint=pretrained_of(checkpoint))
@@ -350,21 +352,16 @@ def _train(
 
 
 def _begin_directory(
-    experiment: Experiment,
-    directory: Path,
-    checkpoint: Checkpoint | None,
-    rate: LearningRate | None,
+    experiment: Experiment, directory: Path, checkpoint: Checkpoint | None
 ) -> None:
-    """Write what a run has from its start on, and remove what is of no checkpoint."""
+    """Write what a run has from its start on."""
     from lrtool.config.document import dump
     from lrtool.data import encoding
     from lrtool.experiment.experiment import resolved_config
     from lrtool.report import files
-    from lrtool.report.run_directory import CONFIG, ENCODING, forget
+    from lrtool.report.run_directory import CONFIG, ENCODING
 
     files.write_text(directory / CONFIG, dump(resolved_config(experiment)))
-    if checkpoint is None:  # a start that was killed may have left its weights, and its search
-        forget(directory, search=rate is not None)
     if checkpoint is None or not (directory / ENCODING).exists():
         encoding.write(experiment.data.encoding, directory)
 

@@ -221,6 +221,8 @@ def _early_stopping(config: Config, directories: Sequence[Path]) -> Problems:
     elif spec.mode == "auto" and _has_no_direction(metrics.get(spec.metric), directories):
         words = f"lrtool cannot know whether a lower or a higher {spec.metric} is better"
         yield Problem((*path, "mode"), f"{words}; give min or max")
+    if spec.metric in LOSSES_OF_AN_EPOCH and spec.mode == "max":
+        yield Problem((*path, "mode"), f"a lower {spec.metric} is better; give min or auto")
     has_none = config.data.validation == 0 and not import_path.is_import_path(config.data.source)
     if spec.metric == "validation_loss" and has_none:
         words = "there is no validation_loss when data.validation is 0; give train_loss"

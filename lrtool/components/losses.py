@@ -382,15 +382,26 @@ def compares_in_pairs(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
     """Tell whether a loss compares output i with target i, rather than with every target.
 
     A loss that subtracts (N, 1) and (N,) broadcasts them to (N, N). The mean over all of these does
-    not depend on the targets' order. Nor does any loss if they are all equal: then every other one
-    counts as 0, or as 1 in place of 0.
+    not depend on the targets' order. Nor does any loss of a single target, or if they are all
+    equal: then every other one counts as 0, or as 1 in place of 0. Outputs are drawn from 0 to 1,
+    and from the targets' own range, as an absolute error between numbers far apart is no pair's.
     """
+    if len(targets) < 2:
+        return True
     if bool((targets == targets[0]).all()):
         targets = targets.clone()
         targets[::2] = torch.where(targets[::2] == 0, 1, 0).to(targets)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(outputs.shape, generator=generator, device="cpu").to(outputs)
-    losses = [loss(drawn, targets.roll(shift, 0)) for shift in range(3)]
+    low, high = targets.min().to(outputs), targets.max().to(outputs)
+    return any(_in_pairs(loss, each, targets) for each in (drawn, low + drawn * (high - low)))
+
+
+def _in_pairs(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
+    """Tell whether a loss of these depends on the targets' order."""
+    losses = [loss(outputs, targets.roll(shift, 0)) for shift in range(3)]
+    if not all(bool(torch.isfinite(each).all()) for each in losses):
+        return False
     return any(not torch.allclose(losses[0], other, rtol=1e-4) for other in losses[1:])
 
 

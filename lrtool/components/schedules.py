@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lrtool.components.import_path import Range, required
 from lrtool.config.schema import ScheduleConfig
-from lrtool.config.spelling import count
+from lrtool.config.spelling import count, number
 from lrtool.errors import ConfigError, LrtoolWarning, Problem
 
 if TYPE_CHECKING:
@@ -312,6 +312,9 @@ def one_cycle(
 
     As torch's OneCycleLR. `warmup` is the length of the way up, by default 0.3 of the training.
     """
+    if base_momentum > max_momentum:
+        words = f"is above max_momentum, {number(max_momentum)}"
+        raise ConfigError(Problem((*SCHEDULE, "args", "base_momentum"), words))
     total = plan.total()
     rise = 0.3 * total if plan.warmup is None else plan.warmup
     peak = rise - 1  # as in torch, it may lie between two updates
@@ -399,6 +402,8 @@ def multi_step(plan: Plan, *, milestones: Milestones, gamma: Ratio = 0.1) -> Sch
 
 def exponential(plan: Plan, *, gamma: Ratio) -> Schedule:
     """The base rate times gamma each epoch."""
+    if plan.epochs == 1:
+        _warn("gamma", "the rate never falls: the training has 1 epoch")
     return Schedule(plan.ramped(lambda _step, epoch: gamma**epoch))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from lrtool.config.schema import LossConfig, OptimizerConfig
 from lrtool.errors import ConfigError, KeyPath, LrtoolWarning, Place, Problem, key_path, said
 
 if TYPE_CHECKING:
@@ -356,7 +357,7 @@ def lay_over(document: Document, override: Override) -> None:
             child = {"name": child}  # `model: mlp` is short for `model: {name: mlp}`
         elif child is None:
             child = {}
-            document.keys[path] = Place(override.flag)
+            document.keys[path] = document.values[path] = Place(override.flag)
         if not isinstance(child, dict | list):
             raise _wrong(Place(override.flag), f"{key_path(path)} holds a value, not keys")
         parent[key] = child
@@ -375,14 +376,16 @@ def _rename(document: Document, name: Override) -> None:
     key = str(name.path[0])
     component = document.data.get(key)
     before = component if isinstance(component, dict) else {"name": component}
-    args = before.get("args")
-    if args and before.get("name") != name.value:
-        warnings.warn(
-            f"{name.flag} {name.value}: the arguments of {before.get('name')} ({', '.join(args)}) "
-            "are dropped",
-            LrtoolWarning,
-            stacklevel=2,
-        )
+    default = (LossConfig() if key == "loss" else OptimizerConfig()).name
+    args, called = before.get("args"), before.get("name") or default
+    if args and called != name.value:
+        if isinstance(args, dict):
+            warnings.warn(
+                f"{name.flag} {name.value}: the arguments of {called} ({', '.join(map(str, args))})"
+                " are dropped",
+                LrtoolWarning,
+                stacklevel=2,
+            )
         del before["args"]
     lay_over(document, Override(name.flag, (key, "name"), name.value))
 

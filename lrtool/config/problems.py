@@ -45,19 +45,19 @@ def _contradictions(data: dict[str, Any], known: set[str]) -> list[ErrorDetails]
     pydantic compares keys only if all keys of a section are valid.
     """
     contradictions: list[ErrorDetails] = []
-    pairs: list[tuple[type[Section], str, tuple[str, str], str]] = [
-        (FindConfig, "find", ("start", "end"), "start_end"),
-        (TrainConfig, "train", ("epochs", "max_steps"), "length"),
+    pairs: list[tuple[type[Section], str, tuple[str, str], set[str]]] = [
+        (FindConfig, "find", ("start", "end"), {"start_end", "range"}),
+        (TrainConfig, "train", ("epochs", "max_steps"), {"length"}),
     ]
-    for section, name, keys, kind in pairs:
+    for section, name, keys, kinds in pairs:
         raw = data.get(name)
-        if not isinstance(raw, dict) or kind in known:
+        if not isinstance(raw, dict) or kinds & known:
             continue
         try:
             section.model_validate({key: raw[key] for key in keys if key in raw})
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            contradictions += [{**e, "loc": (name,)} for e in errors if e["type"] == kind]
+            contradictions += [{**e, "loc": (name,)} for e in errors if e["type"] in kinds]
     return contradictions
 
 
@@ -119,7 +119,7 @@ def _words(detail: ErrorDetails) -> str:  # noqa: C901, PLR0911  (a table of cas
             return f"must be at most {context['le']:,}, not {given}"
         case "finite_number":
             return f"must be a finite number, not {given}"
-        case "string_too_short":
+        case "string_too_short" | "too_short":
             return "must not be empty"
         case "string_pattern_mismatch":  # runtime.device is the one field with a pattern
             return f"must be auto, cpu, mps, cuda or cuda:N, not {given}"

@@ -79,6 +79,15 @@ class Loaded:
         return self.encoding.split.samples
 
     @property
+    def taken(self) -> dict[str, int]:
+        """The number of samples that an epoch, and an evaluation, take of both, where known."""
+        counts = dict(self.samples)
+        for name, part in (("train", self.train), ("validation", self.validation)):
+            if isinstance(part, OwnLoader):
+                counts[name] = part.taken
+        return {name: count for name, count in counts.items() if count is not None}
+
+    @property
     def digest(self) -> str | None:
         """SHA-256 of all samples, in hexadecimal; None unless all are in memory."""
         return self.encoding.split.digest

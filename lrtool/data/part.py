@@ -84,11 +84,17 @@ class OwnLoader:
     @property
     def size(self) -> int | None:
         """The number of samples, or None if the dataset has no length."""
-        dataset, lists = self.loader.dataset, self.loader.batch_sampler
-        if not isinstance(dataset, IterableDataset) and type(lists) is BatchSampler:
-            with suppress(TypeError, NotImplementedError):  # it may take some of them alone
-                return len(lists.sampler)  # type: ignore[arg-type]
+        dataset = self.loader.dataset
         return len(dataset) if isinstance(dataset, Sized) else None
+
+    @property
+    def taken(self) -> int | None:
+        """The number of samples that an epoch takes, as far as it is known."""
+        lists = self.loader.batch_sampler
+        if not isinstance(self.loader.dataset, IterableDataset) and type(lists) is BatchSampler:
+            with suppress(TypeError, NotImplementedError):
+                return len(lists.sampler)  # type: ignore[arg-type]
+        return self.size
 
 
 class Batches(IterableDataset[Any]):

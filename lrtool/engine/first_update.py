@@ -188,11 +188,12 @@ def _moved(
     state: list[Tensor], direction: list[Tensor], gradients: list[Tensor], counts: list[Tensor]
 ) -> _Moved:
     """Measure the rows that count; all ranks of a sharded model must call this."""
-    measured = []
+    measured: list[Tensor] = []
     for weights, update, gradient, rows in zip(state, direction, gradients, counts, strict=True):
         kept = _only(weights.clone(), rows)
         slope = (gradient.conj() * update).sum().real
-        measured.append(torch.stack([whole(one) for one in (kept.norm(), update.norm(), slope)]))
+        three = torch.stack([whole(one) for one in (kept.norm(), update.norm(), slope)])
+        measured.append(three.to(measured[0]) if measured else three)  # one may be on the CPU
     each = torch.stack(measured).tolist()  # one wait for the device
     matrices = [one for one, weights in zip(each, state, strict=True) if weights.ndim > 1]
     ratios = [

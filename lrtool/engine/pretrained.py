@@ -262,6 +262,7 @@ def load_pretrained(
     if reshaped:
         resized = _resized(model, given, {n: live[n] for n in reshaped})
         reshaped = {n: shapes for n, shapes in reshaped.items() if n not in resized}
+        live = model.state_dict(keep_vars=True)  # a module may have put others in their place
     fitting = {n: v for n, v in given.items() if n not in reshaped}
     try:
         result = model.load_state_dict(dict(fitting), strict=False)
@@ -310,8 +311,16 @@ def _resized(
     except Exception as error:  # torch names the shapes; what did fit is copied once more
         if is_out_of_memory(error):
             raise
-    # a model may also leave out by itself what does not fit
-    return {name for name, own in reshaped.items() if not torch.equal(own, before[name])}
+        return set()
+    now = model.state_dict(keep_vars=True)
+    # A model may also leave out by itself what does not fit. Of a buffer it knows what to do.
+    return {
+        name
+        for name, own in reshaped.items()
+        if not isinstance(own, nn.Parameter)
+        or now.get(name) is not own
+        or not torch.equal(own, before[name])
+    }
 
 
 def _refuse_adapters(given: Mapping[str, Any], live: Mapping[str, Any], path: Path) -> None:

@@ -256,7 +256,7 @@ def facts(experiment: Experiment, preflight: Preflight) -> dict[str, Any]:
         "config_hash": config.digest(),
         "seed": config.seed,
         "data": DataFacts(
-            samples={k: n for k, n in data.samples.items() if n is not None},
+            samples=data.taken,
             shapes=data.shapes,
             hash=data.digest,
             target=target_scale(data.encoding),

@@ -162,6 +162,16 @@ def links_to(path: Path, directory: Path) -> list[Path]:
     return [step for step in steps[: steps.index(directory)] if step.is_symlink()]
 
 
+def remove_weights(directory: Path) -> None:
+    """Remove the weights at the end of a run that goes on, if lrtool wrote them.
+
+    Raises:
+        OSError: they cannot be removed.
+    """
+    if (directory / MODEL).is_file() and _is_own(directory, MODEL, None):
+        (directory / MODEL).unlink()
+
+
 def _is_own(directory: Path, name: str, crc: int | None) -> bool:
     """Tell whether a file that is listed is still that of the run."""
     if name == MODEL:

@@ -358,14 +358,14 @@ def _promote(directory: Path) -> None:
         new.rmdir()
 
 
-def forget(run: Path, *, search: bool) -> None:
-    """Remove the weights that a start without a checkpoint has left, and its search if told so.
+def forget_weights(run: Path) -> None:
+    """Remove the weights that a start without a checkpoint has left.
 
     Raises:
         OSError: they cannot be removed.
     """
-    folders = (CHECKPOINTS, FIND) if search else (CHECKPOINTS,)
-    _remove(run, [name for name in marker.own_files(run) if name.partition("/")[0] in folders])
+    own = [name for name in marker.own_files(run) if name.startswith(f"{CHECKPOINTS}/")]
+    _remove(run, own)
 
 
 def _remove_run(run: Path) -> None:

@@ -39,20 +39,22 @@ def look(
         LrtoolWarning: the loss compares each output with every target, or adds up its samples; or
             it or the model depends on parameters that no optimizer has.
     """
-    try:
-        with runtime.autocast():
-            outputs, targets = forward(model, batch)
-    except (Exception, SystemExit):  # noqa: BLE001  (of the user's code)
-        return
     name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
     optimized = [p for group in optimizer.param_groups for p in group["params"]]
     held = [part for part in (model, loss_fn) if isinstance(part, nn.Module)]
     known = [*optimized, *(p for part in held for p in part.parameters())]
-    advice = "give them to the optimizer"
-    warn_of_untrained_parameters(name, loss_fn, outputs, targets, known, advice=advice)
-    warn_of_unregistered_parameters(type(model).__name__, outputs, known)
-    warn_of_a_sum(name, loss_fn, outputs, targets)
-    _warn_of_broadcasting(name, loss_fn, outputs, targets)
+    advice = (
+        "give them to the optimizer or, if they are not to be trained, set requires_grad_(False)"
+    )
+    with runtime.autocast():
+        try:
+            outputs, targets = forward(model, batch)
+        except (Exception, SystemExit):  # noqa: BLE001  (of the user's code)
+            return
+        warn_of_untrained_parameters(name, loss_fn, outputs, targets, known, advice=advice)
+        warn_of_unregistered_parameters(type(model).__name__, outputs, known)
+        warn_of_a_sum(name, loss_fn, outputs, targets)
+        _warn_of_broadcasting(name, loss_fn, outputs, targets)
 
 
 def _warn_of_broadcasting(name: str, loss_fn: LossFunction, outputs: Any, targets: Any) -> None:

@@ -187,7 +187,7 @@ class ObjectSubject:
         try:
             for batch in batches.one_pass(loader, self.runtime.device):
                 self.passed.add(name)
-                yield batch if isinstance(loader, DataLoader) else copied(batch)
+                yield batch if _makes_batches(loader) else copied(batch)
         except DataError as error:
             if name not in self.passed:
                 raise
@@ -228,7 +228,9 @@ class ObjectSubject:
         if whole:
             return batches.at_least(self._pass_over("validation", self.validation), most)
         ranks = self.runtime.ranks
-        return batches.held_out(self.validation, most, self.runtime.device, ranks=ranks)
+        found = batches.held_out(self.validation, most, self.runtime.device, ranks=ranks)
+        self.passed.add("validation")
+        return found
 
     def schedule(self, steps: int) -> Schedule:
         """Return the plan's schedule, compressed to so many steps."""
@@ -238,6 +240,11 @@ class ObjectSubject:
     def probe(self, trainee: Trainee) -> None:  # noqa: ARG002  (a configuration may ask for one)
         """Return None: a sweep's losses are those of its batches."""
         return
+
+
+def _makes_batches(loader: Iterable[Any]) -> bool:
+    """Tell whether batches are new ones each time, not those that the caller holds."""
+    return isinstance(loader, DataLoader) and loader.batch_sampler is not None
 
 
 def _fresh(generator: torch.Generator) -> torch.Generator:

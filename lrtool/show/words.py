@@ -128,10 +128,8 @@ def target_scale(report: AnyReport) -> str | None:
     if scale is None:
         return None
     what = scale.name or "target"
-    deviation = number(scale.deviation, 4)
-    return (
-        f"{what}, standardised: 1 in a loss is its deviation, {deviation}; metrics are in its units"
-    )
+    mean, deviation = number(scale.mean, 4), number(scale.deviation, 4)
+    return f"losses are of ({what} − {mean}) / {deviation}; metrics are in its units"
 
 
 def column(column: ColumnFacts) -> str:
@@ -234,7 +232,11 @@ def origin(report: TrainReport) -> str:
         case "run":
             return f"from {report.learning_rate.run}{note}"
         case "optimizer":
-            return f"{setting(report, 'optimizer', 'name') or 'the optimizer'}'s own default"
+            inner = setting(report, "optimizer", "inner")
+            key = ("optimizer", "inner") if inner else ("optimizer",)
+            if setting(report, *key, "args", "lr") is not None:
+                return f"from {'.'.join(key)}.args.lr"
+            return f"{setting(report, *key, 'name') or 'the optimizer'}'s own default"
 
 
 def schedule(report: TrainReport) -> str:
@@ -277,10 +279,15 @@ def age(seconds: float) -> str:
     return f"{seconds // 86400:,.0f} days"
 
 
+def per_second(count: float, what: str) -> str:
+    """Spell a speed: "1,200 steps/s", "0.3 steps/s"."""
+    return f"{f'{count:,.0f}' if count >= 10 else number(count, 2)} {what}/s"
+
+
 def took(report: AnyReport) -> str:
     """Say how long a run took: "2.5 s, 600 steps at 1,200 steps/s on 4 ranks"."""
     timing = report.timing
-    speed = f" at {timing.steps_per_s:,.0f} steps/s" if timing.steps_per_s else ""
+    speed = f" at {per_second(timing.steps_per_s, 'steps')}" if timing.steps_per_s else ""
     ranks = report.environment.world_size
     where = f" on {ranks} ranks" if ranks > 1 else ""
     return f"{timing.total_s:.1f} s, {timing.steps:,} steps{speed}{where}"

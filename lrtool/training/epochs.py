@@ -14,7 +14,7 @@ from lrtool.engine.denominator import reduction_of
 from lrtool.engine.loop import failed
 from lrtool.engine.step import all_skipped
 from lrtool.errors import DivergedError, InterruptedRunError, LrtoolWarning, cause_of
-from lrtool.report import metrics_log
+from lrtool.report import marker, metrics_log
 from lrtool.report.records import EpochRow, StepRow
 from lrtool.report.run_directory import METRICS, MODEL
 from lrtool.training import divergence
@@ -91,9 +91,6 @@ def _epochs(session: Session, log: IO[bytes]) -> Generator[Event, None, str | No
         DivergedError: losses, gradients or weights are no longer finite.
     """
     config, position = session.experiment.config.train, session.position
-    if not _is_done(session) and session.ranks.first:
-        with writing(session):  # the weights of a shorter training; its checkpoints have them too
-            (session.directory / MODEL).unlink(missing_ok=True)
     while not _is_done(session):
         # Train the rest of this epoch. Rows come in groups, as losses are read in bulk.
         epoch = advance(session, session.step, config.checkpoint_every)
@@ -173,3 +170,5 @@ def _save(session: Session, log: IO[bytes]) -> None:
     divergence.refuse_bad_weights(session)
     with writing(session):
         save(session, log)
+        if session.ranks.first:  # the weights of a shorter training, which are older now
+            marker.remove_weights(session.directory)

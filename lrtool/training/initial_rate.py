@@ -244,9 +244,7 @@ def is_for(report: FindReport, experiment: Experiment) -> bool:
     if not same or report.data is None or report.data.hash != experiment.data.digest:
         return False
     # of data that are not in memory only their number is known
-    return report.data.samples == {
-        k: n for k, n in experiment.data.samples.items() if n is not None
-    }
+    return report.data.samples == experiment.data.taken
 
 
 def of_search(report: FindReport, run: Path) -> LearningRate | None:

@@ -267,13 +267,14 @@ def _refuse_changes(experiment: Experiment, checkpoint: Checkpoint) -> None:
         for change in sorted(changes, key=lambda change: change.path)
         if not any(change.path[: len(free)] == free for free in may_change)
     ]
-    run = run_directory.place(checkpoint.folder.parent.parent)
+    own = checkpoint.folder.parent.parent
+    run = run_directory.place(own)  # which still holds what this one is to replace
     if forbidden:
         raise UserError(
             f"--resume {run}: the configuration has changed: {'; '.join(forbidden)}. Change it "
-            f"back (the run's own is {run / CONFIG}), or begin a new run"
+            f"back (the run's own is {own / CONFIG}), or begin a new run"
         )
-    now, before = experiment.data.encoding, encoding.read(run)
+    now, before = experiment.data.encoding, encoding.read(own)
     changed = checkpoint.state["data"] != now.split.digest
     if now.split.digest is None and before is not None:  # what is known of data not in memory
         changed = before.split.samples != now.split.samples

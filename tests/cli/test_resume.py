@@ -295,6 +295,27 @@ def test_a_training_that_was_to_replace_a_search_is_resumed(start, here, whole, 
     assert reports.read(tmp_path / "run/report.json").command == "train"
 
 
+def test_what_a_replacement_learned_of_its_data_is_its_own(start, here, tmp_path):
+    """Of data that are not in memory the number of samples is compared: 60, and then 48."""
+    assert here(*TRAIN, "run", "--epochs", 1).returncode == 0
+    fewer = ("--set", "data.args={n: 48}")
+    stop = at_call(*IN_AN_EPOCH, send=signal.SIGTERM)
+    stopped = start(*TRAIN, "run", "--overwrite", *fewer, prepare=stop).wait()
+    assert stopped.returncode == 143
+    done = start("train", "a.yaml", "-q", "--resume", "run", *fewer).wait()
+    assert (done.returncode, done.stdout) == (0, "run\n"), done.stderr
+    assert reports.read(tmp_path / "run/report.json").data.samples["train"] == 48
+
+
+def test_weights_that_are_not_lrtools_stay(start, tmp_path):
+    assert start(*TRAIN, "run", "--epochs", 1).wait().returncode == 0
+    (tmp_path / "run/model.safetensors").write_bytes(b"mine")
+    longer = (*TRAIN, "run", "--resume", "auto", "--epochs", 3)
+    stopped = start(*longer, prepare=at_call(*IN_AN_EPOCH, send=signal.SIGTERM)).wait()
+    assert stopped.returncode == 143
+    assert (tmp_path / "run/model.safetensors").read_bytes() == b"mine"
+
+
 def test_a_longer_training_that_is_stopped_has_no_weights_of_the_shorter_one(start, tmp_path):
     assert start(*TRAIN, "run", "--epochs", 1).wait().returncode == 0
     assert (tmp_path / "run/model.safetensors").exists()

@@ -40,7 +40,8 @@ def test_metrics_are_in_units_and_losses_in_deviations(here, prices, tmp_path):
     report = json.loads((tmp_path / "run/report.json").read_text())
     scale = report["data"]["target"]
     assert scale["name"] == "price"
-    shown = f"price, standardised: 1 in a loss is its deviation, {number(scale['deviation'], 4)};"
+    mean, deviation = (number(scale[key], 4) for key in ("mean", "deviation"))
+    shown = f"losses are of (price − {mean}) / {deviation}; metrics are in its units"
     assert shown in " ".join(done.stdout.split())
 
     # by hand, from the weights and the table
@@ -76,7 +77,7 @@ def test_metrics_are_in_units_and_losses_in_deviations(here, prices, tmp_path):
 @pytest.mark.usefixtures("no_plots", "prices")
 def test_a_find_says_it_too(here):
     done = here("find", "a.yaml", "-o", "run", "--start", 1e-4, "--steps", 30, "--no-verify")
-    assert "price, standardised: 1 in a loss is its deviation" in " ".join(done.stdout.split())
+    assert "losses are of (price − " in " ".join(done.stdout.split())
 
 
 COUNTS = ("poisson_nll_loss", "torch.nn:PoissonNLLLoss", "torch.nn.functional:poisson_nll_loss")

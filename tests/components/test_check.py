@@ -314,6 +314,14 @@ def stopping(metrics=(), directories=(), validation=0.2, **keys):
     )
 
 
+def test_a_lower_loss_is_better():
+    for metric in ("validation_loss", "train_loss"):
+        assert stopping(metric=metric, mode="max") == [
+            ("train.early_stopping.mode", f"a lower {metric} is better; give min or auto")
+        ]
+        assert stopping(metric=metric, mode="min") == []
+
+
 def test_early_stopping_watches_what_is_there():
     path = "train.early_stopping.metric"
     assert stopping(metric="accuracy") == [

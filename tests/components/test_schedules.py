@@ -465,11 +465,19 @@ def test_a_decay_without_room():
         ("step", {"step_size": 10}, "step_size: the rate never falls: the training has 10 epochs"),
         ("multi_step", {"milestones": [5, 10]}, "milestones: 10 is not reached: the training has"),
         ("plateau", {"patience": 8}, "patience: the rate never falls: the training has 10 epochs"),
+        ("exponential", {"gamma": 0.9}, "gamma: the rate never falls: the training has 1 epoch"),
     ],
 )
 def test_what_cannot_happen_in_so_short_a_training(name, args, words):
     with pytest.warns(LrtoolWarning, match=f"^train.schedule.args.{words}"):
-        build(name, 300, steps_per_epoch=30, **args)
+        build(name, 300, steps_per_epoch=300 if name == "exponential" else 30, **args)
+
+
+def test_momenta_of_one_cycle_that_are_the_wrong_way_round():
+    assert problem("one_cycle", base_momentum=0.9, max_momentum=0.8) == (
+        "train.schedule.args.base_momentum",
+        "is above max_momentum, 0.8",
+    )
 
 
 def test_what_just_fits_does_not_warn():

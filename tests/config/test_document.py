@@ -176,7 +176,7 @@ def test_set_is_typed_like_the_file_and_named_in_errors(path):
     assert read.data["find"] == {"start": "no"}
     assert read.data["metrics"] == ["f1"]
     assert where(read, "train", "epochs") == "--set train.epochs: is wrong"
-    assert where(read, "find").endswith(":1:1: find: is wrong")
+    assert where(read, "find") == "--set find.start: find: is wrong"
 
 
 def test_an_unknown_section_of_set_is_named_with_it(path):
@@ -194,6 +194,29 @@ def test_a_mark_alone_needs_no_quotes_in_set(mark):
 def test_set_reaches_into_the_short_form_of_a_component(path):
     read = document.read(path, ["model.args.hidden=[3, 4]", "model.args.dropout=0.5"])
     assert read.data["model"] == {"name": "mlp", "args": {"hidden": [3, 4], "dropout": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("optimizer: {name: sgd, args: 3}", {"name": "adamw"}),
+        ("optimizer: {name: sgd, args: abc}", {"name": "adamw"}),
+        (
+            "optimizer: {args: {weight_decay: 0.1}}",
+            {"name": "adamw", "args": {"weight_decay": 0.1}},
+        ),
+    ],
+)
+def test_a_name_drops_the_arguments_of_another_one_alone(path, text, left):
+    path.write_text(text)
+    read = document.read(path, names=[Override("--optimizer", ("optimizer",), "adamw")])
+    assert read.data["optimizer"] == left
+
+
+def test_a_section_that_a_flag_adds_is_the_flags(path):
+    path.write_text("seed: 1")
+    read = document.read(path, flags=[Override("--end", ("find", "end"), 1e-9)])
+    assert where(read, "find") == "--end: find: is wrong"
 
 
 def test_set_replaces_marks_below_it(path):

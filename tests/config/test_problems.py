@@ -157,6 +157,14 @@ train: {epochs: 3, max_steps: 4, accumulate: 0}
     assert "give epochs or max_steps, not both; null for the other" in text
 
 
+def test_rates_out_of_range_are_said_beside_other_mistakes():
+    _, problems = validate({"find": {"start": 1e-30, "steps": 1}, "model": {"train_only": []}})
+    said = {problem.path: problem.message for problem in problems}
+    assert said[("find",)].startswith("rates must lie between ")
+    assert said[("find", "steps")] == "must be at least 2, not 1"
+    assert said[("model", "train_only")] == "must not be empty"
+
+
 def test_components_survive_mistakes_elsewhere():
     data = {
         "model": {"name": "mlp", "args": {"x": 1}, "arg": {}},

@@ -79,6 +79,30 @@ def test_what_a_module_resizes_itself_is_loaded(partial):
     assert given["positions"].shape == (1, 1, 8)  # what was read stays, for the next start
 
 
+class Indexed(nn.Linear):
+    """Makes its buffer of positions itself, whatever the file has; and takes any scale."""
+
+    def __init__(self, size):
+        super().__init__(4, 3)
+        self.register_buffer("places", torch.arange(size))
+        self.scale = nn.Parameter(torch.zeros(2))
+
+    def _load_from_state_dict(self, state, prefix, *args):
+        state.pop(f"{prefix}places", None)
+        self.scale = nn.Parameter(state.pop(f"{prefix}scale"))
+        missing = args[2]
+        super()._load_from_state_dict(state, prefix, *args)
+        missing[:] = [name for name in missing if name not in {f"{prefix}places", f"{prefix}scale"}]
+
+
+def test_what_a_module_makes_itself_or_puts_in_place_is_no_misfit():
+    given = Indexed(9).state_dict() | {"scale": torch.ones(5)}
+    model = Indexed(4)
+    load(model, given)
+    assert model.scale.tolist() == [1] * 5
+    assert model.places.tolist() == [0, 1, 2, 3]
+
+
 class Lenient(nn.Linear):
     """Leaves out by itself what does not fit, without a word."""
 

@@ -161,6 +161,23 @@ def test_losses_that_compare_in_pairs():
     assert compares_in_pairs(squeezing, outputs, targets)
 
 
+@pytest.mark.parametrize("scale", [1.0, 90.0, 2e5])
+def test_targets_far_from_0_are_compared_in_pairs_too(scale):
+    """An absolute error between numbers far apart is the same in any order."""
+    outputs, targets = torch.zeros(32, 1), scale * (1 + torch.arange(32.0) / 32)
+    for loss in (F.l1_loss, F.mse_loss, F.poisson_nll_loss):
+
+        def flat(outputs, targets, loss=loss):
+            return loss(outputs.squeeze(1), targets)
+
+        assert compares_in_pairs(flat, outputs, targets)
+    assert not compares_in_pairs(subtracting, outputs, targets)
+
+
+def test_a_single_target_has_no_other_order():
+    assert compares_in_pairs(subtracting, torch.zeros(1, 1), torch.ones(1))
+
+
 @pytest.mark.parametrize("value", [0, 1, 2, 0.0, 1.0, 0.37])
 def test_equal_targets_do_not_hide_what_broadcasts(value):
     """As in a batch without a sample of a rare class."""

@@ -119,6 +119,14 @@ def test_batches_that_a_model_changes_in_place_are_the_callers_as_before():
     assert find(F.mse_loss, kind=InPlace, batches=iter(batches)).lr == found.lr
 
 
+def test_so_are_batches_that_a_dataset_holds():
+    batches = list(loader())
+    before = [[part.clone() for part in batch] for batch in batches]
+    find(F.mse_loss, kind=InPlace, batches=DataLoader(batches, batch_size=None))
+    for one, two in zip(batches, before, strict=True):
+        assert all(map(torch.equal, one, two))
+
+
 class Once:
     """A pass goes on where the one before ended."""
 

@@ -131,6 +131,25 @@ def test_the_origin_of_a_rate(train, origin, run, said):
     assert words.origin(report) == said
 
 
+def test_a_rate_among_the_optimizers_arguments_is_no_default(train):
+    report = train(learning_rate=LearningRate(value=0.1, origin="optimizer", run=None))
+
+    def origin(**optimizer):
+        config = {**report.config, "optimizer": optimizer}
+        return words.origin(report.model_copy(update={"config": config}))
+
+    assert origin(name="adam", args={"lr": 0.1}) == "from optimizer.args.lr"
+    inner = {"name": "own:Around", "args": {}, "inner": {"name": "adam", "args": {}}}
+    assert origin(**inner) == "adam's own default"
+    inner["inner"]["args"]["lr"] = 0.1
+    assert origin(**inner) == "from optimizer.inner.args.lr"
+
+
+def test_a_slow_training_has_a_speed_too():
+    assert words.per_second(0.3, "steps") == "0.3 steps/s"
+    assert words.per_second(1234.5, "samples") == "1,234 samples/s"
+
+
 def test_the_origin_of_a_found_rate_says_how_sure_it_is(make, train):
     report = train(
         learning_rate=LearningRate(value=0.0032, origin="find", run="find"),

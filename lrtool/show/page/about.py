@@ -170,6 +170,6 @@ def _environment(report: AnyReport) -> Rows:
     if report.timing.setup_s is not None:
         rows.append(("set-up", f"{report.timing.setup_s:.1f} s"))
     if report.timing.samples_per_s:
-        rows.append(("speed", f"{report.timing.samples_per_s:,.0f} samples/s"))
+        rows.append(("speed", words.per_second(report.timing.samples_per_s, "samples")))
     rows.append(("digest of the configuration", report.config_hash))
     return rows

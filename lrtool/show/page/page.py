@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lrtool.report import report as reports
 from lrtool.report.files import write_text
 from lrtool.report.marker import FIND, PAGE
-from lrtool.report.report import FindReport
+from lrtool.report.report import FindReport, TrainReport
 from lrtool.report.run_directory import place
 from lrtool.show.page import compare, find, train
 
@@ -26,7 +26,9 @@ def save(report: AnyReport, run: Path) -> Path:
         OSError: the directory cannot be written, or the disk is full.
     """
     path = run / PAGE
-    write_text(path, draw(report, place(run), search_inside(run)))
+    rated = isinstance(report, TrainReport) and report.learning_rate is not None
+    searched = report.suggestion is not None or not rated  # else its rate is from elsewhere
+    write_text(path, draw(report, place(run), search_inside(run) if searched else None))
     return path
 
 

@@ -61,8 +61,9 @@ def of_all_rates(trainings: Sequence[TrainReport]) -> Span:
 
 
 def steps_per_epoch(report: TrainReport) -> float:
-    """Return the updates of a whole epoch: the last one may be incomplete."""
+    """Return the updates of a whole epoch: the last one may be incomplete, and the only one."""
     known = report.data and report.data.samples_per_update
     samples = report.data.samples.get("train") if report.data else None
     seen = max(epoch.step / epoch.epoch for epoch in report.epochs)
-    return max(seen, ceil(samples / known)) if known and samples else seen
+    cut = len(report.epochs) == 1 and words.setting(report, "train", "max_steps") is not None
+    return max(seen, ceil(samples / known)) if cut and known and samples else seen

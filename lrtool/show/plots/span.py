@@ -41,6 +41,8 @@ def span(core: NDArray[np.float64], values: NDArray[np.float64] | None = None) -
         core = values
     if not core.size:
         return Span(0.0, 1.0, log=False)
+    if not values.size:  # such as norms of gradients that are all NaN, beside their limit
+        values = core
     log = bool(min(core.min(), values.min()) > 0 and core.max() / core.min() > WIDE)
     if log:
         core, values = np.log10(core), np.log10(values)

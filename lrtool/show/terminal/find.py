@@ -115,7 +115,7 @@ class Progress:
         if self._quiet:
             return
         self._shown = row
-        speed = f"{self._rows / max(now - self._started, 1e-9):,.0f} steps/s"
+        speed = words.per_second(self._rows / max(now - self._started, 1e-9), "steps")
         if not isinstance(row, SweepRow):
             self._show_race(row, speed)
             return

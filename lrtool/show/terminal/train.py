@@ -135,7 +135,8 @@ class TrainProgress:
             f"rate {words.rate(row.lr)}",
         ]
         if self._samples:
-            parts.append(f"{self._samples / max(self._training_s, 1e-9):,.0f} samples/s")
+            speed = self._samples / max(self._training_s, 1e-9)
+            parts.append(words.per_second(speed, "samples"))
         parts += self._time_left(row.step, now)
         if self._epoch is not None:
             parts += _validation(self._epoch)

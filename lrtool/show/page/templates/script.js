@@ -119,7 +119,7 @@ for (const plot of document.querySelectorAll(".plot")) {
     const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
     const step = Math.max([1, 2, 5, 10].find(factor => factor * power >= rough) * power, whole);
     const found = [];
-    for (let index = Math.ceil(low / step); index * step <= high; index++) found.push(index * step);
+    for (let index = Math.ceil(low / step); index * step <= high; index++) found.push(index * step + 0); // no -0
     return found;
   };
   const axes = svg("g", {});
