@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lrtool.data.encoding import Classes
+from lrtool.data.encoding import Classes, NumberColumn, Values
 from lrtool.data.number_format import FORMATS, NumberFormat, is_date, same_unit
 from lrtool.data.text_table import MISSING, delimiter_hint, header_hint, wrong_argument
 from lrtool.errors import DataError, LrtoolWarning, did_you_mean
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from lrtool.data.encoding import Targets
+    from lrtool.data.encoding import TableInputs, Targets
     from lrtool.data.number_format import Marked
     from lrtool.data.text_table import Table
 
@@ -139,7 +139,7 @@ def kinds_of(
     problems = []
     for name in features:
         try:
-            _check_type(table, name)
+            check_type(table, name)
             text = table.types.get(name) == "words" and not table.has_marks(name)
             if name in categorical:
                 kinds[name] = "words"
@@ -171,7 +171,16 @@ def kinds_of(
     return kinds
 
 
-def _check_type(table: Table, name: str) -> None:
+def warn_if_empty(table: Table, name: str, kind: Kind) -> None:
+    """Warn of a column of numbers without a value, in another table than the training's."""
+    if kind == "number" and np.isnan(table.numbers(name)).all():
+        _warn(
+            f"{table.path}: column {name!r} holds no value: the median of the training stands for "
+            "it in all rows"
+        )
+
+
+def check_type(table: Table, name: str) -> None:
     """Refuse what is neither numbers nor words, such as lists."""
     kind = table.types.get(name, "number")
     if kind not in {"number", "words"}:
@@ -223,6 +232,42 @@ def _check_finite(table: Table, name: str) -> None:
             f"{table.place(row)}: column {name!r} holds {table.columns[name][row]!r}, which is not"
             " finite; correct it, or empty it if it is missing"
         )
+
+
+def marks_of(table: Table, name: str) -> str | None:
+    """Return what stands beside the numbers of a column, such as "$" or "kg"; None if unknown."""
+    if not table.has_marks(name):
+        return None
+    numbers = table.format_of(name)
+    marked = (numbers.marked(text) for text in table.columns[name] if text is not None)
+    return next((found.marks for found in marked if found is not None), None)
+
+
+def check_same_marks(table: Table, name: str, known: str | None) -> None:
+    """Refuse a column whose numbers have other marks than those of the training.
+
+    Args:
+        table: another table than the training's.
+        name: of the column.
+        known: the marks in the training; None: they are not known.
+
+    Raises:
+        DataError: such as grams in place of kilograms, or shares in place of percent.
+    """
+    if table.has_marks(name):
+        _check_marks(table, name)
+    found = marks_of(table, name)
+    if known is None or found is None or found == known:
+        return
+    row = next(row for row, text in enumerate(table.columns[name]) if text is not None)
+    raise DataError(
+        f"{table.place(row)}: column {name!r} holds {table.columns[name][row]!r}, but in the "
+        f"training its numbers had {_marks(known)}; correct the column"
+    )
+
+
+def _marks(known: str) -> str:
+    return f"the mark {known!r}" if known else "no marks"
 
 
 def _check_marks(table: Table, name: str) -> None:
@@ -431,7 +476,9 @@ def row_numbers(table: Table, kinds: dict[str, Kind], meant: Collection[str]) ->
     return left_out
 
 
-def frame_of(table: Table, kinds: Mapping[str, Kind]) -> pd.DataFrame:
+def frame_of(
+    table: Table, kinds: Mapping[str, Kind], trained: TableInputs | None = None
+) -> pd.DataFrame:
     """Return numeric columns as floats, NaN where missing, the others as words, "" likewise.
 
     Raises:
@@ -440,8 +487,13 @@ def frame_of(table: Table, kinds: Mapping[str, Kind]) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415  (slow to import)
 
     columns: dict[str, Any] = {}
+    known = [each for each in trained.columns if isinstance(each, NumberColumn)] if trained else []
+    marks = {column.name: column.marks for column in known}
     for name, kind in kinds.items():
         fields = table.columns[name]
+        check_type(table, name)
+        if trained is not None:
+            warn_if_empty(table, name, kind)
         if kind == "words":
             columns[name] = ["" if text is None else text for text in fields]
             continue
@@ -451,8 +503,7 @@ def frame_of(table: Table, kinds: Mapping[str, Kind]) -> pd.DataFrame:
                 " training it was a column of numbers; correct it, or empty it if it is missing"
             )
         _check_finite(table, name)
-        if table.has_marks(name):
-            _check_marks(table, name)
+        check_same_marks(table, name, marks.get(name))
         columns[name] = table.numbers(name)
     return pd.DataFrame(columns)
 
@@ -486,6 +537,8 @@ def target_of(
         whole = not odd and bool((numbers == np.round(numbers)).all())
         words = bool(odd) and (few or len(odd) > 0.1 * len(fields))
         task = "classification" if words or (few and whole and not values) else "regression"
+    if not odd:
+        check_same_marks(table, target, None)
     if task == "regression":
         if odd:
             raise DataError(
@@ -503,18 +556,25 @@ def target_of(
             f" {len(fields)} rows, too many to be classes; set data.args.task: regression, or"
             " another data.args.target"
         )
-    unseen = ~np.isin(indices, indices[:count])
-    if unseen.any():
-        row = int(unseen.argmax())
-        raise DataError(
-            f"{table.place(row)}: the class {fields[row]!r} of {target!r} is not in {table.path}"
-        )
+    _refuse_unseen(table, target, fields, indices, count)
     names = [str(key) for key in classes]
     for text in reversed(dict.fromkeys(fields)):  # as it is spelled first
         if odd or (table.is_plain(target) and text.isascii()):
             names[place[keys[text]]] = text
     _warn_of_case(table, target, names)
     return indices, Classes(target, tuple(names), numbers=not odd)
+
+
+def _refuse_unseen(
+    table: Table, target: str, fields: Sequence[str], indices: NDArray[np.int64], count: int
+) -> None:
+    """Refuse classes that only the validation table has."""
+    unseen = ~np.isin(indices, indices[:count])
+    if unseen.any():
+        row = int(unseen.argmax())
+        raise DataError(
+            f"{table.place(row)}: the class {fields[row]!r} of {target!r} is not in {table.path}"
+        )
 
 
 def _warn_of_case(table: Table, target: str, names: Sequence[str]) -> None:
@@ -532,7 +592,7 @@ def _warn_of_case(table: Table, target: str, names: Sequence[str]) -> None:
 
 def _target_fields(table: Table, target: str) -> list[str]:
     """Return the fields of the target, none of which may be missing."""
-    _check_type(table, target)
+    check_type(table, target)
     fields = table.columns[target]
     missing = [row for row, text in enumerate(fields) if text is None]
     if missing:
@@ -583,6 +643,7 @@ def target_as(
                 f"{table.place(odd[0])}: the target {target!r} is {fields[odd[0]]!r}, not a"
                 " number, and the run was trained on numbers"
             )
+        check_same_marks(table, target, known.marks if isinstance(known, Values) else None)
         return numbers, None
     index: dict[Any, int] = {
         Decimal(name) if known.numbers else name: number

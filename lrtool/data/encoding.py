@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from lrtool.report.records import RECORD, Count, FromOne, TargetScale
 from lrtool.report.run_directory import ENCODING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -44,6 +45,10 @@ class NumberColumn:
     mean: float
     deviation: Deviation
     kind: Literal["number"] = "number"
+    marks: Annotated[
+        str | None,
+        Field(description="beside its numbers, such as $ or kg; null: they are not looked for"),
+    ] = None
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
@@ -107,6 +112,7 @@ class TableInputs:
                 place += 1
                 continue
             number = {word: index for index, word in enumerate(column.words)}
+            number |= _by_value(set(values) - number.keys(), number)
             found = np.array([number.get(word, -1) for word in values], np.int64)
             rows = np.flatnonzero(found >= 0)
             inputs[rows, place + found[rows]] = 1
@@ -125,6 +131,21 @@ class TableInputs:
                     stacklevel=2,
                 )
         return inputs
+
+
+def _by_value(unknown: Collection[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Return the places of words that are known numbers in another spelling, as 1.0 is 1."""
+    values = {value: place for word, place in known.items() if (value := _value(word)) is not None}
+    found = {word: value for word in unknown if (value := _value(word)) is not None}
+    return {word: values[value] for word, value in found.items() if value in values}
+
+
+def _value(word: str) -> Decimal | None:
+    try:
+        value = Decimal(word)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
 
 
 @dataclass(config=RECORD, frozen=True, slots=True)
@@ -226,6 +247,9 @@ class Values:
     mean: float = 0.0
     deviation: Deviation = 1.0
     kind: Literal["values"] = "values"
+    marks: Annotated[
+        str | None, Field(description="beside its numbers; null: they are not looked for")
+    ] = None
 
     def encode(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return numbers (N,) as targets, (N, 1)."""

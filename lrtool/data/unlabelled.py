@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def _of_a_table(
         in_parquet = ending in PARQUET or (encoding.source == "parquet" and ending not in TEXT)
         table = read_parquet(file, form) if in_parquet else _of_text(file, form, known, args)
     check_trained(table, list(kinds))
-    return known.encode(frame_of(table, kinds), warn=True)
+    return known.encode(frame_of(table, kinds, known), warn=True)
 
 
 def _of_text(file: Path, form: TableFormat, known: TableInputs, args: Mapping[str, Any]) -> Table:
@@ -144,8 +145,9 @@ def _in_memory(
         form: what is missing, and how numbers are written that are text.
         words: those of the columns of words.
     """
+    numeric = {name for name, values in columns.items() if all(map(_is_number, values))}
     sizes = {name: len(values) for name, values in columns.items()}
-    size = max(sizes.values(), default=0)
+    size, decimal = max(sizes.values(), default=0), form.numbers.decimal
     if not size:
         raise DataError("the data: no rows")
     if min(sizes.values()) < size:
@@ -154,14 +156,13 @@ def _in_memory(
         Path("the data"),
         form,
         list(columns),
-        [[_text(v, words.get(name, ())) for v in values] for name, values in columns.items()],
+        [
+            [_text(v, words.get(name, ()), "." if name in numeric else decimal) for v in values]
+            for name, values in columns.items()
+        ],
         [(Path("the data"), row) for row in range(size)],
         place="the data",
-        types={
-            number: "number"
-            for number, values in enumerate(columns.values())
-            if all(_is_missing(value) or isinstance(value, int | float) for value in values)
-        },
+        types={number: "number" for number, name in enumerate(columns) if name in numeric},
         unit="row",
     )
 
@@ -172,18 +173,29 @@ def _is_missing(value: Any) -> bool:
     return value is None or of_pandas or bool(value != value)  # noqa: PLR0124
 
 
-def _text(value: Any, words: Collection[str]) -> str | None:
+def _is_number(value: Any) -> bool:
+    known = int | float | Decimal | np.integer | np.floating | np.bool_
+    return _is_missing(value) or isinstance(value, known)
+
+
+def _text(value: Any, words: Collection[str], decimal: str) -> str | None:
     """Return a value as a file would have it; None if it is missing.
 
     pandas makes 1.0 of 1 where others of its column are missing.
+
+    Args:
+        value: of any kind.
+        words: of a column of words.
+        decimal: the mark of its column's numbers.
     """
     if _is_missing(value):
         return None
-    if not isinstance(value, float):
+    if not isinstance(value, float | np.floating | Decimal):
         return str(value).strip()
-    if value.is_integer() and repr(value) not in words and str(int(value)) in words:
+    text = str(value) if isinstance(value, Decimal) else repr(float(value))
+    if value % 1 == 0 and text not in words and str(int(value)) in words:
         return str(int(value))
-    return repr(value)
+    return text.replace(".", decimal)
 
 
 def _windows(known: CharacterInputs, encoding: Encoding, path: Path | None, data: Any) -> Tensor:

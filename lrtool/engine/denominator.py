@@ -85,6 +85,7 @@ class Reduction:
         ignored: the class index of targets that are ignored.
         weight: of each class; None: all are alike.
         counted: a class that counts.
+        shifted: a language model's, which predicts no first token: its label counts nothing.
         model: whose forward tells whether a batch has weights of samples; None: none has.
     """
 
@@ -93,6 +94,7 @@ class Reduction:
     ignored: int = IGNORED
     weight: Tensor | None = None
     counted: int = 0
+    shifted: bool = False
     model: nn.Module | None = field(default=None, compare=False, repr=False)
 
     def denominator(self, batch: Any) -> Denominator:
@@ -114,6 +116,8 @@ class Reduction:
         targets = targets_of(batch)
         if not isinstance(targets, Tensor) or not targets.ndim:
             return samples_in(batch)
+        if self.shifted and targets.ndim == 2:
+            targets = targets[:, 1:]
         if self.over == "elements":
             return targets.numel()
         if not targets.is_floating_point():
@@ -230,6 +234,7 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
         over = _OVER.get(function, "samples")  # type: ignore[call-overload]
     if over == "samples" and (known := _over_classes(function, given)):
         over, given = "classes", {**known, **given}
+    shifted = loss_fn is None and model is not None and _is_language_model(model)
     if loss_fn is None:
         model = None  # which uses its own weights
     reduction = given.get("reduction")
@@ -237,10 +242,18 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
         over = "samples"
     summed = reduction == "sum"
     if over != "classes":
-        return Reduction(over, summed, model=model)
+        return Reduction(over, summed, shifted=shifted, model=model)
     ignored, weight = given.get("ignore_index", IGNORED), given.get("weight")
     weight = weight if isinstance(weight, Tensor) and weight.ndim == 1 else None
-    return Reduction(over, summed, ignored, weight, _counted(ignored, weight), model)
+    return Reduction(over, summed, ignored, weight, _counted(ignored, weight), model=model)
+
+
+def _is_language_model(model: nn.Module) -> bool:
+    """Tell whether a model of transformers compares each token with the next one's label."""
+    own = plain(model)
+    name = type(own).__name__
+    known = getattr(own, "loss_type", None) == "ForCausalLM"
+    return known or name.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def _over_classes(function: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,8 +118,10 @@ def predictions_of(outputs: Tensor, encoding: Encoding, loss: LossConfig) -> Pre
     if entry is not None and entry.takes == "signs" and probable and wide.numel() == len(wide):
         return _yes_or_no(wide.reshape(-1), gives, [-1, 1])
     has_classes = encoding.classes is not None if entry is None else entry.takes == "classes"
-    if (has_classes or gives == "log-probabilities") and wide.ndim > 1 and wide.shape[1] > 1:
-        return _most_likely(wide.movedim(1, -1), gives, encoding)
+    axis = _class_axis(wide, encoding) if entry is None else 1
+    several = axis is not None and wide.ndim > 1 and wide.shape[axis] > 1
+    if axis is not None and several and (has_classes or gives == "log-probabilities"):
+        return _most_likely(wide.movedim(axis, -1), gives, encoding)
     if entry is not None and entry.takes in {"probabilities", "signs"} and probable:
         labels = wide.sigmoid() if gives == "logits" else wide
         return Predictions(probabilities=labels.reshape(len(labels), -1).numpy())
@@ -128,6 +130,18 @@ def predictions_of(outputs: Tensor, encoding: Encoding, loss: LossConfig) -> Pre
         values = values * encoding.targets.deviation + encoding.targets.mean
     one = values.ndim == 2 and values.shape[1] == 1
     return Predictions(values=(values[:, 0] if one else values).numpy())
+
+
+def _class_axis(outputs: Tensor, encoding: Encoding) -> int | None:
+    """Return the dimension of the classes where a loss of the user's may have moved it.
+
+    That is the second one, or the last one if only that has as many numbers as there are classes;
+    None if neither has, as of an embedding.
+    """
+    count = encoding.classes or encoding.num_outputs
+    if outputs.ndim < 2 or count is None or outputs.shape[1] == count:
+        return 1
+    return -1 if outputs.shape[-1] == count else None
 
 
 def _yes_or_no(yes: Tensor, gives: Outputs | None, names: Sequence[Any]) -> Predictions:

@@ -4,6 +4,7 @@
 import csv
 import io
 import json
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -245,6 +246,18 @@ def test_whole_numbers_of_a_column_of_words_are_the_words_of_the_file(train, wri
     trained = lrtool.load(tmp_path / "run")
     for values in ([1, 2, 3], [1.0, 2.0, 3.0], ["1", "2", "3"], np.arange(1, 4)):
         assert trained.predict({"code": values}).classes.tolist() == ["2", "4", "6"]
+
+
+def test_numbers_of_any_kind_are_numbers(train, write):
+    rows = "".join(f'"{i / 8:g}";{i % 2}\n'.replace(".", ",") for i in range(40))
+    write("train.csv", "pay;kind\n" + rows)
+    train(with_source("csv, args: {path: train.csv, target: kind, decimal: ',', thousands: '.',"
+                      " delimiter: ';'}"))  # fmt: skip
+    loaded = lrtool.load("run")
+    expected = loaded.inputs([{"pay": 1.125}])
+    for value in (Decimal("1.125"), np.float32(1.125)):
+        assert torch.equal(loaded.inputs([{"pay": value}]), expected)
+        assert torch.equal(loaded.inputs([{"pay": value}, {"pay": "2,5"}])[:1], expected)
 
 
 def test_numbers_are_read_as_in_the_training(here, train, write, tmp_path):

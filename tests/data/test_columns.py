@@ -502,6 +502,12 @@ def test_validation_tables_have_the_same_marks(write, split):
         )
 
 
+def test_so_has_a_target(write, split):
+    rows = "".join(f"{i},{i + 30}\n" for i in range(9)) + "9,1.5k\n10,3M\n"
+    with pytest.raises(UserError, match=r"line 11: column 'y' holds '1.5k' and, in line 2, '30'"):
+        csv(split(), path=write("x,y\n" + rows), target="y", numeric=["y"])
+
+
 def test_delimiters_are_suggested(write, split):
     for content, hint in [
         ("a;b;y\n1;2;0\n", r'set data.args.delimiter: ";"'),

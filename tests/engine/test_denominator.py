@@ -99,6 +99,19 @@ def test_a_loss_around_one_of_torchs_counts_as_that():
         assert reduction_of(loss).denominator(batch) == 8
 
 
+def test_a_language_model_predicts_no_first_token():
+    """As those of transformers: the label of the first token counts nothing."""
+
+    class TinyForCausalLM(nn.Linear):
+        pass
+
+    labels = torch.tensor([[5, 1, 2, -100], [-100, 3, -100, -100]])
+    batch = {"input_ids": labels, "labels": labels}
+    assert reduction_of(None, TinyForCausalLM(2, 2)).denominator(batch) == 3
+    assert reduction_of(None, nn.Linear(2, 2)).denominator(batch) == 4
+    assert reduction_of(F.cross_entropy, TinyForCausalLM(2, 2)).denominator(batch) == 4
+
+
 def test_a_function_says_by_an_argument_what_it_ignores():
     labels = torch.tensor([[0, 1, 2, 0], [2, 2, 0, 0]])
     batch = (torch.zeros(2, 4), labels)

@@ -49,6 +49,16 @@ def test_classes(loss, outputs, shares):
         np.testing.assert_allclose(found.probabilities[1].sum(), 1, rtol=1e-3)
 
 
+def test_a_loss_of_ones_own_may_move_the_classes_itself():
+    outputs = np.zeros((2, 5, 3))  # (N, T, C), as the model returns them
+    outputs[0, :, 2] = outputs[1, :, 1] = 1
+    found = predicted("my.losses:own", outputs, NAMES)
+    assert found.classes.tolist() == [["c"] * 5, ["b"] * 5]
+    embedding = predicted("my.losses:own", np.ones((2, 8)), NAMES)  # of no class
+    assert embedding.classes is None
+    assert embedding.values.shape == (2, 8)
+
+
 def test_classes_without_names_are_numbers_and_tokens_have_one_each():
     outputs = np.zeros((2, 4, 3))
     outputs[0, 1, :] = outputs[1, :, 0] = 1

@@ -12,24 +12,33 @@ import numpy as np
 from lrtool.data.columns import (
     check_known,
     check_trained,
+    check_type,
     facts_of,
     features_of,
     frame_of,
     kinds_of,
+    marks_of,
     row_numbers,
     target_as,
     target_of,
+    warn_if_empty,
 )
-from lrtool.data.encoding import TableInputs, learn_table, of_kind, values_learned
+from lrtool.data.encoding import (
+    NumberColumn,
+    TableInputs,
+    learn_table,
+    of_kind,
+    values_learned,
+)
 from lrtool.data.input_files import find_file
 from lrtool.data.parquet_table import read_parquet
 from lrtool.data.samples import Parts, divide
 from lrtool.data.split import Split
 from lrtool.data.text_table import append, read_table, table_format, wrong_argument
-from lrtool.errors import LrtoolWarning
+from lrtool.errors import DataError, LrtoolWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from lrtool.data.columns import Kind
@@ -201,26 +210,19 @@ def _parts(
     left_out: dict[str, str]
     kinds: dict[str, Kind]
     if split.encoding is None:
-        features, left_out = features_of(table, target, columns, drop)
-        check_known("categorical", categorical, features, table.path)
-        check_known("numeric", numeric, [*features, target], table.path)
-        for name in numeric:
-            if name in categorical:
-                raise wrong_argument("numeric", f"{name!r} is in data.args.categorical too")
-        kinds = kinds_of(table, features, categorical)
-        meant = {*(columns or []), *categorical, *numeric}
-        left_out |= row_numbers(table, kinds, meant)
-        kinds = {name: kind for name, kind in kinds.items() if name not in left_out}
+        kinds, left_out = _kinds(
+            table, target, columns, drop, categorical=categorical, numeric=numeric
+        )
     else:
         learned = of_kind(split.encoding, split.encoding.inputs, TableInputs)
+        if learned.fields is not None:
+            _refuse_another_width(table, learned.fields, "the run was trained on")
         kinds = {column.name: column.kind for column in learned.columns}
         check_trained(table, [*kinds, target])
         left_out = dict.fromkeys({*table.columns} - {*kinds, target}, "no input of the run")
-    whole = table
+    whole, count = table, len(table.places)
     if split.path is not None:
-        other = read(find_file(split.path, split.directories))
-        whole = append(table, other, [*kinds, target])
-    count = len(table.places)
+        whole = _with_rows(table, read(find_file(split.path, split.directories)), kinds, target)
     if split.encoding is None:
         labels, classes = target_of(whole, target, task, count, values=split.values)
         if classes and not scale_target:
@@ -235,12 +237,15 @@ def _parts(
         rows, held_out = split.indices(count, str(table.path), labels if classes else None)
     else:
         rows, held_out = np.arange(count), np.arange(count, len(whole.places))
-    frame = frame_of(whole, kinds)
-    inputs = learned or replace(learn_table(frame.iloc[rows]), fields=_nameless_fields(table))
-    encoded = inputs.encode(frame, warn=learned is not None)
+    frame = frame_of(whole, kinds, learned)
+    inputs = learned or _with_marks(
+        replace(learn_table(frame.iloc[rows]), fields=_nameless_fields(table)), table
+    )
+    encoded = inputs.encode(frame, warn=learned is not None or split.path is not None)
     targets: Targets | None = classes
     if targets is None:
-        targets = values_learned(split, target, labels, rows)
+        values = values_learned(split, target, labels, rows)
+        targets = values if learned else replace(values, marks=marks_of(table, target))
         labels = targets.encode(labels)
     parts = divide(
         encoded,
@@ -251,6 +256,60 @@ def _parts(
         num_outputs=len(classes.classes) if classes else 1,
     )
     return replace(parts, columns=facts_of(table, kinds, left_out, target, classes))
+
+
+def _kinds(
+    table: Table,
+    target: str,
+    columns: list[str] | None,
+    drop: list[str],
+    *,
+    categorical: list[str],
+    numeric: list[str],
+) -> tuple[dict[str, Kind], dict[str, str]]:
+    """Return the kind of each input of a training, and why other columns are left out."""
+    features, left_out = features_of(table, target, columns, drop)
+    check_known("categorical", categorical, features, table.path)
+    check_known("numeric", numeric, [*features, target], table.path)
+    for name in numeric:
+        if name in categorical:
+            raise wrong_argument("numeric", f"{name!r} is in data.args.categorical too")
+    kinds = kinds_of(table, features, categorical)
+    meant = {*(columns or []), *categorical, *numeric}
+    left_out |= row_numbers(table, kinds, meant)
+    return {name: kind for name, kind in kinds.items() if name not in left_out}, left_out
+
+
+def _with_rows(table: Table, other: Table, kinds: Mapping[str, Kind], target: str) -> Table:
+    """Return a training table with the rows of a validation table below its own."""
+    if not table.format.header:
+        _refuse_another_width(other, len(table.columns), f"{table.path} has")
+    whole = append(table, other, [*kinds, target])
+    for name, kind in kinds.items():
+        check_type(other, name)
+        warn_if_empty(other, name, kind)
+    return whole
+
+
+def _refuse_another_width(table: Table, fields: int, what: str) -> None:
+    """Refuse a file without a header, whose columns are known by their places, of another width.
+
+    Raises:
+        DataError: it has more columns, or fewer.
+    """
+    if len(table.columns) != fields:
+        raise DataError(f"{table.path}: line 1: {len(table.columns)} columns, but {what} {fields}")
+
+
+def _with_marks(inputs: TableInputs, table: Table) -> TableInputs:
+    """Return what was learned of columns, with the marks beside their numbers."""
+    columns = [
+        replace(column, marks=marks_of(table, column.name))
+        if isinstance(column, NumberColumn)
+        else column
+        for column in inputs.columns
+    ]
+    return replace(inputs, columns=tuple(columns))
 
 
 def _nameless_fields(table: Table) -> int | None:
