@@ -245,6 +245,11 @@ def find_lr(
         if validation is not None:
             arguments.check_loader("validation", validation)
         device = _device_of(model)
+        if torch.is_autocast_enabled(device.type):  # whose cached weights would be those before
+            raise UserError(
+                "find_lr is called inside of torch.autocast; call it outside, and say in which "
+                'numbers to compute, as precision="bf16"'
+            )
         arguments.check_optimized(model, optimizer, loss_fn)
         warn_of_hooks(model)
         plan = SearchPlan(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,7 +78,13 @@ def with_targets(batch: Any, targets: Any) -> Any:
     if isinstance(batch, Share):
         return replace(batch, batch=with_targets(batch.batch, targets))
     if isinstance(batch, Mapping):
-        return {**batch, target_key(batch): targets}
+        changed = {**batch, target_key(batch): targets}
+        if type(batch) is not dict:
+            with suppress(Exception):  # its class may want more than that
+                return type(batch)(changed)  # type: ignore[call-arg]
+        return changed
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*batch[:-1], targets)  # type: ignore[call-arg]
     if isinstance(batch, Sequence):
         return (*batch[:-1], targets)
     batch = copy.copy(batch)

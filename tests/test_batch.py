@@ -1,6 +1,8 @@
 """How many samples a batch has: as many as its targets, whatever its inputs look like."""
 
+from collections import UserDict
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -52,6 +54,19 @@ def test_a_batch_has_as_many_samples_as_targets(batch, samples):
 )
 def test_without_targets_the_first_tensor_with_a_dimension_tells(batch, samples):
     assert samples_in(batch) == samples
+
+
+class Point(NamedTuple):
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+def test_a_batch_with_other_targets_is_of_its_own_type():
+    x, y, z = torch.ones(2), torch.zeros(2), torch.full((2,), 7.0)
+    assert with_targets(Point(x, y), z).y is z
+    tokens = UserDict(input_ids=x, labels=y)  # as those of transformers
+    changed = with_targets(tokens, z)
+    assert (type(changed), changed["labels"], tokens["labels"]) == (UserDict, z, y)
 
 
 def test_other_targets_leave_the_batch_as_it_was():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ class DataParallel:
         self._ddp: DistributedDataParallel | None = None
         self._trained: list[bool] | None = None  # each parameter
         self._used: list[bool] | None = None  # each one, in the first update
-        self.ranks, self.last = runtime.ranks, False
+        self._exchange = _Exchange(runtime.ranks)
         self._begins = True
         self._begin()
 
@@ -110,7 +111,7 @@ class DataParallel:
             if self._like is not None:
                 self._ddp.broadcast_buffers = self._like.broadcast_buffers
             hook = lambda own, bucket: _added_up(own, bucket)  # noqa: E731, PLW0108  (torch refuses annotations as text)
-            self._ddp.register_comm_hook(self, hook)
+            self._ddp.register_comm_hook(self._exchange, hook)
 
     def loss(self, batch: Any) -> tuple[Tensor | None, bool]:
         """Return the loss of a share, and whether the model has computed one.
@@ -165,7 +166,7 @@ class DataParallel:
         """
         if self._begins:
             self._begin()
-        self.last = self._begins = last
+        self._exchange.last = self._begins = last
         waits = not last and (self._used is not None or not self._static)
         with (
             self._ddp.no_sync() if waits and self._ddp is not None else nullcontext(),
@@ -235,7 +236,20 @@ def own_name(name: str) -> str:
     return name.split(".", 2)[-1]
 
 
-def _added_up(parallel: DataParallel, bucket: Any) -> torch.futures.Future[Tensor]:
+@dataclass
+class _Exchange:
+    """What DDP's hook needs; not more, for nothing frees what DDP itself refers to.
+
+    Attributes:
+        ranks: that add up their gradients.
+        last: no further batch of the update is to follow.
+    """
+
+    ranks: Ranks
+    last: bool = False
+
+
+def _added_up(exchange: _Exchange, bucket: Any) -> torch.futures.Future[Tensor]:
     """Add up some gradients over all ranks, in a backward pass, unless batches are to follow.
 
     They are no mean over ranks, as DDP's: for that each loss would be multiplied by the number of
@@ -245,12 +259,12 @@ def _added_up(parallel: DataParallel, bucket: Any) -> torch.futures.Future[Tenso
     would differ. gloo adds the ranks' numbers in an order that depends on their place in the
     bucket, and DDP makes other buckets after its first update; so they are added rank by rank.
     """
-    gradients, ranks = bucket.buffer(), parallel.ranks
+    gradients, ranks = bucket.buffer(), exchange.ranks
     added: torch.futures.Future[Tensor] = torch.futures.Future()
-    if not parallel.last:
+    if not exchange.last:
         added.set_result(gradients)
         return added
-    if ranks.backend == "gloo" and ranks.world_size > 2:
+    if ranks.backend == "gloo" and ranks.world_size > 2 and not gradients.is_sparse:
         parts = [torch.empty_like(gradients) for _ in range(ranks.world_size)]
         dist.all_gather(parts, gradients, group=ranks.devices)
         torch.sum(torch.stack(parts), 0, out=gradients)

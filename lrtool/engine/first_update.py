@@ -8,6 +8,7 @@ the first update show it at once: above the critical rate, the first step no lon
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from lrtool.errors import RankFailedError
 from lrtool.report.records import FirstUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lrtool.engine.device import Runtime
     from lrtool.engine.step import LossFunction, Step
@@ -66,7 +67,7 @@ def first_update(
     updates = 0.0
     overflow = True
     while overflow and updates < SCALINGS:  # a gradient scaler may have to lower its scale first
-        with torch.random.fork_rng(devices=_devices(runtime)):
+        with _same_draws(runtime):
             out = step(copied(micro_batches), 1.0)  # they may change in place
         if out is None:  # the model skips these batches
             return FirstUpdate(None, None, updates)
@@ -124,7 +125,7 @@ def _losses(
     """
     try:
         losses = []
-        with torch.random.fork_rng(devices=_devices(runtime)), runtime.autocast():
+        with _same_draws(runtime), runtime.autocast():
             for batch in micro_batches:
                 with statistics_of(batch, model, runtime):
                     losses.append(detached(batch_loss(model, loss_fn, copied(batch))))
@@ -136,8 +137,17 @@ def _losses(
     return losses, None
 
 
-def _devices(runtime: Runtime) -> list[torch.device]:
-    return [runtime.device] if runtime.device.type == "cuda" else []
+@contextmanager
+def _same_draws(runtime: Runtime) -> Iterator[None]:
+    """Put torch's random states back after the block, so that each draws the same numbers."""
+    devices = [runtime.device] if runtime.device.type == "cuda" else []
+    of_apple = torch.mps.get_rng_state() if runtime.device.type == "mps" else None
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        if of_apple is not None:
+            torch.mps.set_rng_state(of_apple)
 
 
 def _gradients(parameters: list[nn.Parameter], state: list[Tensor]) -> list[Tensor]:

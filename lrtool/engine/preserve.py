@@ -259,10 +259,12 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _keep_value(tensor: Tensor) -> Restore:
-    data, value = tensor.data, tensor.detach().clone()
+    data, value, required = tensor.data, tensor.detach().clone(), tensor.requires_grad
 
     def restore() -> None:
         tensor.data = data
+        if tensor.is_leaf and tensor.requires_grad != required:
+            tensor.requires_grad_(required)
         # An expanded tensor cannot be written to, and so has not changed.
         if not torch.equal(data, value):
             data.copy_(value)

@@ -106,8 +106,9 @@ class OwnRandomness:
         return self._states
 
     def load_state_dict(self, states: RandomStates) -> None:
-        """Put back what `state_dict` returned, on a device of the same type."""
-        self._states = {**states, "device": states["device"] if self._device else None}
+        """Put back what `state_dict` returned; the device's, if it was of the same type."""
+        device = states["device"] if self._device is not None else None
+        self._states = {**states, "device": self._states["device"] if device is None else device}
 
 
 def seed_everything(seed: int) -> None:

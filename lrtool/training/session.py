@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from lrtool import __version__
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    import torch
 
     from lrtool.components.schedules import Schedule
     from lrtool.engine.evaluation import Metric
@@ -156,6 +155,16 @@ def begin(
     average = None
     if config.ema_decay is not None:
         average = MovingAverage(weights.plain(built.model), config.ema_decay)
+        coarse = {p.dtype for p in built.model.parameters()} & {torch.bfloat16, torch.float16}
+        if coarse:
+            kind = str(coarse.pop()).removeprefix("torch.")
+            warnings.warn(
+                f"train.ema_decay averages weights of {kind}, which is too coarse for steps of "
+                f"1 − {config.ema_decay}: keep them in float32; runtime.precision says in which "
+                "numbers the model computes",
+                LrtoolWarning,
+                stacklevel=2,
+            )
         if isinstance(built.loss_fn, nn.Module) and any(
             parameter.requires_grad for parameter in built.loss_fn.parameters()
         ):

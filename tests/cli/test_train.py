@@ -218,6 +218,24 @@ class TestRates:
             f"lrtool: warning: --lr-from run: {DIFFERS}: {key} was {before}, is {now}\n"
         )
 
+    def test_an_average_of_coarse_weights_is_said(self, here, write):
+        write(
+            "coarse.py",
+            "import torch\n"
+            "class Net(torch.nn.Linear):\n"
+            "    def __init__(self):\n"
+            "        super().__init__(4, 3, dtype=torch.bfloat16)\n"
+            "    def forward(self, x):\n"
+            "        return super().forward(x.bfloat16()).float()\n",
+        )
+        own = ("--set", "model=coarse:Net", "--set", "train.ema_decay=0.999", "--lr", 0.01)
+        done = here(*QUIET, "run", *own)
+        assert done.returncode == 0, done.stderr
+        assert (
+            "train.ema_decay averages weights of bfloat16, which is too coarse for steps of "
+            "1 − 0.999"
+        ) in done.stderr
+
     def test_another_length_is_named_where_it_is_far(self, here):
         assert here("find", "a.yaml", "--quiet", "--steps", 40, "--output", "found").returncode == 0
         for steps in (40, 41):  # five times as many as two epochs of four

@@ -1,5 +1,8 @@
 """An update of several ranks is that of one."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from rank_batches import batches, share
@@ -52,6 +55,23 @@ def test_several_ranks_make_the_updates_of_one(in_ranks, world_size):
         in_ranks(world_size, lambda ranks: trained(ranks, groups, clip_norm=0.5)),
         trained(ALONE, groups, clip_norm=0.5),
     )
+
+
+def freed(ranks):
+    """Whether a model goes with its step."""
+    net = model()
+    net.me = [net]  # found by the collector alone
+    kept = weakref.ref(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    step = make_step(net, F.cross_entropy, optimizer, Runtime(CPU, ranks=ranks))
+    step([share(batches([8])[0], ranks)], 0.01)
+    del net, step, optimizer
+    gc.collect()
+    return kept() is None
+
+
+def test_a_model_is_freed_with_its_step(in_ranks):
+    assert in_ranks(2, freed) == [True, True]
 
 
 def test_accumulated_batches_are_weighted_over_all_ranks(in_ranks):

@@ -127,6 +127,19 @@ def test_training_after_it_is_training_alone():
     assert results[0] == results[1]
 
 
+def test_what_a_model_unfreezes_is_frozen_again():
+    model = Net()
+    first = next(model.parameters())
+    first.requires_grad_(requires_grad=False)
+    optimizer = torch.optim.Adam(model.parameters())
+    with preserved(model, optimizer):
+        for p in model.parameters():
+            p.requires_grad_(requires_grad=not p.requires_grad)
+    assert [p.requires_grad for p in model.parameters()] == [
+        p is not first for p in model.parameters()
+    ]
+
+
 def test_restart_begins_again_from_the_same_weights():
     model = Net()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

@@ -13,7 +13,7 @@ from lrtool.curve import verdict
 from lrtool.engine.device import Runtime
 from lrtool.engine.first_update import first_update
 from lrtool.engine.step import make_step
-from lrtool.errors import DataError, LrtoolWarning
+from lrtool.errors import DataError, LrtoolWarning, UserError
 from lrtool.search.arguments import followed
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -97,6 +97,14 @@ def test_a_schedule_that_the_optimizer_has():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         find(F.mse_loss, model=model, optimizer=optimizer, schedule="cosine")
+
+
+def test_inside_of_autocast_it_is_refused():
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match=r"inside of torch.autocast; .* as precision=.bf16"),
+    ):
+        find(F.mse_loss)
 
 
 def test_a_scaler_in_fp32():
