@@ -85,6 +85,7 @@ def test_the_report_has_the_fields_of_a_find_and_those_of_a_training(make, train
     own = {"first_update", "trials", "full_trial", "race"}
     shared = [key for key in strict(reports.to_json(make())) if key not in own]
     more = ["learning_rate", "epochs", "best", "checkpoint", "steps", "predictions"]
+    more.append("reached")
     assert list(stored) == [*shared, *more]
     assert stored["command"] == "train"
     assert (stored["suggestion"], stored["suggestions"]) == (None, {})

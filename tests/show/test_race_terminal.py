@@ -79,7 +79,7 @@ def test_without_a_terminal_a_line_now_and_then(clock, capsys):
     assert out == ""
     assert err.splitlines() == [
         "race: rate 0.001, step 17/80, loss 0.5, 9 steps/s",
-        "race: rate 0.0032, step 1/80, loss inf, 8 steps/s",
+        "race: rate 0.0032, step 1/80, loss inf, 8.4 steps/s",
     ]
 
 
@@ -153,7 +153,7 @@ def test_trials_under_way_are_called_so(clock, capsys, monkeypatch):
     with terminal.Progress(repeats=1, steps=9, trial_steps=90) as progress:
         clock(2)
         progress.update(TrialRow(1, 40, 0.0032, 0.5))
-    line = "trial: rate 0.0032, step 40/90, loss 0.5, 0 steps/s\n"
+    line = "trial: rate 0.0032, step 40/90, loss 0.5, 0.5 steps/s\n"
     assert capsys.readouterr().err == line
 
     def work():
@@ -171,7 +171,7 @@ def test_a_full_trial_counts_to_the_end_of_the_training(clock, capsys, monkeypat
     with terminal.Progress(repeats=1, steps=9, trial_steps=90, training=230) as progress:
         clock(2)
         progress.update(FullTrialRow(40, 0.004, 0.5))
-    line = "full trial: rate 0.004, step 40/230, loss 0.5, 0 steps/s\n"
+    line = "full trial: rate 0.004, step 40/230, loss 0.5, 0.5 steps/s\n"
     assert capsys.readouterr().err == line
 
     def work():

@@ -158,10 +158,10 @@ def test_without_a_terminal_a_line_now_and_then(clock, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "sweep 1/2, step 17/100, rate 0.00032, loss 0.5, 8 steps/s",
-        "sweep 1/2, step 57/100, rate 0.00032, loss 0.5, 8 steps/s",
-        "sweep 1/2, step 97/100, rate 0.00032, loss 0.5, 8 steps/s",
-        "sweep 2/2, step 5/100, rate 0.00032, loss nan, 8 steps/s",
+        "sweep 1/2, step 17/100, rate 0.00032, loss 0.5, 8.5 steps/s",
+        "sweep 1/2, step 57/100, rate 0.00032, loss 0.5, 8.1 steps/s",
+        "sweep 1/2, step 97/100, rate 0.00032, loss 0.5, 8.1 steps/s",
+        "sweep 2/2, step 5/100, rate 0.00032, loss nan, 8.1 steps/s",
     ]
 
 
@@ -216,7 +216,7 @@ def test_a_dumb_terminal_gets_plain_lines(clock, monkeypatch):
             progress.update(row(2))
 
     sent = on_a_terminal("stderr", monkeypatch, work)
-    assert sent.splitlines() == ["sweep 1/1, step 3/9, rate 0.00032, loss 0.5, 0 steps/s"]
+    assert sent.splitlines() == ["sweep 1/1, step 3/9, rate 0.00032, loss 0.5, 0.33 steps/s"]
 
 
 def test_a_row_costs_next_to_nothing():

@@ -177,7 +177,7 @@ def test_steps_of_unknown_number_are_estimated_from_the_epochs(clock, capsys):
         progress.update([row(10)])
         progress.update(end(1, 10, None, {}))
     assert capsys.readouterr().err.splitlines() == [
-        "epoch 1/4, step 10, loss 0.5, rate 0.00032, 6 samples/s",
+        "epoch 1/4, step 10, loss 0.5, rate 0.00032, 6.4 samples/s",
         "epoch 1/4 done, step 10, training loss 0.25, rate 0.00032, 0:30 left",
     ]
 
@@ -186,7 +186,7 @@ def test_steps_before_a_resume_do_not_count_as_speed(clock, capsys):
     with TrainProgress(epochs=None, steps=1020, done_steps=1000) as progress:
         clock(60)
         progress.update([row(1010)])
-    assert "step 1010/1020, loss 0.5, rate 0.00032, 1 samples/s, 1:00 left" in (
+    assert "step 1010/1020, loss 0.5, rate 0.00032, 1.1 samples/s, 1:00 left" in (
         capsys.readouterr().err
     )
 

@@ -19,7 +19,8 @@ RUN = Path("run")
 @pytest.fixture
 def fresh(begin):
     """Train, and return a way to models as the configuration builds them."""
-    session = begin("train.early_stopping={patience: 9, metric: train_loss, mode: max}")
+    session = begin("train.early_stopping={patience: 9, metric: train_loss}")
+    session.state.best.higher = True  # so that the first epoch is the best one
     for _ in train(session):
         pass
     return session, lambda: build(session.experiment, 1).model  # of another seed
@@ -74,7 +75,8 @@ def other():""",
 
 def test_extra_states_are_stored_with_the_weights_of_then(begin):
     """Three epochs of 60 samples in batches of 8, of which the first is the best."""
-    session = begin("train.early_stopping={metric: train_loss, mode: max}", net=COUNTING)
+    session = begin("train.early_stopping={metric: train_loss}", net=COUNTING)
+    session.state.best.higher = True
     for _ in train(session):
         pass
     assert session.state.best.epoch == 1
