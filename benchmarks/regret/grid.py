@@ -46,6 +46,11 @@ def file_of(cell: Cell, cache: Path) -> Path:
     return cache / "grids" / f"{cell.name}.json"
 
 
+def rate(place: int) -> float:
+    """Return the rate at a place."""
+    return float(10 ** (place / PER_DECADE))
+
+
 def measure(cell: Cell) -> dict[str, Any]:
     """Return a cell's grid, and the losses before training, as plain data."""
     found = _search(cell)
@@ -71,7 +76,7 @@ def _search(cell: Cell) -> Finals:
         done = grid.setdefault(place, {})
         for seed in seeds:
             if seed not in done:
-                done[seed] = training.train(cell, float(10 ** (place / PER_DECADE)), seed)
+                done[seed] = training.train(cell, rate(place), seed)
 
     one = SEEDS[:1]
     centre = FIRST.get(cell.optimizer, -10)

@@ -46,8 +46,18 @@ def training_seeds(cell: Cell, finder_seed: str) -> list[int]:
 
 
 def trained(cell: Cell, cache: Path) -> Ends:
-    """Return the trainings that there are."""
-    path = file_of(cell, cache)
+    """Return the trainings that there are, at the grid's rates those of the grid among them.
+
+    Equal seeds train alike at equal rates: none of these has to be trained anew.
+    """
+    record, _ = grid.read(cell, cache)
+    found: Ends = {repr(grid.rate(int(place))): ends for place, ends in record["grid"].items()}
+    for rate, ends in _kept(file_of(cell, cache)).items():
+        found.setdefault(rate, {}).update(ends)
+    return found
+
+
+def _kept(path: Path) -> Ends:
     found: Ends = json.loads(path.read_text()) if path.exists() else {}
     return found
 
@@ -69,11 +79,12 @@ def missing(cell: Cell, cache: Path) -> list[tuple[float, int]]:
 
 def train(cell: Cell, cache: Path) -> None:
     """Train what is missing; every training is kept as it ends."""
-    file_of(cell, cache).parent.mkdir(parents=True, exist_ok=True)
-    done = trained(cell, cache)
+    path = file_of(cell, cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = _kept(path)
     for rate, seed in missing(cell, cache):
         done.setdefault(repr(rate), {})[str(seed)] = list(training.train(cell, rate, seed))
-        files.write_text(file_of(cell, cache), json.dumps(done))
+        files.write_text(path, json.dumps(done))
 
 
 @dataclass(frozen=True)

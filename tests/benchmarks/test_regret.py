@@ -84,7 +84,7 @@ def cache(tmp_path, monkeypatch):
     grid.file_of(CELL, tmp_path).write_text(json.dumps(record))
     own = {
         str(seed): {"lrtool find": {"lr": rate, "steps": 90}}
-        for seed, rate in enumerate((0.01, 0.02, None))
+        for seed, rate in enumerate((0.011, 0.02, None))
     }
     finders.file_of(CELL, "lrtool", tmp_path).write_text(json.dumps(own))
     fixed = {finders.ANY: {finders.DEFAULT: {"lr": 0.001, "steps": 0}}}
@@ -100,18 +100,12 @@ def cache(tmp_path, monkeypatch):
     return tmp_path, trained
 
 
-def test_only_what_is_missing_trains(cache):
+def test_only_what_is_missing_trains_and_the_grid_has_trained_at_its_own_rates(cache):
     folder, trained = cache
     outcomes.train(CELL, folder)
-    assert sorted(trained) == [
-        *[(0.001, seed) for seed in range(100, 105)],
-        (0.01, 100),
-        (0.01, 101),
-        (0.02, 102),
-        (0.02, 103),
-    ]
+    assert sorted(trained) == [(0.011, 100), (0.011, 101), (0.02, 102), (0.02, 103)]  # not 0.001
     outcomes.train(CELL, folder)
-    assert len(trained) == 9
+    assert len(trained) == 4
     assert outcomes.missing(CELL, folder) == []
 
 
@@ -124,10 +118,11 @@ def test_an_outcome_holds_regret_and_distance_and_a_missing_rate_counts_one(cach
     assert len(found) == 6  # the constant too is paired with each finder's seed
     assert found["lrtool find", "0"].regret == pytest.approx(0.25)
     assert found["lrtool find", "0"].best_regret == pytest.approx(0.125)
-    assert found["lrtool find", "0"].decades == pytest.approx(0.0, abs=0.02)
+    assert found["lrtool find", "0"].decades == pytest.approx(math.log10(1.1), abs=0.02)
     assert found["lrtool find", "2"].regret == found["lrtool find", "2"].best_regret == 1
     assert math.isnan(found["lrtool find", "2"].decades)
     assert found[finders.DEFAULT, "1"].fixed
+    assert found[finders.DEFAULT, "1"].regret == pytest.approx(0.5)  # of the grid's own trainings
     table = outcomes.regrets(list(found.values()), [CELL], ["lrtool find"])
     assert table == pytest.approx(np.array([[[0.25, 0.25, 1.0]]]))
 
