@@ -211,9 +211,8 @@ def reduction_of(loss_fn: Callable[..., Any] | None, model: nn.Module | None = N
     Known are the losses of `torch.nn` and `torch.nn.functional`, also by `functools.partial`. A
     module of the user's that has attributes `ignore_index`, `weight` or `reduction` uses them as
     torch does, as does a function with an argument `ignore_index`, and one that calls a single loss
-    over classes counts as that. Any other loss is
-    taken for a mean over samples, or over all labels but those of
-    −100, which torch's convention ignores.
+    over classes counts as that. Any other loss is taken for a mean over samples, or over all labels
+    but those of −100, which torch's convention ignores.
     """
     given: dict[str, Any] = {}
     function: Any = loss_fn

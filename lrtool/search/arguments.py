@@ -126,10 +126,9 @@ def one_optimizer(given: Any, schedule: str | None = None) -> torch.optim.Optimi
     if not found:
         _refuse_class("optimizer", given, torch.optim.Optimizer, "model.parameters()")
         raise UserError(f"optimizer must be a torch.optim.Optimizer, not {_kind(given)}")
-    scheduled = any(
-        "initial_lr" in group for group in found[0].param_groups
-    )  # by torch's schedules
-    if schedule == "constant" and (_holds_a_schedule(given) or scheduled):
+    # A schedule of torch's leaves its mark in the groups.
+    scheduled = any("initial_lr" in group for group in found[0].param_groups)
+    if schedule == "constant" and (scheduled or _holds_a_schedule(given)):
         warnings.warn(
             "the schedule beside the optimizer is ignored: say which one it is, such as "
             'schedule="cosine"',
@@ -184,7 +183,7 @@ def check_loss(loss_fn: Any, model: nn.Module) -> LossFunction | None:
     Warns:
         LrtoolWarning: the model has a loss of its own, which is not used.
     """
-    if loss_fn == "own":  # as in a configuration
+    if isinstance(loss_fn, str) and loss_fn == "own":  # as in a configuration
         loss_fn = None
     if isinstance(loss_fn, DistributedDataParallel):
         loss_fn = loss_fn.module
