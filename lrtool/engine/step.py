@@ -104,8 +104,11 @@ def make_step(
         loss_of = partial(batch_loss, model, loss_fn)
         parallel = DataParallel(loss_of, (model, loss_fn), runtime)
 
+    with_modes = _with_modes(optimizer)
+
     def step(micro_batches: Sequence[Any], lr: float) -> StepOut | None:
-        set_mode(optimizer, training=True)
+        for each in with_modes:
+            each.train()
         set_rates(optimizer, ratios, lr)
         optimizer.zero_grad(set_to_none=True)
 
@@ -338,13 +341,26 @@ def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
     arXiv:2405.15682): `train()` and `eval()` put them into the model. Of a wrapper without modes,
     this is done to the optimizers inside.
     """
-    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
-        (optimizer.train if training else optimizer.eval)()
-    elif not type(optimizer).__module__.startswith("torch.optim."):
-        for inside in getattr(optimizer, "__dict__", {}).values():
-            for each in inside if isinstance(inside, list | tuple) else (inside,):
-                if hasattr(each, "param_groups") and each is not optimizer:
-                    set_mode(each, training=training)
+    for each in _with_modes(optimizer):
+        (each.train if training else each.eval)()
+
+
+def _with_modes(optimizer: torch.optim.Optimizer) -> list[Any]:
+    """Return the outermost optimizers that have modes, each once; wrappers may refer to theirs."""
+    found, waiting, seen = [], [optimizer], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if hasattr(each, "train") and hasattr(each, "eval"):
+            found.append(each)
+        elif not type(each).__module__.startswith("torch.optim."):
+            for value in getattr(each, "__dict__", {}).values():
+                held = value.values() if isinstance(value, dict) else value
+                inside = held if isinstance(value, dict | list | tuple) else (value,)
+                waiting += [one for one in inside if hasattr(one, "param_groups")]
+    return found
 
 
 def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:

@@ -293,8 +293,9 @@ def test_an_optimizer_with_modes_trains_and_evaluates_in_its_own():
         set_mode(optimizer, training=False)
         assert model.weight.item() == pytest.approx(mean, rel=1e-5)
         set_mode(optimizer, training=True)
-        around = SimpleNamespace(inner=[optimizer], param_groups=optimizer.param_groups)
-        around.me = around
+        inner = SimpleNamespace(parts={"it": optimizer}, param_groups=optimizer.param_groups)
+        around = SimpleNamespace(inner=[inner], param_groups=optimizer.param_groups)
+        inner.outer = around
         set_mode(around, training=False)  # a wrapper without modes has those of what is inside
         assert model.weight.item() == pytest.approx(mean, rel=1e-5)
         set_mode(around, training=True)
