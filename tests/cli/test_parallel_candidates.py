@@ -151,7 +151,8 @@ def test_on_two_and_four_ranks_as_in_one_process(find, alone, tmp_path, estimate
         # of all ranks; some after a sweep's end
         assert made < report["timing"]["steps"] < made + 64
     report, said = find(2, "plain.yaml", "--set", "find.parallel=data", "--overwrite")
-    assert losses(report) == pytest.approx(losses(expected), rel=1e-5)
+    # Shards of a batch add up in another order; training amplifies what that rounds.
+    assert losses(report) == pytest.approx(losses(expected), rel=1e-3, abs=1e-5)
     assert report["suggestion"]["lr"] == pytest.approx(expected["suggestion"]["lr"], rel=1e-4)
     assert report["race"]["steps_spent"] == expected["race"]["steps_spent"]
     assert BATCHES in said
