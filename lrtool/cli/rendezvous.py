@@ -54,8 +54,8 @@ def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str
 
     When torchrun starts its processes again, the store still has the keys of those that are gone,
     and what a rank counts as its restarts may differ from machine to machine. So each rank leaves a
-    mark of its own, and rank 0 proposes the marks that it reads until every rank has found its own
-    among them.
+    mark of its own, and rank 0 shows the marks that it reads, until there is one of each rank and
+    every rank has found its own among them. Who finds its own knows that rank 0 is there.
 
     Raises:
         UserError: the others do not come within the limit, and this rank is to say so.
@@ -64,13 +64,13 @@ def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str
     """
     mark = secrets.token_hex(8)
     store.set(f"mark {rank}", mark)
-    name, deadline = "", monotonic() + limit.total_seconds()
+    name, whole, deadline = "", False, monotonic() + limit.total_seconds()
     while monotonic() < deadline:
-        keys = [f"mark {r}" for r in range(world_size)]
-        if rank == 0 and store.check(keys):
-            store.set("round", " ".join(store.get(key).decode() for key in keys))
+        if rank == 0:
+            store.set("round", " ".join(_marks(store, world_size)))
         name = store.get("round").decode() if store.check(["round"]) else ""
-        if mark in name:
+        whole = mark in name and len(name.split()) == world_size
+        if whole:
             store.set(f"{name}: rank {rank}", "")
             if rank == 0 and store.check([f"{name}: rank {r}" for r in range(world_size)]):
                 store.set(f"{name}: agreed", "")
@@ -79,11 +79,15 @@ def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str
         sleep(PAUSE_S)
     if rank > 0 and mark in name:
         raise EndedLaunchError("rank 0 says who is missing", exit_code=2)
-    come = [
-        store.check([f"{name}: rank {r}" if mark in name else f"mark {r}"])
-        for r in range(world_size)
-    ]
+    sign = f"{name}: rank" if whole else "mark"
+    come = [store.check([f"{sign} {r}"]) for r in range(world_size)]
     missing = [r for r in range(world_size) if not come[r]] if rank == 0 else [0]
     raise UserError(
         f"{named(missing)} of {world_size} did not come within {limit.total_seconds():g} seconds"
     )
+
+
+def _marks(store: Store, world_size: int) -> list[str]:
+    """Return the marks of the ranks that have come, in this start or an earlier one."""
+    keys = [f"mark {rank}" for rank in range(world_size)]
+    return [store.get(key).decode() for key in keys if store.check([key])]

@@ -8,7 +8,7 @@ import pytest
 from torch.distributed import HashStore
 
 from lrtool.cli.rendezvous import new_round
-from lrtool.errors import LrtoolError, UserError
+from lrtool.errors import EndedLaunchError, LrtoolError, UserError
 
 LIMIT = timedelta(seconds=30)
 
@@ -57,6 +57,17 @@ def test_a_start_that_not_all_lived_to_see_misleads_none_after_it():
 
 def test_a_rank_that_does_not_come_is_not_waited_for_without_end():
     store = HashStore()
-    store.set("mark 1", "of a process that is gone")
+    store.set("mark 1", "gone")
     with pytest.raises(UserError, match=r"^rank 1 of 2 did not come within 0\.1 seconds$"):
         new_round(store, 0, 2, timedelta(seconds=0.1))
+
+
+def test_a_rank_that_gives_up_first_does_not_blame_rank_0_which_is_there():
+    store = HashStore()
+    first = threading.Thread(target=start, args=(store, (0,), 3, timedelta(seconds=2)))
+    first.start()
+    with pytest.raises(EndedLaunchError, match=r"^rank 0 says who is missing$"):
+        new_round(store, 2, 3, timedelta(seconds=0.5))
+    first.join()
+    with pytest.raises(UserError, match=r"^rank 0 of 3 did not come within 0\.1 seconds$"):
+        new_round(store, 2, 3, timedelta(seconds=0.1))  # of another start
