@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 PAUSE_S = 0.01
+GRACE_S = 2.0  # that the others wait longer than rank 0, which knows who is missing
 
 
 def open_store(host: str, port: int, rank: int, limit: timedelta) -> Store:
@@ -54,8 +55,8 @@ def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str
 
     When torchrun starts its processes again, the store still has the keys of those that are gone,
     and what a rank counts as its restarts may differ from machine to machine. So each rank leaves a
-    mark of its own, and rank 0 shows the marks that it reads, until there is one of each rank and
-    every rank has found its own among them. Who finds its own knows that rank 0 is there.
+    mark of its own, and rank 0 proposes the marks that it reads until every rank has found its own
+    among them.
 
     Raises:
         UserError: the others do not come within the limit, and this rank is to say so.
@@ -64,30 +65,28 @@ def new_round(store: Store, rank: int, world_size: int, limit: timedelta) -> str
     """
     mark = secrets.token_hex(8)
     store.set(f"mark {rank}", mark)
-    name, whole, deadline = "", False, monotonic() + limit.total_seconds()
-    while monotonic() < deadline:
-        if rank == 0:
-            store.set("round", " ".join(_marks(store, world_size)))
+    deadline = monotonic() + limit.total_seconds() + (GRACE_S if rank > 0 else 0.0)
+    missing: list[int] = []
+    while not missing:
+        late = monotonic() >= deadline
+        keys = [f"mark {r}" for r in range(world_size)]
+        if rank == 0 and store.check(keys):
+            store.set("round", " ".join(store.get(key).decode() for key in keys))
         name = store.get("round").decode() if store.check(["round"]) else ""
-        whole = mark in name and len(name.split()) == world_size
-        if whole:
-            store.set(f"{name}: rank {rank}", "")
-            if rank == 0 and store.check([f"{name}: rank {r}" for r in range(world_size)]):
+        if mark in name:
+            keys = [f"{name}: rank {r}" for r in range(world_size)]
+            store.set(keys[rank], "")
+            if rank == 0 and store.check(keys):
                 store.set(f"{name}: agreed", "")
             if store.check([f"{name}: agreed"]):
                 return name
+        if late and rank == 0:
+            missing = [r for r in range(world_size) if not store.check([keys[r]])]
+        elif late and mark in name:
+            raise EndedLaunchError("rank 0 says who is missing", exit_code=2)
+        elif late:
+            missing = [0]
         sleep(PAUSE_S)
-    if rank > 0 and mark in name:
-        raise EndedLaunchError("rank 0 says who is missing", exit_code=2)
-    sign = f"{name}: rank" if whole else "mark"
-    come = [store.check([f"{sign} {r}"]) for r in range(world_size)]
-    missing = [r for r in range(world_size) if not come[r]] if rank == 0 else [0]
     raise UserError(
         f"{named(missing)} of {world_size} did not come within {limit.total_seconds():g} seconds"
     )
-
-
-def _marks(store: Store, world_size: int) -> list[str]:
-    """Return the marks of the ranks that have come, in this start or an earlier one."""
-    keys = [f"mark {rank}" for rank in range(world_size)]
-    return [store.get(key).decode() for key in keys if store.check([key])]
